@@ -1,1 +1,16 @@
-"""."""
+"""Networks from images to named feature maps, and the trunks of their second stages."""
+
+from rcnn_keras.backbones.backbone import Backbone, build_backbone
+from rcnn_keras.backbones.imagenet import load_imagenet
+from rcnn_keras.backbones.resnet import resnet, resnet_c5
+from rcnn_keras.backbones.vgg import vgg16, vgg16_fc
+
+__all__ = [
+    "Backbone",
+    "build_backbone",
+    "load_imagenet",
+    "resnet",
+    "resnet_c5",
+    "vgg16",
+    "vgg16_fc",
+]

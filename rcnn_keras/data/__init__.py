@@ -1,1 +1,50 @@
-"""."""
+"""Images and ground truth: reading, checking, drawing, augmenting and batching them."""
+
+from rcnn_keras.data.augmentation import (
+    color_jitter,
+    compose,
+    erasing,
+    flips,
+    rotation,
+    scale_jitter,
+    translation,
+)
+from rcnn_keras.data.batches import Batches
+from rcnn_keras.data.coco import check_coco, load_coco
+from rcnn_keras.data.dataset import DetectionDataset
+from rcnn_keras.data.images import (
+    ImageError,
+    image_header,
+    read_image,
+    resize_image,
+    resized_size,
+)
+from rcnn_keras.data.problems import DatasetError, Problem
+from rcnn_keras.data.records import Record
+from rcnn_keras.data.shapes import draw_shapes
+from rcnn_keras.data.voc import check_voc, load_voc
+
+__all__ = [
+    "Batches",
+    "DatasetError",
+    "DetectionDataset",
+    "ImageError",
+    "Problem",
+    "Record",
+    "check_coco",
+    "check_voc",
+    "color_jitter",
+    "compose",
+    "draw_shapes",
+    "erasing",
+    "flips",
+    "image_header",
+    "load_coco",
+    "load_voc",
+    "read_image",
+    "resize_image",
+    "resized_size",
+    "rotation",
+    "scale_jitter",
+    "translation",
+]

@@ -1,1 +1,28 @@
-"""."""
+"""Keras layers, thin around `rcnn_keras.ops`."""
+
+from rcnn_keras.layers.anchor_generator import AnchorGenerator
+from rcnn_keras.layers.anchor_sampler import AnchorSampler
+from rcnn_keras.layers.box_head import BoxHead
+from rcnn_keras.layers.detection_layer import DetectionLayer
+from rcnn_keras.layers.feature_pyramid import FeaturePyramid
+from rcnn_keras.layers.image_normalization import ImageNormalization
+from rcnn_keras.layers.normalization import FrozenBatchNormalization, normalization
+from rcnn_keras.layers.proposal_layer import ProposalLayer
+from rcnn_keras.layers.roi_align import RoIAlign
+from rcnn_keras.layers.roi_sampler import RoISampler
+from rcnn_keras.layers.rpn_head import RPNHead
+
+__all__ = [
+    "AnchorGenerator",
+    "AnchorSampler",
+    "BoxHead",
+    "DetectionLayer",
+    "FeaturePyramid",
+    "FrozenBatchNormalization",
+    "ImageNormalization",
+    "ProposalLayer",
+    "RPNHead",
+    "RoIAlign",
+    "RoISampler",
+    "normalization",
+]

@@ -1,1 +1,33 @@
-"""."""
+"""Pure functions on tensors: the only room that knows which TensorFlow kernel serves which purpose."""
+
+from rcnn_keras.ops.anchors import base_anchors, grid_anchors
+from rcnn_keras.ops.box_coder import decode_boxes, encode_boxes
+from rcnn_keras.ops.boxes import area, clip_boxes, inside_image, iou, valid_boxes
+from rcnn_keras.ops.checks import check_finite
+from rcnn_keras.ops.matching import match, sample
+from rcnn_keras.ops.nms import grouped_nms, nms
+from rcnn_keras.ops.random import stateless_uniform
+from rcnn_keras.ops.replicas import sum_over_replicas
+from rcnn_keras.ops.roi_align import multilevel_roi_align, roi_align, roi_levels
+
+__all__ = [
+    "area",
+    "base_anchors",
+    "check_finite",
+    "clip_boxes",
+    "decode_boxes",
+    "encode_boxes",
+    "grid_anchors",
+    "grouped_nms",
+    "inside_image",
+    "iou",
+    "match",
+    "multilevel_roi_align",
+    "nms",
+    "roi_align",
+    "roi_levels",
+    "sample",
+    "stateless_uniform",
+    "sum_over_replicas",
+    "valid_boxes",
+]

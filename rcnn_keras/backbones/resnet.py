@@ -1,0 +1,131 @@
+"""ResNet (He et al. 2016) as a functional model from normalised images to C2..C5.
+
+Layers carry the names of torchvision's modules, `layer1_0_conv1` for `layer1.0.conv1`.
+"""
+
+import keras
+from keras import layers
+
+from rcnn_keras.layers.normalization import normalization
+
+DEPTHS = {
+    18: ("basic", (2, 2, 2, 2)),
+    34: ("basic", (3, 4, 6, 3)),
+    50: ("bottleneck", (3, 4, 6, 3)),
+    101: ("bottleneck", (3, 4, 23, 3)),
+}
+STAGE_CHANNELS = (64, 128, 256, 512)
+
+
+def resnet(depth, norm="batch", stride_in_1x1=False, stages=4):
+    """Return a ResNet without its classifier.
+
+    Args:
+        depth: 18, 34, 50 or 101.
+        norm: kind of normalisation, see `layers.normalization`.
+        stride_in_1x1: halve the map in a bottleneck's first 1x1 convolution, as the first paper
+            did, and not in its 3x3 convolution.
+        stages: how many of the four stages to build, 3 for a C4 detector.
+
+    Returns:
+        Functional model from `(B, H, W, 3)` to `{"c2": .., "c5": ..}` of strides 4, 8, 16, 32.
+
+    Raises:
+        ValueError: for another depth.
+    """
+    if depth not in DEPTHS:
+        raise ValueError(f"ResNet's depth must be one of {sorted(DEPTHS)}; received {depth!r}")
+    inputs = keras.Input((None, None, 3), name="images")
+    x = layers.ZeroPadding2D(3, name="conv1_pad")(inputs)
+    x = _conv(x, 64, 7, 2, "conv1", padding="valid")
+    x = layers.Activation("relu", name="relu")(normalization(norm, "bn1")(x))
+    x = layers.ZeroPadding2D(1, name="maxpool_pad")(x)  # zero is the least after a ReLU
+    x = layers.MaxPooling2D(3, strides=2, name="maxpool")(x)
+    outputs = {}
+    for stage in range(1, stages + 1):
+        x = _stage(x, depth, stage, norm, stride_in_1x1)
+        outputs[f"c{stage + 1}"] = x
+    return keras.Model(inputs, outputs, name=f"resnet{depth}")
+
+
+def resnet_c5(depth, norm="batch", stride_in_1x1=False, name=None):
+    """Return the last stage and the mean over its map: the second stage of a C4 detector.
+
+    Args:
+        depth: as in `resnet`.
+        norm: as in `resnet`.
+        stride_in_1x1: as in `resnet`.
+        name: the model's name.
+
+    Returns:
+        Functional model from `(n, S, S, C4 channels)` to `(n, C5 channels)`.
+    """
+    kind, _ = DEPTHS[depth]
+    inputs = keras.Input((None, None, 256 if kind == "basic" else 1024), name="pooled")
+    x = _stage(inputs, depth, 4, norm, stride_in_1x1)
+    x = layers.GlobalAveragePooling2D(name="mean")(x)
+    return keras.Model(inputs, x, name=name)
+
+
+def _stage(x, depth, stage, norm, stride_in_1x1):
+    kind, repeats = DEPTHS[depth]
+    channels = STAGE_CHANNELS[stage - 1]
+    for block in range(repeats[stage - 1]):
+        stride = 2 if block == 0 and stage > 1 else 1
+        name = f"layer{stage}_{block}"
+        if kind == "basic":
+            x = _basic(x, channels, stride, norm, name)
+        else:
+            x = _bottleneck(x, channels, stride, norm, stride_in_1x1, name)
+    return x
+
+
+def _basic(x, channels, stride, norm, name):
+    """Two 3x3 convolutions beside a shortcut."""
+    y = _conv_norm(x, channels, 3, stride, norm, f"{name}_conv1", f"{name}_bn1")
+    y = layers.Activation("relu", name=f"{name}_relu1")(y)
+    y = _conv_norm(y, channels, 3, 1, norm, f"{name}_conv2", f"{name}_bn2")
+    return _join(x, y, channels, stride, norm, name)
+
+
+def _bottleneck(x, channels, stride, norm, stride_in_1x1, name):
+    """1x1, 3x3 and 1x1 convolutions beside a shortcut."""
+    first, second = (stride, 1) if stride_in_1x1 else (1, stride)
+    y = _conv_norm(x, channels, 1, first, norm, f"{name}_conv1", f"{name}_bn1")
+    y = layers.Activation("relu", name=f"{name}_relu1")(y)
+    y = _conv_norm(y, channels, 3, second, norm, f"{name}_conv2", f"{name}_bn2")
+    y = layers.Activation("relu", name=f"{name}_relu2")(y)
+    y = _conv_norm(y, channels * 4, 1, 1, norm, f"{name}_conv3", f"{name}_bn3")
+    return _join(x, y, channels * 4, stride, norm, name)
+
+
+def _join(x, y, channels, stride, norm, name):
+    if stride != 1 or x.shape[-1] != channels:
+        x = _conv_norm(
+            x, channels, 1, stride, norm, f"{name}_downsample_conv", f"{name}_downsample_bn"
+        )
+    x = layers.Add(name=f"{name}_add")([x, y])
+    return layers.Activation("relu", name=f"{name}_relu")(x)
+
+
+def _conv_norm(x, channels, size, stride, norm, conv_name, norm_name):
+    if size > 1 and stride > 1:  # "same" would pad the bottom and right alone
+        x = layers.ZeroPadding2D(size // 2, name=f"{conv_name}_pad")(x)
+        x = _conv(x, channels, size, stride, conv_name, padding="valid")
+    else:
+        x = _conv(x, channels, size, stride, conv_name)
+    return normalization(norm, norm_name)(x)
+
+
+def _conv(x, channels, size, stride, name, padding="same"):
+    return layers.Conv2D(
+        channels,
+        size,
+        strides=stride,
+        padding=padding,
+        use_bias=False,
+        kernel_initializer=keras.initializers.VarianceScaling(
+            2.0, "fan_out", "untruncated_normal"
+        ),
+        name=name,
+    )(x)

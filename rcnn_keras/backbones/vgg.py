@@ -1,0 +1,48 @@
+"""VGG-16 (Simonyan and Zisserman 2015): the network of the Fast and Faster R-CNN papers."""
+
+import keras
+from keras import layers
+
+BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
+
+
+def vgg16():
+    """Return VGG-16's convolutions without the last pooling.
+
+    Returns:
+        Functional model from `(B, H, W, 3)` to `{"c4": ..}`, conv5_3's map of stride 16. Layers
+        carry keras.applications' names, `block5_conv3`.
+    """
+    inputs = x = keras.Input((None, None, 3), name="images")
+    for block, (channels, repeats) in enumerate(BLOCKS, start=1):
+        if block > 1:
+            x = layers.MaxPooling2D(2, strides=2, name=f"block{block - 1}_pool")(x)
+        for k in range(1, repeats + 1):
+            x = layers.Conv2D(
+                channels,
+                3,
+                padding="same",
+                activation="relu",
+                kernel_initializer="he_normal",
+                name=f"block{block}_conv{k}",
+            )(x)
+    return keras.Model(inputs, {"c4": x}, name="vgg16")
+
+
+def vgg16_fc(units=4096, dropout=0.5, name=None):
+    """Return fc6 and fc7 with their dropout: the second stage of the papers' detector.
+
+    Args:
+        units: width of both layers.
+        dropout: share of units dropped while training.
+        name: the model's name.
+
+    Returns:
+        Functional model from `(n, 7, 7, 512)` to `(n, units)`.
+    """
+    inputs = keras.Input((7, 7, 512), name="pooled")
+    x = layers.Flatten(name="flatten")(inputs)
+    for fc in ("fc6", "fc7"):
+        x = layers.Dense(units, activation="relu", kernel_initializer="he_normal", name=fc)(x)
+        x = layers.Dropout(dropout, name=f"{fc}_dropout")(x)
+    return keras.Model(inputs, x, name=name)

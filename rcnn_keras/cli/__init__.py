@@ -1,0 +1,32 @@
+"""The command `rcnn`. TensorFlow is imported by the commands that need it, as late as they can."""
+
+import click
+
+from rcnn_keras.cli.data import data
+from rcnn_keras.cli.detect import detect
+from rcnn_keras.cli.evaluate import evaluate
+from rcnn_keras.cli.train import train
+
+__all__ = ["main"]
+
+
+class _Group(click.Group):
+    """Tells what the user can mend in a line instead of a traceback; exit status 1."""
+
+    def invoke(self, ctx: click.Context):
+        try:
+            return super().invoke(ctx)
+        except (ValueError, OSError, FloatingPointError) as error:
+            if ctx.params.get("traceback"):
+                raise
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Group)
+@click.option("--traceback", is_flag=True, help="Show where in the program an error arose.")
+def main(traceback: bool) -> None:
+    """Train, score and use detectors of the R-CNN family."""
+
+
+for command in (train, evaluate, detect, data):
+    main.add_command(command)

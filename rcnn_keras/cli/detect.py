@@ -1,0 +1,109 @@
+"""`rcnn detect`."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from rcnn_keras.cli.loading import load_detector, must_exist, quiet_import
+
+if TYPE_CHECKING:
+    from rcnn_keras.data.detections import Detections
+
+IMAGE_ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True)
+@click.option("--model", required=True, type=click.Path(path_type=Path), help="A .keras file.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for results.")
+@click.option(
+    "--min-score",
+    default=0.5,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="Leave out weaker detections.",
+)
+@click.option("--batch-size", default=1, show_default=True, type=click.IntRange(1))
+def detect(
+    images: tuple[str, ...], model: Path, out: Path, min_score: float, batch_size: int
+) -> None:
+    """Detect objects in IMAGES: files, folders or patterns such as "photos/*.jpg".
+
+    \b
+    Example:
+      rcnn detect photos/ cat.jpg --model runs/first/best.keras --out found --min-score 0.7
+
+    The folder gets a picture of each image with its detections drawn, and detections.json: COCO
+    result rows (boxes x, y, width, height in pixels; category i is the model's i-th class), with
+    the names of file and class added.
+    """
+    files = _image_files(images)
+    must_exist(model, "model file")
+    with quiet_import():
+        from rcnn_keras import visualize
+    detector = load_detector(model)
+    found = [d.above(min_score) for d in detector.detect(files, batch_size=batch_size)]
+    out.mkdir(parents=True, exist_ok=True)
+    rows = []
+    pictures = _different_names(files)
+    for number, (file, picture, detections) in enumerate(zip(files, pictures, found, strict=True)):
+        visualize.draw(file, detections, min_score=min_score).save(out / picture)
+        rows += _result_rows(number + 1, file, detections)
+        click.echo(f"{file}: {_counts(detections)}")
+    (out / "detections.json").write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
+
+
+def _image_files(arguments: Iterable[str]) -> list[Path]:
+    """Return the files that the arguments name, each once; folders and patterns in order."""
+    files: list[Path] = []
+    for argument in arguments:
+        path = Path(argument)
+        if path.is_dir():
+            found = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_ENDINGS)
+        elif path.is_file():
+            found = [path]
+        else:
+            anchor = Path(path.anchor)
+            found = sorted(p for p in anchor.glob(str(path.relative_to(anchor))) if p.is_file())
+        if not found:
+            kind = "no image in this folder" if path.is_dir() else "no such file"
+            raise FileNotFoundError(f"{argument}: {kind}")
+        files += found
+    return list(dict.fromkeys(files))
+
+
+def _different_names(files: list[Path]) -> list[str]:
+    """Return a name for each picture: the file's stem, numbered where stems are the same."""
+    names: list[str] = []
+    for file in files:
+        name, number = f"{file.stem}.png", 1
+        while name in names:
+            number += 1
+            name = f"{file.stem}_{number}.png"
+        names.append(name)
+    return names
+
+
+def _result_rows(image_id: int, file: Path, detections: "Detections") -> list[dict]:
+    return [
+        {
+            "image_id": image_id,
+            "category_id": int(label) + 1,
+            "bbox": [float(v) for v in (x1, y1, x2 - x1, y2 - y1)],
+            "score": float(score),
+            "file": str(file),
+            "class": detections.classes[label],
+        }
+        for (x1, y1, x2, y2), score, label in zip(
+            detections.boxes, detections.scores, detections.labels, strict=True
+        )
+    ]
+
+
+def _counts(detections: "Detections") -> str:
+    names = detections.class_names
+    counts = [f"{names.count(name)} {name}" for name in detections.classes if name in names]
+    return ", ".join(counts) or "nothing found"

@@ -1,0 +1,71 @@
+"""`rcnn evaluate`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from rcnn_keras.cli.loading import load_detector, must_exist, quiet_import
+from rcnn_keras.cli.scores import print_scores
+
+if TYPE_CHECKING:
+    from rcnn_keras.data.dataset import DetectionDataset
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "--data",
+    "annotations",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="COCO JSON file, or Pascal VOC folder.",
+)
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    help="Folder of the images of a COCO file.  [default: the file's folder]",
+)
+@click.option("--split", default="test", show_default=True, help="Image list of a VOC folder.")
+@click.option("--batch-size", default=1, show_default=True, type=click.IntRange(1))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder for scores.json, detections.json and report.html.",
+)
+def evaluate(
+    model: Path,
+    annotations: Path,
+    images: Path | None,
+    split: str,
+    batch_size: int,
+    out: Path | None,
+) -> None:
+    """Score a trained MODEL (.keras) on annotated images, as the COCO challenge does.
+
+    \b
+    Example:
+      rcnn evaluate runs/first/best.keras --data data/bccd/test.json --images data/bccd/images
+    """
+    must_exist(model, "model file")
+    must_exist(annotations, "annotations")
+    with quiet_import():
+        from rcnn_keras.training.scoring import evaluate as score
+    detector = load_detector(model)
+    dataset = _load_dataset(annotations, images, split, detector.classes)
+    evaluation = score(detector, dataset, batch_size=batch_size)
+    print_scores(evaluation.scores.summary())
+    if out is not None:
+        command = f"rcnn evaluate {model} --data {annotations}"
+        evaluation.write(out, title=f"{model.name} on {dataset.name}", command=command)
+
+
+def _load_dataset(
+    annotations: Path, images: Path | None, split: str, classes: tuple[str, ...]
+) -> "DetectionDataset":
+    from rcnn_keras.data.coco import load_coco
+    from rcnn_keras.data.voc import load_voc
+
+    if annotations.is_dir():
+        return load_voc(annotations, split, classes=classes)
+    return load_coco(annotations, images, classes=classes)

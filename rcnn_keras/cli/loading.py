@@ -1,0 +1,49 @@
+"""What the commands load: files that must be there, TensorFlow in silence, a trained model."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rcnn_keras.models import Detector
+
+
+def must_exist(path: Path, what: str) -> None:
+    """Raise FileNotFoundError, before anything slow, if there is nothing at a path."""
+    if not path.exists():
+        raise FileNotFoundError(f"{what} {path}: no such file")
+
+
+def load_detector(path: Path) -> "Detector":
+    """Load a trained model; ValueError if the file holds something else."""
+    import keras
+
+    from rcnn_keras.models import Detector
+
+    model = keras.models.load_model(path)
+    if not isinstance(model, Detector):
+        raise ValueError(f"{path} holds a {type(model).__name__}, not a detector of this package")
+    return model
+
+
+@contextmanager
+def quiet_import() -> Iterator[None]:
+    """Hold back what TensorFlow logs while it is imported, unless the import fails."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as log:
+        os.dup2(log.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            log.seek(0)
+            os.write(terminal, log.read())
+            raise
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)

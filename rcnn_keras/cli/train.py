@@ -1,0 +1,46 @@
+"""`rcnn train`."""
+
+import json
+from pathlib import Path
+
+import click
+
+from rcnn_keras.cli.loading import quiet_import
+from rcnn_keras.cli.scores import print_scores
+
+
+@click.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY.SUB=VALUE",
+    help="Replace a value of the file; may be repeated. Relative paths are taken from the file's "
+    "folder, as in the file.",
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/<CONFIG's name>]"
+)
+@click.option("--overwrite", is_flag=True, help="Remove an earlier run's files from the folder.")
+def train(config: Path, overrides: tuple[str, ...], out: Path | None, overwrite: bool) -> None:
+    """Train the model that the YAML file CONFIG describes.
+
+    \b
+    Example:
+      rcnn train configs/faster_rcnn_resnet18_fpn_bccd.yaml \\
+        --set optimizer.learning_rate=0.02 --set training.epochs=3 --out runs/first
+
+    The whole file is checked before anything starts. The run folder gets config.yaml (all defaults
+    filled in), history.csv, best.keras, last.keras, scores.json, detections.json and report.html.
+    """
+    from rcnn_keras.training.configuration_file import read_document
+
+    document = read_document(config, overrides)
+    with quiet_import():
+        from rcnn_keras.training import configuration, run
+    settings = configuration.validate(document)
+    folder = out or Path("runs", config.stem)
+    run.train(settings, folder, overwrite=overwrite)
+    print_scores(json.loads((folder / "scores.json").read_text("utf-8")))
+    click.echo(folder / "report.html")

@@ -1,0 +1,303 @@
+"""Random changes to one training image and its boxes.
+
+An augmentation is any callable `augmentation(sample, seed) -> sample`, traced into the tf.data
+graph. A sample is one image after resizing and before padding:
+
+    image   (H, W, 3) float32 in 0..255
+    boxes   (n, 4) float32 xyxy in pixels of that image
+    labels  (n,) int32
+    crowd   (n,) bool
+
+Every entry but the image has one row an object. The seed is an integer tensor of shape (2,), and
+the result is a function of sample and seed alone: the same seed gives the same pixels whatever
+runs beside it. Geometric augmentations clip the boxes to the image and drop the objects of which
+less than a pixel's side or a tenth of the area is left. Pixels from outside the image are black,
+as padding is.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import keras
+import tensorflow as tf
+
+from rcnn_keras.data.images import resize_image
+
+Sample = dict[str, tf.Tensor]
+Augmentation = Callable[[Sample, tf.Tensor], Sample]
+
+MIN_SIDE = 1.0  # pixels of a clipped box's shorter side
+MIN_VISIBLE = 0.1  # of a box's area
+
+
+@dataclass(frozen=True)
+class flips:
+    """Mirror left to right, and upside down, each with probability 0.5."""
+
+    horizontal: bool = True
+    vertical: bool = False
+
+    def __call__(self, sample: Sample, seed: tf.Tensor) -> Sample:
+        """Flip one sample."""
+        coin = _uniform(seed, (2,), 0.0, 1.0) < 0.5
+        height, width = _size(sample["image"])
+        image, (x1, y1, x2, y2) = sample["image"], tf.unstack(sample["boxes"], axis=1)
+        if self.horizontal:
+            image = tf.cond(coin[0], lambda: tf.reverse(image, [1]), lambda: image)
+            x1, x2 = tf.where(coin[0], width - x2, x1), tf.where(coin[0], width - x1, x2)
+        if self.vertical:
+            upright = image
+            image = tf.cond(coin[1], lambda: tf.reverse(upright, [0]), lambda: upright)
+            y1, y2 = tf.where(coin[1], height - y2, y1), tf.where(coin[1], height - y1, y2)
+        return sample | {"image": image, "boxes": tf.stack([x1, y1, x2, y2], axis=1)}
+
+
+@dataclass(frozen=True)
+class scale_jitter:
+    """Rescale by a factor drawn from low..high; what outgrows the image's first size is cropped.
+
+    Large-scale jittering (Ghiasi et al., 2021, "Simple Copy-Paste"; torchvision's ScaleJitter and
+    FixedSizeCrop). Below 1 the image becomes smaller, and the batch's padding fills what is left;
+    above 1 a random window of 1/factor of each side is enlarged to the size that the image had.
+    Both sides keep their ratio up to rounding to whole pixels.
+
+    Raises:
+        ValueError: unless 0 < low <= high.
+    """
+
+    low: float = 0.5
+    high: float = 1.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low <= self.high:
+            raise ValueError(f"scale_jitter needs 0 < low <= high, got {self.low} and {self.high}")
+
+    def __call__(self, sample: Sample, seed: tf.Tensor) -> Sample:
+        """Rescale one sample."""
+        draw, place = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+        factor = _uniform(draw, (), self.low, self.high)
+        size = tf.stack(_size(sample["image"]))
+        window = tf.maximum(tf.round(size / tf.maximum(factor, 1.0)), 1.0)
+        offset = tf.floor(_uniform(place, (2,), 0.0, 1.0) * (size - window + 1.0))
+        resized = tf.maximum(tf.round(size * tf.minimum(factor, 1.0)), 1.0)
+
+        top, left, height, width = tf.unstack(tf.cast(tf.concat([offset, window], 0), tf.int32))
+        image = sample["image"][top : top + height, left : left + width]
+        image = resize_image(image, *tf.unstack(tf.cast(resized, tf.int32)))
+        ratio = (resized / window)[::-1]
+        boxes = (sample["boxes"] - tf.tile(offset[::-1], [2])) * tf.tile(ratio, [2])
+        return _visible(sample | {"image": image, "boxes": boxes})
+
+
+@dataclass(frozen=True)
+class color_jitter:
+    """Change brightness, contrast, saturation and hue, in this order; boxes stay.
+
+    As torchvision's ColorJitter, through `tf.image`: brightness adds up to the given part of 255,
+    contrast and saturation are multiplied by a factor from 1 - value to 1 + value, hue turns by up
+    to the given part of a whole turn.
+
+    Raises:
+        ValueError: when brightness, contrast or saturation is outside 0..1, or hue outside 0..0.5.
+    """
+
+    brightness: float = 0.125
+    contrast: float = 0.5
+    saturation: float = 0.5
+    hue: float = 0.05
+
+    def __post_init__(self) -> None:
+        _check("color_jitter", "brightness", self.brightness, 1)
+        _check("color_jitter", "contrast", self.contrast, 1)
+        _check("color_jitter", "saturation", self.saturation, 1)
+        _check("color_jitter", "hue", self.hue, 0.5)
+
+    def __call__(self, sample: Sample, seed: tf.Tensor) -> Sample:
+        """Recolour one sample."""
+        seeds = tf.random.experimental.stateless_split(seed, 4)
+        image = sample["image"] / 255
+        if self.brightness:
+            image = tf.image.stateless_random_brightness(image, self.brightness, seeds[0])
+        if self.contrast:
+            factors = 1 - self.contrast, 1 + self.contrast
+            image = tf.image.stateless_random_contrast(image, *factors, seeds[1])
+        image = tf.clip_by_value(image, 0.0, 1.0)
+        if self.saturation:
+            factors = 1 - self.saturation, 1 + self.saturation
+            image = tf.image.stateless_random_saturation(image, *factors, seeds[2])
+        if self.hue:
+            image = tf.image.stateless_random_hue(image, self.hue, seeds[3])
+        return sample | {"image": 255 * tf.clip_by_value(image, 0.0, 1.0)}
+
+
+@dataclass(frozen=True)
+class rotation:
+    """Turn about the image's centre by an angle drawn from -degrees..degrees; the size stays.
+
+    A box becomes the upright hull of its four turned corners, so it holds its object and is
+    exact at quarter turns, loose between them: keep to small angles.
+
+    Raises:
+        ValueError: when degrees is outside 0..180.
+    """
+
+    degrees: float = 10.0
+
+    def __post_init__(self) -> None:
+        _check("rotation", "degrees", self.degrees, 180)
+
+    def __call__(self, sample: Sample, seed: tf.Tensor) -> Sample:
+        """Turn one sample."""
+        angle = _uniform(seed, (), -1.0, 1.0) * math.radians(self.degrees)
+        cos, sin = tf.cos(angle), tf.sin(angle)
+        return _affine(sample, tf.stack([[cos, -sin], [sin, cos]]), tf.zeros(2))
+
+
+@dataclass(frozen=True)
+class translation:
+    """Shift by whole pixels, up to the given fraction of the width and of the height.
+
+    Raises:
+        ValueError: when fraction is outside 0..1.
+    """
+
+    fraction: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check("translation", "fraction", self.fraction, 1)
+
+    def __call__(self, sample: Sample, seed: tf.Tensor) -> Sample:
+        """Shift one sample."""
+        height, width = _size(sample["image"])
+        most = self.fraction * tf.stack([width, height])
+        return _affine(sample, tf.eye(2), tf.round(_uniform(seed, (2,), -1.0, 1.0) * most))
+
+
+@dataclass(frozen=True)
+class erasing:
+    """Cover one rectangle with noise or with the image's mean colour; boxes stay.
+
+    Random erasing (Zhong et al., 2020) over the whole image.
+
+    Args:
+        probability: of erasing at all.
+        area: least and greatest part of the image's area.
+        aspect: least and greatest height / width, drawn evenly in the logarithm.
+        fill: "noise" draws every value from 0..255, "mean" uses the image's mean colour.
+
+    Raises:
+        ValueError: when a value is out of range or fill is neither of the two.
+    """
+
+    probability: float = 0.5
+    area: tuple[float, float] = (0.02, 0.33)
+    aspect: tuple[float, float] = (0.3, 3.3)
+    fill: Literal["noise", "mean"] = "noise"
+
+    def __post_init__(self) -> None:
+        _check("erasing", "probability", self.probability, 1)
+        if not 0 < self.area[0] <= self.area[1] <= 1:
+            raise ValueError(f"erasing needs 0 < area[0] <= area[1] <= 1, got {self.area}")
+        if not 0 < self.aspect[0] <= self.aspect[1]:
+            raise ValueError(f"erasing needs 0 < aspect[0] <= aspect[1], got {self.aspect}")
+        if self.fill not in ("noise", "mean"):
+            raise ValueError(f'erasing: fill must be "noise" or "mean", got {self.fill!r}')
+
+    def __call__(self, sample: Sample, seed: tf.Tensor) -> Sample:
+        """Erase a rectangle of one sample."""
+        image = sample["image"]
+        seeds = tf.random.experimental.stateless_split(seed, 5)
+
+        def erased() -> tf.Tensor:
+            size = tf.stack(_size(image))
+            area = _uniform(seeds[1], (), *self.area) * tf.reduce_prod(size)
+            aspect = tf.exp(_uniform(seeds[2], (), *map(math.log, self.aspect)))
+            sides = tf.sqrt(tf.stack([area * aspect, area / aspect]))
+            sides = tf.clip_by_value(tf.round(sides), 1.0, size)
+            start = tf.floor(_uniform(seeds[3], (2,), 0.0, 1.0) * (size - sides + 1.0))
+            margins = tf.cast(tf.stack([start, size - start - sides], axis=1), tf.int32)
+            inside = tf.cast(sides, tf.int32)
+            if self.fill == "noise":
+                patch = _uniform(seeds[4], tf.concat([inside, [3]], 0), 0.0, 255.0)
+                patch = tf.pad(patch, tf.concat([margins, [[0, 0]]], 0))
+            else:
+                patch = tf.reduce_mean(image, axis=[0, 1])
+            rectangle = tf.pad(tf.ones(inside, tf.bool), margins)
+            return tf.where(rectangle[..., None], patch, image)
+
+        erase = _uniform(seeds[0], (), 0.0, 1.0) < self.probability
+        return sample | {"image": tf.cond(erase, erased, lambda: image)}
+
+
+class compose:
+    """Apply augmentations one after the other, each with a seed of its own."""
+
+    def __init__(self, *augmentations: Augmentation) -> None:
+        for augmentation in augmentations:
+            if not callable(augmentation):
+                raise TypeError(f"compose: {augmentation!r} is not callable")
+        self.augmentations = augmentations
+
+    def __call__(self, sample: Sample, seed: tf.Tensor) -> Sample:
+        """Apply all to one sample."""
+        for position, augmentation in enumerate(self.augmentations):
+            own_seed = tf.random.experimental.stateless_fold_in(
+                seed, tf.constant(position, seed.dtype)
+            )
+            sample = augmentation(sample, own_seed)
+        return sample
+
+    def __repr__(self) -> str:
+        return f"compose({', '.join(map(repr, self.augmentations))})"
+
+
+def _affine(sample: Sample, matrix: tf.Tensor, shift: tf.Tensor) -> Sample:
+    """Map each point p to matrix (p - c) + c + shift, with c the image's centre."""
+    height, width = _size(sample["image"])
+    centre = tf.stack([width, height]) / 2
+
+    # Keras asks where each output pixel comes from, counting from the centre of the first pixel.
+    inverse, middle = tf.linalg.inv(matrix), centre - 0.5
+    origin = middle - tf.linalg.matvec(inverse, middle + shift)
+    rows = tf.concat([inverse, origin[:, None]], axis=1)
+    image = keras.ops.image.affine_transform(
+        sample["image"],
+        tf.concat([tf.reshape(rows, [6]), tf.zeros(2)], axis=0),
+        data_format="channels_last",
+    )
+
+    x1, y1, x2, y2 = tf.unstack(sample["boxes"], axis=1)
+    corners = tf.stack([[x1, x2, x2, x1], [y1, y1, y2, y2]])
+    corners = tf.transpose(corners, [2, 1, 0])  # (n, 4 corners, xy)
+    moved = tf.linalg.matvec(matrix, corners - centre) + centre + shift
+    hull = tf.concat([tf.reduce_min(moved, axis=1), tf.reduce_max(moved, axis=1)], axis=1)
+    return _visible(sample | {"image": image, "boxes": hull})
+
+
+def _visible(sample: Sample) -> Sample:
+    """Clip the boxes to the image and drop the objects of which too little is left."""
+    height, width = _size(sample["image"])
+    boxes = sample["boxes"]
+    clipped = tf.clip_by_value(boxes, 0.0, tf.stack([width, height, width, height]))
+    sides, seen = boxes[:, 2:] - boxes[:, :2], clipped[:, 2:] - clipped[:, :2]
+    keep = tf.reduce_min(seen, axis=1) >= MIN_SIDE
+    keep &= tf.reduce_prod(seen, axis=1) >= MIN_VISIBLE * tf.reduce_prod(sides, axis=1)
+    rows = {name: value for name, value in sample.items() if name != "image"} | {"boxes": clipped}
+    return sample | {name: tf.boolean_mask(value, keep) for name, value in rows.items()}
+
+
+def _size(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Height and width as float32."""
+    shape = tf.cast(tf.shape(image), tf.float32)
+    return shape[0], shape[1]
+
+
+def _uniform(seed: tf.Tensor, shape, low: float, high: float) -> tf.Tensor:
+    return low + (high - low) * tf.random.stateless_uniform(shape, seed)
+
+
+def _check(augmentation: str, name: str, value: float, most: float) -> None:
+    if not 0 <= value <= most:
+        raise ValueError(f"{augmentation}: {name} must be in 0..{most}, got {value}")

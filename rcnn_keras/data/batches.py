@@ -1,0 +1,242 @@
+"""The tf.data pipeline from records to padded training batches.
+
+B images a batch, H and W the batch's padded height and width, N = `max_objects`.
+"""
+
+import copy
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tensorflow as tf
+
+from rcnn_keras.data.augmentation import Augmentation, Sample
+from rcnn_keras.data.images import ImageError, read_image, resize_image, resized_size
+
+if TYPE_CHECKING:
+    from rcnn_keras.data.dataset import DetectionDataset
+    from rcnn_keras.data.records import Record
+
+SIZE_MULTIPLE = 32  # the coarsest stride of a feature pyramid's backbone
+PADDING = {"boxes": 0.0, "labels": -1, "crowd": False}  # what stands where there is no object
+DTYPES = {"boxes": tf.float32, "labels": tf.int32, "crowd": tf.bool}
+
+
+class Batches:
+    """A re-iterable pipeline of `(inputs, targets)`, built when it is first read.
+
+    inputs: `images` (B, H, W, 3) float32 in 0..255, zeros at the bottom and right, H and W the
+    least multiples of 32 that hold the batch; `image_sizes` (B, 2) int32 height and width of the
+    valid part; `image_ids` (B,) int64. targets: `boxes` (B, N, 4) float32 xyxy in pixels of the
+    resized image; `labels` (B, N) int32, -1 where there is no object; `crowd` (B, N) bool.
+
+    Which image comes when, and how it is augmented, is a pure function of seed and the number of
+    the sample counted from the start of training, so a run resumed at any step reads what it would
+    have read, whatever the number of threads.
+
+    Args:
+        dataset: the images and their objects.
+        batch_size: B; the last batch of a single pass may be smaller.
+        shuffle: visit the images in a new random order each epoch.
+        augment: `augmentation(sample, seed) -> sample`, see `rcnn_keras.data.augmentation`.
+        min_size: length in pixels to which the shorter side is resized; None keeps the image's
+            own size until `sized` says otherwise.
+        max_size: most pixels of the longer side, as torchvision's detectors have it.
+        max_objects: N; default the most objects in any image.
+        seed: of the order and of the augmentations.
+        antialias: average over the pixels when shrinking, as Pillow does; torchvision's detectors
+            and this package's models do not.
+
+    Raises:
+        ValueError: when a number is out of range, the dataset is empty, or an image has more than
+            `max_objects` objects.
+        TypeError: when `augment` cannot be called.
+    """
+
+    def __init__(
+        self,
+        dataset: "DetectionDataset",
+        batch_size: int,
+        shuffle: bool = False,
+        augment: Augmentation | None = None,
+        *,
+        min_size: int | None = None,
+        max_size: int | None = None,
+        max_objects: int | None = None,
+        seed: int = 0,
+        antialias: bool = False,
+    ) -> None:
+        for name, value in {
+            "batch_size": batch_size,
+            "min_size": min_size,
+            "max_size": max_size,
+            "max_objects": max_objects,
+        }.items():
+            if value is not None and (not isinstance(value, int | np.integer) or value < 1):
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        if min_size and max_size and max_size < min_size:
+            raise ValueError(f"max_size {max_size} is less than min_size {min_size}")
+        if len(dataset) == 0:
+            raise ValueError("the dataset has no images, so there are no batches to make")
+        if augment is not None and not callable(augment):
+            raise TypeError(f"augment must be callable, got {augment!r}")
+        if max_objects is not None:
+            for record in dataset:
+                if len(record.labels) > max_objects:
+                    raise ValueError(
+                        f"{record.path} has {len(record.labels)} objects, "
+                        f"more than max_objects={max_objects}"
+                    )
+        self.dataset = dataset
+        self.batch_size = int(batch_size)
+        self.shuffle = shuffle
+        self.augment = augment
+        self.min_size = min_size
+        self.max_size = max_size
+        self.max_objects = max_objects or dataset.max_objects
+        self.seed = seed
+        self.antialias = antialias
+
+    def __len__(self) -> int:
+        """Steps an epoch."""
+        return -(-len(self.dataset) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Any]:
+        """One pass over the dataset."""
+        return iter(self.tf_dataset())
+
+    def __repr__(self) -> str:
+        return (
+            f"Batches({self.dataset!r}, batch_size={self.batch_size}, shuffle={self.shuffle}, "
+            f"augment={self.augment!r}, min_size={self.min_size}, max_size={self.max_size}, "
+            f"max_objects={self.max_objects}, seed={self.seed}, antialias={self.antialias})"
+        )
+
+    def sized(self, min_size: int | None, max_size: int | None) -> "Batches":
+        """Return a copy with the sizes filled in where they were None."""
+        filled = copy.copy(self)
+        filled.min_size = self.min_size or min_size
+        filled.max_size = self.max_size or max_size
+        return filled
+
+    def tf_dataset(self, *, repeat: bool = False, start_step: int = 0) -> tf.data.Dataset:
+        """Build the pipeline.
+
+        Args:
+            repeat: go on for ever in full batches, which straddle the epochs: every image comes
+                once in each `len(dataset)` samples. Otherwise one pass, the order of epoch 0.
+            start_step: batches to leave out at the start, without reading them.
+
+        Raises:
+            ValueError: when start_step is negative, or past the end of a single pass.
+            tf.errors.OpError: while iterating, when a file cannot be read; the message names it.
+        """
+        images, batch = len(self.dataset), self.batch_size
+        if start_step < 0 or (not repeat and start_step > len(self)):
+            raise ValueError(f"start_step {start_step} is outside 0..{len(self)}")
+        start = start_step * batch
+        with tf.device("CPU:0"):
+            if repeat:
+                numbers = tf.data.Dataset.counter(start)
+            else:
+                numbers = tf.data.Dataset.range(min(start, images), images)
+            samples = numbers.map(
+                self._sample_reader(), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+            )
+            batches = samples.padded_batch(batch, drop_remainder=repeat)
+            return batches.prefetch(tf.data.AUTOTUNE)
+
+    def _sample_reader(self) -> Callable[[tf.Tensor], tuple[Sample, Sample]]:
+        """Return the function from a global sample number to one padded (inputs, targets)."""
+        records = list(self.dataset)
+        image_ids = tf.constant([record.image_id for record in records], tf.int64)
+        sizes = tf.constant([(record.height, record.width) for record in records], tf.int32)
+        resized_sizes = tf.constant([self._resized_size(record) for record in records], tf.int32)
+        objects = _Objects(records)
+
+        def read(index: int) -> np.ndarray:
+            record = records[index]
+            image = read_image(record.path)
+            if image.shape[:2] != (record.height, record.width):
+                raise ImageError(
+                    record.path,
+                    f"the image is {image.shape[1]} x {image.shape[0]} pixels, "
+                    f"its record says {record.width} x {record.height}",
+                )
+            return image
+
+        def padded_sample(number: tf.Tensor) -> tuple[Sample, Sample]:
+            index = self._index(number)
+            # Pillow decodes without holding Python's lock, so parallel calls do run in parallel.
+            image = tf.ensure_shape(tf.numpy_function(read, [index], tf.uint8), (None, None, 3))
+            sample = objects.of(index)
+            sample["image"] = self._resized(image, resized_sizes[index])
+            ratio = tf.cast(resized_sizes[index] / sizes[index], tf.float32)[::-1]
+            sample["boxes"] *= tf.tile(ratio, [2])
+            if self.augment is not None:
+                sample = self.augment(sample, self._sample_seed(image_ids[index], number))
+            return self._padded(sample, image_ids[index])
+
+        return padded_sample
+
+    def _index(self, number: tf.Tensor) -> tf.Tensor:
+        """The record read as sample `number`, counted from the start of training."""
+        images = len(self.dataset)
+        epoch, place = number // images, number % images
+        if not self.shuffle:
+            return place
+        seed = tf.stack([tf.constant(self.seed, tf.int64), epoch])
+        last = tf.constant(images - 1, tf.int64)
+        return tf.random.experimental.index_shuffle(place, seed=seed, max_index=last)
+
+    def _sample_seed(self, image_id: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+        seed = tf.constant([self.seed, 0], tf.int64)
+        for part in (image_id, number):
+            seed = tf.random.experimental.stateless_fold_in(seed, part)
+        return seed
+
+    def _resized_size(self, record: "Record") -> tuple[int, int]:
+        height, width = record.height, record.width
+        min_size = self.min_size or min(height, width)
+        return resized_size(height, width, min_size, self.max_size or sys.maxsize)
+
+    def _resized(self, image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+        if self.min_size is None and self.max_size is None:
+            return tf.cast(image, tf.float32)
+        return resize_image(image, size[0], size[1], antialias=self.antialias)
+
+    def _padded(self, sample: Sample, image_id: tf.Tensor) -> tuple[Sample, Sample]:
+        image = sample["image"]
+        size = tf.shape(image)[:2]
+        bottom, right = tf.unstack(-size % SIZE_MULTIPLE)
+        image = tf.pad(image, [[0, bottom], [0, right], [0, 0]])
+        image = tf.ensure_shape(image, (None, None, 3))
+        targets = {
+            name: _padded_rows(sample[name], self.max_objects, padding)
+            for name, padding in PADDING.items()
+        }
+        return {"images": image, "image_sizes": size, "image_ids": image_id}, targets
+
+
+class _Objects:
+    """The objects of all records end to end, so that two numbers say which are an image's."""
+
+    def __init__(self, records: "Sequence[Record]") -> None:
+        counts = [len(record.labels) for record in records]
+        self.starts = tf.constant(np.cumsum([0, *counts]), tf.int64)
+        self.columns = {
+            name: tf.constant(np.concatenate([getattr(record, name) for record in records]), dtype)
+            for name, dtype in DTYPES.items()
+        }
+
+    def of(self, index: tf.Tensor) -> Sample:
+        first, stop = self.starts[index], self.starts[index + 1]
+        return {name: column[first:stop] for name, column in self.columns.items()}
+
+
+def _padded_rows(rows: tf.Tensor, count: int, value: float) -> tf.Tensor:
+    """Fill up to `count` rows with `value`."""
+    missing = [[0, count - tf.shape(rows)[0]]] + [[0, 0]] * (rows.shape.rank - 1)
+    padded = tf.pad(rows, missing, constant_values=tf.cast(value, rows.dtype))
+    return tf.ensure_shape(padded, (count, *rows.shape[1:]))

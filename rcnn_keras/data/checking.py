@@ -1,0 +1,172 @@
+"""From annotations as a file states them to records: what the COCO and VOC readers share.
+
+A reader parses its files into `Entry`s and notes what is wrong with them in a `ProblemLog`; here
+the images are looked at, and what can be mended is mended.
+"""
+
+import os
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from rcnn_keras.data.dataset import DetectionDataset
+from rcnn_keras.data.images import ImageError, ImageHeader, read_header, read_image
+from rcnn_keras.data.orientation import EXCHANGES_SIDES, turn_boxes, turn_segmentation
+from rcnn_keras.data.problems import ProblemLog, summarise
+from rcnn_keras.data.records import Record
+
+# A box less wide or high than this many pixels has no area.
+MIN_SIDE = 1e-3
+# Published boxes are rounded to two decimals: so far over the border is no fault of the labels.
+ROUNDING = 0.01
+
+
+@dataclass
+class Object:
+    """An object as the annotation file states it, its box `xyxy` in finite numbers."""
+
+    id: str
+    field: str
+    value: Any
+    box: tuple[float, float, float, float]
+    label: int
+    crowd: bool
+    segmentation: Any = None
+    area: float | None = None
+
+
+@dataclass
+class Entry:
+    """An image as the annotation file states it; `size` is height and width, None if missing."""
+
+    image_id: int
+    file: str
+    id: str
+    path: str
+    size: tuple[int, int] | None
+    objects: list[Object] = field(default_factory=list)
+
+
+def build_dataset(
+    entries: Sequence[Entry],
+    classes: Sequence[str],
+    log: ProblemLog,
+    *,
+    category_ids: Sequence[int] | None = None,
+    name: str = "",
+) -> DetectionDataset:
+    """Return the dataset of the entries; one warning sums up what had to be mended.
+
+    Raises:
+        DatasetError: if anything fatal is in the log, or is wrong with an image.
+    """
+    log.raise_fatal()  # before the images are opened, which takes longest
+    records = check_entries(entries, log)
+    log.raise_fatal()
+    return DetectionDataset(
+        records, classes, category_ids=category_ids, problems=log.problems, name=name
+    )
+
+
+def warn_mended(dataset: DetectionDataset, hint: str) -> None:
+    """Say in one warning what was mended in a dataset; for the reader that the user called."""
+    if dataset.problems:
+        name = f"{dataset.name}: " if dataset.name else ""
+        warnings.warn(f"{name}{summarise(dataset.problems)} ({hint} lists them)", stacklevel=3)
+
+
+def check_entries(
+    entries: Sequence[Entry], log: ProblemLog, *, decode: bool = False
+) -> list[Record]:
+    """Return the records of all images that can be read, and note every problem on the way."""
+    records = []
+    with ThreadPoolExecutor() as pool:
+        headers = pool.map(partial(_header, decode=decode), [entry.path for entry in entries])
+        for entry, header in zip(entries, headers, strict=True):
+            if isinstance(header, ImageError):
+                log.fatal(entry.file, entry.id, "file_name", entry.path, header.reason)
+            elif _size_fits(entry, header, log):
+                records.append(_record(entry, header, log))
+    if entries and not any(entry.objects for entry in entries):
+        log.mended(entries[0].file, "", "", "", "no image has an object")
+    return records
+
+
+def _header(path: str, decode: bool) -> ImageHeader | ImageError:
+    try:
+        if decode:
+            read_image(path)
+        return read_header(path)
+    except ImageError as error:
+        return error  # goes to the log with all the others
+
+
+def _size_fits(entry: Entry, header: ImageHeader, log: ProblemLog) -> bool:
+    """Return whether the stated size is the image's, upright or as it is stored."""
+    upright, stored = (header.height, header.width), (header.width, header.height)
+    if entry.size is None:
+        log.mended(entry.file, entry.id, "size", "none", "size missing, taken from the image")
+    elif entry.size == stored != upright and header.orientation in EXCHANGES_SIDES:
+        value = f"{entry.size[1]}x{entry.size[0]}, EXIF orientation {header.orientation}"
+        log.mended(entry.file, entry.id, "size", value, "boxes turned upright with their image")
+    elif entry.size != upright:
+        value = f"{entry.size[1]}x{entry.size[0]}"
+        message = f"{entry.path} is {header.width}x{header.height} pixels (width x height)"
+        log.fatal(entry.file, entry.id, "size", value, message)
+        return False
+    return True
+
+
+def _record(entry: Entry, header: ImageHeader, log: ProblemLog) -> Record:
+    """Return the record of an image: boxes upright, clipped, and none without area."""
+    height, width, orientation = header
+    objects = entry.objects
+    boxes = np.array([o.box for o in objects], np.float64).reshape(-1, 4)
+    segmentations = [o.segmentation for o in objects]
+    if entry.size not in (None, (height, width)):
+        boxes = turn_boxes(boxes, orientation, height, width)
+        segmentations = [turn_segmentation(s, orientation, height, width) for s in segmentations]
+    clipped = np.clip(boxes, 0, [width, height, width, height]).astype(np.float32)
+    has_area = _has_area(boxes.astype(np.float32))
+    inside = _has_area(clipped)
+    overshoot = np.abs(clipped - boxes).max(axis=1, initial=0) > ROUNDING
+    for i in np.flatnonzero(~inside | overshoot):
+        if not has_area[i]:
+            message = "box without area dropped"
+        elif not inside[i]:
+            message = "box outside its image dropped"
+        else:
+            message = "box clipped to its image"
+        log.mended(entry.file, objects[i].id, objects[i].field, objects[i].value, message)
+    sides = clipped[:, 2:].astype(np.float64) - clipped[:, :2]
+    areas = [a if (a := o.area) is not None else sides[i].prod() for i, o in enumerate(objects)]
+    record = Record(
+        image_id=entry.image_id,
+        path=entry.path,
+        height=height,
+        width=width,
+        boxes=clipped,
+        labels=np.array([o.label for o in objects], np.int32),
+        crowd=np.array([o.crowd for o in objects], bool),
+        segmentations=tuple(segmentations) if any(segmentations) else None,
+        areas=np.array(areas) if any(o.area is not None for o in objects) else None,
+    )
+    return record if inside.all() else record.select(inside)
+
+
+def _has_area(boxes: np.ndarray) -> np.ndarray:
+    """Return which of `(n, 4)` boxes are at least `MIN_SIDE` wide and high."""
+    return (boxes[:, 2:] - boxes[:, :2] >= MIN_SIDE).all(axis=1)
+
+
+def existing_folder(folder: str, field: str, log: ProblemLog) -> bool:
+    """Return whether a folder exists; note it once, instead of all the files missing in it."""
+    if os.path.isdir(folder):
+        return True
+    log.fatal(folder, "", field, folder, "no such folder")
+    return False

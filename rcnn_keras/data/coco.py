@@ -1,0 +1,270 @@
+"""COCO JSON files (https://cocodataset.org/#format-data): reading and checking them."""
+
+import json
+import os
+from collections.abc import Container, Iterable
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from rcnn_keras.data.checking import (
+    Entry,
+    Object,
+    build_dataset,
+    check_entries,
+    existing_folder,
+    warn_mended,
+)
+from rcnn_keras.data.dataset import DetectionDataset, check_known, check_names
+from rcnn_keras.data.problems import Problem, ProblemLog
+
+LISTS = ("images", "annotations", "categories")
+
+
+def load_coco(
+    path: str | PathLike,
+    images: str | PathLike | None = None,
+    *,
+    classes: Iterable[str] | None = None,
+) -> DetectionDataset:
+    """Return the dataset of a COCO JSON file, checked as a whole before anything is done with it.
+
+    Label i is the category with the i-th smallest id, whatever the ids are. Boxes `[x, y, w, h]`
+    become `xyxy` in pixels of the upright image, clipped to it. Boxes without area or outside
+    their image are dropped; images without objects, crowd regions and segmentations are kept.
+
+    Args:
+        path: the JSON file.
+        images: the folder its `file_name`s are relative to; by default that of the JSON file, or
+            `images` inside it if the first image lies there.
+        classes: these classes only, in this order.
+
+    Raises:
+        DatasetError: if the file or an image cannot be used; lists everything that is wrong.
+        ValueError: for a name in `classes` that is no category; names the nearest one.
+
+    Warns:
+        UserWarning: once, with the counts of what was mended; `dataset.problems` lists it.
+    """
+    log = ProblemLog()
+    entries, categories = _parse(path, images, log)
+    log.raise_fatal()
+    if classes is not None:
+        classes = check_names(classes)
+        check_known(classes, categories.values())
+    dataset = build_dataset(
+        entries,
+        list(categories.values()),
+        log,
+        category_ids=list(categories),
+        name=Path(path).stem,
+    )
+    if classes is not None:
+        dataset = dataset.with_classes(classes)
+    warn_mended(dataset, f"rcnn data check {os.fspath(path)}")
+    return dataset
+
+
+def check_coco(
+    path: str | PathLike, images: str | PathLike | None = None, *, decode: bool = True
+) -> list[Problem]:
+    """Return every problem of a COCO JSON file and its images, fatal and mended ones.
+
+    Args:
+        path: the JSON file.
+        images: as in `load_coco`.
+        decode: decode every image, which finds damage that `load_coco` cannot see; else look
+            only where it looks.
+    """
+    log = ProblemLog()
+    entries, _ = _parse(path, images, log)
+    check_entries(entries, log, decode=decode)
+    return log.problems
+
+
+def _parse(
+    path: str | PathLike, images: str | PathLike | None, log: ProblemLog
+) -> tuple[list[Entry], dict[int, str]]:
+    """Return what the file states: its images with their objects, and names by category id."""
+    file = os.fspath(path)
+    content = _read_lists(file, log)
+    if content is None:
+        return [], {}
+    categories = _categories(file, content["categories"], log)
+    entries = _images(file, content["images"], log)
+    _annotations(file, content["annotations"], entries, categories, log)
+    folder = _image_folder(file, images, entries)
+    if not existing_folder(folder, "images", log):
+        return [], categories
+    named = [entry for entry in entries.values() if entry.path]
+    for entry in named:
+        entry.path = os.path.join(folder, entry.path)
+    return named, categories
+
+
+def _read_lists(file: str, log: ProblemLog) -> dict[str, list] | None:
+    """Return the three lists of the file, or None if it is no COCO JSON."""
+    try:
+        content = json.loads(Path(file).read_bytes())
+    except OSError as error:
+        log.fatal(file, "", "", "", f"cannot be read: {error.strerror}")
+        return None
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno} column {error.colno}"
+        log.fatal(file, "", "", "", f"is not JSON: {error.msg} at {where}")
+        return None
+    except UnicodeDecodeError as error:
+        log.fatal(file, "", "", "", f"is not JSON: {error}")
+        return None
+    if not isinstance(content, dict):
+        log.fatal(file, "", "", "", f"is a JSON {type(content).__name__}, not an object")
+        return None
+    bad = [key for key in LISTS if not isinstance(content.get(key), list)]
+    for key in bad:
+        value = content.get(key, "missing")
+        log.fatal(file, "", key, value, "a COCO file has a list here")
+    return None if bad else content
+
+
+def _categories(file: str, items: list, log: ProblemLog) -> dict[int, str]:
+    """Return the category names by id, smallest id first."""
+    if not items:
+        log.fatal(file, "", "categories", items, "there is no category")
+    categories: dict[int, str] = {}
+    for index, item in enumerate(items):
+        id = _id(file, "category", index, item, categories, log)
+        if id is None:
+            continue
+        name = item.get("name", "missing")
+        if "name" not in item or not isinstance(name, str) or not name:
+            log.fatal(file, f"category {id}", "name", name, "is not a name")
+        elif name in categories.values():
+            log.fatal(file, f"category {id}", "name", name, "another category has this name")
+        categories[id] = str(name)
+    return dict(sorted(categories.items()))
+
+
+def _images(file: str, items: list, log: ProblemLog) -> dict[int, Entry]:
+    """Return the images by id; their paths are still relative to the folder of images."""
+    if not items:
+        log.fatal(file, "", "images", items, "there is no image")
+    entries: dict[int, Entry] = {}
+    for index, item in enumerate(items):
+        id = _id(file, "image", index, item, entries, log)
+        if id is None:
+            continue
+        where = f"image {id}"
+        name = item.get("file_name", "missing")
+        if "file_name" not in item or not isinstance(name, str) or not name:
+            log.fatal(file, where, "file_name", name, "is not a file name")
+            name = ""
+        size: tuple[int, int] | None = None
+        if item.get("height") is not None and item.get("width") is not None:
+            size = (item["height"], item["width"])
+            for key in ("height", "width"):
+                value = item[key]
+                if not (_is_number(value) and value >= 1 and value % 1 == 0):
+                    log.fatal(file, where, key, value, "is not a number of pixels")
+                    size = None
+        entries[id] = Entry(id, file, where, name, size)
+    return entries
+
+
+def _annotations(
+    file: str,
+    items: list,
+    entries: dict[int, Entry],
+    categories: dict[int, str],
+    log: ProblemLog,
+) -> None:
+    """Add the objects to the entries of their images."""
+    labels = {id: label for label, id in enumerate(categories)}
+    seen: dict[int, None] = {}
+    known: dict[str, Container[int]] = {"image_id": entries, "category_id": labels}
+    for index, item in enumerate(items):
+        id = _id(file, "annotation", index, item, seen, log)
+        if id is None:
+            continue
+        seen[id] = None
+        where, sound = f"annotation {id}", True
+        for key, ids in known.items():
+            value = item.get(key, "missing")
+            if not _is_id(value) or value not in ids:
+                log.fatal(file, where, key, value, f"no {key.removesuffix('_id')} has this id")
+                sound = False
+        crowd = item.get("iscrowd", 0)
+        if crowd not in (0, 1):
+            log.fatal(file, where, "iscrowd", crowd, "is neither 0 nor 1")
+            sound = False
+        box = _box(file, where, item.get("bbox", "missing"), log)
+        if not sound or box is None:
+            continue
+        area = item.get("area")
+        usable = _is_number(area) and _is_finite(area) and area > 0
+        entries[item["image_id"]].objects.append(
+            Object(
+                where,
+                "bbox",
+                item["bbox"],
+                box,
+                labels[item["category_id"]],
+                bool(crowd),
+                item.get("segmentation") or None,
+                float(area) if usable else None,
+            )
+        )
+
+
+def _box(
+    file: str, where: str, bbox: Any, log: ProblemLog
+) -> tuple[float, float, float, float] | None:
+    """Return `[x, y, width, height]` as `xyxy`, None if that is not what it is."""
+    if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(_is_number, bbox)):
+        log.fatal(file, where, "bbox", bbox, "is not four numbers x, y, width, height")
+    elif not all(map(_is_finite, bbox)):
+        log.fatal(file, where, "bbox", bbox, "is not finite")
+    elif bbox[2] < 0 or bbox[3] < 0:
+        log.fatal(file, where, "bbox", bbox, "has a negative width or height")
+    else:
+        x, y, width, height = bbox
+        return x, y, x + width, y + height
+    return None
+
+
+def _id(file: str, kind: str, index: int, item: Any, seen: dict, log: ProblemLog) -> int | None:
+    """Return the id of an image, annotation or category, None if it has none of its own."""
+    if not isinstance(item, dict):
+        log.fatal(file, f"{kind} at index {index}", "", "", f"is not an object: {item!r:.60}")
+        return None
+    id = item.get("id", "missing")
+    if not _is_id(id):
+        log.fatal(file, f"{kind} at index {index}", "id", id, "is not a 64-bit integer")
+        return None
+    if id in seen:
+        log.fatal(file, f"{kind} {id}", "id", id, f"more than one {kind} has this id")
+        return None
+    return id
+
+
+def _is_id(value: Any) -> bool:
+    return type(value) is int and abs(value) < 2**63
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_finite(value: float) -> bool:
+    return abs(value) < 1e30  # and so in float32
+
+
+def _image_folder(file: str, images: str | PathLike | None, entries: dict[int, Entry]) -> str:
+    """Return the folder of the images; see `load_coco`."""
+    if images is not None:
+        return os.fspath(images)
+    folder = os.path.dirname(file) or "."
+    inside = os.path.join(folder, "images")
+    for entry in entries.values():
+        here, there = (os.path.exists(os.path.join(f, entry.path)) for f in (folder, inside))
+        return inside if there and not here else folder
+    return folder

@@ -1,0 +1,249 @@
+"""A detection dataset: a sequence of records, and the names of their classes."""
+
+import difflib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+from rcnn_keras.data.problems import Problem
+from rcnn_keras.data.records import Record
+
+if TYPE_CHECKING:
+    from rcnn_keras.data.batches import Batches
+
+
+class DetectionDataset(Sequence[Record]):
+    """Images with their ground truth; K is the number of classes.
+
+    Args:
+        records: one for each image; images without objects are kept, they train as background.
+        classes: K different names; label i is `classes[i]`.
+        category_ids: K ids that stand for the classes in COCO files; 1..K by default.
+        problems: what was mended while the dataset was read.
+        name: a short name for reports.
+
+    Raises:
+        ValueError: for repeated image ids, class names or category ids, and labels not in 0..K-1.
+    """
+
+    def __init__(
+        self,
+        records: Iterable[Record],
+        classes: Iterable[str],
+        *,
+        category_ids: Iterable[int] | None = None,
+        problems: Iterable[Problem] = (),
+        name: str = "",
+    ):
+        self._records = tuple(records)
+        self.classes = check_names(classes)
+        if category_ids is None:
+            category_ids = range(1, len(self.classes) + 1)
+        self.category_ids = tuple(category_ids)
+        self.problems = tuple(problems)
+        self.name = name
+        if len(set(self.category_ids)) != len(self.classes):
+            raise ValueError(f"category_ids must be {len(self.classes)} different ids, one a class")
+        seen: dict[int, str] = {}
+        for record in self._records:
+            if record.image_id in seen:
+                first = seen[record.image_id]
+                raise ValueError(f"image id {record.image_id} is both {first} and {record.path}")
+            seen[record.image_id] = record.path
+            if len(record) and not 0 <= record.labels.min() <= record.labels.max() < len(
+                self.classes
+            ):
+                raise ValueError(f"{record.path}: labels must be in 0..{len(self.classes) - 1}")
+        self.max_objects = max((len(record) for record in self._records), default=1) or 1
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> "DetectionDataset": ...
+    def __getitem__(self, index: int | slice) -> "Record | DetectionDataset":
+        if isinstance(index, slice):
+            return self._with_records(self._records[index])
+        return self._records[index]
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self._records)
+
+    def __add__(self, other: "DetectionDataset") -> "DetectionDataset":
+        """Return both datasets as one; if image ids collide, the second one's are renumbered."""
+        if not isinstance(other, DetectionDataset):
+            return NotImplemented
+        if self.classes != other.classes:
+            raise ValueError(
+                f"only datasets of the same classes can be added: {list(self.classes)} and "
+                f"{list(other.classes)}; with_classes(names) brings them in line"
+            )
+        added = other._records
+        ids = {record.image_id for record in self}
+        if any(record.image_id in ids for record in added):
+            start = max(ids | {record.image_id for record in added}) + 1
+            added = tuple(replace(record, image_id=start + i) for i, record in enumerate(added))
+        return DetectionDataset(
+            self._records + added,
+            self.classes,
+            category_ids=self.category_ids,
+            problems=self.problems + other.problems,
+            name=" + ".join(filter(None, [self.name, other.name])),
+        )
+
+    def __repr__(self) -> str:
+        objects = sum(len(record) for record in self)
+        name = f"{self.name!r}, " if self.name else ""
+        return (
+            f"DetectionDataset({name}{len(self)} images, {objects} objects, "
+            f"{len(self.classes)} classes)"
+        )
+
+    def with_classes(self, classes: Iterable[str]) -> "DetectionDataset":
+        """Return the dataset with these classes, in this order; objects of others are left out.
+
+        Raises:
+            ValueError: for a name that is not a class of the dataset; names the nearest one.
+        """
+        classes = check_names(classes)
+        check_known(classes, self.classes)
+        old = [self.classes.index(name) for name in classes]
+        new_label = np.full(len(self.classes), -1, np.int32)
+        new_label[old] = np.arange(len(classes))
+        records = []
+        for record in self:
+            labels = new_label[record.labels]
+            records.append(record.select(labels >= 0, labels))
+        return DetectionDataset(
+            records,
+            classes,
+            category_ids=[self.category_ids[i] for i in old],
+            problems=self.problems,
+            name=self.name,
+        )
+
+    def to_coco(self) -> dict[str, list]:
+        """Return the dataset as a COCO dict: `images`, `annotations` and `categories`.
+
+        Boxes are `[x, y, width, height]` in pixels of the upright image; `area` is the one that
+        was read, or the box's. Annotations are numbered from 1.
+        """
+        return self._to_coco(lambda path: path)
+
+    def save_coco(self, path: str | PathLike) -> None:
+        """Write the dataset as a COCO JSON file that `load_coco` reads back.
+
+        An image below the folder of `path` is named relative to it, any other by its full path.
+        """
+        folder = Path(path).resolve().parent
+
+        def file_name(image: str) -> str:
+            full = Path(image).resolve()
+            inside = full.is_relative_to(folder)
+            return (full.relative_to(folder) if inside else full).as_posix()
+
+        Path(path).write_text(json.dumps(self._to_coco(file_name)), encoding="utf-8")
+
+    def batches(
+        self,
+        batch_size: int,
+        shuffle: bool = False,
+        augment: Callable | None = None,
+        *,
+        min_size: int | None = None,
+        max_size: int | None = None,
+        max_objects: int | None = None,
+        seed: int = 0,
+    ) -> "Batches":
+        """Return the dataset as batches of `(inputs, targets)`; see `Batches`."""
+        from rcnn_keras.data.batches import Batches  # batches is built on this module
+
+        return Batches(
+            self,
+            batch_size,
+            shuffle=shuffle,
+            augment=augment,
+            min_size=min_size,
+            max_size=max_size,
+            max_objects=max_objects,
+            seed=seed,
+        )
+
+    def _with_records(self, records: Iterable[Record]) -> "DetectionDataset":
+        return DetectionDataset(
+            records,
+            self.classes,
+            category_ids=self.category_ids,
+            problems=self.problems,
+            name=self.name,
+        )
+
+    def _to_coco(self, file_name: Callable[[str], str]) -> dict[str, list]:
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        for record in self:
+            images.append(
+                {
+                    "id": record.image_id,
+                    "file_name": file_name(record.path),
+                    "height": record.height,
+                    "width": record.width,
+                }
+            )
+            for i in range(len(record)):
+                # in float64, x1 + (x2 - x1) comes back as the float32 x2
+                x1, y1, x2, y2 = record.boxes[i].tolist()
+                area = (x2 - x1) * (y2 - y1) if record.areas is None else float(record.areas[i])
+                annotation = {
+                    "id": len(annotations) + 1,
+                    "image_id": record.image_id,
+                    "category_id": self.category_ids[record.labels[i]],
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "area": area,
+                    "iscrowd": int(record.crowd[i]),
+                }
+                if record.segmentations is not None and record.segmentations[i] is not None:
+                    annotation["segmentation"] = _plain(record.segmentations[i])
+                annotations.append(annotation)
+        categories = [
+            {"id": id, "name": name}
+            for id, name in zip(self.category_ids, self.classes, strict=True)
+        ]
+        return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def _plain(segmentation: Any) -> Any:
+    """Return a segmentation that JSON can hold: pycocotools gives RLE counts as bytes."""
+    if isinstance(segmentation, dict) and isinstance(segmentation["counts"], bytes):
+        return {**segmentation, "counts": segmentation["counts"].decode("ascii")}
+    return segmentation
+
+
+def check_names(classes: Iterable[str]) -> tuple[str, ...]:
+    """Return class names as a tuple; ValueError for a bare string or a repeated name."""
+    if isinstance(classes, str):
+        raise ValueError(f"classes must be a list of names, not the string {classes!r}")
+    names = tuple(classes)
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ValueError(f"class names are repeated: {repeated}")
+    return names
+
+
+def check_known(wanted: Iterable[str], known: Iterable[str]) -> None:
+    """Raise ValueError for wanted class names that are not known, with the nearest known ones."""
+    known = list(known)
+    unknown = []
+    for name in wanted:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+            unknown.append(f"{name!r} (nearest: {near[0]!r})" if near else repr(name))
+    if unknown:
+        raise ValueError(f"unknown classes {', '.join(unknown)}; the data has {known}")

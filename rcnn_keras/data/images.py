@@ -1,0 +1,233 @@
+"""Image files and arrays to upright 8-bit RGB, and the one resizing rule.
+
+Decoding is Pillow's: TensorFlow's decoders know no EXIF orientation, CMYK or 16-bit gray.
+"""
+
+import math
+import os
+import struct
+from os import PathLike
+from typing import IO, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image, UnidentifiedImageError
+
+from rcnn_keras.data.orientation import EXCHANGES_SIDES, TAG, turn_pixels
+
+# Pillow's own limit. A file over either one is refused, so larger images need both raised.
+MAX_PIXELS = 178_956_970
+
+JPEG_END = b"\xff\xd9"
+PNG_SIGNATURE_BYTES = 8
+PNG_METADATA = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
+
+
+class ImageError(ValueError):
+    """An image cannot be read; the message names it, `reason` says what is wrong."""
+
+    def __init__(self, name: str, reason: str):
+        super().__init__(f"{name}: {reason}")
+        self.reason = reason
+
+
+class ImageHeader(NamedTuple):
+    """Size of the upright image in pixels, and the EXIF orientation it is stored in."""
+
+    height: int
+    width: int
+    orientation: int
+
+
+def read_image(source: str | PathLike | np.ndarray) -> np.ndarray:
+    """Return an image as uint8 RGB `(H, W, 3)`, upright.
+
+    Args:
+        source: a file in any format of Pillow's (of several frames or pages, the first); or an
+            array `(H, W)`, `(H, W, 1)`, `(H, W, 3)` or `(H, W, 4)` of integers or floats in
+            0..255, or of uint16 in 0..65535. Alpha is dropped, 16 bits become 8 by value / 257,
+            and gray is repeated.
+
+    Raises:
+        ImageError: for a file that is missing, empty, cut off, no image, or over `MAX_PIXELS`,
+            and for an array of another rank, type or value range.
+    """
+    if isinstance(source, np.ndarray):
+        return _array_to_rgb(source, "image array")
+    with _ImageFile(source) as file:
+        file.image.load()
+        return turn_pixels(_to_rgb(file.image, file.name), file.orientation())
+
+
+def image_header(path: str | PathLike) -> tuple[int, int]:
+    """Return height and width in pixels of the image that `read_image` would give.
+
+    A JPEG or PNG file is not decoded if its end is where it should be; others are.
+
+    Raises:
+        ImageError: as `read_image`, except for damage inside a JPEG or PNG file.
+    """
+    return read_header(path)[:2]
+
+
+def read_header(path: str | PathLike) -> ImageHeader:
+    """Return `image_header`'s size together with the EXIF orientation."""
+    with _ImageFile(path) as file:
+        if not file.has_its_end():
+            file.image.load()
+        orientation = file.orientation()
+        width, height = file.image.size
+    if orientation in EXCHANGES_SIDES:
+        height, width = width, height
+    return ImageHeader(height, width, orientation)
+
+
+def resized_size(height: int, width: int, min_size: int, max_size: int) -> tuple[int, int]:
+    """Return the size at which a detector sees an image of this height and width, in pixels.
+
+    The shorter side becomes `min_size`, unless the longer one would pass `max_size`. This is the
+    arithmetic of torchvision's `GeneralizedRCNNTransform`, to the pixel: float64, and the fraction
+    is cut off, so that a product that falls short of `min_size` by rounding loses a pixel.
+
+    Raises:
+        ValueError: for a size below one pixel.
+    """
+    if min(height, width, min_size, max_size) < 1:
+        raise ValueError(
+            f"sizes must be at least 1 pixel, not image {height}x{width}, min_size {min_size}, "
+            f"max_size {max_size}"
+        )
+    scale = min(min_size / min(height, width), max_size / max(height, width))
+    return max(1, math.floor(height * scale)), max(1, math.floor(width * scale))
+
+
+def resize_image(
+    image: np.ndarray | tf.Tensor, height: int, width: int, *, antialias: bool = False
+) -> tf.Tensor:
+    """Return `(H, W, C)` or `(B, H, W, C)` as float32 of another size, in the same value range.
+
+    Bilinear with half-pixel centres, as torchvision's detectors resize; `antialias` averages over
+    all the pixels that a smaller image leaves out. Works eagerly and inside `tf.data`.
+    """
+    resized = tf.image.resize(image, (height, width), "bilinear", antialias=antialias)
+    return tf.cast(resized, tf.float32)
+
+
+class _ImageFile:
+    """An open image file; whatever goes wrong inside its `with` block becomes an ImageError."""
+
+    def __init__(self, path: str | PathLike):
+        if not isinstance(path, str | PathLike):
+            kind = type(path).__name__
+            raise ImageError(f"image of type {kind}", "a path or a numpy array is needed")
+        self.name = os.fsdecode(path)
+
+    def __enter__(self) -> "_ImageFile":
+        if not os.path.isfile(self.name):
+            raise ImageError(self.name, "no such file")
+        if os.path.getsize(self.name) == 0:
+            raise ImageError(self.name, "the file is empty (0 bytes)")
+        try:
+            self.file: IO[bytes] = open(self.name, "rb")
+        except OSError as error:
+            raise ImageError(self.name, f"cannot be opened: {error.strerror}") from error
+        try:
+            self.image = Image.open(self.file)
+            self._check_pixels()
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
+            raise
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self.file.close()
+        if isinstance(error, UnidentifiedImageError):
+            raise ImageError(self.name, "is not an image that Pillow can read") from error
+        if isinstance(error, Exception) and not isinstance(error, ImageError):
+            # Pillow's decoders raise all kinds of errors on damaged files.
+            raise ImageError(self.name, f"cannot be decoded: {error}") from error
+
+    def orientation(self) -> int:
+        """Return the EXIF orientation, 1 if the file states none that is valid."""
+        try:
+            # Pillow's own getexif of a PNG would decode it; has_its_end looked for late metadata
+            orientation = Image.Image.getexif(self.image).get(TAG, 1)
+        except (SyntaxError, ValueError, KeyError, TypeError, struct.error):
+            return 1  # broken metadata; the pixels are whole, and this is all that it could say
+        return orientation if orientation in range(1, 9) else 1
+
+    def has_its_end(self) -> bool:
+        """Return whether the end of the file shows that it is whole and the header says it all."""
+        position = self.file.tell()  # Pillow goes on reading from there
+        try:
+            if self.image.format in ("JPEG", "MPO"):
+                self.file.seek(max(0, os.path.getsize(self.name) - 64))
+                return self.file.read().rstrip(b"\0\r\n").endswith(JPEG_END)
+            return self.image.format == "PNG" and self._has_png_end()
+        finally:
+            self.file.seek(position)
+
+    def _has_png_end(self) -> bool:
+        """Walk the chunks of a PNG: its last one is IEND, and no metadata follow the pixels."""
+        position, pixels_seen = PNG_SIGNATURE_BYTES, False
+        while True:
+            self.file.seek(position)
+            head = self.file.read(8)
+            if len(head) < 8:
+                return False
+            length, kind = struct.unpack(">I4s", head)
+            if kind == b"IEND":
+                return True
+            if pixels_seen and kind in PNG_METADATA:
+                return False
+            pixels_seen = pixels_seen or kind == b"IDAT"
+            position += length + 12  # length, kind and checksum are 4 bytes each
+
+    def _check_pixels(self) -> None:
+        width, height = self.image.size
+        if width * height > MAX_PIXELS:
+            raise ImageError(
+                self.name, f"{width}x{height} pixels are more than the limit of {MAX_PIXELS}"
+            )
+
+
+def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
+    """Return a decoded Pillow image as uint8 RGB `(H, W, 3)`."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PPM", "PNG")):
+        return _array_to_rgb(np.asarray(image).astype(np.uint16), name)
+    if image.mode in ("I", "F"):
+        return _array_to_rgb(np.asarray(image), name)
+    if image.mode == "P":
+        image = image.convert("RGBA")  # Pillow warns if a transparent palette goes straight to RGB
+    return np.array(image.convert("RGB"))
+
+
+def _array_to_rgb(array: np.ndarray, name: str) -> np.ndarray:
+    """Return an array of gray, RGB or RGBA values as uint8 RGB `(H, W, 3)`."""
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or array.shape[-1] not in (1, 3, 4) or 0 in array.shape:
+        raise ImageError(
+            name, f"shape {array.shape} is not (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
+        )
+    if array.dtype == np.uint16:
+        array = (array.astype(np.uint32) + 128) // 257
+    elif array.dtype != np.uint8:
+        _check_range(array, name)
+        array = np.rint(array)
+    rgb = np.empty((*array.shape[:2], 3), np.uint8)
+    rgb[:] = array[..., :3]
+    return rgb
+
+
+def _check_range(array: np.ndarray, name: str) -> None:
+    """Raise ImageError unless the values of an array can only be meant as 0..255."""
+    if not (np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)):
+        raise ImageError(name, f"values are {array.dtype}, not numbers in 0..255")
+    low, high = array.min(), array.max()
+    if not (low >= 0 and high <= 255):  # NaN fails both
+        raise ImageError(name, f"values from {low} to {high} are not in 0..255")
+    if np.issubdtype(array.dtype, np.floating) and 0 < high <= 1:
+        raise ImageError(
+            name, f"values from {low} to {high} look like 0..1; multiply by 255 for 0..255"
+        )

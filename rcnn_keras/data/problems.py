@@ -1,0 +1,93 @@
+"""What is wrong with an annotation file: told before any work starts, all at once."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+SHOWN = 20
+
+# What a mended problem says about one case, and how the summary says it about several.
+MENDED = {
+    "box clipped to its image": "boxes clipped to their image",
+    "box without area dropped": "boxes without area dropped",
+    "box outside its image dropped": "boxes outside their image dropped",
+    "object of a class not asked for dropped": "objects of classes not asked for dropped",
+    "size missing, taken from the image": "missing sizes taken from the image",
+    "boxes turned upright with their image": "images whose boxes were turned upright with them",
+    "image listed twice, read once": "images listed twice, read once",
+    "no image has an object": "datasets without any object",
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with an annotation file or an image.
+
+    Attributes:
+        file: the file that says it.
+        id: what it is about: an image, annotation or category id, or an object's index.
+        field: the name of the field in the file.
+        value: what stands there.
+        message: what is wrong; for a mended problem, what was done.
+        fatal: whether the dataset cannot be used as it is.
+    """
+
+    file: str
+    id: str
+    field: str
+    value: str
+    message: str
+    fatal: bool
+
+    def __str__(self) -> str:
+        where = f"{self.file}: {self.id}: " if self.id else f"{self.file}: "
+        what = f"{self.field} = {self.value}: " if self.field else ""
+        return where + what + self.message
+
+
+class DatasetError(ValueError):
+    """The dataset cannot be used; the message lists the first fatal problems, `problems` all."""
+
+    def __init__(self, problems: Sequence[Problem]):
+        self.problems = tuple(problems)
+        fatal = [problem for problem in self.problems if problem.fatal]
+        lines = [str(problem) for problem in fatal[:SHOWN]]
+        if len(fatal) > SHOWN:
+            lines.append(f"... and {len(fatal) - SHOWN} more")
+        noun = "problem" if len(fatal) == 1 else "problems"
+        super().__init__("\n  ".join([f"{len(fatal)} {noun} in the dataset:", *lines]))
+
+
+class ProblemLog:
+    """Collects the problems found while one dataset is read."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+
+    def fatal(self, file: object, id: str, field: str, value: object, message: str) -> None:
+        """Note something that makes the dataset unusable."""
+        self.problems.append(Problem(str(file), id, field, shorten(value), message, True))
+
+    def mended(self, file: object, id: str, field: str, value: object, message: str) -> None:
+        """Note something that was put right; `message` is a key of `MENDED`."""
+        assert message in MENDED, message
+        self.problems.append(Problem(str(file), id, field, shorten(value), message, False))
+
+    def raise_fatal(self) -> None:
+        """Raise `DatasetError` if a fatal problem was noted."""
+        if any(problem.fatal for problem in self.problems):
+            raise DatasetError(self.problems)
+
+
+def summarise(problems: Iterable[Problem]) -> str:
+    """Return the mended problems as one line: "3 boxes clipped to their image, ..."."""
+    counts = Counter(problem.message for problem in problems if not problem.fatal)
+    return ", ".join(
+        f"{count} {message if count == 1 else MENDED[message]}" for message, count in counts.items()
+    )
+
+
+def shorten(value: object, length: int = 80) -> str:
+    """Return `value` as text of at most `length` characters."""
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= length else text[: length - 3] + "..."

@@ -1,0 +1,73 @@
+"""One image and its ground truth."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """One image and the objects in it; n is the number of objects.
+
+    Attributes:
+        image_id: unique in the dataset; COCO's own id, or the image's place in the list from 1 on.
+        path: the image file, as it was given.
+        height: of the upright image (EXIF orientation applied) in pixels, as `read_image` gives it.
+        width: likewise.
+        boxes: `(n, 4)` float32 `xyxy` in pixels, inside the image.
+        labels: `(n,)` int32 in 0..K-1.
+        crowd: `(n,)` bool; true for regions that are neither object nor background.
+        segmentations: per object COCO polygons (list of flat lists), an RLE dict or None; or None
+            if no object has one.
+        areas: `(n,)` float64 in square pixels as the file states them (in COCO, the mask's area,
+            by which it sorts objects into small, medium and large); None stands for the boxes'.
+
+    Raises:
+        ValueError: if the arrays do not fit each other.
+    """
+
+    image_id: int
+    path: str
+    height: int
+    width: int
+    boxes: np.ndarray
+    labels: np.ndarray
+    crowd: np.ndarray
+    segmentations: tuple | None = None
+    areas: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        boxes = np.asarray(self.boxes, np.float32)
+        boxes = boxes.reshape(0, 4) if boxes.size == 0 else boxes
+        arrays = {
+            "boxes": boxes,
+            "labels": np.asarray(self.labels, np.int32),
+            "crowd": np.asarray(self.crowd, bool),
+        }
+        if self.areas is not None:
+            arrays["areas"] = np.asarray(self.areas, np.float64)
+        for name, array in arrays.items():
+            shape = (len(boxes), 4) if name == "boxes" else (len(boxes),)
+            if array.shape != shape:
+                raise ValueError(f"{self.path}: {name} has shape {array.shape}, not {shape}")
+            object.__setattr__(self, name, array)
+        if self.segmentations is not None and len(self.segmentations) != len(boxes):
+            raise ValueError(
+                f"{self.path}: {len(self.segmentations)} segmentations for {len(boxes)} boxes"
+            )
+
+    def __len__(self) -> int:
+        """Number of objects."""
+        return len(self.labels)
+
+    def select(self, keep: np.ndarray, labels: np.ndarray | None = None) -> "Record":
+        """Return the record with the objects that `keep` (bool or indices) names, relabelled."""
+        index = np.arange(len(self))[keep]
+        return replace(
+            self,
+            boxes=self.boxes[index],
+            labels=(self.labels if labels is None else labels)[index],
+            crowd=self.crowd[index],
+            segmentations=self.segmentations and tuple(self.segmentations[i] for i in index),
+            areas=None if self.areas is None else self.areas[index],
+        )

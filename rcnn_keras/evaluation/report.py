@@ -1,0 +1,187 @@
+"""A report on a trained detector: one HTML page beside its plots and pictures."""
+
+import math
+import os
+import platform
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from rcnn_keras.evaluation import curves
+
+MEANINGS = {
+    "AP": "IoU 0.50 to 0.95",
+    "AP50": "IoU 0.50",
+    "AP75": "IoU 0.75",
+    "APs": "below 32² pixels",
+    "APm": "32² to 96² pixels",
+    "APl": "above 96² pixels",
+    "AR": "average recall",
+}
+PACKAGES = ("rcnn-keras", "keras", "tensorflow", "numpy")
+
+
+def write_report(
+    folder: str | os.PathLike[str],
+    *,
+    title: str,
+    scores: Mapping[str, float],
+    history: Mapping[str, Sequence[float]] | None = None,
+    precision_recall: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
+    pictures: Sequence[str | os.PathLike[str]] = (),
+    command: str = "",
+    notes: Sequence[str] = (),
+) -> Path:
+    """Write `report.html`, its plots and copies of the pictures into a folder.
+
+    The page needs no network, and the folder may be moved: all links are relative.
+
+    Args:
+        folder: made where it does not exist; files of an earlier report are overwritten.
+        title: heading of the page.
+        scores: COCO scores in 0..1 (`AP`, `AP50`, .., and `AP/<class>`); NaN is shown as n/a.
+        history: a Keras history, one value an epoch. Every `loss` is plotted with its `val_` twin,
+            and `val_AP`, `val_AP50` and `val_AP75`; what is not there is left out.
+        precision_recall: for each class recall `(101,)` and precision `(101,)` at IoU 0.50.
+        pictures: image files to show; those outside the folder are copied to `pictures/`.
+        command: what to type to train or evaluate this again.
+        notes: paragraphs under the title.
+
+    Returns:
+        The path of `report.html`.
+
+    Raises:
+        ValueError: a score is outside 0..1, or a curve's recall and precision do not fit.
+        FileNotFoundError: a picture does not exist.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    history, precision_recall = history or {}, precision_recall or {}
+    paths = [Path(picture) for picture in pictures]
+    _check(scores, precision_recall, paths)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    source = resources.files("rcnn_keras.evaluation").joinpath("report.html.j2")
+    template = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    ).from_string(source.read_text("utf-8"))
+    page = template.render(
+        title=title,
+        notes=notes,
+        scores=[
+            {"name": name, "text": _number(value), "meaning": MEANINGS.get(name, "")}
+            for name, value in scores.items()
+            if not name.startswith("AP/")
+        ],
+        classes=_class_rows(scores, precision_recall),
+        with_ap50=bool(precision_recall),
+        plots=_write_plots(folder, history, precision_recall),
+        pictures=_gather(folder, paths),
+        command=command,
+        machine=_machine(),
+        versions=_versions(),
+    )
+    report = folder / "report.html"
+    report.write_text(page, encoding="utf-8")
+    return report
+
+
+def _check(
+    scores: Mapping[str, float],
+    precision_recall: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    pictures: Sequence[Path],
+) -> None:
+    for name, score in scores.items():
+        if not (0 <= score <= 1 or math.isnan(score)):
+            raise ValueError(f"write_report: score {name} must be in 0..1 or NaN, not {score!r}")
+    shapes = {np.shape(curve) for curves in precision_recall.values() for curve in curves}
+    if len(shapes) > 1 or any(len(shape) != 1 for shape in shapes):
+        raise ValueError(
+            "write_report: precision_recall needs recall and precision of one length for all "
+            f"classes, not of shapes {sorted(shapes)}"
+        )
+    for picture in pictures:
+        if not picture.is_file():
+            raise FileNotFoundError(f"write_report: no such picture: {picture}")
+
+
+def _class_rows(
+    scores: Mapping[str, float], precision_recall: Mapping[str, tuple[np.ndarray, np.ndarray]]
+) -> list[dict[str, Any]]:
+    """Return the rows of the table of classes; AP50 is the mean precision over the recalls."""
+    rows = []
+    for name in (key.removeprefix("AP/") for key in scores if key.startswith("AP/")):
+        score = scores[f"AP/{name}"]
+        ap50 = np.mean(precision_recall[name][1]) if name in precision_recall else math.nan
+        percent = 0 if math.isnan(score) else round(100 * score, 1)
+        row = {"name": name, "ap": _number(score), "ap50": _number(ap50), "percent": percent}
+        rows.append(row)
+    return rows
+
+
+def _number(score: float) -> str:
+    return "n/a" if math.isnan(score) else f"{score:.3f}"
+
+
+def _write_plots(
+    folder: Path,
+    history: Mapping[str, Sequence[float]],
+    precision_recall: Mapping[str, tuple[np.ndarray, np.ndarray]],
+) -> list[dict[str, Any]]:
+    """Draw what there is data for, once for a light page and once for a dark one."""
+    wanted: list[tuple[str, str, Callable[..., None], Any, bool]] = []
+    if curves.loss_names(history):
+        caption = "Losses by epoch"
+        wanted.append(("losses", caption, curves.plot_losses, history, True))
+    if any(name in history for name in curves.AP_NAMES):
+        caption = "Average precision on the validation images by epoch"
+        wanted.append(("average_precision", caption, curves.plot_average_precision, history, False))
+    if precision_recall:
+        caption = "Precision by recall at IoU 0.50"
+        wanted.append(
+            ("precision_recall", caption, curves.plot_precision_recall, precision_recall, False)
+        )
+    plots = []
+    for name, caption, plot, data, wide in wanted:
+        light, dark = f"{name}.png", f"{name}_dark.png"
+        plot(folder / light, data, curves.LIGHT)
+        plot(folder / dark, data, curves.DARK)
+        plots.append({"light": light, "dark": dark, "caption": caption, "wide": wide})
+    return plots
+
+
+def _gather(folder: Path, pictures: Sequence[Path]) -> list[dict[str, str]]:
+    """Return names and relative links of the pictures, copying those from elsewhere."""
+    gathered = []
+    for i, picture in enumerate(pictures):
+        inside = picture.resolve()
+        if not inside.is_relative_to(folder.resolve()):
+            # the number keeps pictures of one name from different folders apart
+            inside = folder.resolve() / "pictures" / f"{i:03d}_{picture.name}"
+            inside.parent.mkdir(exist_ok=True)
+            shutil.copyfile(picture, inside)
+        link = quote(inside.relative_to(folder.resolve()).as_posix())
+        gathered.append({"name": picture.stem, "link": link})
+    return gathered
+
+
+def _machine() -> str:
+    import tensorflow as tf
+
+    gpus = [
+        tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
+        for gpu in tf.config.list_physical_devices("GPU")
+    ]
+    return ", ".join(
+        [f"{platform.system()} {platform.machine()}", f"{os.cpu_count()} CPU cores", *gpus]
+    )
+
+
+def _versions() -> str:
+    packages = [f"{name} {metadata.version(name)}" for name in PACKAGES]
+    return ", ".join([f"Python {platform.python_version()}", *packages])

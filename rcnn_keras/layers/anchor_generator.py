@@ -1,0 +1,49 @@
+"""Anchors for the maps of a batch."""
+
+import keras
+from keras import ops
+
+from rcnn_keras.ops import base_anchors, grid_anchors
+
+
+@keras.saving.register_keras_serializable(package="rcnn_keras")
+class AnchorGenerator(keras.layers.Layer):
+    """Lay anchors over each feature map, from the shapes of the batch at hand.
+
+    Args:
+        sizes: for each level, the square roots of its anchors' areas in pixels: three for one map
+            in the paper, one a level for a pyramid.
+        aspect_ratios: heights over widths, the same on every level.
+
+    Call arguments:
+        images: `(B, H, W, 3)` batch that the maps came from.
+        features: list of maps `(B, H_l, W_l, C)`.
+
+    Returns:
+        List of `(H_l * W_l * k, 4)` float32 boxes in pixels, not clipped.
+    """
+
+    def __init__(self, sizes, aspect_ratios=(0.5, 1.0, 2.0), **kwargs):
+        super().__init__(dtype=kwargs.pop("dtype", "float32"), **kwargs)
+        self.sizes = tuple(tuple(level) for level in sizes)
+        self.aspect_ratios = tuple(aspect_ratios)
+
+    def call(self, images, features):
+        """Return the anchors of every level; see the class."""
+        image_size = ops.shape(images)[1:3]
+        anchors = []
+        for sizes, feature in zip(self.sizes, features, strict=True):
+            feature_size = ops.shape(feature)[1:3]
+            stride = [image_size[k] // feature_size[k] for k in range(2)]
+            base = base_anchors(sizes, self.aspect_ratios)
+            anchors.append(grid_anchors(base, feature_size, stride))
+        return anchors
+
+    def compute_output_spec(self, images, features):
+        """The number of anchors is known only with the batch."""
+        return [keras.KerasTensor((None, 4), "float32") for _ in features]
+
+    def get_config(self):
+        """Return the constructor's arguments."""
+        own = {"sizes": self.sizes, "aspect_ratios": self.aspect_ratios}
+        return super().get_config() | own

@@ -1,0 +1,83 @@
+"""Which anchors the RPN trains on, and what it should say of them (Faster R-CNN, 3.1.2)."""
+
+import keras
+from keras import ops
+
+from rcnn_keras.ops import encode_boxes, inside_image, iou, match, sample, stateless_uniform
+from rcnn_keras.ops.matching import IGNORED
+
+
+@keras.saving.register_keras_serializable(package="rcnn_keras")
+class AnchorSampler(keras.layers.Layer):
+    """Match anchors to ground truth and draw S of them an image, at most half positive.
+
+    Crowd boxes are no ground truth here: anchors on them are judged by the other boxes alone.
+
+    Args:
+        positive_iou: anchors from this IoU up are positive, as is the best of each box.
+        negative_iou: anchors below this IoU with every box are negative.
+        count: S, anchors drawn an image.
+        positive_fraction: largest share of positives.
+        ignore_border: leave out anchors that cross the image's border, as the paper does.
+        seed: of the random draw.
+
+    Call arguments:
+        anchors: `(A, 4)` boxes in pixels.
+        targets: `{"boxes" (B, N, 4), "labels" (B, N), "crowd" (B, N)}`.
+        image_sizes: `(B, 2)` int32.
+        image_ids: `(B,)` integers.
+        step: integer scalar; with seed and image id it decides the draw.
+
+    Returns:
+        `indices` `(B, S)`, `kinds` `(B, S)` (1 positive, 0 negative, -1 padding) and target
+        `deltas` `(B, S, 4)`.
+    """
+
+    def __init__(
+        self,
+        positive_iou=0.7,
+        negative_iou=0.3,
+        count=256,
+        positive_fraction=0.5,
+        ignore_border=False,
+        seed=0,
+        **kwargs,
+    ):
+        super().__init__(dtype=kwargs.pop("dtype", "float32"), **kwargs)
+        self.positive_iou = positive_iou
+        self.negative_iou = negative_iou
+        self.count = count
+        self.positive_fraction = positive_fraction
+        self.ignore_border = ignore_border
+        self.seed = seed
+
+    def call(self, anchors, targets, image_sizes, image_ids, step):
+        """Match and sample; see the class."""
+        gt_boxes = ops.cast(targets["boxes"], "float32")
+        gt_valid = ops.logical_and(targets["labels"] >= 0, ~ops.cast(targets["crowd"], "bool"))
+        matches, kinds = match(
+            iou(gt_boxes, anchors[None]),
+            gt_valid,
+            self.positive_iou,
+            self.negative_iou,
+            force_best=True,
+        )
+        if self.ignore_border:
+            kinds = ops.where(inside_image(anchors[None], image_sizes), kinds, IGNORED)
+        priorities = stateless_uniform(self.seed, image_ids, step, ops.shape(anchors)[0])
+        indices, kinds = sample(kinds, priorities, self.count, self.positive_fraction)
+        matched = ops.take_along_axis(matches, indices, axis=1)
+        boxes = ops.take_along_axis(gt_boxes, matched[..., None], axis=1)
+        deltas = encode_boxes(boxes, ops.take(anchors, indices, axis=0))
+        return indices, kinds, deltas
+
+    def get_config(self):
+        """Return the constructor's arguments."""
+        return super().get_config() | {
+            "positive_iou": self.positive_iou,
+            "negative_iou": self.negative_iou,
+            "count": self.count,
+            "positive_fraction": self.positive_fraction,
+            "ignore_border": self.ignore_border,
+            "seed": self.seed,
+        }

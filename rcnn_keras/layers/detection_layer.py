@@ -1,0 +1,92 @@
+"""From the second stage's outputs to detections."""
+
+import keras
+from keras import ops
+
+from rcnn_keras.ops import clip_boxes, decode_boxes, grouped_nms, valid_boxes
+
+MIN_SIZE = 1e-2  # pixels; torchvision's smallest detection
+
+
+@keras.saving.register_keras_serializable(package="rcnn_keras")
+class DetectionLayer(keras.layers.Layer):
+    """Decode every class's box, drop the unlikely, and thin out class by class.
+
+    Args:
+        score_threshold: detections must score more than this, 0..1.
+        nms_iou: IoU above which a weaker detection of the same class is dropped.
+        max_detections: D.
+        box_weights: factors of the deltas.
+
+    Call arguments:
+        logits: `(B, R, K + 1)`.
+        deltas: `(B, R, K, 4)`.
+        rois: `(B, R, 4)` boxes in pixels.
+        num_rois: `(B,)` how many of them are real.
+        image_sizes: `(B, 2)` int32.
+
+    Returns:
+        `{"boxes" (B, D, 4), "scores" (B, D), "labels" (B, D), "num_detections" (B,)}`, best score
+        first; padding has label -1 and zeros.
+    """
+
+    def __init__(
+        self,
+        score_threshold=0.05,
+        nms_iou=0.5,
+        max_detections=100,
+        box_weights=(10.0, 10.0, 5.0, 5.0),
+        **kwargs,
+    ):
+        super().__init__(dtype=kwargs.pop("dtype", "float32"), **kwargs)
+        self.score_threshold = score_threshold
+        self.nms_iou = nms_iou
+        self.max_detections = max_detections
+        self.box_weights = tuple(box_weights)
+
+    def call(self, logits, deltas, rois, num_rois, image_sizes):
+        """Return padded detections; see the class."""
+        count, num_classes = rois.shape[1], deltas.shape[2]
+        boxes = decode_boxes(deltas, rois[:, :, None], self.box_weights)
+        boxes = clip_boxes(ops.reshape(boxes, (-1, count * num_classes, 4)), image_sizes)
+        real = ops.arange(count)[None] < num_rois[:, None]
+        scores = ops.where(real[..., None], ops.softmax(logits)[..., 1:], 0.0)
+        scores = ops.reshape(scores, (-1, count * num_classes))
+        scores = ops.where(valid_boxes(boxes, MIN_SIZE), scores, 0.0)
+        classes = ops.tile(ops.arange(num_classes), [count])
+
+        index, found = grouped_nms(
+            boxes,
+            scores,
+            classes,
+            self.nms_iou,
+            self.max_detections,
+            score_threshold=max(self.score_threshold, 0.0),
+        )
+        real = ops.arange(self.max_detections)[None] < found[:, None]
+        kept = ops.take_along_axis(boxes, index[..., None], axis=1)
+        return {
+            "boxes": ops.where(real[..., None], kept, 0.0),
+            "scores": ops.where(real, ops.take_along_axis(scores, index, axis=1), 0.0),
+            "labels": ops.where(real, ops.take(classes, index, axis=0), -1),
+            "num_detections": found,
+        }
+
+    def compute_output_spec(self, logits, deltas, rois, num_rois, image_sizes):
+        """D detections an image."""
+        shape = (rois.shape[0], self.max_detections)
+        return {
+            "boxes": keras.KerasTensor((*shape, 4), "float32"),
+            "scores": keras.KerasTensor(shape, "float32"),
+            "labels": keras.KerasTensor(shape, "int32"),
+            "num_detections": keras.KerasTensor(shape[:1], "int32"),
+        }
+
+    def get_config(self):
+        """Return the constructor's arguments."""
+        return super().get_config() | {
+            "score_threshold": self.score_threshold,
+            "nms_iou": self.nms_iou,
+            "max_detections": self.max_detections,
+            "box_weights": self.box_weights,
+        }

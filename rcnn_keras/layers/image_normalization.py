@@ -1,0 +1,54 @@
+"""From pixels to what a backbone reads."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="rcnn_keras")
+class ImageNormalization(keras.layers.Layer):
+    """Subtract the mean, divide by the deviation, and set the padding to zero.
+
+    The map is padded at the bottom and right to a multiple of `size_divisor`, so that every level
+    of a pyramid is half of the one before. Zero after normalisation is torchvision's padding.
+
+    Args:
+        mean: mean of each RGB channel, 0..255.
+        std: deviation of each RGB channel, 0..255.
+        size_divisor: what height and width must divide by, in pixels.
+
+    Call arguments:
+        images: `(B, H, W, 3)` RGB in 0..255.
+        image_sizes: `(B, 2)` int32 height and width of the valid part.
+
+    Returns:
+        `(B, H', W', 3)` in the layer's compute dtype.
+    """
+
+    def __init__(self, mean, std, size_divisor=32, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.mean = tuple(mean)
+        self.std = tuple(std)
+        self.size_divisor = size_divisor
+
+    def call(self, images, image_sizes):
+        """Normalise `images`; see the class."""
+        height, width = ops.shape(images)[1], ops.shape(images)[2]
+        x = (ops.cast(images, "float32") - ops.array(self.mean, "float32")) / ops.array(
+            self.std, "float32"
+        )
+        valid_y = ops.arange(height, dtype="int32")[None] < image_sizes[:, :1]
+        valid_x = ops.arange(width, dtype="int32")[None] < image_sizes[:, 1:]
+        valid = ops.logical_and(valid_y[:, :, None], valid_x[:, None, :])[..., None]
+        x = ops.where(valid, x, 0.0)
+        bottom, right = (-height) % self.size_divisor, (-width) % self.size_divisor
+        x = ops.pad(x, ((0, 0), (0, bottom), (0, right), (0, 0)))
+        return ops.cast(x, self.compute_dtype)
+
+    def compute_output_spec(self, images, image_sizes):
+        """Height and width are known only with the batch."""
+        return keras.KerasTensor((images.shape[0], None, None, 3), dtype=self.compute_dtype)
+
+    def get_config(self):
+        """Return the constructor's arguments."""
+        own = {"mean": self.mean, "std": self.std, "size_divisor": self.size_divisor}
+        return super().get_config() | own

@@ -1,0 +1,68 @@
+"""What follows a convolution: batch norm that trains, batch norm that stands still, group norm."""
+
+import keras
+from keras import ops
+
+EPSILON = 1e-5
+KINDS = ("batch", "frozen_batch", "group")
+
+
+def normalization(kind, name):
+    """Return the normalisation layer of a kind.
+
+    Args:
+        kind: `"batch"` (statistics of the batch, momentum 0.9 as torchvision's 0.1),
+            `"frozen_batch"` (statistics and gains of the loaded weights) or `"group"` (32 groups,
+            or as many as divide the channels).
+        name: the layer's name.
+
+    Raises:
+        ValueError: for another kind.
+    """
+    if kind == "batch":
+        return keras.layers.BatchNormalization(momentum=0.9, epsilon=EPSILON, name=name)
+    if kind == "frozen_batch":
+        return FrozenBatchNormalization(name=name)
+    if kind == "group":
+        return keras.layers.GroupNormalization(groups=32, epsilon=EPSILON, name=name)
+    raise ValueError(f"norm must be one of {', '.join(KINDS)}; received {kind!r}")
+
+
+@keras.saving.register_keras_serializable(package="rcnn_keras")
+class FrozenBatchNormalization(keras.layers.Layer):
+    """Batch norm whose statistics, gain and shift are constants, also while training.
+
+    Detectors train with a few large images a batch, too few for statistics of their own, so a
+    pre-trained backbone keeps those of its first training. The weights carry the names of Keras'
+    BatchNormalization and can be exchanged with it.
+
+    Args:
+        epsilon: added to the variance.
+    """
+
+    def __init__(self, epsilon=EPSILON, **kwargs):
+        super().__init__(**kwargs)
+        self.epsilon = epsilon
+
+    def build(self, input_shape):
+        """Create the four constants of each channel."""
+        shape = (input_shape[-1],)
+        self.gamma = self._constant("gamma", shape, "ones")
+        self.beta = self._constant("beta", shape, "zeros")
+        self.moving_mean = self._constant("moving_mean", shape, "zeros")
+        self.moving_variance = self._constant("moving_variance", shape, "ones")
+
+    def _constant(self, name, shape, initializer):
+        return self.add_weight(
+            name=name, shape=shape, initializer=initializer, trainable=False, autocast=False
+        )
+
+    def call(self, x):
+        """Scale and shift `(..., C)`."""
+        scale = self.gamma * ops.rsqrt(self.moving_variance + self.epsilon)
+        shift = self.beta - self.moving_mean * scale
+        return x * ops.cast(scale, x.dtype) + ops.cast(shift, x.dtype)
+
+    def get_config(self):
+        """Return the constructor's arguments."""
+        return super().get_config() | {"epsilon": self.epsilon}

@@ -1,0 +1,69 @@
+"""From the RPN's maps to proposals (Faster R-CNN, 3.3)."""
+
+import keras
+from keras import ops
+
+from rcnn_keras.ops import clip_boxes, decode_boxes, grouped_nms, valid_boxes
+
+MIN_SIZE = 1e-3  # pixels; torchvision's smallest proposal
+
+
+@keras.saving.register_keras_serializable(package="rcnn_keras")
+class ProposalLayer(keras.layers.Layer):
+    """Keep the best anchors of each level, move them, and thin them out by NMS level by level.
+
+    Args:
+        pre_nms_top_n: anchors kept a level before NMS, while training and at inference.
+        post_nms_top_n: R, proposals an image after NMS, while training and at inference.
+        nms_iou: IoU above which a weaker proposal of the same level is dropped.
+
+    Call arguments:
+        logits: list of `(B, A_l)`.
+        deltas: list of `(B, A_l, 4)`.
+        anchors: list of `(A_l, 4)`.
+        image_sizes: `(B, 2)` int32.
+
+    Returns:
+        `proposals` `(B, R, 4)` clipped boxes, best first, padded with zeros, and `num_proposals`
+        `(B,)` int32. No gradient flows through them.
+    """
+
+    def __init__(self, pre_nms_top_n=(2000, 1000), post_nms_top_n=(2000, 1000), nms_iou=0.7, **kw):
+        super().__init__(dtype=kw.pop("dtype", "float32"), **kw)
+        self.pre_nms_top_n = tuple(pre_nms_top_n)
+        self.post_nms_top_n = tuple(post_nms_top_n)
+        self.nms_iou = nms_iou
+
+    def call(self, logits, deltas, anchors, image_sizes, training=False):
+        """Return proposals; see the class."""
+        pre, post = ((n[0] if training else n[1]) for n in (self.pre_nms_top_n, self.post_nms_top_n))
+        boxes, scores, levels = [], [], []
+        for level, (logit, delta, anchor) in enumerate(zip(logits, deltas, anchors, strict=True)):
+            count = ops.minimum(pre, ops.shape(logit)[1])
+            score, index = ops.top_k(ops.stop_gradient(logit), count)
+            delta = ops.take_along_axis(ops.stop_gradient(delta), index[..., None], axis=1)
+            boxes.append(decode_boxes(delta, ops.take(anchor, index, axis=0)))
+            scores.append(score)
+            levels.append(ops.full((count,), level, dtype="int32"))
+        boxes = clip_boxes(ops.concatenate(boxes, axis=1), image_sizes)
+        scores = ops.concatenate(scores, axis=1)
+        scores = ops.where(valid_boxes(boxes, MIN_SIZE), scores, float("-inf"))
+        index, count = grouped_nms(
+            boxes, scores, ops.concatenate(levels), self.nms_iou, post, score_threshold=-1e30
+        )
+        kept = ops.take_along_axis(boxes, index[..., None], axis=1)
+        real = ops.arange(post)[None] < count[:, None]
+        return ops.where(real[..., None], kept, 0.0), count
+
+    def compute_output_spec(self, logits, deltas, anchors, image_sizes, training=False):
+        """R is `post_nms_top_n`."""
+        batch, post = logits[0].shape[0], self.post_nms_top_n[0 if training else 1]
+        return keras.KerasTensor((batch, post, 4), "float32"), keras.KerasTensor((batch,), "int32")
+
+    def get_config(self):
+        """Return the constructor's arguments."""
+        return super().get_config() | {
+            "pre_nms_top_n": self.pre_nms_top_n,
+            "post_nms_top_n": self.post_nms_top_n,
+            "nms_iou": self.nms_iou,
+        }

@@ -1,0 +1,82 @@
+"""Which proposals the second stage trains on (Fast R-CNN, 2.3)."""
+
+import keras
+from keras import ops
+
+from rcnn_keras.ops import encode_boxes, iou, match, sample, stateless_uniform
+from rcnn_keras.ops.matching import IGNORED, POSITIVE
+
+
+@keras.saving.register_keras_serializable(package="rcnn_keras")
+class RoISampler(keras.layers.Layer):
+    """Join ground truth to the proposals, match, and draw S RoIs an image.
+
+    Args:
+        positive_iou: RoIs from this IoU up are foreground.
+        negative_iou: RoIs below this IoU are background.
+        count: S, RoIs drawn an image.
+        positive_fraction: largest share of foreground.
+        box_weights: factors of the target deltas.
+        seed: of the random draw.
+
+    Call arguments:
+        proposals: `(B, R, 4)` boxes in pixels.
+        num_proposals: `(B,)` how many of them are real.
+        targets: `{"boxes" (B, N, 4), "labels" (B, N), "crowd" (B, N)}`.
+        image_ids: `(B,)` integers.
+        step: integer scalar; with seed and image id it decides the draw.
+
+    Returns:
+        `rois` `(B, S, 4)`, `classes` `(B, S)` int32 in 0..K with 0 the background and -1 padding,
+        target `deltas` `(B, S, 4)`, and `matches` `(B, S)`, the ground-truth box of each RoI.
+    """
+
+    def __init__(
+        self,
+        positive_iou=0.5,
+        negative_iou=0.5,
+        count=512,
+        positive_fraction=0.25,
+        box_weights=(10.0, 10.0, 5.0, 5.0),
+        seed=0,
+        **kwargs,
+    ):
+        super().__init__(dtype=kwargs.pop("dtype", "float32"), **kwargs)
+        self.positive_iou = positive_iou
+        self.negative_iou = negative_iou
+        self.count = count
+        self.positive_fraction = positive_fraction
+        self.box_weights = tuple(box_weights)
+        self.seed = seed
+
+    def call(self, proposals, num_proposals, targets, image_ids, step):
+        """Match and sample; see the class."""
+        gt_boxes = ops.cast(targets["boxes"], "float32")
+        gt_valid = ops.logical_and(targets["labels"] >= 0, ~ops.cast(targets["crowd"], "bool"))
+        candidates = ops.concatenate([proposals, gt_boxes], axis=1)
+        place = ops.arange(ops.shape(proposals)[1], dtype="int32")[None]
+        real = ops.concatenate([place < num_proposals[:, None], gt_valid], axis=1)
+        matches, kinds = match(
+            iou(gt_boxes, candidates), gt_valid, self.positive_iou, self.negative_iou
+        )
+        kinds = ops.where(real, kinds, IGNORED)
+        priorities = stateless_uniform(self.seed, image_ids, step, ops.shape(candidates)[1])
+        indices, kinds = sample(kinds, priorities, self.count, self.positive_fraction)
+
+        rois = ops.take_along_axis(candidates, indices[..., None], axis=1)
+        matches = ops.take_along_axis(matches, indices, axis=1)
+        labels = ops.take_along_axis(ops.cast(targets["labels"], "int32"), matches, axis=1)
+        boxes = ops.take_along_axis(gt_boxes, matches[..., None], axis=1)
+        classes = ops.where(kinds == POSITIVE, labels + 1, kinds)
+        return rois, classes, encode_boxes(boxes, rois, self.box_weights), matches
+
+    def get_config(self):
+        """Return the constructor's arguments."""
+        return super().get_config() | {
+            "positive_iou": self.positive_iou,
+            "negative_iou": self.negative_iou,
+            "count": self.count,
+            "positive_fraction": self.positive_fraction,
+            "box_weights": self.box_weights,
+            "seed": self.seed,
+        }

@@ -1,0 +1,73 @@
+"""The convolutions of the region proposal network (Faster R-CNN, 3.1)."""
+
+import keras
+from keras import layers, ops
+
+
+@keras.saving.register_keras_serializable(package="rcnn_keras")
+class RPNHead(layers.Layer):
+    """A 3x3 convolution and two 1x1 siblings: objectness and box deltas of every anchor.
+
+    Args:
+        anchors_per_position: k, anchors at each position of a map.
+        channels: channels of the 3x3 convolution; as many as the maps have by default.
+
+    Call arguments:
+        features: list of maps `(B, H_l, W_l, C)`; the same weights serve every level.
+
+    Returns:
+        `logits`, a list of `(B, H_l * W_l * k)`, and `deltas`, a list of `(B, H_l * W_l * k, 4)`,
+        one of each a level, float32, in the order of `AnchorGenerator`.
+    """
+
+    def __init__(self, anchors_per_position, channels=None, **kwargs):
+        super().__init__(**kwargs)
+        self.anchors_per_position = anchors_per_position
+        self.channels = channels
+
+    def build(self, input_shape):
+        """Create the three convolutions, drawn from N(0, 0.01) as in the paper."""
+        normal = keras.initializers.RandomNormal(stddev=0.01)
+        channels = self.channels or input_shape[0][-1]
+        self.conv = layers.Conv2D(
+            channels,
+            3,
+            padding="same",
+            activation="relu",
+            kernel_initializer=normal,
+            dtype=self.dtype_policy,
+            name="conv",
+        )
+        k = self.anchors_per_position
+        self.objectness = layers.Conv2D(
+            k, 1, kernel_initializer=normal, dtype="float32", name="objectness"
+        )
+        self.deltas = layers.Conv2D(
+            4 * k, 1, kernel_initializer=normal, dtype="float32", name="deltas"
+        )
+        self.conv.build(input_shape[0])
+        self.objectness.build((*input_shape[0][:-1], channels))
+        self.deltas.build((*input_shape[0][:-1], channels))
+
+    def call(self, features):
+        """Slide over every level; see the class."""
+        logits, deltas = [], []
+        for feature in features:
+            hidden = self.conv(feature)
+            batch = ops.shape(feature)[0]
+            logits.append(ops.reshape(self.objectness(hidden), (batch, -1)))
+            deltas.append(ops.reshape(self.deltas(hidden), (batch, -1, 4)))
+        return logits, deltas
+
+    def compute_output_spec(self, features):
+        """The number of anchors is known only with the batch."""
+        batch = features[0].shape[0]
+        return (
+            [keras.KerasTensor((batch, None), "float32") for _ in features],
+            [keras.KerasTensor((batch, None, 4), "float32") for _ in features],
+        )
+
+    def get_config(self):
+        """Return the constructor's arguments."""
+        own = {"anchors_per_position": self.anchors_per_position, "channels": self.channels}
+        return super().get_config() | own

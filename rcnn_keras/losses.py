@@ -1,0 +1,92 @@
+"""The losses of the family, each a sum over a denominator.
+
+S sampled anchors or RoIs an image, B images, K classes. Every function returns `(sum, count)`;
+`mean_over_batch` alone divides, so that the denominator, and what it becomes under
+`tf.distribute`, is decided in one place.
+"""
+
+from keras import ops
+
+from rcnn_keras.ops import sum_over_replicas
+from rcnn_keras.ops.matching import IGNORED, POSITIVE
+
+SMOOTH_L1_BETA = 1 / 9  # torchvision's, for the RPN and the box head
+
+
+def mean_over_batch(total, count):
+    """Return `total / count`, with `count` taken over the batch of all replicas.
+
+    Keras adds the gradients of the replicas, so each replica's sum over the common count gives
+    the gradient of one device with the whole batch. A count of zero counts as one.
+
+    Args:
+        total: scalar sum of a loss on this replica.
+        count: scalar number of samples on this replica.
+    """
+    count, _ = sum_over_replicas(ops.cast(count, "float32"))
+    return total / ops.maximum(count, 1.0)
+
+
+def smooth_l1(prediction, target, beta=SMOOTH_L1_BETA):
+    """Return Fast R-CNN's smooth L1 of each element: quadratic within `beta` of the target."""
+    error = ops.abs(prediction - target)
+    return ops.where(error < beta, 0.5 * error * error / beta, error - 0.5 * beta)
+
+
+def rpn_losses(logits, deltas, target_deltas, kinds):
+    """Return the RPN's two losses (Faster R-CNN, equation 1).
+
+    The paper writes `sum(L_cls) / N_cls + lambda * sum(p* L_reg) / N_reg` with N_cls = 256, the
+    sampled anchors, and lambda / N_reg = 10 / 2400, nearly the same weight. As in torchvision both
+    are divided by the number of sampled anchors here, and lambda is 1.
+
+    Args:
+        logits: `(B, S)` objectness of the sampled anchors.
+        deltas: `(B, S, 4)` predictions for them.
+        target_deltas: `(B, S, 4)`.
+        kinds: `(B, S)` 1 positive, 0 negative, -1 padding.
+
+    Returns:
+        `{"rpn_objectness_loss": (sum, count), "rpn_box_loss": (sum, count)}`.
+    """
+    sampled, positive = kinds != IGNORED, kinds == POSITIVE
+    n_cls = ops.sum(ops.cast(sampled, "float32"))
+    n_reg = n_cls
+    p_star = ops.cast(positive, "float32")
+    l_cls = ops.softplus(logits) - logits * p_star
+    return {
+        "rpn_objectness_loss": (_masked_sum(l_cls, sampled), n_cls),
+        "rpn_box_loss": (_masked_sum(smooth_l1(deltas, target_deltas), positive), n_reg),
+    }
+
+
+def box_head_losses(logits, deltas, target_deltas, classes):
+    """Return the second stage's two losses (Fast R-CNN, equation 1).
+
+    Args:
+        logits: `(B, S, K + 1)`, background first.
+        deltas: `(B, S, K, 4)`; only those of the RoI's own class are judged.
+        target_deltas: `(B, S, 4)`.
+        classes: `(B, S)` 0 background, 1..K foreground, -1 padding.
+
+    Returns:
+        `{"class_loss": (sum, count), "box_loss": (sum, count)}`, both over all sampled RoIs.
+    """
+    sampled, foreground = classes != IGNORED, classes > 0
+    count = ops.sum(ops.cast(sampled, "float32"))
+    u = ops.maximum(classes, 0)
+    log_p = ops.log_softmax(logits)
+    l_cls = -ops.take_along_axis(log_p, u[..., None], axis=-1)[..., 0]
+    own = ops.maximum(classes - 1, 0)[..., None, None]
+    own_deltas = ops.take_along_axis(deltas, own, axis=2)[:, :, 0]
+    return {
+        "class_loss": (_masked_sum(l_cls, sampled), count),
+        "box_loss": (_masked_sum(smooth_l1(own_deltas, target_deltas), foreground), count),
+    }
+
+
+def _masked_sum(values, mask):
+    """Add up `(B, S)` or `(B, S, n)` values where the `(B, S)` mask is true."""
+    if len(values.shape) > 2:
+        values = ops.sum(values, axis=-1)
+    return ops.sum(ops.where(mask, values, 0.0))

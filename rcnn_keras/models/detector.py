@@ -1,0 +1,284 @@
+"""What the detectors of the family share: one Keras model to train, score, save and detect with.
+
+B images a batch, N ground-truth boxes, D detections, K classes; see `Detector` for the inputs.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from os import PathLike
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from rcnn_keras.data.batches import Batches
+from rcnn_keras.data.dataset import DetectionDataset
+from rcnn_keras.data.detections import Detections
+from rcnn_keras.data.images import resized_size
+from rcnn_keras.data.unlabelled import unlabelled
+from rcnn_keras.losses import mean_over_batch
+from rcnn_keras.ops import check_finite, sum_over_replicas
+
+NON_FINITE = "non-finite loss"
+Image = str | PathLike | np.ndarray
+
+
+class NonFiniteLossError(FloatingPointError):
+    """The loss became NaN or infinite; the weights are those from before the step.
+
+    Attributes:
+        step: number of the training step, counted from 0.
+        image_ids: ids of the images in its batch.
+        paths: files of those images, where they are known.
+    """
+
+    def __init__(self, step: int, image_ids: list[int], paths: list[str]):
+        self.step, self.image_ids, self.paths = step, image_ids, paths
+        images = ", ".join(paths) or ", ".join(f"image id {i}" for i in image_ids)
+        super().__init__(
+            f"the loss is not finite at step {step}, on the images {images}. The weights are "
+            f"those from before this step. Lower the learning rate, warm it up, clip the "
+            f"gradients, or look at the boxes of these images"
+        )
+
+
+class Detector(keras.Model):
+    """A Keras model from images to detections, functional at inference.
+
+    Inputs are `{"images" (B, H, W, 3) RGB 0..255, "image_sizes" (B, 2) int32, "image_ids" (B,)}`;
+    the last two may be left out, and a plain array of images is enough. Outputs are
+    `{"boxes" (B, D, 4), "scores" (B, D), "labels" (B, D), "num_detections" (B,)}`, in pixels of the
+    images as they came in.
+
+    A subclass builds its layers, hands them to `_connect`, and writes three methods:
+    `first_stage` (what runs once on the images), `second_stage` (from there to detections) and
+    `losses_of` (from there to named losses).
+    """
+
+    loss_names: tuple[str, ...] = ()
+
+    def _connect(self, config: dict[str, Any], name: str | None) -> None:
+        """Build the functional graph, and the metrics that follow the losses."""
+        inputs = {
+            "images": keras.Input((None, None, 3), name="images"),
+            "image_sizes": keras.Input((2,), dtype="int32", name="image_sizes"),
+        }
+        outputs = self.second_stage(self.first_stage(inputs, training=False))
+        super().__init__(inputs, outputs, name=name)
+        self.input_spec = None  # `call` takes more forms than the graph's own inputs
+        self.classes = tuple(config["classes"])
+        self._config = config
+        self.loss_trackers = {n: keras.metrics.Mean(name=n) for n in self.loss_names}
+
+    def first_stage(self, inputs: dict, training: bool) -> dict:
+        """Return what both detection and losses need of the images: features and proposals."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what its first stage is")
+
+    def second_stage(self, first: dict) -> dict:
+        """Return detections from the first stage's results."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what its second stage is")
+
+    def losses_of(self, first: dict, targets: dict, training: bool) -> dict[str, tuple]:
+        """Return each loss as `(sum, count)` from the first stage's results."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what its losses are")
+
+    def call(self, inputs, training=None):
+        """Return detections; while training, the first stage's results, on which losses run."""
+        inputs = complete_inputs(inputs)
+        if training:
+            return self.first_stage(inputs, training=True)
+        return super().call({k: inputs[k] for k in self.input_names}, training=False)
+
+    @property
+    def input_names(self) -> list[str]:
+        """Names of the inputs that the functional graph reads."""
+        return [tensor.name for tensor in self.inputs]
+
+    def test_step(self, data):
+        """Run the first stage alone, as at inference, and the losses on it."""
+        x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
+        first = self.first_stage(complete_inputs(x), training=False)
+        loss = self.compute_loss(x, y, first, training=False)
+        _, replicas = sum_over_replicas(loss)
+        self._loss_tracker.update_state(loss * replicas, sample_weight=ops.shape(y["labels"])[0])
+        return self.compute_metrics(x, y, first)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """Return the sum of the named losses of a batch, and note each in its metric.
+
+        Args:
+            x: inputs.
+            y: `{"boxes" (B, N, 4), "labels" (B, N), "crowd" (B, N)}`.
+            y_pred: what `first_stage` returned.
+            sample_weight: not supported; must be None.
+            training: whether a gradient step follows.
+
+        Raises:
+            ValueError: without targets, or with sample weights.
+            tf.errors.InvalidArgumentError: while training, when the loss is not finite; `fit`
+                turns it into a `NonFiniteLossError`.
+        """
+        if y is None or sample_weight is not None:
+            raise ValueError("a detector trains on (inputs, targets) without sample weights")
+        losses = {
+            name: mean_over_batch(total, count)
+            for name, (total, count) in self.losses_of(y_pred, y, training).items()
+        }
+        _, replicas = sum_over_replicas(ops.zeros(()))
+        for name, loss in losses.items():
+            batch = ops.shape(y["labels"])[0]
+            self.loss_trackers[name].update_state(loss * replicas, sample_weight=batch)
+        loss = sum(losses.values()) + sum(self.losses) / replicas
+        if training:
+            loss = check_finite(loss, NON_FINITE, [self.optimizer.iterations, y_pred["image_ids"]])
+        return loss
+
+    def fit(self, x=None, y=None, *, validation_data=None, callbacks=None, **kwargs):
+        """Train as `keras.Model.fit` does, also on `Batches`.
+
+        `Batches` are resized by this model's `min_size` and `max_size` and read without end, so
+        an epoch is `len(x)` steps. A callback that puts scores into the logs is moved before those
+        that read them, and `monitor="val_AP"` and its kin are maximised.
+
+        Raises:
+            NonFiniteLossError: as soon as the loss is not finite, before the weights change.
+            ValueError: if the classes of the data are not those of the model.
+        """
+        batches = x if isinstance(x, Batches) else None
+        if batches is not None:
+            kwargs.setdefault("steps_per_epoch", len(batches))
+            start_step = kwargs.get("initial_epoch", 0) * len(batches)
+            x = self._sized(batches).tf_dataset(repeat=True, start_step=start_step)
+        if isinstance(validation_data, Batches):
+            validation_data = self._sized(validation_data).tf_dataset()
+        try:
+            return super().fit(
+                x,
+                y,
+                validation_data=validation_data,
+                callbacks=scores_first(callbacks),
+                **kwargs,
+            )
+        except tf.errors.InvalidArgumentError as error:
+            found = re.search(rf"{NON_FINITE}\D*\] \[\S+\] \[(\d+)\] \[([-\d ]*)\]", str(error))
+            if found is None:
+                raise
+            ids = [int(i) for i in found[2].split()]
+            files = {r.image_id: str(r.path) for r in batches.dataset} if batches else {}
+            paths = [files[i] for i in ids if i in files]
+            raise NonFiniteLossError(int(found[1]), ids, paths) from error
+
+    def evaluate(self, x=None, y=None, **kwargs):
+        """Return the named losses as `keras.Model.evaluate` does, also on `Batches`."""
+        x = self._sized(x).tf_dataset() if isinstance(x, Batches) else x
+        return super().evaluate(x, y, **kwargs)
+
+    def predict(self, x, **kwargs):
+        """Return padded detections as `keras.Model.predict` does, also on `Batches`."""
+        x = self._sized(x).tf_dataset() if isinstance(x, Batches) else x
+        return super().predict(x, **kwargs)
+
+    def detect(
+        self, images: Image | Iterable[Image] | DetectionDataset, batch_size: int = 1
+    ) -> list[Detections]:
+        """Detect objects in image files and arrays of any size.
+
+        Args:
+            images: one image or many: paths, uint8 or float arrays in 0..255 (`(H, W)`,
+                `(H, W, 3)`, `(H, W, 4)`), or a dataset.
+            batch_size: images that run together; the results do not depend on it beyond rounding.
+
+        Returns:
+            One `Detections` an image, in pixels of the image that was given.
+
+        Raises:
+            ImageError: for an image that cannot be read; names it.
+        """
+        if isinstance(images, (str, PathLike, np.ndarray)):
+            images = [images]
+        dataset = images
+        if not isinstance(images, DetectionDataset):
+            dataset = unlabelled(list(images), self.classes)
+        if len(dataset) == 0:
+            return []
+        batches = Batches(dataset, batch_size, max_objects=dataset.max_objects)
+        found = super().predict(self._resized(batches).tf_dataset(), verbose=0)
+        return [
+            self._in_given_pixels({k: v[i] for k, v in found.items()}, record)
+            for i, record in enumerate(dataset)
+        ]
+
+    def _in_given_pixels(self, found: dict[str, np.ndarray], record) -> Detections:
+        """Undo the resizing of one image's detections, and drop their padding."""
+        count = int(found["num_detections"])
+        size = (record.height, record.width)
+        resized = resized_size(*size, self.min_size, self.max_size)
+        scale = np.array([size[1] / resized[1], size[0] / resized[0]] * 2, np.float32)
+        return Detections(
+            boxes=found["boxes"][:count] * scale,
+            scores=found["scores"][:count],
+            labels=found["labels"][:count],
+            classes=self.classes,
+            image_size=size,
+        )
+
+    def _resized(self, batches: Batches) -> Batches:
+        sized = batches.sized(self.min_size, self.max_size)
+        sized.antialias = batches.antialias or self.antialias
+        return sized
+
+    def _sized(self, batches: Batches) -> Batches:
+        """Fill in the model's image size, after a look at the classes."""
+        theirs = tuple(batches.dataset.classes)
+        if theirs != self.classes:
+            only = [c for c in theirs if c not in self.classes]
+            missing = [c for c in self.classes if c not in theirs]
+            raise ValueError(
+                f"the data and the model have different classes: only in the data {only}, only in "
+                f"the model {missing}"
+                + (", the order differs" if not only and not missing else "")
+                + "; load the data with classes=model.classes"
+            )
+        return self._resized(batches)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {**self._config, "name": self.name}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects=None) -> "Detector":
+        """Rebuild the model; pre-trained weights are not fetched again, the file holds its own."""
+        weights = config.get("backbone_weights")
+        model = cls(**{**config, "backbone_weights": None})
+        model._config["backbone_weights"] = weights
+        return model
+
+
+def complete_inputs(inputs):
+    """Return the inputs as a dict with `image_sizes` and `image_ids`, made up where left out."""
+    inputs = dict(inputs) if isinstance(inputs, dict) else {"images": inputs}
+    batch, height, width = ops.shape(inputs["images"])[:3]
+    if inputs.get("image_sizes") is None:
+        size = ops.stack([ops.cast(height, "int32"), ops.cast(width, "int32")])
+        inputs["image_sizes"] = ops.tile(size[None], [batch, 1])
+    if inputs.get("image_ids") is None:
+        inputs["image_ids"] = ops.arange(batch, dtype="int64")
+    return inputs
+
+
+def scores_first(callbacks: Any) -> Any:
+    """Order callbacks so that scores are in the logs before another callback looks for them.
+
+    Keras knows whether to maximise what a callback monitors only for its own metrics; average
+    precision, the larger the better, is told here.
+    """
+    if not isinstance(callbacks, Sequence):
+        return callbacks
+    for callback in callbacks:
+        monitor = getattr(callback, "monitor", None)
+        if isinstance(monitor, str) and re.fullmatch(r"val_(mask_)?A[PR]\w*(/.*)?", monitor):
+            if getattr(callback, "mode", None) == "auto":
+                callback.mode = "max"
+    return sorted(callbacks, key=lambda c: not getattr(c, "writes_scores", False))

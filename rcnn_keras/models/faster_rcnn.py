@@ -1,0 +1,280 @@
+"""Faster R-CNN (Ren et al. 2015), alone on one map or with a feature pyramid.
+
+B images, A anchors, R proposals, S sampled anchors or RoIs, D detections, K classes.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from rcnn_keras.backbones import build_backbone
+from rcnn_keras.backbones.imagenet import CAFFE_MEAN, CAFFE_STD, load_imagenet
+from rcnn_keras.layers import (
+    AnchorGenerator,
+    AnchorSampler,
+    BoxHead,
+    DetectionLayer,
+    FeaturePyramid,
+    ImageNormalization,
+    ProposalLayer,
+    RoIAlign,
+    RoISampler,
+    RPNHead,
+)
+from rcnn_keras.losses import box_head_losses, rpn_losses
+from rcnn_keras.models.detector import Detector
+
+IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+PYRAMID_SIZES = ((32,), (64,), (128,), (256,), (512,))
+SINGLE_MAP_SIZES = ((128, 256, 512),)
+
+
+@keras.saving.register_keras_serializable(package="rcnn_keras")
+class FasterRCNN(Detector):
+    """Faster R-CNN; the defaults are those of torchvision's `fasterrcnn_resnet50_fpn`.
+
+    Args:
+        backbone: `"resnet18_fpn"`, `"resnet34_fpn"`, `"resnet50_fpn"`, `"resnet101_fpn"`; without
+            `_fpn` the C4 detector on one map of stride 16; or `"vgg16"`.
+        classes: K class names, without the background.
+        min_size: length to which an image's shorter side is resized, in pixels.
+        max_size: most pixels of the longer side.
+        norm: `"batch"` trains batch norm, `"frozen_batch"` keeps pre-trained statistics,
+            `"group"` uses group norm. VGG has none.
+        backbone_weights: None for random ones, or `"imagenet"` for those of keras.applications
+            (`resnet50`, `resnet101` with `stride_in_1x1=True`, and `vgg16`).
+        stride_in_1x1: stride in a bottleneck's first 1x1 convolution, as in the first ResNet paper.
+        fpn_channels: channels of the pyramid.
+        anchor_sizes: for each level, square roots of the anchors' areas in pixels; default 32..512,
+            one a level of a pyramid, or 128, 256 and 512 on a single map.
+        aspect_ratios: heights over widths of the anchors.
+        rpn_pre_nms_top_n_train: anchors kept a level before NMS while training.
+        rpn_pre_nms_top_n_test: the same at inference.
+        rpn_post_nms_top_n_train: proposals kept an image after NMS while training.
+        rpn_post_nms_top_n_test: the same at inference.
+        rpn_nms_thresh: IoU above which a weaker proposal is dropped.
+        rpn_fg_iou_thresh: anchors from this IoU up are positive.
+        rpn_bg_iou_thresh: anchors below this IoU are negative.
+        rpn_batch_size_per_image: anchors sampled an image.
+        rpn_positive_fraction: largest share of positives among them.
+        rpn_ignore_border: train on no anchor that crosses the border; None means on a single map
+            only, as the paper does and the users of pyramids do not.
+        box_units: width of the box head's two dense layers; default 1024, VGG 4096.
+        box_score_thresh: detections score more than this, 0..1.
+        box_nms_thresh: IoU above which a weaker detection of the same class is dropped.
+        box_detections_per_img: D.
+        box_fg_iou_thresh: RoIs from this IoU up are foreground.
+        box_bg_iou_thresh: RoIs below this IoU are background.
+        box_batch_size_per_image: RoIs sampled an image.
+        box_positive_fraction: largest share of foreground among them.
+        bbox_reg_weights: factors of the second stage's deltas.
+        image_mean: RGB mean in 0..255; default that of the backbone's weights, else ImageNet's.
+        image_std: RGB deviation in 0..255, likewise.
+        antialias: average over pixels when an image is made smaller; False as in torchvision.
+        seed: of the sampling of anchors and RoIs.
+        name: the model's name.
+
+    Raises:
+        ValueError: for an argument out of its range, named with its value.
+        OSError: if ImageNet weights are wanted and cannot be fetched.
+    """
+
+    loss_names = ("rpn_objectness_loss", "rpn_box_loss", "class_loss", "box_loss")
+
+    def __init__(
+        self,
+        backbone: str = "resnet50_fpn",
+        classes: Sequence[str] = (),
+        *,
+        min_size: int = 800,
+        max_size: int = 1333,
+        norm: str = "batch",
+        backbone_weights: str | None = None,
+        stride_in_1x1: bool = False,
+        fpn_channels: int = 256,
+        anchor_sizes: tuple[tuple[float, ...], ...] | None = None,
+        aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0),
+        rpn_pre_nms_top_n_train: int = 2000,
+        rpn_pre_nms_top_n_test: int = 1000,
+        rpn_post_nms_top_n_train: int = 2000,
+        rpn_post_nms_top_n_test: int = 1000,
+        rpn_nms_thresh: float = 0.7,
+        rpn_fg_iou_thresh: float = 0.7,
+        rpn_bg_iou_thresh: float = 0.3,
+        rpn_batch_size_per_image: int = 256,
+        rpn_positive_fraction: float = 0.5,
+        rpn_ignore_border: bool | None = None,
+        box_units: int | None = None,
+        box_score_thresh: float = 0.05,
+        box_nms_thresh: float = 0.5,
+        box_detections_per_img: int = 100,
+        box_fg_iou_thresh: float = 0.5,
+        box_bg_iou_thresh: float = 0.5,
+        box_batch_size_per_image: int = 512,
+        box_positive_fraction: float = 0.25,
+        bbox_reg_weights: tuple[float, ...] = (10.0, 10.0, 5.0, 5.0),
+        image_mean: tuple[float, ...] | None = None,
+        image_std: tuple[float, ...] | None = None,
+        antialias: bool = False,
+        seed: int = 0,
+        name: str | None = None,
+    ):
+        config = {k: v for k, v in locals().items() if k not in ("self", "name", "__class__")}
+        check_arguments(config)
+        parts = build_backbone(
+            backbone,
+            norm=norm,
+            stride_in_1x1=stride_in_1x1,
+            fpn_channels=fpn_channels,
+            box_units=box_units,
+        )
+        default_sizes = PYRAMID_SIZES if parts.pyramid else SINGLE_MAP_SIZES
+        sizes = default_sizes if anchor_sizes is None else anchor_sizes
+        if len(sizes) != len(default_sizes):
+            raise ValueError(
+                f"anchor_sizes must have {len(default_sizes)} levels for {backbone}, each a list "
+                f"of sizes; received {len(sizes)}: {sizes!r}"
+            )
+        if rpn_ignore_border is None:
+            rpn_ignore_border = not parts.pyramid
+        mean, std = IMAGENET_MEAN, IMAGENET_STD
+        if backbone_weights == "imagenet":
+            if not stride_in_1x1 and backbone.startswith(("resnet50", "resnet101")):
+                raise ValueError(
+                    "backbone_weights='imagenet' needs stride_in_1x1=True: keras.applications' "
+                    "ResNets halve the map in the first 1x1 convolution"
+                )
+            load_imagenet(parts.model, parts.box_trunk, backbone.removesuffix("_fpn"))
+            mean, std = CAFFE_MEAN, CAFFE_STD
+        image_mean = config["image_mean"] = mean if image_mean is None else image_mean
+        image_std = config["image_std"] = std if image_std is None else image_std
+
+        self.min_size, self.max_size, self.antialias = min_size, max_size, antialias
+        self.normalize = ImageNormalization(image_mean, image_std, name="normalize")
+        self.backbone = parts.model
+        self.backbone.name = "backbone"
+        self.fpn = FeaturePyramid(fpn_channels, name="fpn") if parts.pyramid else None
+        self.rpn_head = RPNHead(len(sizes[0]) * len(aspect_ratios), name="rpn_head")
+        self.anchor_generator = AnchorGenerator(sizes, aspect_ratios, name="anchor_generator")
+        self.proposal_layer = ProposalLayer(
+            (rpn_pre_nms_top_n_train, rpn_pre_nms_top_n_test),
+            (rpn_post_nms_top_n_train, rpn_post_nms_top_n_test),
+            rpn_nms_thresh,
+            name="proposals",
+        )
+        self.anchor_sampler = AnchorSampler(
+            rpn_fg_iou_thresh,
+            rpn_bg_iou_thresh,
+            rpn_batch_size_per_image,
+            rpn_positive_fraction,
+            rpn_ignore_border,
+            seed,
+            name="anchor_sampler",
+        )
+        self.roi_sampler = RoISampler(
+            box_fg_iou_thresh,
+            box_bg_iou_thresh,
+            box_batch_size_per_image,
+            box_positive_fraction,
+            bbox_reg_weights,
+            seed + 1,
+            name="roi_sampler",
+        )
+        for sampler in (self.anchor_sampler, self.roi_sampler):
+            sampler.built = True  # they run in the losses only, not in the graph
+        self.box_roi_align = RoIAlign(parts.pooled_size, parts.strides, name="box_roi_align")
+        self.box_head = BoxHead(len(classes), parts.box_trunk, name="box_head")
+        self.detection_layer = DetectionLayer(
+            box_score_thresh,
+            box_nms_thresh,
+            box_detections_per_img,
+            bbox_reg_weights,
+            name="detections",
+        )
+        self._connect(config, name)
+
+    def first_stage(self, inputs: dict, training: bool) -> dict[str, Any]:
+        """Run backbone, pyramid and RPN once.
+
+        Returns:
+            `features`, a list of maps; `rpn_logits`, `rpn_deltas`, `anchors`, lists by level;
+            `proposals` `(B, R, 4)`, `num_proposals` `(B,)`, and the inputs' sizes and ids.
+        """
+        sizes = inputs["image_sizes"]
+        images = self.normalize(inputs["images"], sizes)
+        maps = self.backbone(images, training=training)
+        features = [maps[level] for level in sorted(maps)]
+        features = self.fpn(features) if self.fpn else features[-1:]
+        logits, deltas = self.rpn_head(features)
+        anchors = self.anchor_generator(images, features)
+        proposals, count = self.proposal_layer(logits, deltas, anchors, sizes, training=training)
+        return {
+            "features": features,
+            "rpn_logits": logits,
+            "rpn_deltas": deltas,
+            "anchors": anchors,
+            "proposals": proposals,
+            "num_proposals": count,
+            "image_sizes": sizes,
+            "image_ids": inputs.get("image_ids"),
+        }
+
+    def second_stage(self, first: dict) -> dict:
+        """Classify and refine the proposals, and keep the best detections."""
+        rois, count = first["proposals"], first["num_proposals"]
+        logits, deltas = self.box_head(self.box_roi_align(first["features"], rois))
+        return self.detection_layer(logits, deltas, rois, count, first["image_sizes"])
+
+    def losses_of(self, first: dict, targets: dict, training: bool) -> dict[str, tuple]:
+        """Sample anchors and RoIs, and return the four losses as `(sum, count)`."""
+        step = self.optimizer.iterations if training else ops.zeros((), "int64")
+        sizes, ids = first["image_sizes"], first["image_ids"]
+
+        anchors = ops.concatenate(first["anchors"])
+        indices, kinds, goals = self.anchor_sampler(anchors, targets, sizes, ids, step)
+        logits = ops.take_along_axis(ops.concatenate(first["rpn_logits"], axis=1), indices, axis=1)
+        deltas = ops.concatenate(first["rpn_deltas"], axis=1)
+        deltas = ops.take_along_axis(deltas, indices[..., None], axis=1)
+        losses = rpn_losses(logits, deltas, goals, kinds)
+
+        rois, classes, goals, _ = self.roi_sampler(
+            first["proposals"], first["num_proposals"], targets, ids, step
+        )
+        pooled = self.box_roi_align(first["features"], rois)
+        logits, deltas = self.box_head(pooled, training=training)
+        return losses | box_head_losses(logits, deltas, goals, classes)
+
+
+def check_arguments(config: dict[str, Any]) -> None:
+    """Check ranges before anything is built.
+
+    Raises:
+        ValueError: naming the argument and its value.
+    """
+    classes = config["classes"]
+    if isinstance(classes, str) or not classes or len(set(classes)) != len(classes):
+        raise ValueError(f"classes must be a list of different names; received {classes!r}")
+    if config["min_size"] > config["max_size"]:
+        raise ValueError(
+            f"min_size must be at most max_size; received {config['min_size']} and "
+            f"{config['max_size']}"
+        )
+    for name, value in config.items():
+        if name.endswith(("_thresh", "_fraction")) and not 0 <= value <= 1:
+            raise ValueError(f"{name} must be in 0..1; received {value!r}")
+        if name.endswith(("_size", "_per_image", "_per_img", "_channels", "_train", "_test")) and (
+            value < 1
+        ):
+            raise ValueError(f"{name} must be at least 1; received {value!r}")
+    for kind in ("rpn", "box"):
+        low, high = config[f"{kind}_bg_iou_thresh"], config[f"{kind}_fg_iou_thresh"]
+        if low > high:
+            raise ValueError(
+                f"{kind}_bg_iou_thresh must be at most {kind}_fg_iou_thresh; received {low}, {high}"
+            )
+    if config["backbone_weights"] not in (None, "imagenet"):
+        raise ValueError(
+            f"backbone_weights must be None or 'imagenet'; received {config['backbone_weights']!r}"
+        )

@@ -1,0 +1,76 @@
+"""Which anchor or proposal answers to which ground-truth box, and which of them are trained on.
+
+B images, N ground-truth boxes (padded), A candidates (anchors or proposals), S samples an image.
+"""
+
+from keras import ops
+
+POSITIVE, NEGATIVE, IGNORED = 1, 0, -1
+
+
+def match(iou, gt_valid, positive_iou, negative_iou, force_best=False):
+    """Match every candidate to the ground-truth box that it overlaps most.
+
+    A candidate is positive from `positive_iou` up, negative below `negative_iou` and ignored in
+    between. With `force_best` (the RPN's second rule in Faster R-CNN) a candidate that no other
+    beats on some ground-truth box is positive too, as long as they overlap at all; it keeps the
+    box that it overlaps most, as in torchvision.
+
+    Args:
+        iou: `(B, N, A)` overlaps in 0..1.
+        gt_valid: `(B, N)` bool, which ground-truth boxes are real.
+        positive_iou: threshold in 0..1.
+        negative_iou: threshold in 0..1, at most `positive_iou`.
+        force_best: whether to apply the second rule.
+
+    Returns:
+        `matches` `(B, A)` int32, the index of each candidate's box, and `kinds` `(B, A)` int32:
+        1 positive, 0 negative, -1 ignored. Without ground truth every candidate is negative.
+    """
+    iou = ops.where(gt_valid[:, :, None], iou, -1.0)
+    best = ops.max(iou, axis=1)
+    matches = ops.argmax(iou, axis=1)
+    kinds = ops.where(best >= positive_iou, POSITIVE, IGNORED)
+    kinds = ops.where(best < negative_iou, NEGATIVE, kinds)
+    if force_best:
+        best_of_gt = ops.max(iou, axis=2, keepdims=True)
+        is_best = ops.logical_and(iou == best_of_gt, best_of_gt > 0)
+        kinds = ops.where(ops.any(is_best, axis=1), POSITIVE, kinds)
+    return ops.cast(matches, "int32"), ops.cast(kinds, "int32")
+
+
+def sample(kinds, priorities, count, positive_fraction):
+    """Choose `count` candidates an image, positives first, then negatives to fill up.
+
+    Args:
+        kinds: `(B, A)` int32 from `match`.
+        priorities: `(B, A)` float32 in 0..1, drawn at random; the highest are taken.
+        count: S, how many to take.
+        positive_fraction: the largest share of positives, in 0..1.
+
+    Returns:
+        `indices` `(B, S)` int32 into the candidates and `kinds` `(B, S)` int32 of those; where an
+        image has too few candidates the rest have kind -1 and index 0.
+    """
+    padding = ((0, 0), (0, count))
+    kinds = ops.pad(kinds, padding, constant_values=IGNORED)
+    priorities = ops.pad(priorities, padding)
+    most_positives = int(count * positive_fraction)
+    positives, num_positives = _take(kinds == POSITIVE, priorities, most_positives)
+    negatives, num_negatives = _take(kinds == NEGATIVE, priorities, count)
+
+    place = ops.arange(count, dtype="int32")[None]
+    is_positive = place < num_positives
+    is_negative = ops.logical_and(~is_positive, place < num_positives + num_negatives)
+    source = ops.where(is_positive, place, most_positives + place - num_positives)
+    candidates = ops.concatenate([positives, negatives], axis=1)
+    indices = ops.take_along_axis(candidates, source, axis=1)
+    sampled = ops.where(is_positive, POSITIVE, ops.where(is_negative, NEGATIVE, IGNORED))
+    return ops.where(sampled == IGNORED, 0, indices), ops.cast(sampled, "int32")
+
+
+def _take(wanted, priorities, count):
+    """Return the `count` wanted candidates of highest priority and `(B, 1)` how many there are."""
+    _, indices = ops.top_k(ops.where(wanted, priorities, -1.0), count)
+    available = ops.sum(ops.cast(wanted, "int32"), axis=1, keepdims=True)
+    return ops.cast(indices, "int32"), ops.minimum(available, count)

@@ -1,0 +1,63 @@
+"""Non-maximum suppression with outputs padded to a fixed number.
+
+B images, n candidate boxes an image. The kernel is `NonMaxSuppressionV4`, which TensorFlow, XLA
+and LiteRT all have; among equal scores the box that comes first wins.
+"""
+
+import tensorflow as tf
+
+
+def nms(boxes, scores, iou_threshold, max_output, score_threshold=float("-inf")):
+    """Keep the best boxes of each image, dropping those that overlap a better one too much.
+
+    Args:
+        boxes: `(B, n, 4)` float32 boxes.
+        scores: `(B, n)` float32.
+        iou_threshold: a box is dropped when its IoU with a kept one is above this.
+        max_output: how many boxes to keep at the most.
+        score_threshold: boxes with a score of this or less are not considered.
+
+    Returns:
+        `indices` `(B, max_output)` int32, best first, 0 as padding, and `count` `(B,)` int32.
+    """
+
+    def one_image(image):
+        kept = tf.raw_ops.NonMaxSuppressionV4(
+            boxes=image[0],
+            scores=image[1],
+            max_output_size=max_output,
+            iou_threshold=iou_threshold,
+            score_threshold=score_threshold,
+            pad_to_max_output_size=True,
+        )
+        return kept.selected_indices, kept.valid_outputs
+
+    signature = (tf.TensorSpec((max_output,), tf.int32), tf.TensorSpec((), tf.int32))
+    return tf.map_fn(
+        one_image, (boxes, scores), fn_output_signature=signature, parallel_iterations=16
+    )
+
+
+def grouped_nms(
+    boxes, scores, groups, iou_threshold, max_output, score_threshold=float("-inf")
+):
+    """`nms` in which boxes of different groups (classes, pyramid levels) never suppress each other.
+
+    The groups are moved apart by the extent of all boxes, so that one run serves them all.
+
+    Args:
+        boxes: `(B, n, 4)` float32 boxes.
+        scores: `(B, n)` float32.
+        groups: `(n,)` or `(B, n)` integers from 0.
+        iou_threshold: as in `nms`.
+        max_output: as in `nms`, over all groups together.
+        score_threshold: as in `nms`.
+
+    Returns:
+        As `nms`.
+    """
+    # The leading zero keeps the extent finite when there is no box at all.
+    corners = tf.concat([[0.0], tf.reshape(boxes, [-1])], axis=0)
+    extent = tf.reduce_max(corners) - tf.reduce_min(corners) + 1
+    shifted = boxes + (tf.cast(groups, boxes.dtype) * extent)[..., None]
+    return nms(shifted, scores, iou_threshold, max_output, score_threshold)

@@ -1,0 +1,296 @@
+"""The configuration of a training run: every section, key, default and range, validated whole.
+
+The keys of `model` are the arguments of the model's constructor, and those of `augment` the
+arguments of the augmentations, so that each has its name and its default in one place only.
+"""
+
+import importlib.util
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    GetCoreSchemaHandler,
+    ValidationError,
+    ValidationInfo,
+    create_model,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import CoreSchema, core_schema
+
+from rcnn_keras.data import augmentation
+from rcnn_keras.models import FasterRCNN
+from rcnn_keras.models.faster_rcnn import check_arguments
+from rcnn_keras.training.configuration_file import ConfigurationError, Document, read_document
+from rcnn_keras.training.sections import Section, arguments_section, describe
+
+ARCHITECTURES = {"faster_rcnn": FasterRCNN}
+ANY_CLASSES = ("any",)  # stand for the data's classes while the other arguments are checked
+AUGMENTATIONS = {
+    "flips": augmentation.flips,
+    "scale_jitter": augmentation.scale_jitter,
+    "color_jitter": augmentation.color_jitter,
+    "rotation": augmentation.rotation,
+    "translation": augmentation.translation,
+    "erasing": augmentation.erasing,
+}
+
+Share = Annotated[float, Field(ge=0, le=1)]
+ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
+
+
+class ModelSchema:
+    """Annotation of `model`: one section for each architecture, told by the key `architecture`."""
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        choices: dict[Any, Any] = {
+            name: core_schema.no_info_after_validator_function(
+                _checked,
+                handler.generate_schema(
+                    arguments_section(model, without=["classes"], architecture=(Literal[name], ...))
+                ),
+            )
+            for name, model in ARCHITECTURES.items()
+        }
+        return core_schema.tagged_union_schema(choices, discriminator="architecture")
+
+
+def _checked(model: Section) -> Section:
+    check_arguments({**dict(model), "classes": ANY_CLASSES})
+    return model
+
+
+class NamedAugmentation(Section):
+    """One augmentation: a mapping of its name to its parameters."""
+
+    @model_validator(mode="after")
+    def _is_one(self) -> "NamedAugmentation":
+        if len(self._chosen()) != 1:
+            raise ValueError("should be one augmentation, such as 'flips: {horizontal: true}'")
+        self.build()
+        return self
+
+    @model_serializer
+    def _only_chosen(self) -> dict[str, Any]:
+        return {name: section.model_dump() for name, section in self._chosen().items()}
+
+    def _chosen(self) -> dict[str, Section]:
+        return {name: section for name, section in self if section is not None}
+
+    def build(self) -> augmentation.Augmentation:
+        """Make the augmentation."""
+        ((name, section),) = self._chosen().items()
+        return AUGMENTATIONS[name](**dict(section))
+
+
+if TYPE_CHECKING:
+    AugmentationSection = NamedAugmentation
+else:
+    AugmentationSection = create_model(
+        "AugmentationSection",
+        __base__=NamedAugmentation,
+        **{name: (arguments_section(call) | None, None) for name, call in AUGMENTATIONS.items()},
+    )
+
+
+def _absolute(path: str, info: ValidationInfo) -> str:
+    """Resolve a path against the configuration file's folder."""
+    folder = (info.context or {}).get("folder", ".")
+    return str(Path(folder, Path(path).expanduser()).resolve())
+
+
+def _sequence(value: Any) -> Any:
+    return value if isinstance(value, tuple) else (value,)
+
+
+File = Annotated[str, AfterValidator(_absolute)]
+
+
+class CocoSource(Section):
+    """A COCO JSON file and the folder of its images, by default where `load_coco` looks."""
+
+    annotations: File
+    images: File | None = None
+
+
+class VocSource(Section):
+    """One split of a Pascal VOC folder."""
+
+    root: File
+    split: str = "train"
+
+
+class DataSection(Section):
+    """What every format shares."""
+
+    classes: tuple[str, ...] | None = None
+    batch_size: int = Field(default=2, ge=1)
+    augment: tuple[AugmentationSection, ...] = ()
+    max_objects: int | None = Field(default=None, ge=1)
+    check_images: bool = True
+
+
+class CocoData(DataSection):
+    """COCO JSON; several files for one part are joined."""
+
+    format: Literal["coco"]
+    train: Annotated[tuple[CocoSource, ...], BeforeValidator(_sequence), Field(min_length=1)]
+    val: Annotated[tuple[CocoSource, ...], BeforeValidator(_sequence), Field(min_length=1)]
+
+
+class VocData(DataSection):
+    """Pascal VOC; several splits for one part are joined."""
+
+    format: Literal["voc"]
+    train: Annotated[tuple[VocSource, ...], BeforeValidator(_sequence), Field(min_length=1)]
+    val: Annotated[tuple[VocSource, ...], BeforeValidator(_sequence), Field(min_length=1)]
+
+
+class OptimizerSection(Section):
+    """What every optimizer shares; see `build_optimizer`."""
+
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    clip_global_norm: float | None = Field(default=None, gt=0)
+    ema_momentum: ShareBelowOne | None = None
+
+
+class SGD(OptimizerSection):
+    """Stochastic gradient descent with momentum."""
+
+    name: Literal["sgd"]
+    momentum: ShareBelowOne = 0.9
+    nesterov: bool = False
+
+
+class Adaptive(OptimizerSection):
+    """AdamW, or LAMB for large batches."""
+
+    name: Literal["adamw", "lamb"]
+    beta_1: ShareBelowOne = 0.9
+    beta_2: ShareBelowOne = 0.999
+    epsilon: float = Field(default=1e-7, gt=0)
+
+
+class ScheduleSection(Section):
+    """A constant rate after a linear warm-up; see `build_schedule`."""
+
+    name: Literal["constant"] = "constant"
+    warmup_steps: int = Field(default=0, ge=0)
+    warmup_factor: Share = 0.001
+
+
+class StepSchedule(ScheduleSection):
+    """The rate times `gamma` at each milestone, in epochs that need not be whole."""
+
+    name: Literal["step"]  # type: ignore[assignment]
+    milestones: tuple[Annotated[float, Field(gt=0)], ...] = Field(min_length=1)
+    gamma: float = Field(default=0.1, gt=0, le=1)
+
+
+class CosineSchedule(ScheduleSection):
+    """Half a cosine over the whole run, down to `final_factor` of the base rate."""
+
+    name: Literal["cosine"]  # type: ignore[assignment]
+    final_factor: Share = 0.0
+
+
+class TrainingSection(Section):
+    """The run itself."""
+
+    epochs: int = Field(ge=1)
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    jit_compile: bool | Literal["auto"] = "auto"
+    evaluate_every: int = Field(default=1, ge=1)
+    early_stopping_patience: int | None = Field(default=None, ge=1)
+    tensorboard: bool = False
+    backup: bool = False
+
+    @model_validator(mode="after")
+    def _tensorboard_is_installed(self) -> "TrainingSection":
+        if self.tensorboard and importlib.util.find_spec("tensorboard") is None:
+            raise ValueError("tensorboard: true needs the package tensorboard, not installed here")
+        return self
+
+
+class Configuration(Section):
+    """A whole training run. Paths are absolute; all defaults are filled in."""
+
+    model: Annotated[Any, ModelSchema()]
+    data: CocoData | VocData = Field(discriminator="format")
+    optimizer: SGD | Adaptive = Field(discriminator="name")
+    schedule: ScheduleSection | StepSchedule | CosineSchedule = Field(
+        default=ScheduleSection(), discriminator="name"
+    )
+    training: TrainingSection
+
+    @model_validator(mode="after")
+    def _is_scored(self) -> "Configuration":
+        if self.training.evaluate_every > self.training.epochs:
+            raise ValueError(
+                f"training.evaluate_every = {self.training.evaluate_every}: should be at most "
+                f"training.epochs = {self.training.epochs}, or the model is never scored"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _milestones_are_in_the_run(self) -> "Configuration":
+        milestones = getattr(self.schedule, "milestones", ())
+        if any(b <= a for a, b in pairwise((*milestones, self.training.epochs))):
+            raise ValueError(
+                f"schedule.milestones = {list(milestones)}: should rise and end before "
+                f"training.epochs = {self.training.epochs}"
+            )
+        return self
+
+    @property
+    def model_arguments(self) -> dict[str, Any]:
+        """The arguments of the model's constructor, without the classes."""
+        return {name: value for name, value in self.model if name != "architecture"}
+
+    def to_yaml(self) -> str:
+        """Return the configuration, all defaults filled in, as YAML that reads back the same."""
+        values = self.model_dump(mode="json")
+        return yaml.safe_dump(values, sort_keys=False, default_flow_style=None)
+
+
+def load_configuration(path: str | Path, overrides: Sequence[str] = ()) -> Configuration:
+    """Read and validate a YAML configuration.
+
+    Relative paths in it, and in overrides, are taken from the configuration file's folder.
+
+    Args:
+        path: the YAML file.
+        overrides: strings `key.sub=value` that replace values of the file.
+
+    Raises:
+        ConfigurationError: with every error: its file or override, dotted key and value.
+    """
+    return validate(read_document(path, overrides))
+
+
+def validate(document: Document) -> Configuration:
+    """Validate a YAML document that was read; raise ConfigurationError with every error."""
+    try:
+        return Configuration.model_validate(
+            _with_tuples(document.values), context={"folder": document.path.parent}
+        )
+    except ValidationError as error:
+        lines = error.errors(include_url=False)
+        raise ConfigurationError(describe(line, document) for line in lines) from error
+
+
+def _with_tuples(value: Any) -> Any:
+    """Turn YAML's lists into the tuples that strict validation wants."""
+    if isinstance(value, dict):
+        return {str(key): _with_tuples(item) for key, item in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value

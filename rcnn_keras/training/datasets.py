@@ -1,0 +1,80 @@
+"""The datasets that a configuration names."""
+
+from rcnn_keras.data.coco import check_coco, load_coco
+from rcnn_keras.data.dataset import DetectionDataset
+from rcnn_keras.data.problems import DatasetError, Problem
+from rcnn_keras.data.voc import check_voc, load_voc
+from rcnn_keras.training.configuration import CocoData, CocoSource, VocData, VocSource
+from rcnn_keras.training.configuration_file import ConfigurationError
+
+
+def read_data(data: CocoData | VocData) -> tuple[DetectionDataset, DetectionDataset]:
+    """Return the training and the validation data, of the same classes in the same order.
+
+    Raises:
+        DatasetError: with everything that is wrong in any of the files.
+        ConfigurationError: the classes differ between the files, or a part has no object.
+    """
+    sources = [*data.train, *data.val]
+    datasets: list[DetectionDataset] = []
+    problems: list[Problem] = []
+    for source in sources:
+        try:
+            datasets.append(_read(source, data.classes))
+        except DatasetError as error:  # told together with what is wrong in the other files
+            problems.extend(error.problems)
+    if problems:
+        raise DatasetError(problems)
+    classes = datasets[0].classes
+    errors = [_class_error(dataset, classes) for dataset in datasets]
+    if any(errors):
+        raise ConfigurationError(error for error in errors if error)
+    datasets = [dataset.with_classes(classes) for dataset in datasets]
+    parts = {
+        "data.train": _joined(datasets[: len(data.train)]),
+        "data.val": _joined(datasets[len(data.train) :]),
+    }
+    empty = [name for name, part in parts.items() if all(r.crowd.all() for r in part)]
+    if empty:
+        raise ConfigurationError(f"{name}: no image has an object" for name in empty)
+    return parts["data.train"], parts["data.val"]
+
+
+def check_images(data: CocoData | VocData) -> None:
+    """Decode every image; raise DatasetError with all that cannot be decoded."""
+    fatal = [
+        problem
+        for source in (*data.train, *data.val)
+        for problem in _check(source, data.classes)
+        if problem.fatal
+    ]
+    if fatal:
+        raise DatasetError(fatal)
+
+
+def _read(source: CocoSource | VocSource, classes: tuple[str, ...] | None) -> DetectionDataset:
+    if isinstance(source, VocSource):
+        return load_voc(source.root, source.split, classes=classes)
+    return load_coco(source.annotations, source.images, classes=classes)
+
+
+def _check(source: CocoSource | VocSource, classes: tuple[str, ...] | None) -> list[Problem]:
+    if isinstance(source, VocSource):
+        return check_voc(source.root, source.split, classes=classes)
+    return check_coco(source.annotations, source.images)
+
+
+def _joined(datasets: list[DetectionDataset]) -> DetectionDataset:
+    return sum(datasets[1:], start=datasets[0])
+
+
+def _class_error(dataset: DetectionDataset, classes: tuple[str, ...]) -> str | None:
+    """Say how the classes of a dataset differ from those of the first one, whatever the order."""
+    more = [name for name in dataset.classes if name not in classes]
+    less = [name for name in classes if name not in dataset.classes]
+    if not more and not less:
+        return None
+    return (
+        f"the classes of {dataset.name} are not those of the training data: "
+        f"only here {more}, missing here {less}"
+    )

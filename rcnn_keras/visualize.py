@@ -1,0 +1,229 @@
+"""Pictures of images with their boxes: detections or ground truth."""
+
+import math
+from collections.abc import Sequence
+from os import PathLike
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from rcnn_keras.data.detections import Detections
+from rcnn_keras.data.images import read_image
+from rcnn_keras.data.records import Record
+
+# Okabe and Ito, "Color Universal Design" (2008), without black: apart for all common kinds of
+# colour blindness. The tags carry the names, so that more than seven classes may share colours.
+PALETTE = ("#D55E00", "#56B4E9", "#009E73", "#E69F00", "#CC79A7", "#0072B2", "#F0E442")
+
+Picture = str | PathLike[str] | np.ndarray | Image.Image
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+Corners = tuple[int, int, int, int]  # first and last pixel: x, y, x, y
+
+
+def draw(
+    image: str | PathLike[str] | np.ndarray,
+    detections: Detections | Record,
+    *,
+    classes: Sequence[str] | None = None,
+    min_score: float = 0.5,
+    width: int | None = None,
+) -> Image.Image:
+    """Draw boxes and names on a copy of an image, the best detection on top.
+
+    Args:
+        image: a path, or an array `(H, W, 3)` as `read_image` takes it.
+        detections: what a model found in this image, or the image's ground truth.
+        classes: names for a Record, whose labels are shown as numbers without it; Detections bring
+            their own.
+        min_score: detections below it are left out, 0..1. Ground truth has no scores: all is drawn.
+        width: of the lines in pixels; by default 0.4 % of the image's longer side, at least 2.
+
+    Returns:
+        An RGB picture of the image's size. A tag that is wider than the picture loses its score,
+        and then is left out.
+
+    Raises:
+        ImageError: the image cannot be read.
+        ValueError: an argument is out of range, or the boxes belong to an image of another size.
+    """
+    if not 0 <= min_score <= 1:
+        raise ValueError(f"draw: min_score must be in 0..1, not {min_score!r}")
+    if width is not None and width < 1:
+        raise ValueError(f"draw: width must be at least 1 pixel, not {width!r}")
+    marks = _marks(detections, classes, min_score)
+    picture = Image.fromarray(read_image(image))
+    expected = _size(detections)
+    if picture.size != expected:
+        raise ValueError(
+            f"draw: the image has {picture.width}x{picture.height} pixels, "
+            f"the boxes belong to one of {expected[0]}x{expected[1]}"
+        )
+    canvas = ImageDraw.Draw(picture)
+    long_side = max(picture.size)
+    line = width or max(2, round(0.004 * long_side))
+    font = ImageFont.load_default(size=max(11, round(0.022 * long_side)))
+    corners = [_corners(mark.box, picture.size) for mark in marks]
+    for mark, corner in zip(marks, corners, strict=True):
+        canvas.rectangle(corner, outline=_color(mark.label), width=line)
+    tags: list[_Tag] = []
+    # The best detection chooses its place first, and its tag is drawn last.
+    for mark, corner in zip(reversed(marks), reversed(corners), strict=True):
+        tags += _tag(canvas, mark, corner, font, tags)
+    for tag in reversed(tags):
+        _draw_tag(canvas, tag, font)
+    return picture
+
+
+def grid(images: Sequence[Picture], columns: int = 4, *, gap: int = 8) -> Image.Image:
+    """Tile pictures row by row, each in the middle of a cell as large as the largest, on white.
+
+    Args:
+        images: paths, arrays as `read_image` takes them, or Pillow images; at least one.
+        columns: most pictures in a row.
+        gap: pixels between neighbours.
+
+    Raises:
+        ValueError: there is no image, or `columns` or `gap` is out of range.
+    """
+    if not images or columns < 1 or gap < 0:
+        raise ValueError(
+            f"grid: needs an image, columns >= 1 and gap >= 0, not {len(images)} images, "
+            f"columns={columns}, gap={gap}"
+        )
+    pictures = [
+        image.convert("RGB")
+        if isinstance(image, Image.Image)
+        else Image.fromarray(read_image(image))
+        for image in images
+    ]
+    columns = min(columns, len(pictures))
+    rows = math.ceil(len(pictures) / columns)
+    wide = max(picture.width for picture in pictures) + gap
+    high = max(picture.height for picture in pictures) + gap
+    sheet = Image.new("RGB", (columns * wide - gap, rows * high - gap), "white")
+    for i, picture in enumerate(pictures):
+        left = i % columns * wide + (wide - gap - picture.width) // 2
+        top = i // columns * high + (high - gap - picture.height) // 2
+        sheet.paste(picture, (left, top))
+    return sheet
+
+
+class _Mark(NamedTuple):
+    """One object to draw: its box `(4,)`, its class, and texts for its tag, the longest first."""
+
+    box: np.ndarray
+    label: int
+    texts: tuple[str, ...]
+
+
+class _Tag(NamedTuple):
+    """The text of one object, the place of its ground and the ground's colour."""
+
+    text: str
+    place: Corners
+    color: str
+
+
+def _marks(
+    detections: Detections | Record, classes: Sequence[str] | None, min_score: float
+) -> list[_Mark]:
+    """Return what to draw, the best last."""
+    if isinstance(detections, Detections):
+        if classes is not None:
+            raise ValueError("draw: classes name the labels of a Record; Detections bring theirs")
+        found = detections.above(min_score)
+        marks = [
+            _Mark(box, int(label), (f"{name} {score:.2f}", name))
+            for box, label, name, score in zip(
+                found.boxes, found.labels, found.class_names, found.scores, strict=True
+            )
+        ]
+        return [marks[i] for i in np.argsort(found.scores, kind="stable")]
+    if not isinstance(detections, Record):
+        raise ValueError(
+            f"draw: detections must be Detections or a Record, not {type(detections).__name__}"
+        )
+    if classes is not None and len(detections) and detections.labels.max() >= len(classes):
+        raise ValueError(
+            f"draw: {detections.path} has label {detections.labels.max()}, "
+            f"but there are {len(classes)} classes"
+        )
+    marks = []
+    for box, label, crowd in zip(
+        detections.boxes, detections.labels, detections.crowd, strict=True
+    ):
+        name = str(label) if classes is None else classes[label]
+        marks.append(_Mark(box, int(label), (f"{name} (crowd)", name) if crowd else (name,)))
+    return marks
+
+
+def _size(detections: Detections | Record) -> tuple[int, int]:
+    """Return width and height of the image that the boxes belong to."""
+    if isinstance(detections, Record):
+        return detections.width, detections.height
+    height, width = detections.image_size
+    return width, height
+
+
+def _corners(box: np.ndarray, size: tuple[int, int]) -> Corners:
+    """Return the first and last pixel that a box covers inside the image, at least one."""
+    if not np.isfinite(box).all():
+        raise ValueError(f"draw: a box has no finite corners: {box.tolist()}")
+    last = np.array(size) - 1
+    low = np.clip(np.floor(box[:2]), 0, last)
+    high = np.maximum(np.clip(np.ceil(box[2:]) - 1, 0, last), low)
+    x1, y1, x2, y2 = np.concatenate([low, high]).astype(int).tolist()
+    return x1, y1, x2, y2
+
+
+def _color(label: int) -> str:
+    return PALETTE[label % len(PALETTE)]
+
+
+def _tag(
+    canvas: ImageDraw.ImageDraw, mark: _Mark, corners: Corners, font: Font, tags: list[_Tag]
+) -> list[_Tag]:
+    """Return the first text that fits, at the first free place: above the box, in it, below it."""
+    image_width, image_height = canvas.im.size
+    height = _line_height(font)[1] + 2 * _padding(font)
+    for text in mark.texts:
+        width = math.ceil(canvas.textlength(text, font)) + 2 * _padding(font)
+        if width <= image_width and height <= image_height:
+            break
+    else:
+        return []
+    x1, y1, _, y2 = corners
+    left = min(x1, image_width - width)
+    tops = [min(max(0, top), image_height - height) for top in (y1 - height, y1, y2 + 1)]
+    places = [(left, top, left + width - 1, top + height - 1) for top in tops]
+    free = (place for place in places if not any(_meet(place, tag.place) for tag in tags))
+    return [_Tag(text, next(free, places[0]), _color(mark.label))]
+
+
+def _draw_tag(canvas: ImageDraw.ImageDraw, tag: _Tag, font: Font) -> None:
+    canvas.rectangle(tag.place, fill=tag.color)
+    left, top = tag.place[0] + _padding(font), tag.place[1] + _padding(font) - _line_height(font)[0]
+    canvas.text((left, top), tag.text, fill=_ink(tag.color), font=font)
+
+
+def _line_height(font: Font) -> tuple[float, int]:
+    """Return where a line of text begins below its origin, and its height in pixels."""
+    _, top, _, bottom = font.getbbox("Ag")
+    return top, math.ceil(bottom - top)
+
+
+def _padding(font: Font) -> int:
+    return max(2, round(0.25 * _line_height(font)[1]))
+
+
+def _meet(a: Corners, b: Corners) -> bool:
+    return a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]
+
+
+def _ink(color: str) -> str:
+    """Return black or white, whichever has the greater WCAG contrast ratio on a colour."""
+    channels = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    luminance = linear @ (0.2126, 0.7152, 0.0722)
+    return "black" if (luminance + 0.05) ** 2 > 1.05 * 0.05 else "white"

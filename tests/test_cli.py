@@ -1,0 +1,227 @@
+"""The command line: results on drawn shapes, and errors that take one line."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from rcnn_keras.cli import main
+from rcnn_keras.data.coco import load_coco
+from rcnn_keras.data.shapes import draw_shapes
+from rcnn_keras.models import FasterRCNN
+
+SMALL = {
+    "backbone": "resnet18_fpn",
+    "min_size": 64,
+    "max_size": 64,
+    "fpn_channels": 8,
+    "box_units": 8,
+    "anchor_sizes": [[8], [16], [32], [64], [128]],
+    "rpn_pre_nms_top_n_train": 50,
+    "rpn_post_nms_top_n_train": 20,
+    "rpn_pre_nms_top_n_test": 50,
+    "rpn_post_nms_top_n_test": 20,
+    "box_batch_size_per_image": 16,
+    "box_detections_per_img": 5,
+}
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    """A folder with three drawn images and their annotations.json."""
+    folder = tmp_path_factory.mktemp("shapes")
+    draw_shapes(3, size=(64, 64), out=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory, shapes):
+    """An untrained detector of shapes."""
+    classes = load_coco(shapes / "annotations.json").classes
+    path = tmp_path_factory.mktemp("model") / "shapes.keras"
+    FasterRCNN(classes=classes, **SMALL).save(path)
+    return path
+
+
+def rcnn(*arguments):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def error_of(*arguments):
+    result = rcnn(*arguments)
+    assert result.exit_code in (1, 2)
+    assert "Traceback" not in result.output
+    return result.output
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "detect", "data check"])
+def test_every_help_has_an_example(command):
+    result = rcnn(*command.split(), "--help")
+    assert result.exit_code == 0
+    assert f"Example:\n    rcnn {command} " in result.output
+
+
+# detect
+
+
+def test_detect_writes_pictures_and_coco_rows(shapes, model_file, tmp_path):
+    single = tmp_path / "elsewhere" / "shapes_000000.png"
+    single.parent.mkdir()
+    shutil.copy(shapes / "shapes_000000.png", single)
+    out = tmp_path / "found"
+    result = rcnn(
+        *("detect", single, shapes, shapes / "*1.png"),
+        *("--model", model_file, "--out", out, "--min-score", 0.1, "--batch-size", 2),
+    )
+    assert result.exit_code == 0, result.output
+    pictures = ["shapes_000000", "shapes_000000_2", "shapes_000001", "shapes_000002"]
+    assert sorted(path.stem for path in out.glob("*.png")) == pictures
+    rows = json.loads((out / "detections.json").read_text())
+    assert {row["image_id"] for row in rows} == {1, 2, 3, 4}
+    classes = ("circle", "triangle", "square", "star")
+    for row in rows:
+        x, y, width, height = row["bbox"]
+        assert 0 <= x <= x + width <= 64
+        assert 0 <= y <= y + height <= 64
+        assert row["class"] == classes[row["category_id"] - 1]
+        assert row["score"] >= 0.1
+    of_copies = [[row for row in rows if row["image_id"] == i] for i in (1, 2)]
+    assert {row["file"] for row in of_copies[0]} == {str(single)}
+    boxes = [[row["bbox"] for row in of_copy] for of_copy in of_copies]
+    np.testing.assert_allclose(boxes[0], boxes[1], atol=1e-3)
+    drawn = np.asarray(Image.open(out / "shapes_000000.png"))
+    assert drawn.shape == (64, 64, 3)
+    assert (drawn != np.asarray(Image.open(single).convert("RGB"))).any()
+
+
+def test_detect_leaves_out_what_scores_less(shapes, model_file, tmp_path):
+    result = rcnn("detect", shapes, "--model", model_file, "--out", tmp_path, "--min-score", 0.99)
+    assert result.output.count("nothing found") == 3
+    assert json.loads((tmp_path / "detections.json").read_text()) == []
+
+
+def test_detect_tells_what_is_missing(shapes, model_file, tmp_path):
+    out = ("--out", tmp_path / "found")
+    picture = shapes / "shapes_000000.png"
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    none = tmp_path / "none.png"
+    assert f"{none}: no such file" in error_of("detect", none, "--model", model_file, *out)
+    assert "no image in this folder" in error_of("detect", empty, "--model", model_file, *out)
+    assert "a*.jpg: no such file" in error_of("detect", "a*.jpg", "--model", model_file, *out)
+    message = f"model file {tmp_path / 'm.keras'}: no such file"
+    assert message in error_of("detect", picture, "--model", tmp_path / "m.keras", *out)
+    assert "Missing argument" in error_of("detect", "--model", model_file, *out)
+    assert not (tmp_path / "found").exists()
+
+
+def test_detect_names_an_image_that_is_none(model_file, tmp_path):
+    broken = tmp_path / "broken.jpg"
+    broken.write_text("no image")
+    assert str(broken) in error_of("detect", broken, "--model", model_file, "--out", tmp_path)
+
+
+# evaluate
+
+
+def test_evaluate_prints_and_writes_scores(shapes, model_file, tmp_path):
+    out = tmp_path / "scores"
+    result = rcnn("evaluate", model_file, "--data", shapes / "annotations.json", "--out", out)
+    assert result.exit_code == 0, result.output
+    scores = json.loads((out / "scores.json").read_text())
+    lines = dict(line.split(maxsplit=1) for line in result.output.splitlines())
+    assert set(lines) == set(scores) >= {"AP", "AP50", "APs", "AR", "AP/circle"}
+    assert float(lines["AP"]) == pytest.approx(scores["AP"], abs=6e-4)
+    assert scores["APl"] is None  # the images have 64 x 64 pixels: nothing in them is large
+    assert lines["APl"] == "no ground truth"
+    assert (out / "report.html").exists()
+
+
+def test_evaluate_refuses_data_of_other_classes(shapes, model_file, tmp_path):
+    content = json.loads((shapes / "annotations.json").read_text())
+    content["categories"][0]["name"] = "disc"
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(content))
+    message = error_of("evaluate", model_file, "--data", other, "--images", shapes)
+    assert "'circle'" in message
+
+
+def test_evaluate_refuses_a_model_that_is_no_detector(shapes, tmp_path):
+    import keras
+
+    path = tmp_path / "dense.keras"
+    keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)]).save(path)
+    message = error_of("evaluate", path, "--data", shapes / "annotations.json")
+    assert f"{path} holds a Sequential, not a detector" in message
+
+
+# data check
+
+
+def test_data_check_of_sound_data(shapes):
+    result = rcnn("data", "check", shapes / "annotations.json")
+    assert result.exit_code == 0
+    assert result.output == f"{shapes / 'annotations.json'}: 0 fatal, 0 mended\n"
+
+
+def test_data_check_lists_every_problem_and_fails_on_fatal_ones(shapes, tmp_path):
+    content = json.loads((shapes / "annotations.json").read_text())
+    content["annotations"][0]["bbox"] = [0, 0, -3, 4]
+    content["annotations"][1]["bbox"] = [10, 10, 0, 5]
+    path = tmp_path / "bad.json"
+    path.write_text(json.dumps(content))
+    result = rcnn("data", "check", path, "--images", shapes)
+    assert result.exit_code == 1
+    first, second, summary = sorted(
+        result.output.splitlines(), key=lambda line: "FATAL" not in line
+    )
+    assert first.startswith(f"FATAL {path}: annotation 1: bbox = [0, 0, -3, 4]: ")
+    assert second.startswith(f"mended {path}: annotation 2: bbox = [10, 10, 0, 5]: ")
+    assert summary == f"{path}: 1 fatal, 1 mended"
+
+
+def test_data_check_reads_all_splits_of_a_voc_folder(tmp_path):
+    (tmp_path / "Annotations").mkdir()
+    (tmp_path / "JPEGImages").mkdir()
+    (tmp_path / "ImageSets" / "Main").mkdir(parents=True)
+    for name in ("a", "b"):
+        Image.new("RGB", (20, 20)).save(tmp_path / "JPEGImages" / f"{name}.jpg")
+        box = "<xmin>1</xmin><ymin>1</ymin><xmax>30</xmax><ymax>9</ymax>"
+        (tmp_path / "Annotations" / f"{name}.xml").write_text(
+            f"<annotation><filename>{name}.jpg</filename>"
+            "<size><width>20</width><height>20</height></size>"
+            f"<object><name>cat</name><bndbox>{box}</bndbox></object></annotation>"
+        )
+    lists = {"train": "a\n", "val": "b\n", "trainval": "a\nb\n"}
+    for split, text in lists.items():
+        (tmp_path / "ImageSets" / "Main" / f"{split}.txt").write_text(text)
+    result = rcnn("data", "check", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert result.output.splitlines()[-1] == f"{tmp_path}: 0 fatal, 2 mended"
+    assert rcnn("data", "check", tmp_path, "--split", "val").output.endswith("1 mended\n")
+
+
+def test_data_check_of_a_missing_file(tmp_path):
+    path = tmp_path / "none.json"
+    assert error_of("data", "check", path) == f"Error: annotations {path}: no such file\n"
+
+
+# train
+
+
+def test_train_lists_every_error_of_the_configuration(tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_text("optimiser: {}\n")
+    message = error_of("train", path, "--set", "training.epochs=x")
+    assert f"{path}: optimiser = {{}}: unknown key, did you mean 'optimizer'?" in message
+    assert f"{path}: model: missing" in message
+    assert "--set training.epochs: training.epochs = 'x': should be a valid integer" in message
+    assert f"{path}.none: cannot be read" in error_of("train", f"{path}.none")
+
+
+def test_traceback_is_there_on_request(tmp_path):
+    result = rcnn("--traceback", "train", tmp_path / "none.yaml")
+    assert type(result.exception).__name__ == "ConfigurationError"

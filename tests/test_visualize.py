@@ -1,0 +1,198 @@
+import numpy as np
+import pytest
+from PIL import Image, ImageColor
+
+from rcnn_keras.data.detections import Detections
+from rcnn_keras.data.images import ImageError
+from rcnn_keras.data.records import Record
+from rcnn_keras.visualize import PALETTE, draw, grid
+
+CLASSES = ["cat", "dog", "bird"]
+GRAY = 90
+
+
+def picture(height=200, width=300):
+    return np.full((height, width, 3), GRAY, np.uint8)
+
+
+def found(boxes, labels=None, scores=None, size=(200, 300), classes=CLASSES):
+    boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
+    labels = np.asarray([0] * len(boxes) if labels is None else labels, np.int32)
+    scores = np.asarray([0.9] * len(boxes) if scores is None else scores, np.float32)
+    return Detections(boxes, scores, labels, classes, size)
+
+
+def truth(boxes, labels, crowd=None, size=(200, 300)):
+    crowd = [False] * len(boxes) if crowd is None else crowd
+    return Record(1, "scene.png", *size, np.asarray(boxes, np.float32), labels, crowd)
+
+
+def rgb(label):
+    return np.array(ImageColor.getrgb(PALETTE[label]))
+
+
+def changed(drawn, image):
+    return (np.asarray(drawn) != image).any(-1)
+
+
+def test_the_border_has_the_class_colour_and_the_rest_is_as_it_was():
+    image = picture()
+    drawn = np.asarray(draw(image, found([[100, 80, 180, 150]], labels=[2]), width=3))
+    assert drawn.shape == image.shape
+    assert (image == GRAY).all()  # the argument is not drawn on
+    border = np.zeros((200, 300), bool)
+    border[80:150, 100:180] = True
+    border[83:147, 103:177] = False
+    assert (drawn[border] == rgb(2)).all()
+    below_the_tag = np.ones((200, 300), bool)
+    below_the_tag[:80] = False
+    np.testing.assert_array_equal(drawn[below_the_tag & ~border], GRAY)
+    # the tag lies on the box: in its colour, and with text of another one
+    tag = changed(drawn, image)[:80]
+    rows, columns = np.nonzero(tag)
+    assert rows.max() == 79
+    assert columns.min() == 100
+    ground = (drawn[:80] == rgb(2)).all(-1)
+    assert 0.4 * tag.sum() < ground.sum() < tag.sum()
+
+
+def test_fractional_corners_cover_the_pixels_they_touch():
+    drawn = draw(picture(), found([[100.6, 80.2, 150.1, 130.0]]), width=1)
+    rows, columns = np.nonzero(changed(drawn, picture())[80:])
+    assert (rows.max() + 80, columns.max()) == (129, 150)
+
+
+def test_detections_below_the_score_are_left_out():
+    detections = found([[10, 50, 60, 90], [100, 50, 160, 90]], scores=[0.5, 0.49])
+    drawn = changed(draw(picture(), detections), picture())
+    assert drawn[:, :100].any()
+    assert not drawn[:, 100:].any()
+    assert changed(draw(picture(), detections, min_score=0.3), picture())[:, 100:].any()
+
+
+def test_the_best_detection_lies_on_top():
+    boxes = [[50, 60, 150, 160], [50, 60, 150, 160]]
+    for scores, top in (([0.9, 0.6], 0), ([0.6, 0.9], 1)):
+        drawn = np.asarray(draw(picture(), found(boxes, [0, 1], scores)))
+        assert (drawn[159, 50:150] == rgb(top)).all()
+
+
+def test_tags_do_not_hide_each_other_where_there_is_room():
+    boxes = [[100, 80, 180, 150], [100, 80, 180, 150]]
+    drawn = np.asarray(draw(picture(), found(boxes, [0, 1], [0.9, 0.8])))
+    above = (drawn[:80] == rgb(0)).all(-1).sum()
+    inside = (drawn[83:147, 103:177] == rgb(1)).all(-1).sum()
+    assert above > 100
+    assert inside > 100
+
+
+@pytest.mark.parametrize("box", [[0, 0, 300, 200], [290, 0, 300, 10], [0, 190, 5, 200]])
+def test_tags_stay_inside_the_image(box):
+    """The text is as large at the border as in the middle, where nothing cuts it off."""
+
+    def text_size(box):
+        drawn = np.asarray(draw(picture(), found([box]), width=1)).astype(int)
+        return tuple(np.ptp(np.nonzero(drawn.sum(-1) < 150), axis=1))  # dark ink alone
+
+    assert text_size(box) == text_size([100, 100, 101, 101])
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        [50, 50, 50, 50],  # no area
+        [-40, -30, 20, 20],  # over the border
+        [400, 400, 500, 500],  # outside
+        [299.9, 199.9, 300, 200],  # the last pixel
+        [60, 60, 50, 50],  # corners exchanged
+    ],
+)
+def test_unusual_boxes_are_drawn_inside_the_image(box):
+    assert changed(draw(picture(), found([box])), picture()).any()
+
+
+def test_nothing_to_draw_gives_the_image():
+    np.testing.assert_array_equal(draw(picture(), found([])), picture())
+    np.testing.assert_array_equal(draw(picture(), truth(np.zeros((0, 4)), [])), picture())
+
+
+def test_ground_truth_is_drawn_with_and_without_names():
+    record = truth([[100, 80, 180, 150]], [1])
+    plain = draw(picture(), record)
+    named = draw(picture(), record, classes=CLASSES)
+    crowd = draw(picture(), truth([[100, 80, 180, 150]], [1], [True]), classes=CLASSES)
+    widths = [np.ptp(np.nonzero(changed(d, picture())[:80])[1]) for d in (plain, named, crowd)]
+    assert widths == sorted(set(widths))  # "1", "dog", "dog (crowd)"
+
+
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (32, 32), (20, 2000), (3000, 40)])
+def test_images_of_any_size(size):
+    box = [[0, 0, size[1], size[0]]]
+    drawn = draw(picture(*size), found(box, size=size))
+    assert drawn.size == size[::-1]
+    assert (np.asarray(drawn)[-1, 0] == rgb(0)).all()
+
+
+def test_lines_and_text_grow_with_the_image():
+    heights = []
+    for size in ((200, 300), (2000, 3000)):
+        box = [[0.3 * size[1], 0.5 * size[0], 0.6 * size[1], 0.9 * size[0]]]
+        drawn = changed(draw(picture(*size), found(box, size=size)), picture(*size))
+        heights.append(drawn[: size[0] // 2].any(1).sum())
+    assert heights[1] > 3 * heights[0]
+
+
+def test_a_path_is_read(tmp_path):
+    Image.fromarray(picture()).save(tmp_path / "a.png")
+    detections = found([[100, 80, 180, 150]])
+    np.testing.assert_array_equal(draw(tmp_path / "a.png", detections), draw(picture(), detections))
+
+
+def test_more_classes_than_colours():
+    many = [f"class {i}" for i in range(20)]
+    drawn = np.asarray(draw(picture(), found([[50, 50, 90, 90]], [7 + 3], classes=many)))
+    assert (drawn[89, 50:90] == rgb(3)).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"min_score": 50}, "min_score .* 50"),
+        ({"width": 0}, "width .* 0"),
+        ({"classes": CLASSES}, "classes"),
+        ({"detections": found([[0, 0, 1, 1]], size=(10, 10))}, "300x200 .* 10x10"),
+        ({"detections": found([[0, 0, np.nan, 1]])}, "nan"),
+        ({"detections": [[0, 0, 1, 1]]}, "not list"),
+        ({"detections": truth([[0, 0, 9, 9]], [3]), "classes": CLASSES}, "label 3, .* 3 classes"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        draw(**{"image": picture(), "detections": found([[0, 0, 9, 9]]), **arguments})
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ImageError, match="nowhere"):
+        draw(tmp_path / "nowhere.png", found([]))
+
+
+def test_grid_places_pictures_in_the_middle_of_equal_cells(tmp_path):
+    Image.new("RGB", (20, 30), "red").save(tmp_path / "red.png")
+    images = [
+        np.full((10, 40, 3), 7, np.uint8),
+        tmp_path / "red.png",
+        Image.new("L", (40, 30), 9),
+    ]
+    sheet = np.asarray(grid(images, columns=2, gap=6))
+    assert sheet.shape == (30 + 6 + 30, 40 + 6 + 40, 3)
+    expected = np.full(sheet.shape, 255, np.uint8)
+    expected[10:20, :40] = 7
+    expected[:30, 46 + 10 : 46 + 30] = (255, 0, 0)
+    expected[36:66, :40] = 9
+    np.testing.assert_array_equal(sheet, expected)
+
+
+@pytest.mark.parametrize("arguments", [{"images": []}, {"columns": 0}, {"gap": -1}])
+def test_grid_refuses_bad_arguments(arguments):
+    with pytest.raises(ValueError, match="grid: needs"):
+        grid(**{"images": [picture()], **arguments})

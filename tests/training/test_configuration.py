@@ -1,0 +1,223 @@
+"""Configurations: every error at once, in the user's words; defaults; overrides; round trips."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rcnn_keras.data.augmentation import flips, scale_jitter
+from rcnn_keras.models import FasterRCNN
+from rcnn_keras.training.configuration import load_configuration
+from rcnn_keras.training.configuration_file import ConfigurationError, read_document
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+GOOD = """
+model: {architecture: faster_rcnn, min_size: 240, anchor_sizes: [[8], [16], [32], [64], [128]]}
+data:
+  format: coco
+  train: {annotations: a.json, images: pictures}
+  val: [{annotations: /elsewhere/b.json}, {annotations: c.json}]
+  augment:
+    - flips: {horizontal: true, vertical: true}
+    - scale_jitter: {low: 0.8}
+optimizer: {name: sgd, learning_rate: 1e-2}
+training: {epochs: 12}
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text):
+        path = tmp_path / "config.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def errors_of(path, overrides=()):
+    with pytest.raises(ConfigurationError) as caught:
+        load_configuration(path, overrides)
+    return caught.value.errors
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_file_in_configs_is_valid(path):
+    load_configuration(path)
+
+
+def test_defaults_are_those_of_the_constructors(write):
+    configuration = load_configuration(write(GOOD))
+    parameters = inspect.signature(FasterRCNN).parameters
+    arguments = configuration.model_arguments
+    assert set(arguments) == set(parameters) - {"classes"}
+    given = {"min_size": 240, "anchor_sizes": ((8,), (16,), (32,), (64,), (128,))}
+    for name, value in arguments.items():
+        assert value == given.get(name, parameters[name].default), name
+    augmentations = [named.build() for named in configuration.data.augment]
+    assert augmentations == [flips(vertical=True), scale_jitter(low=0.8)]
+    assert configuration.schedule.name == "constant"
+    assert configuration.optimizer.momentum == 0.9
+
+
+def test_paths_are_taken_from_the_files_folder(write, tmp_path):
+    data = load_configuration(write(GOOD)).data
+    assert data.train[0].annotations == str(tmp_path / "a.json")
+    assert data.train[0].images == str(tmp_path / "pictures")
+    assert [source.annotations for source in data.val] == [
+        "/elsewhere/b.json",
+        str(tmp_path / "c.json"),
+    ]
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_resolved_configuration_reads_back_the_same_from_another_folder(path, write):
+    configuration = load_configuration(path)
+    text = configuration.to_yaml()
+    again = load_configuration(write(text))
+    assert again == configuration
+    assert again.to_yaml() == text
+    assert set(yaml.safe_load(text)["model"]) >= {"min_size", "rpn_nms_thresh", "seed"}
+
+
+BAD = """
+model: {architecture: faster_rcnn, min_sise: 3, anchor_sizes: [[8], [a]]}
+data:
+  format: coco
+  train: {annotation: a.json}
+  val: []
+  augment:
+    - flip: {}
+    - scale_jitter: {low: 8}
+    - erasing
+    - {flips: {}, rotation: {}}
+optimiser: {}
+optimizer: {name: sgd, learning_rate: "0.1", momentum: 1.0}
+schedule: {name: stairs}
+training: {epochs: true, seed: -1, precision: fp16, zzz: 1}
+"""
+
+
+def test_all_errors_are_listed_with_file_key_value_and_nearest_key(write):
+    path = write(BAD)
+    errors = errors_of(path)
+    found = {error.removeprefix(f"{path}: ") for error in errors}
+    assert len(errors) == len(found) == 17
+    assert all(error.startswith(f"{path}: ") for error in errors)
+    expected = [
+        "model.min_sise = 3: unknown key, did you mean 'min_size'?",
+        "model.anchor_sizes.1.0 = 'a': should be a valid number",
+        "data.train.annotations: missing",
+        "data.train.annotation = 'a.json': unknown key, did you mean 'annotations'?",
+        "data.augment.0.flip = {}: unknown key, did you mean 'flips'?",
+        "data.augment.1 = {'scale_jitter': {'low': 8}}: scale_jitter needs",
+        "data.augment.2 = 'erasing': should be a mapping of keys to values",
+        "data.augment.3 = {'flips': {}, 'rotation': {}}: should be one augmentation",
+        "optimiser = {}: unknown key, did you mean 'optimizer'?",
+        "optimizer.learning_rate = '0.1': should be a valid number",
+        "optimizer.momentum = 1.0: should be less than 1",
+        "schedule.name = 'stairs': should be 'constant', 'step', 'cosine'",
+        "training.epochs = True: should be a valid integer",
+        "training.seed = -1: should be greater than or equal to 0",
+        "training.precision = 'fp16': should be 'float32'",
+        "training.zzz = 1: unknown key, not of: epochs, seed",
+        "data.val = []:",
+    ]
+    for start in expected:
+        assert any(error.startswith(start) for error in found), (start, sorted(found))
+
+
+def test_ranges_of_model_arguments_are_checked_before_anything_is_built(write):
+    (error,) = errors_of(write(GOOD), ["model.rpn_nms_thresh=1.5"])
+    assert "model" in error
+    assert "rpn_nms_thresh must be in 0..1; received 1.5" in error
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("schedule={name: step, milestones: [9, 30]}", "schedule.milestones = [9.0, 30.0]: should"),
+        ("schedule={name: step, milestones: [9, 9]}", "schedule.milestones = [9.0, 9.0]: should"),
+        ("training.evaluate_every=13", "training.evaluate_every = 13: should be at most"),
+    ],
+)
+def test_sections_must_agree(write, override, message):
+    (error,) = errors_of(write(GOOD), [override])
+    assert message in error
+
+
+def test_overrides_are_yaml_values_that_reach_into_lists_and_missing_sections(write):
+    configuration = load_configuration(
+        write(GOOD),
+        [
+            "optimizer.learning_rate=2e-3",
+            "data.val.1.annotations=/other/d.json",
+            "schedule.name=cosine",
+            "schedule.warmup_steps=7",
+            "data.augment=[]",
+            "model.anchor_sizes=null",
+            "training.early_stopping_patience=3",
+            "training.early_stopping_patience=4",
+        ],
+    )
+    assert configuration.optimizer.learning_rate == 0.002
+    assert configuration.data.val[1].annotations == "/other/d.json"
+    assert (configuration.schedule.name, configuration.schedule.warmup_steps) == ("cosine", 7)
+    assert configuration.data.augment == ()
+    assert configuration.model.anchor_sizes is None
+    assert configuration.training.early_stopping_patience == 4
+
+
+def test_errors_in_overrides_name_the_override(write):
+    path = write(GOOD)
+    errors = errors_of(path, ["optimizer.learning_rate=fast", "trainin.epochs=3"])
+    assert sorted(errors) == [
+        "--set optimizer.learning_rate: optimizer.learning_rate = 'fast': should be a valid number",
+        "--set trainin.epochs: trainin = {'epochs': 3}: unknown key, did you mean 'training'?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("epochs", "--set epochs: should look like key.sub=value"),
+        ("training..epochs=3", "should look like key.sub=value"),
+        ("training.epochs.more=3", "training.epochs is 12, no section"),
+        ("training.epochs.a.b=3", "'a' is looked for in 12"),
+        ("data.val.7.annotations=x", "'7' should be one of 0..1"),
+        ("training.epochs=[3", "--set training.epochs=[3: the value: "),
+    ],
+)
+def test_impossible_overrides_are_refused(write, override, message):
+    (error,) = errors_of(write(GOOD), [override])
+    assert message in error
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model: {", ":1:9: "),
+        ("model: 1\nmodel: 2", ":2:1: the key 'model' is given twice"),
+        ("- a", "a mapping of sections is wanted, not ['a']"),
+        ("", "a mapping of sections is wanted, not None"),
+    ],
+)
+def test_what_is_no_configuration_at_all(write, text, message):
+    (error,) = errors_of(write(text))
+    assert error.startswith(str(write(text)))
+    assert message in error
+
+
+def test_a_missing_file_and_a_binary_file(tmp_path):
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    (missing,) = errors_of(tmp_path / "none.yaml")
+    (binary,) = errors_of(tmp_path / "binary.yaml")
+    assert missing == f"{tmp_path / 'none.yaml'}: cannot be read: No such file or directory"
+    assert binary == f"{tmp_path / 'binary.yaml'}: cannot be read: not a text file"
+
+
+@pytest.mark.parametrize("text", ["1e-4", "1E-4", "+1.e-4", ".1e-3", "0.0001"])
+def test_numbers_may_have_exponents_without_a_dot(write, text):
+    assert read_document(write(f"rate: {text}")).values == {"rate": 1e-4}

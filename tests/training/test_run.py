@@ -1,0 +1,268 @@
+"""A whole run on drawn shapes: what it writes, what it refuses, and how it goes on."""
+
+import csv
+import json
+import math
+
+import keras
+import numpy as np
+import pytest
+
+from rcnn_keras.data.coco import load_coco
+from rcnn_keras.data.problems import DatasetError
+from rcnn_keras.data.shapes import draw_shapes
+from rcnn_keras.training.configuration import load_configuration
+from rcnn_keras.training.configuration_file import ConfigurationError
+from rcnn_keras.training.datasets import check_images, read_data
+from rcnn_keras.training.history import HistoryFile
+from rcnn_keras.training.run import build_callbacks, build_model, train
+from rcnn_keras.training.scoring import evaluate
+
+CONFIG = """
+model:
+  architecture: faster_rcnn
+  backbone: resnet18_fpn
+  min_size: 64
+  max_size: 64
+  fpn_channels: 8
+  box_units: 8
+  anchor_sizes: [[8], [16], [32], [64], [128]]
+  rpn_pre_nms_top_n_train: 50
+  rpn_post_nms_top_n_train: 20
+  rpn_pre_nms_top_n_test: 50
+  rpn_post_nms_top_n_test: 20
+  box_batch_size_per_image: 16
+  box_detections_per_img: 5
+data:
+  format: coco
+  train: {annotations: train/annotations.json}
+  val: {annotations: val/annotations.json}
+  augment:
+    - flips: {}
+optimizer: {name: sgd, learning_rate: 0.01, weight_decay: 0.001, ema_momentum: 0.9}
+schedule: {name: step, milestones: [1.5], warmup_steps: 2, warmup_factor: 0.5}
+training: {epochs: 2, seed: 3, backup: true}
+"""
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("config")
+    draw_shapes(4, size=(64, 64), out=folder / "train")
+    draw_shapes(2, size=(64, 64), seed=1, out=folder / "val")
+    path = folder / "shapes.yaml"
+    path.write_text(CONFIG)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(config, tmp_path_factory):
+    """A finished run: its configuration, folder and history."""
+    out = tmp_path_factory.mktemp("runs") / "shapes"
+    configuration = load_configuration(config)
+    return configuration, out, train(configuration, out)
+
+
+def test_a_run_writes_what_it_promises(run):
+    configuration, out, history = run
+    assert load_configuration(out / "config.yaml") == configuration
+    with (out / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    for name in ("loss", "rpn_box_loss", "val_AP", "val_AP/circle"):
+        np.testing.assert_allclose([float(row[name]) for row in rows], history.history[name])
+    scores = json.loads((out / "scores.json").read_text())
+    assert scores["AP"] == pytest.approx(max(history.history["val_AP"]), abs=1e-6)
+    assert "shapes" in (out / "report.html").read_text()
+    assert len(list((out / "pictures").glob("*.png"))) == 2
+    assert not (out / "backup").exists()
+
+
+def test_the_best_model_scores_what_was_measured_while_training(run):
+    """With `ema_momentum`, measured and saved are the averaged weights."""
+    configuration, out, history = run
+    _, val_set = read_data(configuration.data)
+    best = evaluate(keras.models.load_model(out / "best.keras"), val_set).scores.summary()
+    epoch = int(np.argmax(history.history["val_AP"]))
+    for name in ("AP", "AP50", "AP75"):
+        assert best[name] == pytest.approx(history.history[f"val_{name}"][epoch], abs=1e-6)
+
+
+def test_a_finished_run_is_overwritten_only_on_demand(run):
+    configuration, out, _ = run
+    before = (out / "best.keras").stat().st_mtime_ns
+    with pytest.raises(FileExistsError, match="holds a finished run"):
+        train(configuration, out)
+    assert (out / "best.keras").stat().st_mtime_ns == before
+
+
+def test_the_model_is_compiled_as_configured(config):
+    configuration = load_configuration(config)
+    train_set, _ = read_data(configuration.data)
+    optimizer = build_model(configuration, train_set).optimizer
+    # 2 steps an epoch; warm-up over 2 steps from a half; a tenth from step 3
+    rates = [float(optimizer._learning_rate(step)) for step in range(4)]
+    np.testing.assert_allclose(rates, [0.005, 0.0075, 0.01, 0.001], rtol=1e-6)
+    assert (optimizer.weight_decay, optimizer.momentum) == (0.001, 0.9)
+    assert (optimizer.use_ema, optimizer.ema_momentum) == (True, 0.9)
+
+
+def test_precision_reaches_the_model_and_nothing_after_it(config):
+    configuration = load_configuration(config, ["training.precision=mixed_bfloat16"])
+    train_set, _ = read_data(configuration.data)
+    model = build_model(configuration, train_set)
+    assert {layer.compute_dtype for layer in model.backbone.layers} >= {"bfloat16"}
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_an_unfinished_run_goes_on_where_it_was(config, tmp_path):
+    """Stopped after the first epoch, the run has the weights, rates and order of an unbroken one."""
+    configuration = load_configuration(config)
+    train(configuration, tmp_path / "whole")
+
+    class Stopped(Exception):
+        pass
+
+    def stop(self, epoch, logs=None):
+        write(self, epoch, logs)
+        raise Stopped
+
+    write = HistoryFile.on_epoch_end
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(HistoryFile, "on_epoch_end", stop)
+        with pytest.raises(Stopped):
+            train(configuration, tmp_path / "broken")
+    with pytest.raises(FileExistsError, match="of another configuration"):
+        train(load_configuration(config, ["training.seed=4"]), tmp_path / "broken")
+    history = train(configuration, tmp_path / "broken")
+    assert history.epoch == [1]
+    models = [
+        keras.models.load_model(tmp_path / name / "last.keras") for name in ("whole", "broken")
+    ]
+    assert [int(model.optimizer.iterations) for model in models] == [4, 4]
+    for ours, theirs in zip(*(model.get_weights() for model in models), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    histories = [(tmp_path / name / "history.csv").read_text() for name in ("whole", "broken")]
+    assert histories[0].count("\n") == histories[1].count("\n") == 3
+
+
+def test_classes_of_validation_must_be_those_of_training(config, tmp_path):
+    content = json.loads((config.parent / "val" / "annotations.json").read_text())
+    content["categories"][0]["name"] = "disc"
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(content))
+    configuration = load_configuration(
+        config,
+        [f"data.val.annotations={other}", f"data.val.images={config.parent / 'val'}"],
+    )
+    with pytest.raises(
+        ConfigurationError, match=r"only here \['disc'\], missing here \['circle'\]"
+    ):
+        read_data(configuration.data)
+
+
+def test_classes_in_another_order_are_brought_in_line(config, tmp_path):
+    content = json.loads((config.parent / "val" / "annotations.json").read_text())
+    renumbered = {1: 4, 2: 3, 3: 2, 4: 1}
+    for category in content["categories"]:
+        category["id"] = renumbered[category["id"]]
+    for annotation in content["annotations"]:
+        annotation["category_id"] = renumbered[annotation["category_id"]]
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(content))
+    images = config.parent / "val"
+    configuration = load_configuration(
+        config, [f"data.val.annotations={other}", f"data.val.images={images}"]
+    )
+    train_set, val_set = read_data(configuration.data)
+    assert val_set.classes == train_set.classes
+    plain = load_coco(images / "annotations.json")
+    for ours, theirs in zip(val_set, plain, strict=True):
+        np.testing.assert_array_equal(ours.labels, theirs.labels)
+
+
+def test_several_files_are_joined(config):
+    sources = "[{annotations: train/annotations.json}, {annotations: val/annotations.json}]"
+    configuration = load_configuration(config, [f"data.train={sources}"])
+    train_set, val_set = read_data(configuration.data)
+    assert (len(train_set), len(val_set)) == (6, 2)
+    assert len({record.image_id for record in train_set}) == 6
+
+
+def test_what_is_wrong_in_all_files_is_told_at_once(config):
+    configuration = load_configuration(
+        config, ["data.train.annotations=one.json", "data.val.annotations=two.json"]
+    )
+    with pytest.raises(DatasetError) as caught:
+        read_data(configuration.data)
+    assert "one.json" in str(caught.value)
+    assert "two.json" in str(caught.value)
+
+
+def test_data_without_objects_is_refused(config, tmp_path):
+    content = json.loads((config.parent / "val" / "annotations.json").read_text())
+    content["annotations"] = []
+    empty = tmp_path / "empty.json"
+    empty.write_text(json.dumps(content))
+    configuration = load_configuration(
+        config, [f"data.val.annotations={empty}", f"data.val.images={config.parent / 'val'}"]
+    )
+    with (
+        pytest.warns(UserWarning, match="without any object"),
+        pytest.raises(ConfigurationError, match=r"data\.val: no image has an object"),
+    ):
+        read_data(configuration.data)
+
+
+def test_images_are_decoded_before_training(tmp_path):
+    draw_shapes(2, size=(64, 64), out=tmp_path / "train")
+    draw_shapes(1, size=(64, 64), seed=1, out=tmp_path / "val")
+    (tmp_path / "shapes.yaml").write_text(CONFIG)
+    picture = tmp_path / "train" / "shapes_000001.png"
+    content = bytearray(picture.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 20] = b"\0" * 20  # the header and the end stay sound
+    picture.write_bytes(content)
+    configuration = load_configuration(tmp_path / "shapes.yaml")
+    with pytest.raises(DatasetError, match="shapes_000001"):
+        check_images(configuration.data)
+
+
+def test_optional_callbacks(config, tmp_path):
+    configuration = load_configuration(
+        config,
+        ["training.early_stopping_patience=2", "training.backup=false", "optimizer.ema_momentum="],
+    )
+    _, val_set = read_data(configuration.data)
+    names = [
+        type(callback).__name__
+        for callback in build_callbacks(
+            configuration, val_set, tmp_path, HistoryFile(tmp_path / "history.csv")
+        )
+    ]
+    assert names == [
+        "CocoEvaluation",
+        "ModelCheckpoint",
+        "ModelCheckpoint",
+        "HistoryFile",
+        "EarlyStopping",
+    ]
+
+
+def test_the_history_has_a_column_for_what_comes_later_and_survives_a_stop(tmp_path):
+    path = tmp_path / "history.csv"
+    first = HistoryFile(path)
+    first.on_epoch_end(0, {"loss": 2.0})
+    first.on_epoch_end(1, {"loss": 1.5, "val_AP": 0.25})
+    resumed = HistoryFile(path, resumes=True)
+    assert resumed.best("val_AP") == 0.25
+    assert resumed.best("val_AP50") is None
+    resumed.on_epoch_end(2, {"loss": 1.0, "val_AP": 0.5})
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert [row["val_AP"] for row in rows] == ["", "0.25", "0.5"]
+    columns = resumed.columns()
+    assert columns["loss"] == [2.0, 1.5, 1.0]
+    assert math.isnan(columns["val_AP"][0])
+    assert HistoryFile(path).rows == {}
