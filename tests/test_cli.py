@@ -2,12 +2,16 @@
 
 import json
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+import rcnn_keras.cli
 from rcnn_keras.cli import main
 from rcnn_keras.data.coco import load_coco
 from rcnn_keras.data.shapes import draw_shapes
@@ -225,3 +229,34 @@ def test_train_lists_every_error_of_the_configuration(tmp_path):
 def test_traceback_is_there_on_request(tmp_path):
     result = rcnn("--traceback", "train", tmp_path / "none.yaml")
     assert type(result.exception).__name__ == "ConfigurationError"
+
+
+WITHOUT_TENSORFLOW = """
+import sys, types
+package = types.ModuleType("rcnn_keras")  # its own __init__ is none of the command's business
+package.__path__ = [sys.argv.pop(1)]
+sys.modules["rcnn_keras"] = package
+from rcnn_keras.cli import main
+try:
+    main()
+finally:
+    assert not {"tensorflow", "keras", "matplotlib"} & set(sys.modules)
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "output"),
+    [
+        (["--help"], "Usage:"),
+        (["train", "none.yaml"], "Error: none.yaml: cannot be read"),
+        (["detect", "none.png", "--model", "m", "--out", "o"], "Error: none.png: no such file"),
+        (["evaluate", "none.keras", "--data", "d"], "Error: model file none.keras: no such file"),
+        (["data", "check", "none.json"], "Error: annotations none.json: no such file"),
+    ],
+)
+def test_what_needs_no_tensorflow_does_not_import_it(arguments, output, tmp_path):
+    package = Path(rcnn_keras.cli.__file__).parents[1]
+    command = [sys.executable, "-c", WITHOUT_TENSORFLOW, str(package), *arguments]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert output in result.stdout + result.stderr
+    assert "AssertionError" not in result.stderr

@@ -124,8 +124,6 @@ def _conv(x, channels, size, stride, name, padding="same"):
         strides=stride,
         padding=padding,
         use_bias=False,
-        kernel_initializer=keras.initializers.VarianceScaling(
-            2.0, "fan_out", "untruncated_normal"
-        ),
+        kernel_initializer=keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal"),
         name=name,
     )(x)

@@ -157,7 +157,7 @@ class Batches:
 
         def read(index: int) -> np.ndarray:
             record = records[index]
-            image = read_image(record.path)
+            image = read_image(record.path if record.pixels is None else record.pixels)
             if image.shape[:2] != (record.height, record.width):
                 raise ImageError(
                     record.path,

@@ -21,6 +21,8 @@ class Record:
             if no object has one.
         areas: `(n,)` float64 in square pixels as the file states them (in COCO, the mask's area,
             by which it sorts objects into small, medium and large); None stands for the boxes'.
+        pixels: `(H, W, 3)` uint8 RGB of an image that is in memory and in no file; `path` then is
+            a name for messages.
 
     Raises:
         ValueError: if the arrays do not fit each other.
@@ -35,6 +37,7 @@ class Record:
     crowd: np.ndarray
     segmentations: tuple | None = None
     areas: np.ndarray | None = None
+    pixels: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         boxes = np.asarray(self.boxes, np.float32)

@@ -24,12 +24,9 @@ def unlabelled(
     """
     records = []
     for number, image in enumerate(images):
-        if isinstance(image, np.ndarray):
-            source = read_image(image)
-            height, width = source.shape[:2]
-        else:
-            source = str(image)
-            height, width = image_header(image)[:2]
+        pixels = read_image(image) if isinstance(image, np.ndarray) else None
+        path = str(image) if pixels is None else f"image {number}"
+        height, width = image_header(path) if pixels is None else pixels.shape[:2]
         empty = np.zeros((0, 4)), np.zeros(0), np.zeros(0)
-        records.append(Record(number, source, height, width, *empty))
+        records.append(Record(number, path, height, width, *empty, pixels=pixels))
     return DetectionDataset(records, classes)

@@ -18,7 +18,7 @@ class ImageNormalization(keras.layers.Layer):
 
     Call arguments:
         images: `(B, H, W, 3)` RGB in 0..255.
-        image_sizes: `(B, 2)` int32 height and width of the valid part.
+        image_sizes: `(B, 2)` integers, height and width of the valid part.
 
     Returns:
         `(B, H', W', 3)` in the layer's compute dtype.
@@ -36,6 +36,7 @@ class ImageNormalization(keras.layers.Layer):
         x = (ops.cast(images, "float32") - ops.array(self.mean, "float32")) / ops.array(
             self.std, "float32"
         )
+        image_sizes = ops.cast(image_sizes, "int32")
         valid_y = ops.arange(height, dtype="int32")[None] < image_sizes[:, :1]
         valid_x = ops.arange(width, dtype="int32")[None] < image_sizes[:, 1:]
         valid = ops.logical_and(valid_y[:, :, None], valid_x[:, None, :])[..., None]

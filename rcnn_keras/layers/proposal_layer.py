@@ -36,7 +36,9 @@ class ProposalLayer(keras.layers.Layer):
 
     def call(self, logits, deltas, anchors, image_sizes, training=False):
         """Return proposals; see the class."""
-        pre, post = ((n[0] if training else n[1]) for n in (self.pre_nms_top_n, self.post_nms_top_n))
+        pre, post = (
+            (n[0] if training else n[1]) for n in (self.pre_nms_top_n, self.post_nms_top_n)
+        )
         boxes, scores, levels = [], [], []
         for level, (logit, delta, anchor) in enumerate(zip(logits, deltas, anchors, strict=True)):
             count = ops.minimum(pre, ops.shape(logit)[1])

@@ -198,8 +198,9 @@ class Detector(keras.Model):
         """
         if isinstance(images, (str, PathLike, np.ndarray)):
             images = [images]
-        dataset = images
-        if not isinstance(images, DetectionDataset):
+        if isinstance(images, DetectionDataset):
+            dataset = images
+        else:
             dataset = unlabelled(list(images), self.classes)
         if len(dataset) == 0:
             return []
@@ -278,7 +279,7 @@ def scores_first(callbacks: Any) -> Any:
         return callbacks
     for callback in callbacks:
         monitor = getattr(callback, "monitor", None)
-        if isinstance(monitor, str) and re.fullmatch(r"val_(mask_)?A[PR]\w*(/.*)?", monitor):
-            if getattr(callback, "mode", None) == "auto":
-                callback.mode = "max"
+        scores = isinstance(monitor, str) and re.fullmatch(r"val_(mask_)?A[PR]\w*(/.*)?", monitor)
+        if scores and getattr(callback, "mode", None) == "auto":
+            callback.mode = "max"
     return sorted(callbacks, key=lambda c: not getattr(c, "writes_scores", False))

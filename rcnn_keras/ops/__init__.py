@@ -1,4 +1,4 @@
-"""Pure functions on tensors: the only room that knows which TensorFlow kernel serves which purpose."""
+"""Pure functions on tensors: the only room that knows which TensorFlow kernel serves what."""
 
 from rcnn_keras.ops.anchors import base_anchors, grid_anchors
 from rcnn_keras.ops.box_coder import decode_boxes, encode_boxes

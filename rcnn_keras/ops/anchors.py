@@ -1,4 +1,4 @@
-"""Anchors: boxes of a few sizes and shapes at every position of a feature map (Faster R-CNN, 3.1)."""
+"""Anchors: boxes of a few sizes and shapes at every position of a map (Faster R-CNN, 3.1)."""
 
 import numpy as np
 from keras import ops

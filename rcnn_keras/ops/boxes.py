@@ -1,6 +1,6 @@
 """Geometry of boxes.
 
-A box is `(x1, y1, x2, y2)` in continuous pixels: its area is `(x2 - x1) * (y2 - y1)`, with no `+ 1`.
+A box is `(x1, y1, x2, y2)` in continuous pixels, of area `(x2 - x1) * (y2 - y1)`: no `+ 1`.
 """
 
 from keras import ops
@@ -56,7 +56,7 @@ def clip_boxes(boxes, image_sizes):
 
 
 def inside_image(boxes, image_sizes):
-    """Tell which of the `(B, N, 4)` boxes cross no border of their `(B, 2)` image: `(B, N)` bool."""
+    """Tell which `(B, N, 4)` boxes cross no border of their `(B, 2)` image: `(B, N)` bool."""
     limits = _per_box(ops.cast(image_sizes, boxes.dtype), boxes)
     low = ops.logical_and(boxes[..., 0] >= 0, boxes[..., 1] >= 0)
     high = ops.logical_and(boxes[..., 2] <= limits[..., 1], boxes[..., 3] <= limits[..., 0])

@@ -1,7 +1,8 @@
 """Non-maximum suppression with outputs padded to a fixed number.
 
 B images, n candidate boxes an image. The kernel is `NonMaxSuppressionV4`, which TensorFlow, XLA
-and LiteRT all have; among equal scores the box that comes first wins.
+and LiteRT all have; among equal scores the box that comes first wins, except in XLA, whose sort
+keeps no order among them.
 """
 
 import tensorflow as tf
@@ -20,6 +21,10 @@ def nms(boxes, scores, iou_threshold, max_output, score_threshold=float("-inf"))
     Returns:
         `indices` `(B, max_output)` int32, best first, 0 as padding, and `count` `(B,)` int32.
     """
+    # XLA's kernel cannot return more boxes than it is given. A score of -inf is never considered.
+    missing = tf.maximum(max_output - tf.shape(scores)[1], 0)
+    boxes = tf.pad(boxes, [[0, 0], [0, missing], [0, 0]])
+    scores = tf.pad(scores, [[0, 0], [0, missing]], constant_values=float("-inf"))
 
     def one_image(image):
         kept = tf.raw_ops.NonMaxSuppressionV4(
@@ -38,12 +43,10 @@ def nms(boxes, scores, iou_threshold, max_output, score_threshold=float("-inf"))
     )
 
 
-def grouped_nms(
-    boxes, scores, groups, iou_threshold, max_output, score_threshold=float("-inf")
-):
+def grouped_nms(boxes, scores, groups, iou_threshold, max_output, score_threshold=float("-inf")):
     """`nms` in which boxes of different groups (classes, pyramid levels) never suppress each other.
 
-    The groups are moved apart by the extent of all boxes, so that one run serves them all.
+    The groups are moved apart by the extent of the image's boxes, so that one run serves them all.
 
     Args:
         boxes: `(B, n, 4)` float32 boxes.
@@ -56,8 +59,7 @@ def grouped_nms(
     Returns:
         As `nms`.
     """
-    # The leading zero keeps the extent finite when there is no box at all.
-    corners = tf.concat([[0.0], tf.reshape(boxes, [-1])], axis=0)
-    extent = tf.reduce_max(corners) - tf.reduce_min(corners) + 1
-    shifted = boxes + (tf.cast(groups, boxes.dtype) * extent)[..., None]
+    axes = [1, 2]
+    extent = tf.reduce_max(boxes, axes, True) - tf.reduce_min(boxes, axes, True) + 1
+    shifted = boxes + tf.cast(groups, boxes.dtype)[..., None] * extent
     return nms(shifted, scores, iou_threshold, max_output, score_threshold)

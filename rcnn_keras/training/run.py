@@ -81,7 +81,8 @@ def train(
         initial_epoch=_epochs_done(out) if resumes else 0,
         callbacks=build_callbacks(configuration, val_set, out, epochs),
     )
-    evaluation = evaluate(keras.models.load_model(out / "best.keras"), val_set)
+    model.load_weights(out / "best.keras")
+    evaluation = evaluate(model, val_set)
     evaluation.write(
         out,
         title=f"{configuration.model.architecture}, {configuration.model.backbone}: {out.name}",

@@ -1,0 +1,40 @@
+# The two commands: `make demo` and `make test`. Each sets itself up in .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help setup demo test test-all lint clean
+
+help:
+	@echo "make demo      draw images, train, score and detect; results in runs/demo/report.html"
+	@echo "make test      run the tests and the linters"
+	@echo "make test-all  the slow tests too"
+	@echo "make setup     only install into $(VENV)"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml setup.py
+	@$(PYTHON) -c "import sys; v = sys.version_info; \
+	  sys.exit(0 if v >= (3, 11) else f'Python 3.11 or newer is needed, {v[0]}.{v[1]} found: try make PYTHON=python3.11')"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/python tools/demo.py
+
+test: $(STAMP) lint
+	$(BIN)/python -m pytest
+
+test-all: $(STAMP) lint
+	$(BIN)/python -m pytest -m ""
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

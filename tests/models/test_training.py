@@ -1,0 +1,154 @@
+"""Training: what `fit` runs, logs, keeps and refuses."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import rcnn_keras as rk
+from rcnn_keras.models import NonFiniteLossError
+
+LOSSES = ("rpn_objectness_loss", "rpn_box_loss", "class_loss", "box_loss")
+
+
+@pytest.fixture(scope="module")
+def run(scenes, make_detector, tmp_path_factory):
+    """A detector that learnt four scenes by heart, with all of Keras' callbacks on."""
+    folder = tmp_path_factory.mktemp("run")
+    four = scenes[:4]
+    model = make_detector(scenes.classes)
+    rate = keras.optimizers.schedules.CosineDecay(0.001, 200, warmup_target=0.02, warmup_steps=20)
+    model.compile(keras.optimizers.SGD(rate, momentum=0.9))
+    calls = []
+    backbone_call = model.backbone.call
+    model.backbone.call = lambda *a, **k: calls.append(k) or backbone_call(*a, **k)
+    history = model.fit(
+        four.batches(4, shuffle=True, augment=rk.data.flips()),
+        steps_per_epoch=50,
+        epochs=4,
+        validation_data=four.batches(3),
+        callbacks=[
+            keras.callbacks.EarlyStopping(monitor="val_AP", patience=10),
+            keras.callbacks.ModelCheckpoint(
+                folder / "best.keras", monitor="val_AP50", save_best_only=True
+            ),
+            keras.callbacks.TensorBoard(folder / "logs"),
+            keras.callbacks.BackupAndRestore(folder / "backup"),
+            rk.callbacks.CocoEvaluation(four, every=2),
+        ],
+        verbose=0,
+    )
+    return {"model": model, "history": history.history, "folder": folder, "calls": calls}
+
+
+def test_four_images_are_learnt_by_heart(run, scenes):
+    """Loss, sampler, encoder and decoder agree only if a detector can overfit."""
+    assert run["history"]["val_AP50"][-1] >= 0.95
+    assert run["history"]["loss"][-1] < run["history"]["loss"][0] / 2
+    model, four = run["model"], scenes[:4]
+    found = dict(zip([r.image_id for r in four], model.detect(four), strict=True))
+    scores = rk.evaluation.CocoScores(four, found).summary()
+    assert scores["AP50"] == pytest.approx(run["history"]["val_AP50"][-1], abs=1e-6)
+
+
+def test_history_names_every_loss_and_its_twin(run):
+    history = run["history"]
+    for name in (*LOSSES, "loss"):
+        assert len(history[name]) == 4
+        assert len(history[f"val_{name}"]) == 4
+    assert sum(history[name][-1] for name in LOSSES) == pytest.approx(history["loss"][-1], 1e-4)
+    assert {"val_AP", "val_AP50", "val_AP75", "val_AP/circle"} <= set(history)
+
+
+def test_a_step_runs_the_backbone_once(run):
+    """The training and the test graph, and the graph of detection, each trace one call."""
+    kinds = [bool(k.get("training")) for k in run["calls"]]
+    assert kinds.count(True) == 1
+    assert len(kinds) <= 3
+
+
+def test_callbacks_left_their_files(run):
+    assert (run["folder"] / "best.keras").exists()
+    assert any((run["folder"] / "logs").rglob("events*"))
+    best = keras.models.load_model(run["folder"] / "best.keras")
+    assert best.optimizer is not None
+
+
+def test_evaluate_returns_every_loss(run, scenes):
+    result = run["model"].evaluate(scenes[:4].batches(3), verbose=0, return_dict=True)
+    assert set(result) == {*LOSSES, "loss"}
+    # Which anchors and RoIs are judged is a function of the image, not of its batch.
+    again = run["model"].evaluate(scenes[:4].batches(3), verbose=0, return_dict=True)
+    assert result == again
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_the_weights_kept(run, scenes, tmp_path):
+    model = run["model"]
+    kernel = model.rpn_head.conv.kernel
+    before = kernel.numpy()
+    bad = 3
+
+    def poison(sample, seed):
+        height = tf.shape(sample["image"])[0]
+        image = tf.where(height > 0, np.nan, sample["image"])
+        return sample | {"image": image}
+
+    batches = scenes[bad : bad + 1].batches(1, augment=poison)
+    with pytest.raises(NonFiniteLossError, match="shapes_000003") as error:
+        model.fit(batches, verbose=0)
+    assert error.value.image_ids == [scenes[bad].image_id]
+    assert error.value.step == int(model.optimizer.iterations)
+    np.testing.assert_array_equal(kernel.numpy(), before)
+
+
+def test_the_same_seed_trains_the_same_weights(scenes, make_detector):
+    def weights():
+        model = make_detector(scenes.classes)
+        model.compile(keras.optimizers.SGD(0.01))
+        model.fit(scenes.batches(2, shuffle=True), steps_per_epoch=2, verbose=0)
+        return model.rpn_head.conv.kernel.numpy()
+
+    np.testing.assert_array_equal(weights(), weights())
+
+
+def test_mixed_bfloat16_trains_with_boxes_and_losses_in_float32(scenes, make_detector):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = make_detector(scenes.classes)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    model.compile(keras.optimizers.SGD(0.01))
+    history = model.fit(scenes.batches(2), epochs=2, verbose=0).history
+    assert history["loss"][-1] < history["loss"][0]
+    assert model.get_layer("backbone").get_layer("conv1").compute_dtype == "bfloat16"
+    batch, _ = next(iter(scenes.batches(2, min_size=96, max_size=96)))
+    first = model.first_stage(dict(batch), training=False)
+    assert first["features"][0].dtype == tf.bfloat16
+    for name in ("rpn_logits", "rpn_deltas", "anchors"):
+        assert first[name][0].dtype == tf.float32
+    found = model.predict(scenes.batches(2), verbose=0)
+    assert found["boxes"].dtype == found["scores"].dtype == np.float32
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "vgg16"])
+def test_detectors_on_one_map_train(backbone, scenes, make_detector):
+    units = {"box_units": 32} if backbone == "vgg16" else {"box_units": None}
+    keras.utils.set_random_seed(0)
+    model = rk.models.FasterRCNN(
+        backbone,
+        scenes.classes,
+        min_size=96,
+        max_size=96,
+        anchor_sizes=((16, 32, 64),),
+        rpn_post_nms_top_n_train=64,
+        rpn_post_nms_top_n_test=32,
+        box_batch_size_per_image=16,
+        norm="group",
+        **units,
+    )
+    assert model.rpn_head.anchors_per_position == 9
+    assert model.anchor_sampler.ignore_border
+    model.compile(keras.optimizers.Adam(1e-4))
+    history = model.fit(scenes.batches(3), epochs=3, verbose=0).history
+    assert history["loss"][-1] < history["loss"][0]
+    assert len(model.detect(scenes[0].path)) == 1

@@ -1,0 +1,262 @@
+"""The architecture, held: which room may import which, and where raw kernels may be called."""
+
+import ast
+import importlib
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rcnn_keras
+
+TOP = "rcnn_keras"  # the package itself, `rcnn_keras/__init__.py`
+
+# Each room, and the rooms that it may import beside itself. A new room needs a row here.
+MAY_IMPORT = {
+    "ops": set(),
+    "losses": {"ops"},
+    "layers": {"ops"},
+    "backbones": {"ops", "layers"},
+    "data": set(),
+    "models": {"ops", "losses", "layers", "backbones", "data"},
+    "visualize": {"data"},
+    "evaluation": {"data", "visualize"},
+}
+BELOW_TRAINING = set(MAY_IMPORT)
+MAY_IMPORT |= {room: BELOW_TRAINING for room in ("training", "export", "convert")}
+MAY_IMPORT[TOP] = set(MAY_IMPORT)  # all but the command line
+MAY_IMPORT["cli"] = set(MAY_IMPORT)
+
+# What else a room may import, beside the standard library; rooms not listed are free.
+MAY_IMPORT_FROM_OUTSIDE = {"ops": {"keras", "tensorflow", "numpy"}}
+
+# Heavy packages, imported in the functions that use them and not with the module.
+LAZY = {"matplotlib", "jinja2"}
+ONLY_CLI = {"click"}
+
+# TensorFlow's raw kernels, and the rooms that may name them.
+KERNELS = re.compile(
+    r"^(tf|tensorflow)\.(image|raw_ops)\b|non_max_suppression|NonMaxSuppression|crop_and_resize"
+)
+KERNEL_ROOMS = {"ops", "data"}
+
+MOST_LINES = 400
+
+ROOT = Path(rcnn_keras.__file__).parent
+FILES = {path.relative_to(ROOT.parent).as_posix(): path for path in sorted(ROOT.rglob("*.py"))}
+
+
+def room_of(module):
+    """`rcnn_keras.layers.box_head` is in the room `layers`."""
+    parts = module.removesuffix(".__init__").split(".")
+    return parts[1] if len(parts) > 1 else TOP
+
+
+def imported(node):
+    """The dotted names that an import statement binds."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if node.module == TOP:  # `from rcnn_keras import visualize` names a room, or the top itself
+        return [f"{TOP}.{a.name}" if a.name in MAY_IMPORT else TOP for a in node.names]
+    return [node.module]
+
+
+def dotted(node):
+    """`tf.image.resize` from the attribute's syntax tree."""
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def loaded_with_module(tree):
+    """Import statements that run when the module is imported."""
+    pending = list(tree.body)
+    while pending:
+        node = pending.pop()
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            yield node
+        type_checking = isinstance(node, ast.If) and dotted(node.test).endswith("TYPE_CHECKING")
+        if not type_checking and not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            pending += list(ast.iter_child_nodes(node))
+
+
+def violations(source, module):
+    """What a module of the given dotted name does against the tables above."""
+    tree, room = ast.parse(source), room_of(module)
+    if room not in MAY_IMPORT:
+        return [f"{module}: the room {room!r} has no row in MAY_IMPORT"]
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            found.append(f"{module}:{node.lineno} has a relative import")
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            for name in imported(node):
+                if reason := _refused(name, room):
+                    found.append(f"{module}:{node.lineno} imports {name}: {reason}")
+            if isinstance(node, ast.ImportFrom):
+                for alias in node.names:
+                    name = f"{node.module}.{alias.name}"
+                    if KERNELS.search(name) and room not in KERNEL_ROOMS:
+                        found.append(f"{module}:{node.lineno} names the raw kernel {name}")
+        elif isinstance(node, ast.Attribute):
+            name = dotted(node)
+            if KERNELS.search(name) and room not in KERNEL_ROOMS:
+                found.append(f"{module}:{node.lineno} names the raw kernel {name}")
+    for node in loaded_with_module(tree):
+        for name in imported(node):
+            if name and name.split(".")[0] in LAZY:
+                found.append(f"{module}:{node.lineno} imports {name} with the module")
+    return found
+
+
+def _refused(name, room):
+    package = name.split(".")[0]
+    if package == TOP:
+        target = room_of(name)
+        if target != room and target not in MAY_IMPORT[room]:
+            return f"{room} may import {sorted(MAY_IMPORT[room])}"
+    elif package not in sys.stdlib_module_names:
+        if package not in MAY_IMPORT_FROM_OUTSIDE.get(room, {package}):
+            return f"{room} may import {sorted(MAY_IMPORT_FROM_OUTSIDE[room])} from outside"
+        if package in ONLY_CLI and room != "cli":
+            return "only the command line needs it"
+    return None
+
+
+def undocumented(source):
+    """Names of the public modules, classes, functions and methods without a docstring."""
+    tree = ast.parse(source)
+    missing = [] if ast.get_docstring(tree) else ["the module"]
+    pending = [("", node) for node in tree.body]
+    while pending:
+        prefix, node = pending.pop()
+        is_class = isinstance(node, ast.ClassDef)
+        if not (is_class or isinstance(node, ast.FunctionDef)) or node.name.startswith("_"):
+            continue
+        overload = any(dotted(d).endswith(("overload", ".setter")) for d in node.decorator_list)
+        if not overload and not ast.get_docstring(node):
+            missing.append(prefix + node.name)
+        if is_class:
+            pending += [(f"{prefix}{node.name}.", child) for child in node.body]
+    return missing
+
+
+def module_of(file):
+    return file.removesuffix(".py").replace("/", ".")
+
+
+def test_that_the_package_is_walked():
+    walked = {room_of(module_of(file)) for file in FILES}
+    assert {TOP, "ops", "layers", "backbones", "losses", "models", "data", "cli"} <= walked
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_imports_run_one_way(file):
+    assert violations(FILES[file].read_text(), module_of(file)) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "complaint"),
+    [
+        ("rcnn_keras.ops.boxes", "from rcnn_keras.layers import RoIAlign", "imports rcnn_keras.l"),
+        ("rcnn_keras.ops.boxes", "import PIL.Image", "imports PIL.Image"),
+        ("rcnn_keras.ops.boxes", "import rcnn_keras", "imports rcnn_keras"),
+        ("rcnn_keras.ops.boxes", "def f():\n    import scipy", ":2 imports scipy"),
+        ("rcnn_keras.losses", "from rcnn_keras.layers.box_head import BoxHead", "imports rcnn_"),
+        ("rcnn_keras.layers.rpn_head", "from rcnn_keras.backbones import resnet", "imports rcnn"),
+        ("rcnn_keras.layers.rpn_head", "from rcnn_keras import data", "imports rcnn_keras.data"),
+        ("rcnn_keras.backbones.vgg", "from rcnn_keras.models import Detector", "imports rcnn_"),
+        ("rcnn_keras.models.detector", "from rcnn_keras.evaluation import coco", "imports rcnn"),
+        ("rcnn_keras.models.detector", "from rcnn_keras import __version__", "imports rcnn_ker"),
+        ("rcnn_keras.data.coco", "import rcnn_keras.models as m", "imports rcnn_keras.models"),
+        ("rcnn_keras.evaluation.coco", "from rcnn_keras.training import run", "imports rcnn_k"),
+        ("rcnn_keras.visualize", "from rcnn_keras.evaluation import curves", "imports rcnn_ker"),
+        ("rcnn_keras.training.run", "from rcnn_keras.cli import main", "imports rcnn_keras.cli"),
+        ("rcnn_keras.__init__", "from rcnn_keras import cli", "imports rcnn_keras.cli"),
+        ("rcnn_keras.data.coco", "from .dataset import DetectionDataset", "relative import"),
+        ("rcnn_keras.common.things", "import numpy", "no row"),
+        ("rcnn_keras.data.coco", "import click", "only the command line"),
+        ("rcnn_keras.evaluation.curves", "import matplotlib.pyplot as plt", "with the module"),
+        ("rcnn_keras.evaluation.curves", "class A:\n    from jinja2 import E", ":2 imports jinja2"),
+        ("rcnn_keras.layers.nms", "tf.raw_ops.NonMaxSuppressionV4()", "raw kernel tf.raw_ops"),
+        ("rcnn_keras.models.detector", "x = tensorflow.image.resize(x)", "raw kernel tensorfl"),
+        ("rcnn_keras.layers.nms", "from tensorflow import image", "raw kernel tensorflow.image"),
+        ("rcnn_keras.layers.nms", "kernels.crop_and_resize(x)", "raw kernel kernels.crop"),
+        ("rcnn_keras.layers.nms", "f().non_max_suppression(x)", "raw kernel .non_max"),
+    ],
+)
+def test_that_the_checker_finds(module, source, complaint):
+    found = violations(source, module)
+    assert any(complaint in line and module in line for line in found), found
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("rcnn_keras.ops.nms", "import math, keras\nimport tensorflow as tf\ntf.image.resize"),
+        ("rcnn_keras.layers.nms", "from rcnn_keras.layers.box_head import BoxHead"),
+        ("rcnn_keras.layers.nms", "from rcnn_keras.ops import nms\n'tf.image.resize'"),
+        ("rcnn_keras.evaluation.curves", "def plot():\n    import matplotlib"),
+        ("rcnn_keras.evaluation.curves", "if TYPE_CHECKING:\n    from matplotlib import axes"),
+        ("rcnn_keras.cli.train", "import click\nfrom rcnn_keras import __version__, models"),
+    ],
+)
+def test_that_the_checker_lets_pass(module, source):
+    assert violations(source, module) == []
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_docstrings(file):
+    assert undocumented(FILES[file].read_text()) == []
+
+
+def test_that_the_docstring_checker_finds():
+    source = '''
+def bare(): ...
+def _own(): ...
+class A:
+    """Doc."""
+    def method(self): ...
+    def told(self):
+        """Doc."""
+        def inner(): ...
+'''
+    assert sorted(undocumented(source)) == ["A.method", "bare", "the module"]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_files_are_short(file):
+    assert len(FILES[file].read_text().splitlines()) <= MOST_LINES
+
+
+PACKAGES = [TOP, *(m.name for m in pkgutil.iter_modules([str(ROOT)], f"{TOP}.") if m.ispkg)]
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_public_names_exist(name):
+    package = importlib.import_module(name)
+    names = getattr(package, "__all__", [])
+    assert [n for n in names if not hasattr(package, n)] == []
+    assert len(set(names)) == len(names)
+    if name == TOP:
+        assert {"data", "models", "evaluation", "visualize", "callbacks"} <= set(names)
+
+
+def test_import_in_a_fresh_process(tmp_path):
+    # Keras imports matplotlib itself where it is installed, so that one cannot be told here.
+    script = "import sys, rcnn_keras; print({'click', 'jinja2'} & set(sys.modules))"
+    path = os.pathsep.join(filter(None, [str(ROOT.parent), os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "set()"
