@@ -21,6 +21,12 @@ def shared_data() -> Path:
     return SHARED / "data"
 
 
+@pytest.fixture(scope="session")
+def two_replicas():
+    """One for the whole run: two strategies on the same devices mix up their collectives' keys."""
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
 @pytest.fixture(params=["graph", "xla"])
 def compiled(request):
     """A function of (function, *(shape, dtype)) that traces it once, None for unknown sizes."""

@@ -76,7 +76,7 @@ def roi_align_numbers(rng):
 def multilevel_numbers(rng):
     """Three pyramid levels of two images of 512 x 640."""
     maps = [rng.normal(size=(2, 512 // s, 640 // s, 1)).astype("f4") for s in (8, 16, 32)]
-    sides = rng.uniform(20, 500, (2, 12, 2))
+    sides = rng.uniform(30, 530, (2, 12, 1)) * rng.uniform(0.9, 1.05, (2, 12, 2))
     corner = rng.uniform(-20, 1, (2, 12, 2)) + rng.uniform(0, 1, (2, 12, 2)) * (560 - sides)
     boxes = np.concatenate([corner, corner + sides], axis=2).astype("f4")
     pool = MultiScaleRoIAlign(["0", "1", "2"], output_size=5, sampling_ratio=2)

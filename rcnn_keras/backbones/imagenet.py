@@ -22,13 +22,19 @@ def load_imagenet(model, trunk, name, source=None):
         source: keras.applications model to copy from; it is downloaded by default.
 
     Raises:
-        ValueError: if keras.applications has no weights for this architecture.
+        ValueError: if keras.applications has no weights for this architecture, or if the model
+            has group norm, for which ImageNet's batch statistics are of no use.
         OSError: if the weights cannot be had; says where to put the file.
     """
     if name not in SOURCES:
         raise ValueError(
             f"backbone_weights='imagenet': keras.applications has no {name}; it has "
             f"{', '.join(SOURCES)}. Use backbone_weights=None to start from random weights"
+        )
+    if any(isinstance(layer, keras.layers.GroupNormalization) for layer in model.layers):
+        raise ValueError(
+            "backbone_weights='imagenet' needs norm='batch' or 'frozen_batch': the weights were "
+            "trained with batch norm; received norm='group'"
         )
     source = source if source is not None else _download(name)
     if name == "vgg16":

@@ -12,8 +12,8 @@ def normalization(kind, name):
 
     Args:
         kind: `"batch"` (statistics of the batch, momentum 0.9 as torchvision's 0.1),
-            `"frozen_batch"` (statistics and gains of the loaded weights) or `"group"` (32 groups,
-            or as many as divide the channels).
+            `"frozen_batch"` (statistics and gains of the loaded weights) or `"group"` (32 groups;
+            the channels must divide by 32).
         name: the layer's name.
 
     Raises:

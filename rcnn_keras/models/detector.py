@@ -149,6 +149,7 @@ class Detector(keras.Model):
         batches = x if isinstance(x, Batches) else None
         if batches is not None:
             kwargs.setdefault("steps_per_epoch", len(batches))
+            kwargs.setdefault("shuffle", False)  # the batches did it
             start_step = kwargs.get("initial_epoch", 0) * len(batches)
             x = self._sized(batches).tf_dataset(repeat=True, start_step=start_step)
         if isinstance(validation_data, Batches):

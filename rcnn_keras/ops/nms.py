@@ -38,9 +38,11 @@ def nms(boxes, scores, iou_threshold, max_output, score_threshold=float("-inf"))
         return kept.selected_indices, kept.valid_outputs
 
     signature = (tf.TensorSpec((max_output,), tf.int32), tf.TensorSpec((), tf.int32))
-    return tf.map_fn(
+    indices, count = tf.map_fn(
         one_image, (boxes, scores), fn_output_signature=signature, parallel_iterations=16
     )
+    # XLA's kernel leaves other numbers in the padding.
+    return tf.where(tf.range(max_output) < count[:, None], indices, 0), count
 
 
 def grouped_nms(boxes, scores, groups, iou_threshold, max_output, score_threshold=float("-inf")):

@@ -218,7 +218,7 @@ class TrainingSection(Section):
     @model_validator(mode="after")
     def _tensorboard_is_installed(self) -> "TrainingSection":
         if self.tensorboard and importlib.util.find_spec("tensorboard") is None:
-            raise ValueError("tensorboard: true needs the package tensorboard, not installed here")
+            raise ValueError("tensorboard: true needs a package: pip install tensorboard")
         return self
 
 

@@ -26,7 +26,9 @@ def test_cells_of_a_ramp_hold_their_centres():
 
 
 def test_the_sizes_of_the_paper_choose_the_level():
-    levels = [np.full((1, n, n, 1), k, np.float32) for k, n in ((2, 256), (3, 128), (4, 64), (5, 32))]
+    levels = [
+        np.full((1, n, n, 1), k, np.float32) for k, n in ((2, 256), (3, 128), (4, 64), (5, 32))
+    ]
     extra = np.full((1, 16, 16, 1), 6, np.float32)  # for the RPN alone
     sides = [20, 111, 113, 223, 225, 447, 449, 900]
     rois = np.array([[[0, 0, s, s] for s in sides]], np.float32)

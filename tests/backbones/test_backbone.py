@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+
+from rcnn_keras.backbones import build_backbone
+from rcnn_keras.backbones.backbone import NAMES, two_dense
+
+SIZE = (64, 96)
+
+
+@pytest.mark.parametrize(
+    ("name", "pyramid", "strides", "pooled_size", "channels", "features"),
+    [
+        ("resnet18_fpn", True, (4, 8, 16, 32), 7, 16, 24),
+        ("resnet50_fpn", True, (4, 8, 16, 32), 7, 16, 24),
+        ("resnet18", False, (16,), 14, 256, 512),
+        ("resnet50", False, (16,), 14, 1024, 2048),
+        ("vgg16", False, (16,), 7, 512, 24),
+    ],
+)
+def test_parts_fit_together(name, pyramid, strides, pooled_size, channels, features):
+    parts = build_backbone(name, norm="frozen_batch", fpn_channels=16, box_units=24)
+    assert parts.pyramid is pyramid
+    assert parts.strides == strides
+    assert parts.pooled_size == pooled_size
+    assert parts.box_trunk.name == "box_trunk"
+    shapes = parts.model.compute_output_shape((2, *SIZE, 3))
+    maps = [shapes[level] for level in sorted(shapes)][-len(strides) :]
+    assert [(SIZE[0] // s, SIZE[1] // s) for s in strides] == [shape[1:3] for shape in maps]
+    pooled = (5, pooled_size, pooled_size, channels)
+    if not pyramid:
+        assert maps[0][-1] == channels
+    assert parts.box_trunk.compute_output_shape(pooled) == (5, features)
+
+
+def test_options_reach_both_parts_of_a_c4_detector():
+    parts = build_backbone("resnet50", norm="group", stride_in_1x1=True)
+    names = {layer.name: layer for layer in (*parts.model.layers, *parts.box_trunk.layers)}
+    for stage in (2, 3, 4):
+        assert names[f"layer{stage}_0_conv1"].strides == (2, 2)
+        assert type(names[f"layer{stage}_0_bn1"]).__name__ == "GroupNormalization"
+
+
+def test_names():
+    assert set(NAMES) == {
+        *(f"resnet{d}{end}" for d in (18, 34, 50, 101) for end in ("", "_fpn")),
+        "vgg16",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("resnet50-fpn", "did you mean 'resnet50_fpn'"), ("vgg19", "did you mean 'vgg16'")],
+)
+def test_unknown_name_with_the_nearest(name, hint):
+    with pytest.raises(ValueError, match=hint) as error:
+        build_backbone(name)
+    assert repr(name) in str(error.value)
+    assert "resnet18_fpn" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["transformer", None, 7])
+def test_unknown_name_without_a_near_one(name):
+    with pytest.raises(ValueError, match="backbone must be one of") as error:
+        build_backbone(name)
+    assert "did you mean" not in str(error.value)
+
+
+def test_two_dense():
+    trunk = two_dense(3, 8, 500, name="trunk")
+    rng = np.random.default_rng(0)
+    pooled = x = rng.normal(size=(4, 3, 3, 8)).astype(np.float32)
+    x = x.reshape(4, -1)
+    for name in ("fc6", "fc7"):
+        layer = trunk.get_layer(name)
+        kernel = layer.kernel.numpy()
+        assert kernel.std() == pytest.approx(np.sqrt(1 / 3 / kernel.shape[0]), rel=0.05)
+        x = np.maximum(x @ kernel, 0)
+    np.testing.assert_allclose(trunk(pooled), x, rtol=1e-4, atol=1e-5)

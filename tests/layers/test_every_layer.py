@@ -1,0 +1,202 @@
+"""What Keras asks of a layer, asked of each of ours with arguments that are not the defaults."""
+
+import inspect
+import json
+
+import keras
+import numpy as np
+import pytest
+
+import rcnn_keras.layers
+from rcnn_keras.layers import (
+    AnchorGenerator,
+    AnchorSampler,
+    BoxHead,
+    DetectionLayer,
+    FeaturePyramid,
+    FrozenBatchNormalization,
+    ImageNormalization,
+    ProposalLayer,
+    RoIAlign,
+    RoISampler,
+    RPNHead,
+)
+
+RNG = np.random.default_rng(0)
+SIZES = np.array([(60, 70), (64, 50)], np.int32)
+IMAGES = RNG.uniform(0, 255, (2, 60, 70, 3)).astype(np.float32)
+BOXES = np.sort(RNG.uniform(0, 60, (2, 9, 2, 2)), axis=2).reshape(2, 9, 4).astype(np.float32)
+COUNT = np.array([9, 7], np.int32)
+TARGETS = {
+    "boxes": BOXES[:, :4],
+    "labels": np.array([[0, 1, 2, -1], [2, 2, -1, -1]], np.int32),
+    "crowd": np.zeros((2, 4), bool),
+}
+IDS, STEP = np.array([3, 4]), np.array(5)
+
+
+def normal(*shape):
+    return RNG.normal(size=shape).astype(np.float32)
+
+
+def trunk():
+    inputs = keras.Input((3, 3, 4))
+    return keras.Model(inputs, keras.layers.Dense(5)(keras.layers.Flatten()(inputs)))
+
+
+# For each layer: constructor arguments, a function that makes them anew, and call arguments.
+EXAMPLES = {
+    AnchorGenerator: (
+        lambda: {"sizes": ((8, 9), (20, 30)), "aspect_ratios": (0.3, 2.0)},
+        (IMAGES, [normal(2, 15, 17, 3), normal(2, 7, 8, 3)]),
+    ),
+    AnchorSampler: (
+        lambda: {
+            "positive_iou": 0.6,
+            "negative_iou": 0.2,
+            "count": 6,
+            "positive_fraction": 0.4,
+            "ignore_border": True,
+            "seed": 3,
+        },
+        (BOXES[0], TARGETS, SIZES, IDS, STEP),
+    ),
+    BoxHead: (lambda: {"num_classes": 6, "trunk": trunk()}, (normal(2, 9, 3, 3, 4),)),
+    DetectionLayer: (
+        lambda: {
+            "score_threshold": 0.1,
+            "nms_iou": 0.4,
+            "max_detections": 8,
+            "box_weights": (4.0, 3.0, 2.0, 1.0),
+        },
+        (normal(2, 9, 4), normal(2, 9, 3, 4), BOXES, COUNT, SIZES),
+    ),
+    FeaturePyramid: (
+        lambda: {"channels": 5},
+        ([normal(2, 8, 12, 3), normal(2, 4, 6, 4), normal(2, 2, 3, 5)],),
+    ),
+    FrozenBatchNormalization: (lambda: {"epsilon": 0.1}, (normal(2, 5, 6, 3),)),
+    ImageNormalization: (
+        lambda: {"mean": (10.0, 20.0, 30.0), "std": (2.0, 3.0, 4.0), "size_divisor": 16},
+        (IMAGES, SIZES),
+    ),
+    ProposalLayer: (
+        lambda: {"pre_nms_top_n": (8, 7), "post_nms_top_n": (6, 5), "nms_iou": 0.3},
+        (
+            [normal(2, 9), normal(2, 7)],
+            [normal(2, 9, 4), normal(2, 7, 4)],
+            [BOXES[0], BOXES[1, :7]],
+            SIZES,
+        ),
+    ),
+    RoIAlign: (
+        lambda: {"pooled_size": 3, "strides": (4, 8), "sampling_ratio": 1},
+        ([normal(2, 15, 17, 3), normal(2, 7, 8, 3), normal(2, 4, 4, 3)], BOXES),
+    ),
+    RoISampler: (
+        lambda: {
+            "positive_iou": 0.6,
+            "negative_iou": 0.4,
+            "count": 6,
+            "positive_fraction": 0.4,
+            "box_weights": (4.0, 3.0, 2.0, 1.0),
+            "seed": 3,
+        },
+        (BOXES, COUNT, TARGETS, IDS, STEP),
+    ),
+    RPNHead: (
+        lambda: {"anchors_per_position": 2, "channels": 5},
+        ([normal(2, 8, 12, 3), normal(2, 4, 6, 3)],),
+    ),
+}
+each_layer = pytest.mark.parametrize("cls", EXAMPLES, ids=lambda cls: cls.__name__)
+
+
+def own_parameters(cls):
+    parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
+    return [p for p in parameters if p.kind is not p.VAR_KEYWORD]
+
+
+def symbolic(x, batched=True):
+    """A symbolic tensor for `x` in which batch and middle dimensions are unknown."""
+    if x.ndim == 0:
+        return keras.KerasTensor((), str(x.dtype))
+    keep = x.ndim - 1 if x.ndim in (2, 4) else 1  # boxes and maps keep what the layers read
+    return keras.KerasTensor((None,) * keep + x.shape[keep:], str(x.dtype))
+
+
+def test_that_every_layer_has_an_example():
+    ours = {
+        value
+        for value in vars(rcnn_keras.layers).values()
+        if inspect.isclass(value) and issubclass(value, keras.layers.Layer)
+    }
+    assert ours == set(EXAMPLES)
+
+
+@each_layer
+def test_config_gives_back_every_argument(cls):
+    arguments, _ = EXAMPLES[cls]
+    arguments = arguments()
+    parameters = own_parameters(cls)
+    assert {p.name for p in parameters} == set(arguments)
+    config = cls(**arguments, name="a_name").get_config()
+    assert config["name"] == "a_name"
+    for parameter in parameters:
+        given = arguments[parameter.name]
+        assert given != parameter.default
+        if isinstance(given, keras.Model):
+            given = keras.saving.serialize_keras_object(given)
+        assert config[parameter.name] == given
+
+
+@each_layer
+def test_rebuilt_from_its_config_gives_the_same(cls):
+    arguments, inputs = EXAMPLES[cls]
+    layer = cls(**arguments(), name="a_name")
+    expected = layer(*inputs)
+    text = json.dumps(keras.saving.serialize_keras_object(layer))
+    clone = keras.saving.deserialize_keras_object(json.loads(text))
+    assert type(clone) is cls
+    assert clone.name == "a_name"
+    clone(*inputs)
+    assert [w.path for w in clone.weights] == [w.path for w in layer.weights]
+    clone.set_weights(layer.get_weights())
+    assert_same(clone(*inputs), expected)
+
+
+@each_layer
+def test_symbolic_shapes_and_types_are_the_real_ones(cls):
+    arguments, inputs = EXAMPLES[cls]
+    real = keras.tree.flatten(cls(**arguments())(*inputs))
+    promised = cls(**arguments())(*keras.tree.map_structure(symbolic, inputs))
+    assert keras.tree.flatten(promised) != []
+    for spec, value in zip(keras.tree.flatten(promised), real, strict=True):
+        assert len(spec.shape) == len(value.shape)
+        for a, b in zip(spec.shape, value.shape, strict=True):
+            assert a in (None, b)
+        assert spec.dtype == keras.backend.standardize_dtype(value.dtype)
+
+
+@each_layer
+def test_unknown_sizes_stay_unknown(cls):
+    """No dimension of one example may creep into the graph: the batch stays open."""
+    arguments, inputs = EXAMPLES[cls]
+    promised = cls(**arguments())(*keras.tree.map_structure(symbolic, inputs))
+    for spec in keras.tree.flatten(promised):
+        assert spec.shape[0] is None
+
+
+def assert_same(a, b):
+    keras.tree.assert_same_structure(a, b)
+    for x, y in zip(keras.tree.flatten(a), keras.tree.flatten(b), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_training_counts_of_proposals_are_promised():
+    arguments, inputs = EXAMPLES[ProposalLayer]
+    for training, count in ((True, 6), (False, 5)):
+        symbols = keras.tree.map_structure(symbolic, inputs)
+        proposals, _ = ProposalLayer(**arguments())(*symbols, training=training)
+        assert proposals.shape == (None, count, 4)
+        assert ProposalLayer(**arguments())(*inputs, training=training)[0].shape[1] == count
