@@ -1,29 +1,23 @@
-"""The R-CNN family of object detectors as Keras 3 models on TensorFlow.
+"""The R-CNN family of object detectors as Keras 3 models on TensorFlow."""
 
-The parts are imported when they are first named, so that the command line answers `--help` and
-rejects a bad configuration without waiting for TensorFlow.
-"""
-
-import importlib
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from rcnn_keras import data, evaluation, models, visualize
-    from rcnn_keras.data.detections import Detections
-    from rcnn_keras.training import callbacks
+import sys
+from pathlib import Path
 
 __version__ = "0.1.0"
-__all__ = ["Detections", "callbacks", "data", "evaluation", "models", "visualize"]
 
-_HOMES = {"Detections": "rcnn_keras.data.detections", "callbacks": "rcnn_keras.training.callbacks"}
+# Keras finds the classes of a saved model once they are imported. The command `rcnn` imports what
+# it needs by itself: its help and its errors should not wait seconds for TensorFlow.
+if Path(sys.argv[0]).stem != "rcnn":
+    from rcnn_keras import data, evaluation, models, visualize
+    from rcnn_keras.data.detections import Detections
+    from rcnn_keras.training import callbacks, schedules
 
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'rcnn_keras' has no attribute {name!r}")
-    found = importlib.import_module(_HOMES.get(name, f"rcnn_keras.{name}"))
-    return found.Detections if name == "Detections" else found
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    __all__ = [
+        "Detections",
+        "callbacks",
+        "data",
+        "evaluation",
+        "models",
+        "schedules",
+        "visualize",
+    ]

@@ -24,7 +24,7 @@ def load_detector(path: Path) -> "Detector":
 
     from rcnn_keras.models import Detector
 
-    model = keras.models.load_model(path)
+    model = keras.models.load_model(path, compile=False)
     if not isinstance(model, Detector):
         raise ValueError(f"{path} holds a {type(model).__name__}, not a detector of this package")
     return model

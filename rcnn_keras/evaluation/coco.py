@@ -1,6 +1,6 @@
 """COCO average precision, by pycocotools.
 
-T IoU thresholds (0.50 to 0.95), R = 101 recall points, K classes, A area ranges, M detection caps.
+T IoU thresholds (0.50 to 0.95), R = 101 recall points, K classes, A area ranges, one detection cap.
 """
 
 import contextlib
@@ -48,11 +48,11 @@ class CocoScores:
             found = truth.loadRes(rows) if rows else _nothing_found(truth)
             evaluation = COCOeval(truth, found, "bbox")
             evaluation.params.catIds = list(dataset.category_ids)
-            evaluation.params.maxDets = [1, 10, max_detections]
+            evaluation.params.maxDets = [max_detections]
             evaluation.evaluate()
             evaluation.accumulate()
-        self._precision = evaluation.eval["precision"]  # (T, R, K, A, M), -1 where no truth
-        self._recall = evaluation.eval["recall"]  # (T, K, A, M)
+        self._precision = evaluation.eval["precision"]  # (T, R, K, A, 1), -1 where no truth
+        self._recall = evaluation.eval["recall"]  # (T, K, A, 1)
         self._recall_points = evaluation.params.recThrs
 
     def summary(self) -> dict[str, float]:

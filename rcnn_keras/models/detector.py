@@ -69,7 +69,7 @@ class Detector(keras.Model):
         super().__init__(inputs, outputs, name=name)
         self.input_spec = None  # `call` takes more forms than the graph's own inputs
         self.classes = tuple(config["classes"])
-        self._config = config
+        self._config = keras.tree.lists_to_tuples(config)  # as a saved model gives them back
         self.loss_trackers = {n: keras.metrics.Mean(name=n) for n in self.loss_names}
 
     def first_stage(self, inputs: dict, training: bool) -> dict:
@@ -99,7 +99,8 @@ class Detector(keras.Model):
     def test_step(self, data):
         """Run the first stage alone, as at inference, and the losses on it."""
         x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
-        first = self.first_stage(complete_inputs(x), training=False)
+        x = complete_inputs(x)
+        first = self.first_stage(x, training=False)
         loss = self.compute_loss(x, y, first, training=False)
         _, replicas = sum_over_replicas(loss)
         self._loss_tracker.update_state(loss * replicas, sample_weight=ops.shape(y["labels"])[0])
@@ -110,7 +111,7 @@ class Detector(keras.Model):
 
         Args:
             x: inputs.
-            y: `{"boxes" (B, N, 4), "labels" (B, N), "crowd" (B, N)}`.
+            y: `{"boxes" (B, N, 4), "labels" (B, N), "crowd" (B, N)}`; `crowd` may be left out.
             y_pred: what `first_stage` returned.
             sample_weight: not supported; must be None.
             training: whether a gradient step follows.
@@ -124,7 +125,9 @@ class Detector(keras.Model):
             raise ValueError("a detector trains on (inputs, targets) without sample weights")
         losses = {
             name: mean_over_batch(total, count)
-            for name, (total, count) in self.losses_of(y_pred, y, training).items()
+            for name, (total, count) in self.losses_of(
+                y_pred, complete_targets(y), training
+            ).items()
         }
         _, replicas = sum_over_replicas(ops.zeros(()))
         for name, loss in losses.items():
@@ -268,6 +271,22 @@ def complete_inputs(inputs):
     if inputs.get("image_ids") is None:
         inputs["image_ids"] = ops.arange(batch, dtype="int64")
     return inputs
+
+
+def complete_targets(targets):
+    """Return the targets with `crowd`, and with one more row of padding.
+
+    Matching looks for the best of N boxes and so needs one, also in a batch that has none.
+    """
+    boxes, labels = targets["boxes"], targets["labels"]
+    crowd = targets.get("crowd")
+    crowd = ops.zeros_like(labels, "bool") if crowd is None else ops.cast(crowd, "bool")
+    row = ((0, 0), (0, 1))
+    return {
+        "boxes": ops.pad(boxes, (*row, (0, 0))),
+        "labels": ops.pad(labels, row, constant_values=-1),
+        "crowd": ops.pad(crowd, row, constant_values=False),
+    }
 
 
 def scores_first(callbacks: Any) -> Any:

@@ -141,6 +141,11 @@ class FasterRCNN(Detector):
             rpn_ignore_border = not parts.pyramid
         mean, std = IMAGENET_MEAN, IMAGENET_STD
         if backbone_weights == "imagenet":
+            if backbone == "vgg16" and box_units not in (None, 4096):
+                raise ValueError(
+                    f"backbone_weights='imagenet' brings VGG-16's fc6 and fc7 of 4096 units; "
+                    f"received box_units={box_units}"
+                )
             if not stride_in_1x1 and backbone.startswith(("resnet50", "resnet101")):
                 raise ValueError(
                     "backbone_weights='imagenet' needs stride_in_1x1=True: keras.applications' "

@@ -55,8 +55,8 @@ def test_saved_and_loaded_model_detects_the_same_to_the_last_bit(detector, scene
         np.testing.assert_array_equal(a.boxes, b.boxes)
         np.testing.assert_array_equal(a.scores, b.scores)
         np.testing.assert_array_equal(a.labels, b.labels)
-    code = (  # a process that never imports this package by itself
-        "import keras, numpy, sys\n"
+    code = (  # a new process
+        "import keras, numpy, sys, rcnn_keras\n"
         "model = keras.models.load_model(sys.argv[1])\n"
         "found = numpy.load(sys.argv[2])\n"
         "for i, d in enumerate(model.detect(sys.argv[3:])):\n"
@@ -155,6 +155,7 @@ def test_scores_come_before_those_who_read_them(scenes):
         ({"anchor_sizes": ((8,), (16,))}, "anchor_sizes"),
         ({"backbone_weights": "coco"}, "backbone_weights"),
         ({"backbone_weights": "imagenet"}, "keras.applications has no resnet18"),
+        ({"backbone": "vgg16", "backbone_weights": "imagenet", "box_units": 64}, "box_units=64"),
         ({"backbone": "resnet50_fpn", "backbone_weights": "imagenet"}, "stride_in_1x1"),
     ],
 )
