@@ -1,23 +1,30 @@
 """The R-CNN family of object detectors as Keras 3 models on TensorFlow."""
 
+import importlib
 import sys
 from pathlib import Path
+from typing import Any
 
 __version__ = "0.1.0"
+__all__ = ["Detections", "callbacks", "data", "evaluation", "models", "schedules", "visualize"]
+
+_HOMES = {
+    "Detections": "rcnn_keras.data.detections",
+    "callbacks": "rcnn_keras.training.callbacks",
+    "schedules": "rcnn_keras.training.schedules",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'rcnn_keras' has no attribute {name!r}")
+    module = importlib.import_module(_HOMES.get(name, f"rcnn_keras.{name}"))
+    return module.Detections if name == "Detections" else module
+
 
 # Keras finds the classes of a saved model once they are imported. The command `rcnn` imports what
 # it needs by itself: its help and its errors should not wait seconds for TensorFlow.
-if Path(sys.argv[0]).stem != "rcnn":
+if [Path(argument).stem for argument in sys.argv[:1]] != ["rcnn"]:
     from rcnn_keras import data, evaluation, models, visualize
     from rcnn_keras.data.detections import Detections
     from rcnn_keras.training import callbacks, schedules
-
-    __all__ = [
-        "Detections",
-        "callbacks",
-        "data",
-        "evaluation",
-        "models",
-        "schedules",
-        "visualize",
-    ]

@@ -60,7 +60,7 @@ def rpn_losses(logits, deltas, target_deltas, kinds):
     }
 
 
-def box_head_losses(logits, deltas, target_deltas, classes):
+def box_head_losses(logits, deltas, target_deltas, classes, beta=SMOOTH_L1_BETA):
     """Return the second stage's two losses (Fast R-CNN, equation 1).
 
     Args:
@@ -68,6 +68,7 @@ def box_head_losses(logits, deltas, target_deltas, classes):
         deltas: `(B, S, K, 4)`; only those of the RoI's own class are judged.
         target_deltas: `(B, S, 4)`.
         classes: `(B, S)` 0 background, 1..K foreground, -1 padding.
+        beta: where smooth L1 turns from quadratic to linear; 1 in the paper.
 
     Returns:
         `{"class_loss": (sum, count), "box_loss": (sum, count)}`, both over all sampled RoIs.
@@ -81,7 +82,7 @@ def box_head_losses(logits, deltas, target_deltas, classes):
     own_deltas = ops.take_along_axis(deltas, own, axis=2)[:, :, 0]
     return {
         "class_loss": (_masked_sum(l_cls, sampled), count),
-        "box_loss": (_masked_sum(smooth_l1(own_deltas, target_deltas), foreground), count),
+        "box_loss": (_masked_sum(smooth_l1(own_deltas, target_deltas, beta), foreground), count),
     }
 
 

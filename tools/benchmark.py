@@ -6,6 +6,15 @@
 `--torch-python` is a Python with `pip install torch torchvision pycocotools`. The two sides take
 turns, each in a process of its own with the same number of threads, so that a busy machine hurts
 both; the table gives the median over all rounds and the ratio ours / torchvision's.
+
+Both models are untrained, so nearly every proposal scores enough to reach the last NMS, and both
+get the same images in memory, already of the size that they resize to. A step is what a user calls:
+
+    ours         `model(inputs)` or `model.train_step(data)` in a `tf.function`; images in 0..255
+    torchvision  `model(images)`, its transform included (normalising, a resize by 1, padding), or
+                 that with backward pass and SGD step; images in 0..1
+
+Each step is waited for. With a GPU that both see, both run on it.
 """
 
 import argparse
@@ -72,9 +81,13 @@ def keras_case(case, steps, threads):
             "labels": tf.constant(labels),
             "crowd": tf.zeros(labels.shape, tf.bool),
         }
-        step = tf.function(lambda: model.train_step((inputs, targets)))
+        run = tf.function(lambda: model.train_step((inputs, targets)))
     else:
-        step = tf.function(lambda: model(inputs, training=False))
+        run = tf.function(lambda: model(inputs, training=False))
+
+    def step():
+        keras.tree.flatten(run())[0].numpy()  # waits for the device
+
     return timed(step, steps)
 
 
@@ -86,6 +99,7 @@ def torch_case(case, steps, threads):
     from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
     torch.set_num_threads(threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     depth, height, width, batch, rois = CASES[case]
     backbone = resnet_fpn_backbone(
         backbone_name=f"resnet{depth}",
@@ -99,19 +113,28 @@ def torch_case(case, steps, threads):
         min_size=min(height, width),
         max_size=max(height, width),
         box_batch_size_per_image=rois,
-    )
+    ).to(device)
     images, boxes, labels = scene(height, width, batch)
-    images = [torch.tensor(i).permute(2, 0, 1).contiguous() for i in images]
+    images = [torch.tensor(i, device=device).permute(2, 0, 1).contiguous() for i in images]
+
+    def wait():
+        if device == "cuda":
+            torch.cuda.synchronize()
+
     if "training" not in case:
         model.eval()
 
         def step():
             with torch.inference_mode():
                 model(images)
+            wait()
 
         return timed(step, steps)
     targets = [
-        {"boxes": torch.tensor(b), "labels": torch.tensor(c).long() + 1}
+        {
+            "boxes": torch.tensor(b, device=device),
+            "labels": torch.tensor(c, device=device).long() + 1,
+        }
         for b, c in zip(boxes, labels, strict=True)
     ]
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
@@ -122,6 +145,7 @@ def torch_case(case, steps, threads):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        wait()
 
     return timed(step, steps)
 

@@ -1,12 +1,13 @@
 """Train by a recipe that torchvision was trained by too, and set the scores side by side.
 
-    python tools/compare_torchvision.py bccd --data ../shared/data/bccd --seed 0 --out ours.jsonl
+    git clone https://github.com/Shenggan/BCCD_Dataset
+    python tools/compare_torchvision.py bccd --data BCCD_Dataset/BCCD --seed 0 --out ours.jsonl
     python tools/compare_torchvision.py --table ours.jsonl torchvision.jsonl
 
-The recipe: ResNet-18-FPN from random weights with trained batch norm, every image resized to one
-size, both flips, batches of 4, 64 RoIs an image, SGD 0.01 with momentum 0.9, 100 steps of warm-up,
-a tenth of the rate after 2/3 and a hundredth after 8/9 of the steps. Torch's weight decay of 1e-4
-enters the momentum and acts as 1e-3 of Keras' decoupled kind. Each run appends one JSON line.
+`bccd` is `configs/faster_rcnn_resnet18_fpn_bccd.yaml`: the numbers stand there. Its data are the
+blood cells of https://github.com/Shenggan/BCCD_Dataset (MIT), as published in Pascal VOC form or as
+train.json, val.json and test.json (COCO) with the images beside them or in images/. Each run
+appends one JSON line; `tools/torchvision_baseline.py` writes torchvision's.
 """
 
 import argparse
@@ -18,20 +19,13 @@ import keras
 import numpy as np
 
 import rcnn_keras as rk
-from rcnn_keras.training.optimizers import build_optimizer
-from rcnn_keras.training.schedules import LinearWarmup, StepDecay
+from rcnn_keras.training.configuration import Configuration, load_configuration
+from rcnn_keras.training.datasets import read_data
+from rcnn_keras.training.run import build_model, training_batches
 
-RECIPES = {
-    "bccd": {
-        "anchors": (8, 16, 32, 64, 128),
-        "min_size": 240,
-        "max_size": 320,
-        "train": ("train", "val"),
-        "score": "test",
-        "epochs": 12,
-        "detections": 100,
-    },
-}
+CONFIGS = Path(__file__).parents[1] / "configs"
+RECIPES = {"bccd": CONFIGS / "faster_rcnn_resnet18_fpn_bccd.yaml"}
+CLASSES = {"bccd": ["RBC", "WBC", "Platelets"]}
 
 
 class StepTimer(keras.callbacks.Callback):
@@ -50,36 +44,39 @@ class StepTimer(keras.callbacks.Callback):
         self.seconds.append(time.perf_counter() - self.start)
 
 
+def configure(name: str, data: Path, seed: int, epochs: int | None) -> Configuration:
+    """Return the recipe for a data folder: trained on train and val, scored on test."""
+    data = data.resolve()
+    if (data / "train.json").exists():
+        form, sources = "coco", [{"annotations": f"{data}/{s}.json"} for s in ("train", "val")]
+        test = {"annotations": f"{data}/test.json"}
+    else:
+        form, sources = "voc", [{"root": str(data), "split": s} for s in ("train", "val")]
+        test = {"root": str(data), "split": "test"}
+    changes = [
+        f"data.format={form}",
+        f"data.classes={json.dumps(CLASSES[name])}",
+        f"data.train={json.dumps(sources)}",
+        f"data.val={json.dumps(test)}",
+        f"training.seed={seed}",
+    ]
+    recipe = load_configuration(RECIPES[name], changes)
+    if epochs is None:
+        return recipe
+    drops = [m * epochs / recipe.training.epochs for m in recipe.schedule.milestones]
+    changes += [f"training.epochs={epochs}", f"schedule.milestones={drops}"]
+    return load_configuration(RECIPES[name], changes)
+
+
 def train(name: str, data: Path, seed: int, epochs: int | None, save: Path | None) -> dict:
     """Train by the recipe and return its line of results."""
-    recipe = RECIPES[name]
-    epochs = epochs or recipe["epochs"]
-    keras.utils.set_random_seed(seed)
-    images = data / "images"
-    parts = [rk.data.load_coco(data / f"{s}.json", images=images) for s in recipe["train"]]
-    dataset = sum(parts[1:], parts[0])
-    test = rk.data.load_coco(data / f"{recipe['score']}.json", images=images)
-
-    model = rk.models.FasterRCNN(
-        "resnet18_fpn",
-        dataset.classes,
-        min_size=recipe["min_size"],
-        max_size=recipe["max_size"],
-        antialias=True,
-        anchor_sizes=tuple((size,) for size in recipe["anchors"]),
-        box_batch_size_per_image=64,
-        box_detections_per_img=recipe["detections"],
-        seed=seed,
-    )
-    batches = dataset.batches(4, shuffle=True, augment=rk.data.flips(True, True), seed=seed)
-    total = len(dataset) // 4 * epochs
-    drops = [-(-total * 2 // 3), -(-total * 8 // 9)]
-    rate = LinearWarmup(StepDecay(0.01, drops), 99, 0.01)
-    model.compile(build_optimizer("sgd", model, rate, momentum=0.9, weight_decay=1e-3))
+    configuration = configure(name, data, seed, epochs)
+    dataset, test = read_data(configuration.data)
+    model = build_model(configuration, dataset)
+    epochs = configuration.training.epochs
     timer = StepTimer()
     model.fit(
-        batches,
-        steps_per_epoch=len(dataset) // 4,
+        training_batches(configuration, dataset),
         epochs=epochs,
         verbose=2,
         callbacks=[rk.callbacks.CocoEvaluation(test, every=max(epochs // 3, 1)), timer],
@@ -89,7 +86,7 @@ def train(name: str, data: Path, seed: int, epochs: int | None, save: Path | Non
         start = time.perf_counter()
         found[record.image_id] = model.detect(record.path)[0]
         inference.append(time.perf_counter() - start)
-    scores = rk.evaluation.CocoScores(test, found, recipe["detections"]).summary()
+    scores = rk.evaluation.CocoScores(test, found).summary()
     if save is not None:
         model.save(save)
     return {
@@ -114,8 +111,8 @@ def table(ours: Path, theirs: Path) -> str:
     lines = [f"| | data | seed | AP | AP50 | {' | '.join(classes)} |"]
     lines.append("| --- | --- | --- |" + " --- |" * (len(classes) + 2))
     for who, line in rows:
-        values = [line["bbox_AP"], line["bbox_AP50"], *line["bbox_AP_by_class"].values()]
-        cells = " | ".join(f"{value:.3f}" for value in values)
+        by_class = [line["bbox_AP_by_class"][c] for c in classes]
+        cells = " | ".join(f"{v:.3f}" for v in (line["bbox_AP"], line["bbox_AP50"], *by_class))
         lines.append(f"| {who} | {line['data']} | {line['seed']} | {cells} |")
     return "\n".join(lines)
 
@@ -124,7 +121,7 @@ def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", nargs="?", choices=RECIPES)
-    parser.add_argument("--data", type=Path, help="folder with train.json .. and images/")
+    parser.add_argument("--data", type=Path, help="folder of the data, VOC or COCO")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, help="default: the recipe's")
     parser.add_argument("--out", type=Path, help="append the line of results to this file")

@@ -11,9 +11,6 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-import torch
-from torchvision import models
-from torchvision.models.feature_extraction import create_feature_extractor
 
 SIZE = (48, 64)  # odd maps from C4 on: 12 x 16, 6 x 8, 3 x 4, 2 x 2
 LEVELS = {f"layer{k}": f"c{k + 1}" for k in range(1, 5)}
@@ -33,6 +30,10 @@ def drawn(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 def features(depth: int, image: np.ndarray) -> dict[str, np.ndarray]:
     """Return `{"c2": (H, W, C), ..}` of a ResNet with the drawn weights, at inference."""
+    import torch
+    from torchvision import models
+    from torchvision.models.feature_extraction import create_feature_extractor
+
     network = getattr(models, f"resnet{depth}")(weights=None).eval()
     state = {
         name: torch.from_numpy(drawn(name, tuple(value.shape)))

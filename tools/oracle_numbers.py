@@ -13,15 +13,6 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-import torch
-import torchvision
-from torchvision.models.detection._utils import BoxCoder, Matcher
-from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.roi_heads import fastrcnn_loss
-from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
-from torchvision.ops import MultiScaleRoIAlign, batched_nms, box_iou, nms, roi_align
-from torchvision.ops.poolers import LevelMapper
 
 OUT = Path(__file__).resolve().parents[1] / "tests" / "ops" / "torchvision_ops.npz"
 NMS_THRESHOLDS = (0.3, 0.5, 0.7)
@@ -35,6 +26,8 @@ def boxes_of(rng, count, low, high, largest):
 
 def channels_first(maps):
     """Return `(B, H, W, C)` maps as a torch tensor `(B, C, H, W)` that collects gradients."""
+    import torch
+
     return torch.tensor(maps.transpose(0, 3, 1, 2).copy(), requires_grad=True)
 
 
@@ -45,6 +38,9 @@ def channels_last(maps):
 
 def roi_align_numbers(rng):
     """One map with boxes inside, over the border, flat, far outside; with gradients."""
+    import torch
+    from torchvision.ops import roi_align
+
     features = rng.normal(size=(2, 13, 17, 3)).astype("f4")  # an image of 104 x 136 at 1/8
     odd = [
         [0, 0, 136, 104],  # the whole image
@@ -75,6 +71,9 @@ def roi_align_numbers(rng):
 
 def multilevel_numbers(rng):
     """Three pyramid levels of two images of 512 x 640."""
+    import torch
+    from torchvision.ops import MultiScaleRoIAlign
+
     maps = [rng.normal(size=(2, 512 // s, 640 // s, 1)).astype("f4") for s in (8, 16, 32)]
     sides = rng.uniform(30, 530, (2, 12, 1)) * rng.uniform(0.9, 1.05, (2, 12, 2))
     corner = rng.uniform(-20, 1, (2, 12, 2)) + rng.uniform(0, 1, (2, 12, 2)) * (560 - sides)
@@ -88,6 +87,9 @@ def multilevel_numbers(rng):
 
 def level_numbers(rng):
     """Levels 2 to 5 of boxes at and around the sizes where the level changes."""
+    import torch
+    from torchvision.ops.poolers import LevelMapper
+
     sides = np.float32([0, 1, 55.9, 56, 111.99, 112, 223.9, 224, 224.1, 447.9, 448, 449, 2000])
     squares = np.stack([0 * sides, 0 * sides, sides, sides], axis=1)
     boxes = np.concatenate([squares, boxes_of(rng, 60, -50, 300, 700)])
@@ -96,6 +98,9 @@ def level_numbers(rng):
 
 def nms_numbers(rng):
     """Crowded boxes with distinct scores, alone and in groups; kept indices padded with -1."""
+    import torch
+    from torchvision.ops import batched_nms, nms
+
     boxes = boxes_of(rng, 80, 0, 60, 60)
     boxes[10:14] = boxes[20:24]  # copies
     boxes[30, 2:] = boxes[30, :2]  # no area
@@ -113,12 +118,19 @@ def nms_numbers(rng):
 
 def iou_numbers(rng):
     """Overlaps of every pair."""
+    import torch
+    from torchvision.ops import box_iou
+
     a, b = boxes_of(rng, 9, -20, 60, 50), boxes_of(rng, 12, -20, 60, 50)
     return {"a": a, "b": b, "iou": box_iou(torch.tensor(a), torch.tensor(b)).numpy()}
 
 
 def anchor_numbers(rng):
     """Anchors on maps whose sizes divide the image's badly; one pyramid, one single map."""
+    import torch
+    from torchvision.models.detection.anchor_utils import AnchorGenerator
+    from torchvision.models.detection.image_list import ImageList
+
     numbers = {}
     cases = {
         "pyramid": (((32,), (64,), (128,)), ((28, 42), (14, 21), (7, 11)), (217, 333)),
@@ -137,6 +149,9 @@ def anchor_numbers(rng):
 
 def box_coder_numbers(rng):
     """Deltas of boxes from references, and boxes from deltas, some beyond the clamp."""
+    import torch
+    from torchvision.models.detection._utils import BoxCoder
+
     boxes, references = boxes_of(rng, 20, 0, 200, 90) + 1, boxes_of(rng, 20, 0, 200, 90)
     boxes[:, 2:] += 1
     references[:, 2:] += 1
@@ -153,6 +168,10 @@ def box_coder_numbers(rng):
 
 def matcher_numbers(rng):
     """Matches (-1 below, -2 between the thresholds) of anchors that all touch some box."""
+    import torch
+    from torchvision.models.detection._utils import Matcher
+    from torchvision.ops import box_iou
+
     gt_boxes, anchors = boxes_of(rng, 6, 0, 60, 60), boxes_of(rng, 150, 0, 60, 60)
     gt_boxes[:, 2:] += 10
     near = np.repeat(gt_boxes[:4], 10, axis=0)  # the last two have no anchor drawn for them
@@ -169,6 +188,10 @@ def matcher_numbers(rng):
 
 def loss_numbers(rng):
     """Both stages' losses over all samples, with their gradients."""
+    import torch
+    from torchvision.models.detection.anchor_utils import AnchorGenerator
+    from torchvision.models.detection.roi_heads import fastrcnn_loss
+    from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
     def leaf(*shape):
         return torch.tensor(rng.normal(size=shape).astype("f4"), requires_grad=True)
@@ -238,6 +261,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
+    import torch
+    import torchvision
+
     versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}"
     numbers = {"versions": np.array(versions)}
     for seed, (part, compute) in enumerate(PARTS.items()):

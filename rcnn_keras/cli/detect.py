@@ -18,7 +18,12 @@ IMAGE_ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".web
 @click.command()
 @click.argument("images", nargs=-1, required=True)
 @click.option("--model", required=True, type=click.Path(path_type=Path), help="A .keras file.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for results.")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for results.",
+)
 @click.option(
     "--min-score",
     default=0.5,
@@ -42,15 +47,23 @@ def detect(
     """
     files = _image_files(images)
     must_exist(model, "model file")
+    pictures = [out / name for name in _different_names(files)]
+    _check_not_beside([*pictures, out / "detections.json"], files)
     with quiet_import():
         from rcnn_keras import visualize
+    _check_readable(files)
     detector = load_detector(model)
+    threshold = detector.detection_layer.score_threshold
+    if min_score < threshold:
+        click.echo(
+            f"--min-score {min_score:g}: the model gives no detections of {threshold:g} or less",
+            err=True,
+        )
     found = [d.above(min_score) for d in detector.detect(files, batch_size=batch_size)]
     out.mkdir(parents=True, exist_ok=True)
     rows = []
-    pictures = _different_names(files)
     for number, (file, picture, detections) in enumerate(zip(files, pictures, found, strict=True)):
-        visualize.draw(file, detections, min_score=min_score).save(out / picture)
+        visualize.draw(file, detections, min_score=min_score).save(picture)
         rows += _result_rows(number + 1, file, detections)
         click.echo(f"{file}: {_counts(detections)}")
     (out / "detections.json").write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
@@ -77,14 +90,45 @@ def _image_files(arguments: Iterable[str]) -> list[Path]:
 
 def _different_names(files: list[Path]) -> list[str]:
     """Return a name for each picture: the file's stem, numbered where stems are the same."""
-    names: list[str] = []
+    names: dict[str, str] = {}  # by the name in lower case, which some file systems do not tell
+    numbers: dict[str, int] = {}
     for file in files:
-        name, number = f"{file.stem}.png", 1
-        while name in names:
+        key, name = file.stem.casefold(), file.stem
+        number = numbers.get(key, 0) + 1
+        if number > 1:
+            name = f"{file.stem}_{number}"
+        while name.casefold() in names:
             number += 1
-            name = f"{file.stem}_{number}.png"
-        names.append(name)
-    return names
+            name = f"{file.stem}_{number}"
+        numbers[key] = number
+        names[name.casefold()] = f"{name}.png"
+    return list(names.values())
+
+
+def _check_not_beside(results: list[Path], images: list[Path]) -> None:
+    """Raise FileExistsError if a result would replace a file in a folder of the images."""
+    folders = {image.resolve().parent for image in images}
+    for result in results:
+        if result.exists() and result.resolve().parent in folders:
+            raise FileExistsError(
+                f"{result} would be overwritten, and lies in the folder of the images: name "
+                f"another folder with --out"
+            )
+
+
+def _check_readable(files: list[Path]) -> None:
+    """Raise ValueError with every file whose header cannot be read."""
+    from rcnn_keras.data.images import ImageError, image_header
+
+    errors = []
+    for file in files:
+        try:
+            image_header(file)
+        except ImageError as error:
+            errors.append(str(error))
+    if errors:
+        count = f"{len(errors)} of {len(files)} images cannot be read:"
+        raise ValueError("\n  ".join([count, *errors]))
 
 
 def _result_rows(image_id: int, file: Path, detections: "Detections") -> list[dict]:

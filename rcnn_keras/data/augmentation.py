@@ -11,8 +11,8 @@ graph. A sample is one image after resizing and before padding:
 Every entry but the image has one row an object. The seed is an integer tensor of shape (2,), and
 the result is a function of sample and seed alone: the same seed gives the same pixels whatever
 runs beside it. Geometric augmentations clip the boxes to the image and drop the objects of which
-less than a pixel's side or a tenth of the area is left. Pixels from outside the image are black,
-as padding is.
+less than a pixel's side or a tenth of the area is left. Pixels from outside the image are black;
+padding, which the model sets to zero after normalisation, is of the mean colour instead.
 """
 
 import math

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,9 @@ import numpy as np
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.images import ImageError, ImageHeader, read_header, read_image
 from rcnn_keras.data.orientation import EXCHANGES_SIDES, turn_boxes, turn_segmentation
-from rcnn_keras.data.problems import ProblemLog, summarise
+from rcnn_keras.data.problems import Problem, ProblemLog, summarise
 from rcnn_keras.data.records import Record
+from rcnn_keras.data.segmentations import malformed
 
 # A box less wide or high than this many pixels has no area.
 MIN_SIDE = 1e-3
@@ -89,12 +91,28 @@ def check_entries(
         headers = pool.map(partial(_header, decode=decode), [entry.path for entry in entries])
         for entry, header in zip(entries, headers, strict=True):
             if isinstance(header, ImageError):
-                log.fatal(entry.file, entry.id, "file_name", entry.path, header.reason)
+                log.fatal(entry.file, entry.id, "file_name", Path(entry.path), header.reason)
             elif _size_fits(entry, header, log):
                 records.append(_record(entry, header, log))
     if entries and not any(entry.objects for entry in entries):
-        log.mended(entries[0].file, "", "", "", "no image has an object")
+        log.mended(entries[0].file, "", "", "", "dataset without any object")
     return records
+
+
+def undecodable(paths: Sequence[str]) -> list[Problem]:
+    """Decode image files, and return a problem for each that is damaged."""
+    with ThreadPoolExecutor() as pool:
+        reasons = pool.map(_damage, paths)
+        found = zip(paths, reasons, strict=True)
+        return [Problem(path, "", "", "", reason, True) for path, reason in found if reason]
+
+
+def _damage(path: str) -> str | None:
+    try:
+        read_image(path)
+    except ImageError as error:
+        return error.reason
+    return None
 
 
 def _header(path: str, decode: bool) -> ImageHeader | ImageError:
@@ -127,7 +145,8 @@ def _record(entry: Entry, header: ImageHeader, log: ProblemLog) -> Record:
     height, width, orientation = header
     objects = entry.objects
     boxes = np.array([o.box for o in objects], np.float64).reshape(-1, 4)
-    segmentations = [o.segmentation for o in objects]
+    stated_size = entry.size or (height, width)
+    segmentations = [_sound_segmentation(entry, o, stated_size, log) for o in objects]
     if entry.size not in (None, (height, width)):
         boxes = turn_boxes(boxes, orientation, height, width)
         segmentations = [turn_segmentation(s, orientation, height, width) for s in segmentations]
@@ -159,6 +178,15 @@ def _record(entry: Entry, header: ImageHeader, log: ProblemLog) -> Record:
     return record if inside.all() else record.select(inside)
 
 
+def _sound_segmentation(entry: Entry, item: Object, size: tuple[int, int], log: ProblemLog) -> Any:
+    """Return the segmentation of an object, None if it has none or one that is malformed."""
+    bad = None if item.segmentation is None else malformed(item.segmentation, size)
+    if bad is None:
+        return item.segmentation
+    log.mended(entry.file, item.id, *bad, "malformed segmentation dropped, its box kept")
+    return None
+
+
 def _has_area(boxes: np.ndarray) -> np.ndarray:
     """Return which of `(n, 4)` boxes are at least `MIN_SIDE` wide and high."""
     return (boxes[:, 2:] - boxes[:, :2] >= MIN_SIDE).all(axis=1)
@@ -168,5 +196,5 @@ def existing_folder(folder: str, field: str, log: ProblemLog) -> bool:
     """Return whether a folder exists; note it once, instead of all the files missing in it."""
     if os.path.isdir(folder):
         return True
-    log.fatal(folder, "", field, folder, "no such folder")
+    log.fatal(folder, "", field, Path(folder), "no such folder")
     return False

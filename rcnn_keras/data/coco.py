@@ -31,7 +31,8 @@ def load_coco(
 
     Label i is the category with the i-th smallest id, whatever the ids are. Boxes `[x, y, w, h]`
     become `xyxy` in pixels of the upright image, clipped to it. Boxes without area or outside
-    their image are dropped; images without objects, crowd regions and segmentations are kept.
+    their image are dropped; images without objects, crowd regions and segmentations are kept. Of
+    an object whose segmentation is malformed the box stays, without a segmentation.
 
     Args:
         path: the JSON file.

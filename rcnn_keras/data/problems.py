@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 SHOWN = 20
 
@@ -15,7 +16,8 @@ MENDED = {
     "size missing, taken from the image": "missing sizes taken from the image",
     "boxes turned upright with their image": "images whose boxes were turned upright with them",
     "image listed twice, read once": "images listed twice, read once",
-    "no image has an object": "datasets without any object",
+    "dataset without any object": "datasets without any object",
+    "malformed segmentation dropped, its box kept": "malformed segmentations dropped, boxes kept",
 }
 
 
@@ -88,6 +90,8 @@ def summarise(problems: Iterable[Problem]) -> str:
 
 
 def shorten(value: object, length: int = 80) -> str:
-    """Return `value` as text of at most `length` characters."""
+    """Return `value` as text of at most `length` characters; a Path, whose end tells most, whole."""
+    if isinstance(value, PurePath):
+        return str(value)
     text = value if isinstance(value, str) else repr(value)
     return text if len(text) <= length else text[: length - 3] + "..."

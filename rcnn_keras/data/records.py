@@ -16,7 +16,8 @@ class Record:
         width: likewise.
         boxes: `(n, 4)` float32 `xyxy` in pixels, inside the image.
         labels: `(n,)` int32 in 0..K-1.
-        crowd: `(n,)` bool; true for regions that are neither object nor background.
+        crowd: `(n,)` bool; true for regions of objects that are not told apart. Training leaves
+            them out, so what lies in them counts as background; scoring ignores them.
         segmentations: per object COCO polygons (list of flat lists), an RLE dict or None; or None
             if no object has one.
         areas: `(n,)` float64 in square pixels as the file states them (in COCO, the mask's area,

@@ -15,7 +15,7 @@ from rcnn_keras.data.checking import (
     existing_folder,
     warn_mended,
 )
-from rcnn_keras.data.dataset import DetectionDataset, check_known, check_names
+from rcnn_keras.data.dataset import DetectionDataset, check_names
 from rcnn_keras.data.problems import Problem, ProblemLog
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -30,20 +30,21 @@ def load_voc(
     """Return one split of a Pascal VOC folder, checked as a whole before anything is done with it.
 
     Corners are taken as continuous coordinates as they stand, without the -1 of the VOC devkit;
-    objects marked `difficult` become crowd, which counts neither as object nor as background.
-    Boxes are clipped to the image; those without area or outside it are dropped.
+    objects marked `difficult` become crowd, which training leaves out and scoring ignores. Boxes
+    are clipped to the image; those without area or outside it are dropped.
 
     Args:
         root: a folder with `Annotations`, `JPEGImages` and `ImageSets/Main/<split>.txt`; or, if it
             has no `ImageSets`, one whose XML files, in `Annotations` or beside the images, are all
             read whatever the split.
         split: name of the list of images.
-        classes: these classes only, in this order; by default all the names in the folder's XML
-            files (of all splits, so that labels agree between them), sorted.
+        classes: these classes only, in this order; the folder need not have objects of each. By
+            default all the names in its XML files (of all splits, so that labels agree between
+            them), sorted.
 
     Raises:
         DatasetError: if a file or an image cannot be used; lists everything that is wrong.
-        ValueError: for a name in `classes` that no XML file of the folder has.
+        ValueError: if `classes` is a string, or repeats a name.
 
     Warns:
         UserWarning: once, with the counts of what was mended; `dataset.problems` lists it.
@@ -97,7 +98,7 @@ def _parse(
         tree = _read_tree(os.path.join(annotations, f"{name}.xml"), log)
         if tree is not None:
             trees[name] = tree
-    names = _class_names(trees, annotations, in_folder, wanted)
+    names = _class_names(trees, annotations, in_folder) if wanted is None else wanted
     images = _ImageFolder(root)
     entries = []
     for number, (name, tree) in enumerate(trees.items(), start=1):
@@ -149,26 +150,16 @@ def _read_tree(file: str, log: ProblemLog) -> ET.Element | None:
 
 
 def _class_names(
-    trees: dict[str, ET.Element],
-    annotations: str,
-    in_folder: Sequence[str],
-    wanted: tuple[str, ...] | None,
+    trees: dict[str, ET.Element], annotations: str, in_folder: Sequence[str]
 ) -> tuple[str, ...]:
-    """Return the wanted class names, or all of the folder; see `load_voc`."""
-    found: set[str] = set()
-    for tree in trees.values():
-        found |= _object_names(tree)
-    if wanted is None or not found.issuperset(wanted):
-        quiet = ProblemLog()  # what is wrong in another split is told when that one is read
-        for name in in_folder:
-            if name.removesuffix(".xml") not in trees:
-                other = _read_tree(os.path.join(annotations, name), quiet)
-                found |= set() if other is None else _object_names(other)
-    if wanted is None:
-        return tuple(sorted(found))
-    if found:  # else there is nothing to go by, and the log says why
-        check_known(wanted, sorted(found))
-    return wanted
+    """Return the names of all classes in the folder; `trees` are the XML files read already."""
+    found = set().union(*map(_object_names, trees.values()))
+    quiet = ProblemLog()  # what is wrong in another split is told when that one is read
+    for name in in_folder:
+        if name.removesuffix(".xml") not in trees:
+            other = _read_tree(os.path.join(annotations, name), quiet)
+            found |= set() if other is None else _object_names(other)
+    return tuple(sorted(found))
 
 
 def _object_names(tree: ET.Element) -> set[str]:

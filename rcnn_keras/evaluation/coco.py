@@ -15,7 +15,7 @@ from pycocotools.cocoeval import COCOeval
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.detections import Detections
 
-AREAS = {"AP": 0, "APs": 1, "APm": 2, "APl": 3}  # pycocotools' all, small, medium, large
+AREAS = {"APs": 1, "APm": 2, "APl": 3}  # pycocotools' small, medium, large; 0 is all
 
 
 class CocoScores:

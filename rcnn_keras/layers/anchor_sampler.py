@@ -55,15 +55,15 @@ class AnchorSampler(keras.layers.Layer):
         """Match and sample; see the class."""
         gt_boxes = ops.cast(targets["boxes"], "float32")
         gt_valid = ops.logical_and(targets["labels"] >= 0, ~ops.cast(targets["crowd"], "bool"))
+        overlap = iou(gt_boxes, anchors[None])
+        if self.ignore_border:  # the best anchor of a box is sought among those inside
+            inside = inside_image(anchors[None], image_sizes)
+            overlap = ops.where(inside[:, None], overlap, 0.0)
         matches, kinds = match(
-            iou(gt_boxes, anchors[None]),
-            gt_valid,
-            self.positive_iou,
-            self.negative_iou,
-            force_best=True,
+            overlap, gt_valid, self.positive_iou, self.negative_iou, force_best=True
         )
         if self.ignore_border:
-            kinds = ops.where(inside_image(anchors[None], image_sizes), kinds, IGNORED)
+            kinds = ops.where(inside, kinds, IGNORED)
         priorities = stateless_uniform(self.seed, image_ids, step, ops.shape(anchors)[0])
         indices, kinds = sample(kinds, priorities, self.count, self.positive_fraction)
         matched = ops.take_along_axis(matches, indices, axis=1)

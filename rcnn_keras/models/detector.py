@@ -4,7 +4,8 @@ B images a batch, N ground-truth boxes, D detections, K classes; see `Detector` 
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from os import PathLike
 from typing import Any
 
@@ -16,31 +17,32 @@ from keras import ops
 from rcnn_keras.data.batches import Batches
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.detections import Detections
-from rcnn_keras.data.images import resized_size
+from rcnn_keras.data.images import ImageError, resized_size
 from rcnn_keras.data.unlabelled import unlabelled
 from rcnn_keras.losses import mean_over_batch
-from rcnn_keras.ops import check_finite, sum_over_replicas
+from rcnn_keras.ops import after, check_finite, sum_over_replicas
 
-NON_FINITE = "non-finite loss"
+NON_FINITE = "not finite: "
 Image = str | PathLike | np.ndarray
 
 
 class NonFiniteLossError(FloatingPointError):
-    """The loss became NaN or infinite; the weights are those from before the step.
+    """A loss, its gradients or an image became NaN or infinite; no weight was updated.
 
     Attributes:
+        what: what is not finite.
         step: number of the training step, counted from 0.
         image_ids: ids of the images in its batch.
         paths: files of those images, where they are known.
     """
 
-    def __init__(self, step: int, image_ids: list[int], paths: list[str]):
-        self.step, self.image_ids, self.paths = step, image_ids, paths
+    def __init__(self, what: str, step: int, image_ids: list[int], paths: list[str]):
+        self.what, self.step, self.image_ids, self.paths = what, step, image_ids, paths
         images = ", ".join(paths) or ", ".join(f"image id {i}" for i in image_ids)
         super().__init__(
-            f"the loss is not finite at step {step}, on the images {images}. The weights are "
-            f"those from before this step. Lower the learning rate, warm it up, clip the "
-            f"gradients, or look at the boxes of these images"
+            f"{what} not finite at step {step}, on the images {images}. No weight was updated in "
+            f"this step. Lower the learning rate, warm it up, clip the gradients, or look at these "
+            f"images and their boxes"
         )
 
 
@@ -96,15 +98,43 @@ class Detector(keras.Model):
         """Names of the inputs that the functional graph reads."""
         return [tensor.name for tensor in self.inputs]
 
+    def train_step(self, data):
+        """Take Keras' own step, with a look at images, loss and gradients on the way.
+
+        ReLU turns NaN into zero, so a finite loss alone does not tell that all is well.
+        """
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        x = complete_inputs(x)
+        where = [self.optimizer.iterations, x["image_ids"]]
+        mean = ops.mean(ops.cast(x["images"], "float32"))
+        x["images"] = after(check_finite(mean, f"{NON_FINITE}the images are", where), x["images"])
+        with tf.GradientTape() as tape:
+            first = self(x, training=True)
+            loss = self.compute_loss(x, y, first, sample_weight, training=True)
+            scaled = self.optimizer.scale_loss(loss)
+        self._track_loss(loss, y)
+        gradients = tape.gradient(scaled, self.trainable_weights)
+        check = check_finite(loss, f"{NON_FINITE}the loss is", where)
+        if not isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):  # it skips those
+            norm = tf.linalg.global_norm(gradients)
+            check += check_finite(norm, f"{NON_FINITE}the gradients are", where)
+        self.optimizer.apply_gradients(
+            zip(after(check, gradients), self.trainable_weights, strict=True)
+        )
+        return self.compute_metrics(x, y, first)
+
     def test_step(self, data):
         """Run the first stage alone, as at inference, and the losses on it."""
         x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
         x = complete_inputs(x)
         first = self.first_stage(x, training=False)
-        loss = self.compute_loss(x, y, first, training=False)
-        _, replicas = sum_over_replicas(loss)
-        self._loss_tracker.update_state(loss * replicas, sample_weight=ops.shape(y["labels"])[0])
+        self._track_loss(self.compute_loss(x, y, first, training=False), y)
         return self.compute_metrics(x, y, first)
+
+    def _track_loss(self, loss, targets):
+        _, replicas = sum_over_replicas(loss)
+        images = ops.shape(targets["labels"])[0]
+        self._loss_tracker.update_state(loss * replicas, sample_weight=images)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Return the sum of the named losses of a batch, and note each in its metric.
@@ -118,8 +148,6 @@ class Detector(keras.Model):
 
         Raises:
             ValueError: without targets, or with sample weights.
-            tf.errors.InvalidArgumentError: while training, when the loss is not finite; `fit`
-                turns it into a `NonFiniteLossError`.
         """
         if y is None or sample_weight is not None:
             raise ValueError("a detector trains on (inputs, targets) without sample weights")
@@ -133,12 +161,21 @@ class Detector(keras.Model):
         for name, loss in losses.items():
             batch = ops.shape(y["labels"])[0]
             self.loss_trackers[name].update_state(loss * replicas, sample_weight=batch)
-        loss = sum(losses.values()) + sum(self.losses) / replicas
-        if training:
-            loss = check_finite(loss, NON_FINITE, [self.optimizer.iterations, y_pred["image_ids"]])
-        return loss
+        return sum(losses.values()) + sum(self.losses) / replicas
 
-    def fit(self, x=None, y=None, *, validation_data=None, callbacks=None, **kwargs):
+    def fit(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        epochs=1,
+        verbose="auto",
+        callbacks=None,
+        validation_split=0.0,
+        validation_data=None,
+        shuffle=True,
+        **kwargs,
+    ):
         """Train as `keras.Model.fit` does, also on `Batches`.
 
         `Batches` are resized by this model's `min_size` and `max_size` and read without end, so
@@ -146,43 +183,45 @@ class Detector(keras.Model):
         that read them, and `monitor="val_AP"` and its kin are maximised.
 
         Raises:
-            NonFiniteLossError: as soon as the loss is not finite, before the weights change.
+            NonFiniteLossError: as soon as an image, the loss or a gradient is not finite, before
+                any weight is updated.
+            ImageError: for an image that cannot be read; names it.
             ValueError: if the classes of the data are not those of the model.
         """
-        batches = x if isinstance(x, Batches) else None
-        if batches is not None:
-            kwargs.setdefault("steps_per_epoch", len(batches))
-            kwargs.setdefault("shuffle", False)  # the batches did it
-            start_step = kwargs.get("initial_epoch", 0) * len(batches)
-            x = self._sized(batches).tf_dataset(repeat=True, start_step=start_step)
-        if isinstance(validation_data, Batches):
-            validation_data = self._sized(validation_data).tf_dataset()
-        try:
+        dataset = None
+        if isinstance(x, Batches):
+            dataset, shuffle = x.dataset, False  # the batches are shuffled already
+            steps = kwargs.get("steps_per_epoch") or len(x)
+            kwargs["steps_per_epoch"] = steps
+            start_step = kwargs.get("initial_epoch", 0) * steps
+            x = self._sized(x).tf_dataset(repeat=True, start_step=start_step)
+        with plain_errors(dataset):
             return super().fit(
                 x,
                 y,
-                validation_data=validation_data,
+                batch_size=batch_size,
+                epochs=epochs,
+                verbose=verbose,
                 callbacks=scores_first(callbacks),
+                validation_split=validation_split,
+                validation_data=self._one_pass(validation_data),
+                shuffle=shuffle,
                 **kwargs,
             )
-        except tf.errors.InvalidArgumentError as error:
-            found = re.search(rf"{NON_FINITE}\D*\] \[\S+\] \[(\d+)\] \[([-\d ]*)\]", str(error))
-            if found is None:
-                raise
-            ids = [int(i) for i in found[2].split()]
-            files = {r.image_id: str(r.path) for r in batches.dataset} if batches else {}
-            paths = [files[i] for i in ids if i in files]
-            raise NonFiniteLossError(int(found[1]), ids, paths) from error
 
-    def evaluate(self, x=None, y=None, **kwargs):
+    def evaluate(self, x=None, y=None, *args, **kwargs):
         """Return the named losses as `keras.Model.evaluate` does, also on `Batches`."""
-        x = self._sized(x).tf_dataset() if isinstance(x, Batches) else x
-        return super().evaluate(x, y, **kwargs)
+        with plain_errors():
+            return super().evaluate(self._one_pass(x), y, *args, **kwargs)
 
-    def predict(self, x, **kwargs):
+    def predict(self, x, *args, **kwargs):
         """Return padded detections as `keras.Model.predict` does, also on `Batches`."""
-        x = self._sized(x).tf_dataset() if isinstance(x, Batches) else x
-        return super().predict(x, **kwargs)
+        with plain_errors():
+            return super().predict(self._one_pass(x), *args, **kwargs)
+
+    def _one_pass(self, x):
+        """Return the tf.data pipeline of `Batches`, and anything else as it is."""
+        return self._sized(x).tf_dataset() if isinstance(x, Batches) else x
 
     def detect(
         self, images: Image | Iterable[Image] | DetectionDataset, batch_size: int = 1
@@ -192,7 +231,9 @@ class Detector(keras.Model):
         Args:
             images: one image or many: paths, uint8 or float arrays in 0..255 (`(H, W)`,
                 `(H, W, 3)`, `(H, W, 4)`), or a dataset.
-            batch_size: images that run together; the results do not depend on it beyond rounding.
+            batch_size: images that run together. Images of different sizes are padded to the
+                largest, which can move their boxes a little, as the padding is in reach of the
+                convolutions.
 
         Returns:
             One `Detections` an image, in pixels of the image that was given.
@@ -209,7 +250,8 @@ class Detector(keras.Model):
         if len(dataset) == 0:
             return []
         batches = Batches(dataset, batch_size, max_objects=dataset.max_objects)
-        found = super().predict(self._resized(batches).tf_dataset(), verbose=0)
+        with plain_errors():
+            found = super().predict(self._resized(batches).tf_dataset(), verbose=0)
         return [
             self._in_given_pixels({k: v[i] for k, v in found.items()}, record)
             for i, record in enumerate(dataset)
@@ -259,6 +301,29 @@ class Detector(keras.Model):
         model = cls(**{**config, "backbone_weights": None})
         model._config["backbone_weights"] = weights
         return model
+
+
+@contextmanager
+def plain_errors(dataset: DetectionDataset | None = None) -> Iterator[None]:
+    """Turn what TensorFlow raises from within a graph into the error that caused it.
+
+    Raises:
+        ImageError: for an image that could not be decoded.
+        NonFiniteLossError: for a check of `train_step`; `dataset` gives the files' names.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        text = str(error)
+        if unreadable := re.search(r"ImageError: (.+?): (.+)", text):
+            raise ImageError(unreadable[1], unreadable[2]) from error
+        pattern = rf"\[{NON_FINITE}(.+?)\] \[\S+\] \[(\d+)\] \[([-\d ]*)\]"
+        if bad := re.search(pattern, text):
+            ids = [int(i) for i in bad[3].split()]
+            files = {record.image_id: record.path for record in dataset or ()}
+            paths = [files[i] for i in ids if i in files]
+            raise NonFiniteLossError(bad[1], int(bad[2]), ids, paths) from error
+        raise
 
 
 def complete_inputs(inputs):

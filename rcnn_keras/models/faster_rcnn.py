@@ -23,12 +23,11 @@ from rcnn_keras.layers import (
     RoISampler,
     RPNHead,
 )
-from rcnn_keras.losses import box_head_losses, rpn_losses
+from rcnn_keras.losses import SMOOTH_L1_BETA, box_head_losses, rpn_losses
+from rcnn_keras.models.arguments import PYRAMID_SIZES, SINGLE_MAP_SIZES, check_arguments
 from rcnn_keras.models.detector import Detector
 
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-PYRAMID_SIZES = ((32,), (64,), (128,), (256,), (512,))
-SINGLE_MAP_SIZES = ((128, 256, 512),)
 
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")
@@ -70,6 +69,8 @@ class FasterRCNN(Detector):
         box_batch_size_per_image: RoIs sampled an image.
         box_positive_fraction: largest share of foreground among them.
         bbox_reg_weights: factors of the second stage's deltas.
+        box_smooth_l1_beta: where the box head's smooth L1 turns linear: 1/9 in torchvision, 1 in
+            the Fast R-CNN paper.
         image_mean: RGB mean in 0..255; default that of the backbone's weights, else ImageNet's.
         image_std: RGB deviation in 0..255, likewise.
         antialias: average over pixels when an image is made smaller; False as in torchvision.
@@ -115,6 +116,7 @@ class FasterRCNN(Detector):
         box_batch_size_per_image: int = 512,
         box_positive_fraction: float = 0.25,
         bbox_reg_weights: tuple[float, ...] = (10.0, 10.0, 5.0, 5.0),
+        box_smooth_l1_beta: float = SMOOTH_L1_BETA,
         image_mean: tuple[float, ...] | None = None,
         image_std: tuple[float, ...] | None = None,
         antialias: bool = False,
@@ -132,25 +134,10 @@ class FasterRCNN(Detector):
         )
         default_sizes = PYRAMID_SIZES if parts.pyramid else SINGLE_MAP_SIZES
         sizes = default_sizes if anchor_sizes is None else anchor_sizes
-        if len(sizes) != len(default_sizes):
-            raise ValueError(
-                f"anchor_sizes must have {len(default_sizes)} levels for {backbone}, each a list "
-                f"of sizes; received {len(sizes)}: {sizes!r}"
-            )
         if rpn_ignore_border is None:
             rpn_ignore_border = not parts.pyramid
         mean, std = IMAGENET_MEAN, IMAGENET_STD
         if backbone_weights == "imagenet":
-            if backbone == "vgg16" and box_units not in (None, 4096):
-                raise ValueError(
-                    f"backbone_weights='imagenet' brings VGG-16's fc6 and fc7 of 4096 units; "
-                    f"received box_units={box_units}"
-                )
-            if not stride_in_1x1 and backbone.startswith(("resnet50", "resnet101")):
-                raise ValueError(
-                    "backbone_weights='imagenet' needs stride_in_1x1=True: keras.applications' "
-                    "ResNets halve the map in the first 1x1 convolution"
-                )
             load_imagenet(parts.model, parts.box_trunk, backbone.removesuffix("_fpn"))
             mean, std = CAFFE_MEAN, CAFFE_STD
         image_mean = config["image_mean"] = mean if image_mean is None else image_mean
@@ -249,37 +236,5 @@ class FasterRCNN(Detector):
         )
         pooled = self.box_roi_align(first["features"], rois)
         logits, deltas = self.box_head(pooled, training=training)
-        return losses | box_head_losses(logits, deltas, goals, classes)
-
-
-def check_arguments(config: dict[str, Any]) -> None:
-    """Check ranges before anything is built.
-
-    Raises:
-        ValueError: naming the argument and its value.
-    """
-    classes = config["classes"]
-    if isinstance(classes, str) or not classes or len(set(classes)) != len(classes):
-        raise ValueError(f"classes must be a list of different names; received {classes!r}")
-    if config["min_size"] > config["max_size"]:
-        raise ValueError(
-            f"min_size must be at most max_size; received {config['min_size']} and "
-            f"{config['max_size']}"
-        )
-    for name, value in config.items():
-        if name.endswith(("_thresh", "_fraction")) and not 0 <= value <= 1:
-            raise ValueError(f"{name} must be in 0..1; received {value!r}")
-        if name.endswith(("_size", "_per_image", "_per_img", "_channels", "_train", "_test")) and (
-            value < 1
-        ):
-            raise ValueError(f"{name} must be at least 1; received {value!r}")
-    for kind in ("rpn", "box"):
-        low, high = config[f"{kind}_bg_iou_thresh"], config[f"{kind}_fg_iou_thresh"]
-        if low > high:
-            raise ValueError(
-                f"{kind}_bg_iou_thresh must be at most {kind}_fg_iou_thresh; received {low}, {high}"
-            )
-    if config["backbone_weights"] not in (None, "imagenet"):
-        raise ValueError(
-            f"backbone_weights must be None or 'imagenet'; received {config['backbone_weights']!r}"
-        )
+        beta = self._config["box_smooth_l1_beta"]
+        return losses | box_head_losses(logits, deltas, goals, classes, beta)

@@ -3,7 +3,7 @@
 from rcnn_keras.ops.anchors import base_anchors, grid_anchors
 from rcnn_keras.ops.box_coder import decode_boxes, encode_boxes
 from rcnn_keras.ops.boxes import area, clip_boxes, inside_image, iou, valid_boxes
-from rcnn_keras.ops.checks import check_finite
+from rcnn_keras.ops.checks import after, check_finite
 from rcnn_keras.ops.matching import match, sample
 from rcnn_keras.ops.nms import grouped_nms, nms
 from rcnn_keras.ops.random import stateless_uniform
@@ -11,6 +11,7 @@ from rcnn_keras.ops.replicas import sum_over_replicas
 from rcnn_keras.ops.roi_align import multilevel_roi_align, roi_align, roi_levels
 
 __all__ = [
+    "after",
     "area",
     "base_anchors",
     "check_finite",

@@ -80,7 +80,8 @@ def roi_levels(boxes, scales):
     finest = round(-math.log2(scales[0]))
     ratio = tf.maximum(tf.sqrt(area(boxes)) / CANONICAL_SIZE, 1e-12)
     level = tf.floor(CANONICAL_LEVEL + tf.math.log(ratio) / math.log(2.0) + 1e-6)
-    return tf.cast(tf.clip_by_value(level - finest, 0, len(scales) - 1), tf.int32)
+    # Clipped as a whole number: a box of NaN then has a level too, and the loss shows the NaN.
+    return tf.clip_by_value(tf.cast(level, tf.int32) - finest, 0, len(scales) - 1)
 
 
 def _crop(features, rois, image, samples, scale, aligned):

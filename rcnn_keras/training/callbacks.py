@@ -4,6 +4,7 @@ import keras
 
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.evaluation.coco import CocoScores
+from rcnn_keras.training.scoring import evaluate
 
 
 class CocoEvaluation(keras.callbacks.Callback):
@@ -18,7 +19,6 @@ class CocoEvaluation(keras.callbacks.Callback):
         batch_size: images that run together.
         every: score after every so many epochs; in between the last scores stand, so that
             callbacks that watch them find a value from the first scoring on.
-        max_detections: detections that count an image; the model's own number by default.
 
     Attributes:
         scores: the `CocoScores` of the last evaluation.
@@ -34,13 +34,11 @@ class CocoEvaluation(keras.callbacks.Callback):
         dataset: DetectionDataset,
         batch_size: int = 1,
         every: int = 1,
-        max_detections: int | None = None,
     ):
         super().__init__()
         self.dataset = dataset
         self.batch_size = batch_size
         self.every = every
-        self.max_detections = max_detections
         self.scores: CocoScores | None = None
 
     def on_train_begin(self, logs=None):
@@ -54,15 +52,8 @@ class CocoEvaluation(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """Score, and write the scores into `logs`."""
         if (epoch + 1) % self.every == 0:
-            self.scores = self.evaluate()
+            self.scores = evaluate(self.model, self.dataset, batch_size=self.batch_size).scores
         if self.scores is not None and logs is not None:
             scores = self.scores.summary()
             kept = ("AP", "AP50", "AP75", *(f"AP/{name}" for name in self.dataset.classes))
             logs.update({f"val_{name}": scores[name] for name in kept})
-
-    def evaluate(self) -> CocoScores:
-        """Detect in every image of the dataset, and score."""
-        found = self.model.detect(self.dataset, batch_size=self.batch_size)
-        detections = {r.image_id: d for r, d in zip(self.dataset, found, strict=True)}
-        count = self.max_detections or self.model.detection_layer.max_detections
-        return CocoScores(self.dataset, detections, count)

@@ -26,12 +26,18 @@ from pydantic_core import CoreSchema, core_schema
 
 from rcnn_keras.data import augmentation
 from rcnn_keras.models import FasterRCNN
-from rcnn_keras.models.faster_rcnn import check_arguments
+from rcnn_keras.models.arguments import argument_errors
 from rcnn_keras.training.configuration_file import ConfigurationError, Document, read_document
-from rcnn_keras.training.sections import Section, arguments_section, describe
+from rcnn_keras.training.sections import (
+    Section,
+    arguments_section,
+    describe,
+    raise_errors,
+)
 
 ARCHITECTURES = {"faster_rcnn": FasterRCNN}
-ANY_CLASSES = ("any",)  # stand for the data's classes while the other arguments are checked
+# Arguments of the models that are no keys: the data has the classes, `training` the seed.
+NO_KEYS = ("classes", "seed")
 AUGMENTATIONS = {
     "flips": augmentation.flips,
     "scale_jitter": augmentation.scale_jitter,
@@ -55,7 +61,7 @@ class ModelSchema:
             name: core_schema.no_info_after_validator_function(
                 _checked,
                 handler.generate_schema(
-                    arguments_section(model, without=["classes"], architecture=(Literal[name], ...))
+                    arguments_section(model, without=NO_KEYS, architecture=(Literal[name], ...))
                 ),
             )
             for name, model in ARCHITECTURES.items()
@@ -64,7 +70,7 @@ class ModelSchema:
 
 
 def _checked(model: Section) -> Section:
-    check_arguments({**dict(model), "classes": ANY_CLASSES})
+    raise_errors(model, argument_errors(dict(model)))
     return model
 
 
@@ -209,7 +215,6 @@ class TrainingSection(Section):
     epochs: int = Field(ge=1)
     seed: int = Field(default=0, ge=0, lt=2**32)
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
-    jit_compile: bool | Literal["auto"] = "auto"
     evaluate_every: int = Field(default=1, ge=1)
     early_stopping_patience: int | None = Field(default=None, ge=1)
     tensorboard: bool = False
@@ -254,7 +259,7 @@ class Configuration(Section):
 
     @property
     def model_arguments(self) -> dict[str, Any]:
-        """The arguments of the model's constructor, without the classes."""
+        """The arguments of the model's constructor that are keys, without classes and seed."""
         return {name: value for name, value in self.model if name != "architecture"}
 
     def to_yaml(self) -> str:

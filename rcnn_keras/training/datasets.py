@@ -1,9 +1,10 @@
 """The datasets that a configuration names."""
 
-from rcnn_keras.data.coco import check_coco, load_coco
+from rcnn_keras.data.checking import undecodable
+from rcnn_keras.data.coco import load_coco
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.problems import DatasetError, Problem
-from rcnn_keras.data.voc import check_voc, load_voc
+from rcnn_keras.data.voc import load_voc
 from rcnn_keras.training.configuration import CocoData, CocoSource, VocData, VocSource
 from rcnn_keras.training.configuration_file import ConfigurationError
 
@@ -40,28 +41,19 @@ def read_data(data: CocoData | VocData) -> tuple[DetectionDataset, DetectionData
     return parts["data.train"], parts["data.val"]
 
 
-def check_images(data: CocoData | VocData) -> None:
-    """Decode every image; raise DatasetError with all that cannot be decoded."""
-    fatal = [
-        problem
-        for source in (*data.train, *data.val)
-        for problem in _check(source, data.classes)
-        if problem.fatal
-    ]
-    if fatal:
-        raise DatasetError(fatal)
+def check_images(*datasets: DetectionDataset) -> None:
+    """Decode every image once; raise DatasetError with all that cannot be decoded."""
+    paths = list(dict.fromkeys(record.path for dataset in datasets for record in dataset))
+    print(f"checking {len(paths):,} images", flush=True)
+    problems = undecodable(paths)
+    if problems:
+        raise DatasetError(problems)
 
 
 def _read(source: CocoSource | VocSource, classes: tuple[str, ...] | None) -> DetectionDataset:
     if isinstance(source, VocSource):
         return load_voc(source.root, source.split, classes=classes)
     return load_coco(source.annotations, source.images, classes=classes)
-
-
-def _check(source: CocoSource | VocSource, classes: tuple[str, ...] | None) -> list[Problem]:
-    if isinstance(source, VocSource):
-        return check_voc(source.root, source.split, classes=classes)
-    return check_coco(source.annotations, source.images)
 
 
 def _joined(datasets: list[DetectionDataset]) -> DetectionDataset:

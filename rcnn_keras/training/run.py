@@ -12,12 +12,15 @@ RUN/backup/           if asked for, while the run is unfinished: what it resumes
 """
 
 import json
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import unquote
 
 import keras
+from keras.callbacks import BackupAndRestore
 
 from rcnn_keras.data.augmentation import compose
 from rcnn_keras.data.batches import Batches
@@ -38,8 +41,14 @@ FILES = (
     "detections.json",
     "scores.json",
     "report.html",
+    *(
+        f"{plot}{page}.png"
+        for plot in ("losses", "average_precision", "precision_recall")
+        for page in ("", "_dark")
+    ),
 )
-FOLDERS = ("tensorboard", "backup", "pictures")
+FOLDERS = ("tensorboard", "backup")
+PICTURE = re.compile(r'src="pictures/([^"/]+)"')  # in a report, which names those of its run
 
 
 def train(
@@ -48,12 +57,12 @@ def train(
     """Train, score and report one run.
 
     A run with `training.backup` that was stopped goes on after its last whole epoch when it is
-    started again.
+    started again, until there is a report.
 
     Args:
         configuration: from `load_configuration`.
         out: the run folder, made if missing.
-        overwrite: remove what an earlier run left in `out`.
+        overwrite: remove what an earlier run left in `out`, once all else is known to be sound.
 
     Returns:
         The History of `fit`; `history.history["val_AP"]` has the scores.
@@ -62,24 +71,29 @@ def train(
         ConfigurationError: the classes of `data.val` are not those of `data.train`, or one of them
             has no object.
         DatasetError: the data cannot be used; lists everything that is wrong.
-        FileExistsError: `out` holds a finished run, or an unfinished one of another configuration.
+        FileExistsError: `out` holds a run that is finished, of another configuration, or stopped
+            without a backup.
     """
     out = Path(out)
-    if overwrite:
-        _clear(out)
-    resumes = _resumes(out, configuration)
+    resumes = not overwrite and _resumes(out, configuration)
     train_set, val_set = read_data(configuration.data)
     if configuration.data.check_images:
-        check_images(configuration.data)
+        check_images(train_set, val_set)
     model = build_model(configuration, train_set)
+    if overwrite:
+        _clear(out)
     out.mkdir(parents=True, exist_ok=True)
     (out / "config.yaml").write_text(configuration.to_yaml(), "utf-8")
     epochs = HistoryFile(out / "history.csv", resumes=resumes)
+    callbacks = build_callbacks(configuration, val_set, out, epochs)
+    done = _epochs_done(out, epochs) if resumes else 0
+    if done and done not in epochs.rows:
+        callbacks.append(MissedEpochEnd(done, callbacks))
     history = model.fit(
         training_batches(configuration, train_set),
         epochs=configuration.training.epochs,
-        initial_epoch=_epochs_done(out) if resumes else 0,
-        callbacks=build_callbacks(configuration, val_set, out, epochs),
+        initial_epoch=done,
+        callbacks=callbacks,
     )
     model.load_weights(out / "best.keras")
     evaluation = evaluate(model, val_set)
@@ -89,6 +103,7 @@ def train(
         history=epochs.columns(),
         command=f"rcnn train {out / 'config.yaml'}",
     )
+    shutil.rmtree(out / "backup", ignore_errors=True)
     return history
 
 
@@ -97,7 +112,9 @@ def build_model(configuration: Configuration, dataset: DetectionDataset) -> kera
     keras.utils.set_random_seed(configuration.training.seed)
     with _dtype_policy(configuration.training.precision):
         model = ARCHITECTURES[configuration.model.architecture](
-            classes=dataset.classes, **configuration.model_arguments
+            classes=dataset.classes,
+            seed=configuration.training.seed,
+            **configuration.model_arguments,
         )
     schedule = configuration.schedule.model_dump()
     arguments = configuration.optimizer.model_dump()
@@ -109,7 +126,7 @@ def build_model(configuration: Configuration, dataset: DetectionDataset) -> kera
         **schedule,
     )
     optimizer = build_optimizer(arguments.pop("name"), model, learning_rate, **arguments)
-    model.compile(optimizer, jit_compile=configuration.training.jit_compile)
+    model.compile(optimizer)
     return model
 
 
@@ -134,7 +151,7 @@ def build_callbacks(
     scoring = CocoEvaluation(val_set, every=training.evaluate_every)
     first: list[keras.callbacks.Callback] = []
     if training.backup:  # the raw weights, so before the averages are swapped in
-        first.append(keras.callbacks.BackupAndRestore(out / "backup"))
+        first.append(BackupAndRestore(out / "backup", delete_checkpoint=False))
     if configuration.optimizer.ema_momentum is not None:
         first.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
     for callback in first:
@@ -155,8 +172,34 @@ def build_callbacks(
     return [*first, scoring, *later]
 
 
+class MissedEpochEnd(keras.callbacks.Callback):
+    """Score and save, once the backup is restored, an epoch whose end was cut short.
+
+    Args:
+        epoch: its number, from 1.
+        callbacks: of `fit`, before this one; all but the backup missed the end of the epoch.
+    """
+
+    def __init__(self, epoch: int, callbacks: Sequence[keras.callbacks.Callback]):
+        super().__init__()
+        self.epoch = epoch
+        self.callbacks = [c for c in callbacks if not isinstance(c, BackupAndRestore)]
+
+    def on_train_begin(self, logs=None):
+        """Run the callbacks; the epoch's losses are lost."""
+        epoch_logs: dict[str, float] = {}
+        for callback in self.callbacks:
+            callback.on_epoch_end(self.epoch - 1, epoch_logs)
+
+
 def _clear(out: Path) -> None:
     """Remove what a run writes, and nothing else."""
+    report, folder = out / "report.html", out / "pictures"
+    if report.exists():
+        for link in PICTURE.findall(report.read_text("utf-8")):
+            (folder / unquote(link)).unlink(missing_ok=True)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
     for name in FILES:
         (out / name).unlink(missing_ok=True)
     for name in FOLDERS:
@@ -165,22 +208,34 @@ def _clear(out: Path) -> None:
 
 def _resumes(out: Path, configuration: Configuration) -> bool:
     """Return whether `out` holds an unfinished run of this configuration to go on from."""
-    if (out / "report.html").exists():
-        raise FileExistsError(f"{out} holds a finished run: name another folder, or overwrite it")
-    if not (configuration.training.backup and (out / "backup").is_dir()):
-        return False
-    if (out / "config.yaml").read_text("utf-8") != configuration.to_yaml():
-        raise FileExistsError(
-            f"{out} holds an unfinished run of another configuration (its config.yaml): name "
-            f"another folder, or overwrite it"
+    found = [name for name in (*FILES, *FOLDERS) if (out / name).exists()]
+    ways = "name another folder (--out), or overwrite it (--overwrite)"
+    if "report.html" in found:
+        raise FileExistsError(f"{out} holds a finished run: {ways}")
+    if "config.yaml" in found:
+        if (out / "config.yaml").read_text("utf-8") != configuration.to_yaml():
+            raise FileExistsError(
+                f"{out} holds an unfinished run of another configuration (its config.yaml): {ways}"
+            )
+        trained = (
+            configuration.training.epochs in HistoryFile(out / "history.csv", resumes=True).rows
         )
-    return True
+        if trained or (configuration.training.backup and "backup" in found):
+            return True
+    if found not in ([], ["config.yaml"]):
+        raise FileExistsError(
+            f"{out} holds {', '.join(found)} of a run that has no backup to go on from "
+            f"(training.backup: true makes one): {ways}"
+        )
+    return False
 
 
-def _epochs_done(out: Path) -> int:
-    """Return how many epochs the backup holds: `fit` then also goes on in the order of the data."""
+def _epochs_done(out: Path, history: HistoryFile) -> int:
+    """Return how many epochs to go on from: `fit` then also keeps to the order of the data."""
     metadata = out / "backup" / "training_metadata.json"
-    return json.loads(metadata.read_text("utf-8"))["epoch"] if metadata.exists() else 0
+    if metadata.exists():
+        return json.loads(metadata.read_text("utf-8"))["epoch"]
+    return max(history.rows, default=0)
 
 
 @contextmanager

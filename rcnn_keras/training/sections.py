@@ -2,7 +2,7 @@
 
 import difflib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model, model_validator
@@ -11,6 +11,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from rcnn_keras.training.configuration_file import Document
 
 LONGEST_VALUE = 80
+ARGUMENT = "argument"  # type of the errors that `raise_errors` makes
 
 
 class Section(BaseModel):
@@ -66,12 +67,26 @@ def arguments_section(
     return create_model(function.__name__, __base__=Section, **fields)
 
 
+def raise_errors(section: Section, errors: Mapping[str, str]) -> None:
+    """Raise pydantic's error for keys of a section that do not fit; a rule for each."""
+    if errors:
+        lines = [
+            InitErrorDetails(
+                type=PydanticCustomError(ARGUMENT, rule),  # type: ignore[arg-type]
+                loc=(name,),
+                input=getattr(section, name),
+            )
+            for name, rule in errors.items()
+        ]
+        raise ValidationError.from_exception_data(type(section).__name__, lines)
+
+
 def describe(error: Any, document: Document) -> str:
     """Put one of pydantic's errors into one line: `file: dotted.key = value: what is wrong`."""
     keys: list[str] = []
     node: Any = document.values
     for step in error["loc"]:
-        if (isinstance(node, dict) and step in node) or isinstance(node, list):
+        if _has(node, step):
             node = node[step]
             keys.append(str(step))
     # What was not found above is the tag of a union, or the 0 of one item that stands for a list.
@@ -80,7 +95,9 @@ def describe(error: Any, document: Document) -> str:
     if error["type"] == "model_type":
         message = "should be a mapping of keys to values"
     if error["type"] == "missing":
-        keys, value, message = [*keys, error["loc"][-1]], "", "missing"
+        keys, value, message = [*keys, str(error["loc"][-1])], "", "missing"
+    elif error["type"] == ARGUMENT and keys[-1:] != [error["loc"][-1]]:  # a default
+        keys = [*keys, error["loc"][-1]]
     elif error["type"] == "union_tag_not_found":
         keys, value, message = [*keys, error["ctx"]["discriminator"].strip("'")], "", "missing"
     elif error["type"] == "union_tag_invalid":
@@ -89,6 +106,13 @@ def describe(error: Any, document: Document) -> str:
         message = f"should be {error['ctx']['expected_tags']}"
     key = ".".join(keys)
     return f"{document.origin(key)}: " + (f"{key}{value}: {message}" if key else message)
+
+
+def _has(node: Any, step: Any) -> bool:
+    """Return whether a step of pydantic's path, which may name a choice of a union, leads on."""
+    if isinstance(node, list):
+        return isinstance(step, int) and step < len(node)
+    return isinstance(node, dict) and step in node
 
 
 def _shortened(value: Any) -> str:

@@ -59,6 +59,16 @@ def test_border():
     assert 7 in kinds_of(wide)
 
 
+def test_the_best_anchor_is_sought_inside_the_border():
+    """The box's best anchor crosses the border; the best of those inside takes its place."""
+    anchors = np.array([[-2, 0, 20, 20], [0, 0, 12, 20], [50, 50, 60, 60]], np.float32)
+    goal = targets(boxes=[[[0, 0, 20, 20]]], labels=[[0]], crowd=[[False]])
+    sampled = AnchorSampler(count=9, ignore_border=True)(anchors, goal, SIZES, IDS, STEP)
+    assert kinds_of(sampled) == {1: 1, 2: 0}
+    everywhere = AnchorSampler(count=9)(anchors, goal, SIZES, IDS, STEP)
+    assert kinds_of(everywhere) == {0: 1, 2: 0}
+
+
 def test_crowds_are_no_ground_truth():
     sampled = AnchorSampler(count=20)(ANCHORS, targets(crowd=[[True, False]]), SIZES, IDS, STEP)
     assert kinds_of(sampled) == {0: 0, 1: 0, 2: 0, 3: 0, 4: 0, 5: 1, 7: 0}

@@ -7,10 +7,12 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 import rcnn_keras as rk
-from rcnn_keras.models.detector import scores_first
+from rcnn_keras.models.detector import NON_FINITE, plain_errors, scores_first
+from rcnn_keras.ops import check_finite
 
 
 def test_a_plain_array_is_enough_for_predict(detector):
@@ -27,21 +29,15 @@ def test_a_plain_array_is_enough_for_predict(detector):
     assert y2.max() <= 70
 
 
-def test_padding_does_not_change_detections(detector):
+def test_what_stands_in_the_padding_does_not_matter(detector):
     image = np.random.default_rng(1).uniform(0, 255, (1, 64, 64, 3)).astype("float32")
-    padded = np.pad(image, ((0, 0), (0, 32), (0, 64), (0, 0)), constant_values=200)
     sizes = np.array([[64, 64]], "int32")
-    small = detector.predict({"images": image, "image_sizes": sizes}, verbose=0)
-    large = detector.predict({"images": padded, "image_sizes": sizes}, verbose=0)
-    # The receptive field reaches into the padding, so boxes may move, but none may lie in it.
-    assert large["boxes"].max() <= 64
-    assert small["boxes"].max() <= 64
-    np.testing.assert_array_equal(
-        large["boxes"],
-        detector.predict(
-            {"images": np.where(padded == 200, 0, padded), "image_sizes": sizes}, verbose=0
-        )["boxes"],
-    )
+    found = []
+    for filling in (0, 200):
+        padded = np.pad(image, ((0, 0), (0, 32), (0, 64), (0, 0)), constant_values=filling)
+        found.append(detector.predict({"images": padded, "image_sizes": sizes}, verbose=0))
+    for name, value in found[0].items():
+        np.testing.assert_array_equal(value, found[1][name])
 
 
 def test_saved_and_loaded_model_detects_the_same_to_the_last_bit(detector, scenes, tmp_path):
@@ -169,3 +165,20 @@ def test_a_model_that_was_compiled_asks_for_targets(detector):
     images = np.zeros((1, 64, 64, 3), "float32")
     with pytest.raises(ValueError, match="targets"):
         detector.compute_loss({"images": images}, None, None)
+
+
+@pytest.mark.parametrize("eager", [True, False])
+def test_a_failed_check_becomes_an_error_that_names_the_images(eager, scenes):
+    def step(loss):
+        return check_finite(loss, f"{NON_FINITE}the loss is", [tf.constant(7), tf.constant([2, 9])])
+
+    run = step if eager else tf.function(step)
+    with plain_errors(scenes):
+        assert run(tf.constant(1.5)) == 1.5
+    with (
+        pytest.raises(rk.models.NonFiniteLossError, match="the loss is not finite at step 7") as e,
+        plain_errors(scenes),
+    ):
+        run(tf.constant(np.nan))
+    assert (e.value.step, e.value.image_ids) == (7, [2, 9])
+    assert e.value.paths == [scenes[1].path]

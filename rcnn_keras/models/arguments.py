@@ -1,0 +1,154 @@
+"""The rules for a model's arguments, looked at together before anything is built."""
+
+import difflib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any
+
+from rcnn_keras.backbones.backbone import NAMES
+from rcnn_keras.backbones.imagenet import SOURCES
+from rcnn_keras.layers.normalization import KINDS
+
+PYRAMID_SIZES = ((32,), (64,), (128,), (256,), (512,))
+SINGLE_MAP_SIZES = ((128, 256, 512),)
+VGG_UNITS = 4096  # of the fc6 and fc7 that ImageNet weights bring
+
+
+def check_arguments(config: Mapping[str, Any]) -> None:
+    """Check a model's arguments, by name.
+
+    Raises:
+        ValueError: with a line for each argument that cannot be used, and its value.
+    """
+    errors = argument_errors(config)
+    if errors:
+        lines = (f"{name} {rule}; received {config[name]!r}" for name, rule in errors.items())
+        raise ValueError("\n".join(lines))
+
+
+def argument_errors(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the name of each argument that cannot be used, and the rule it breaks."""
+    errors = {}
+    for suffixes, (holds, rule) in RULES.items():
+        for name, value in config.items():
+            if name.endswith(suffixes) and not holds(value):
+                errors[name] = rule
+    return _errors_between(config, errors) | errors
+
+
+def _errors_between(config: Mapping[str, Any], alone: Mapping[str, str]) -> dict[str, str]:
+    """Return the errors of arguments that do not fit others; those wrong `alone` are left out."""
+    errors = {}
+    sound = {name: value for name, value in config.items() if name not in alone}
+    for low, high in (
+        ("min_size", "max_size"),
+        ("rpn_bg_iou_thresh", "rpn_fg_iou_thresh"),
+        ("box_bg_iou_thresh", "box_fg_iou_thresh"),
+    ):
+        if low in sound and high in sound and sound[low] > sound[high]:
+            errors[low] = f"must be at most {high}={sound[high]!r}"
+    backbone = config["backbone"]
+    if backbone not in NAMES:
+        near = difflib.get_close_matches(str(backbone), NAMES, 1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        return errors | {"backbone": f"must be one of {', '.join(NAMES)}{hint}"}
+    levels = len(PYRAMID_SIZES if backbone.endswith("_fpn") else SINGLE_MAP_SIZES)
+    sizes = sound.get("anchor_sizes")
+    if sizes is not None and (len(sizes) != levels or len(set(map(len, sizes))) > 1):
+        errors["anchor_sizes"] = (
+            f"must have {levels} level{'s'[: levels > 1]} for {backbone}, each a list of as many "
+            f"sizes"
+        )
+    if config["backbone_weights"] == "imagenet":
+        missing = _imagenet_needs(backbone.removesuffix("_fpn"), config)
+        if missing:
+            errors["backbone_weights"] = f"needs {missing}"
+    return errors
+
+
+def _imagenet_needs(network: str, config: Mapping[str, Any]) -> str | None:
+    """Return what the weights of keras.applications need that the other arguments do not give."""
+    if network not in SOURCES:
+        return f"a backbone of {', '.join(SOURCES)}: keras.applications has no {network}"
+    if network == "vgg16":
+        units = config["box_units"]
+        if units in (None, VGG_UNITS):
+            return None
+        return f"box_units={VGG_UNITS}, as VGG-16's fc6 and fc7 have, not box_units={units!r}"
+    if config["norm"] == "group":
+        return "norm='batch' or 'frozen_batch', with which they were trained, not norm='group'"
+    if not config["stride_in_1x1"]:
+        return (
+            "stride_in_1x1=True: keras.applications' ResNets halve the map in the first 1x1 "
+            "convolution"
+        )
+    return None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_share(value: Any) -> bool:
+    return _is_number(value) and 0 <= value <= 1
+
+
+def _is_count(value: Any) -> bool:
+    return _is_number(value) and isinstance(value, Integral) and value >= 1
+
+
+def _is_list(values: Any) -> bool:
+    return isinstance(values, Sequence) and not isinstance(values, str) and len(values) > 0
+
+
+def _are_names(values: Any) -> bool:
+    return _is_list(values) and len(set(map(str, values))) == len(values)
+
+
+def _are_positive(values: Any) -> bool:
+    return _is_list(values) and all(_is_number(value) and value > 0 for value in values)
+
+
+def _are_means(values: Any) -> bool:
+    return _is_list(values) and all(_is_number(value) and 0 <= value <= 255 for value in values)
+
+
+Rule = tuple[Callable[[Any], bool], str]
+RULES: dict[tuple[str, ...], Rule] = {  # by the ends of the arguments' names
+    ("classes",): (_are_names, "must be a list of different names"),
+    ("norm",): (lambda value: value in KINDS, f"must be one of {', '.join(KINDS)}"),
+    ("backbone_weights",): (
+        lambda value: value in (None, "imagenet"),
+        "must be None or 'imagenet'",
+    ),
+    ("_thresh", "_fraction"): (_is_share, "must be in 0..1"),
+    ("_size", "_per_image", "_per_img", "_channels", "_train", "_test"): (
+        _is_count,
+        "must be a whole number of at least 1",
+    ),
+    ("box_units",): (
+        lambda value: value is None or _is_count(value),
+        "must be None or a whole number of at least 1",
+    ),
+    ("anchor_sizes",): (
+        lambda levels: levels is None or (_is_list(levels) and all(map(_are_positive, levels))),
+        "must be None, or for each level a list of sizes above 0",
+    ),
+    ("aspect_ratios",): (
+        _are_positive,
+        "must be one or more numbers above 0",
+    ),
+    ("bbox_reg_weights",): (
+        lambda weights: _are_positive(weights) and len(weights) == 4,
+        "must be four numbers above 0",
+    ),
+    ("image_mean",): (
+        lambda mean: mean is None or (_are_means(mean) and len(mean) == 3),
+        "must be None or three numbers in 0..255",
+    ),
+    ("image_std",): (
+        lambda std: std is None or (_are_positive(std) and len(std) == 3),
+        "must be None or three numbers above 0",
+    ),
+}
