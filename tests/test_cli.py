@@ -13,6 +13,7 @@ from PIL import Image
 
 import rcnn_keras.cli
 from rcnn_keras.cli import main
+from rcnn_keras.cli.detect import _different_names
 from rcnn_keras.data.coco import load_coco
 from rcnn_keras.data.shapes import draw_shapes
 from rcnn_keras.models import FasterRCNN
@@ -104,6 +105,7 @@ def test_detect_writes_pictures_and_coco_rows(shapes, model_file, tmp_path):
 def test_detect_leaves_out_what_scores_less(shapes, model_file, tmp_path):
     result = rcnn("detect", shapes, "--model", model_file, "--out", tmp_path, "--min-score", 0.99)
     assert result.output.count("nothing found") == 3
+    assert "the model gives" not in result.stderr
     assert json.loads((tmp_path / "detections.json").read_text()) == []
 
 
@@ -122,10 +124,52 @@ def test_detect_tells_what_is_missing(shapes, model_file, tmp_path):
     assert not (tmp_path / "found").exists()
 
 
-def test_detect_names_an_image_that_is_none(model_file, tmp_path):
-    broken = tmp_path / "broken.jpg"
-    broken.write_text("no image")
-    assert str(broken) in error_of("detect", broken, "--model", model_file, "--out", tmp_path)
+def test_detect_names_every_file_that_is_no_image(shapes, model_file, tmp_path):
+    for name in ("text.jpg", "empty.png"):
+        (tmp_path / name).write_text("no image" * (name == "text.jpg"))
+    out = tmp_path / "found"
+    message = error_of("detect", tmp_path, shapes, "--model", model_file, "--out", out)
+    assert "2 of 5 images cannot be read:" in message
+    assert f"{tmp_path / 'text.jpg'}: is not an image" in message
+    assert f"{tmp_path / 'empty.png'}: the file is empty" in message
+    assert not out.exists()
+
+
+def test_detect_overwrites_no_photograph(shapes, model_file, tmp_path):
+    photos = tmp_path / "photos"
+    shutil.copytree(shapes, photos)
+    before = {path.name: path.read_bytes() for path in photos.iterdir()}
+    (tmp_path / "link").symlink_to(photos)
+    Image.new("RGB", (64, 64)).save(tmp_path / "shapes_000001.jpg")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "shapes_000002.png").symlink_to(photos / "shapes_000002.png")
+    for images, out, name in (
+        (photos, photos, "shapes_000000.png"),
+        (photos, tmp_path / "link", "shapes_000000.png"),
+        (photos, tmp_path / "out", "shapes_000002.png"),
+    ):
+        message = error_of("detect", images, "--model", model_file, "--out", out)
+        assert f"{out / name} would be overwritten" in message
+    assert {path.name: path.read_bytes() for path in photos.iterdir()} == before
+    (photos / "shapes_000001.jpg").write_bytes((tmp_path / "shapes_000001.jpg").read_bytes())
+    single = photos / "shapes_000001.jpg"  # the result would be the other photograph's name
+    message = error_of("detect", single, "--model", model_file, "--out", photos)
+    assert "shapes_000001.png would be overwritten" in message
+    assert "is a file" in error_of("detect", photos, "--model", model_file, "--out", single)
+
+
+def test_pictures_have_different_names_whatever_the_case():
+    files = ["a.jpg", "b/a.png", "a_2.jpg", "A.jpg", "c/a.jpg", "B.jpg"]
+    names = _different_names([Path(file) for file in files])
+    assert names == ["a.png", "a_2.png", "a_2_2.png", "A_3.png", "a_4.png", "B.png"]
+
+
+def test_detect_says_that_the_model_has_a_threshold_of_its_own(shapes, model_file, tmp_path):
+    image = shapes / "shapes_000000.png"
+    result = rcnn("detect", image, "--model", model_file, "--out", tmp_path, "--min-score", 0.01)
+    assert result.exit_code == 0
+    message = "--min-score 0.01: the model gives no detections of 0.05 or less\n"
+    assert result.stderr.endswith(message)
 
 
 # evaluate
@@ -151,6 +195,17 @@ def test_evaluate_refuses_data_of_other_classes(shapes, model_file, tmp_path):
     other.write_text(json.dumps(content))
     message = error_of("evaluate", model_file, "--data", other, "--images", shapes)
     assert "'circle'" in message
+
+
+@pytest.mark.filterwarnings("ignore:.*boxe?s? clipped")
+def test_evaluate_takes_a_voc_folder_that_lacks_a_class(model_file, tmp_path):
+    voc_folder(tmp_path, "circle")
+    result = rcnn("evaluate", model_file, "--data", tmp_path, "--split", "val")
+    assert result.exit_code == 0, result.output
+    lines = dict(line.split(maxsplit=1) for line in result.output.splitlines() if "AP/" in line)
+    assert set(lines) == {"AP/circle", "AP/triangle", "AP/square", "AP/star"}
+    assert lines["AP/star"] == "no ground truth"
+    assert 0 <= float(lines["AP/circle"]) <= 1
 
 
 def test_evaluate_refuses_a_model_that_is_no_detector(shapes, tmp_path):
@@ -187,21 +242,26 @@ def test_data_check_lists_every_problem_and_fails_on_fatal_ones(shapes, tmp_path
     assert summary == f"{path}: 1 fatal, 1 mended"
 
 
-def test_data_check_reads_all_splits_of_a_voc_folder(tmp_path):
-    (tmp_path / "Annotations").mkdir()
-    (tmp_path / "JPEGImages").mkdir()
-    (tmp_path / "ImageSets" / "Main").mkdir(parents=True)
+def voc_folder(root, name_of_class):
+    """Images a (train) and b (val), each with one object whose box is over the border."""
+    (root / "Annotations").mkdir()
+    (root / "JPEGImages").mkdir()
+    (root / "ImageSets" / "Main").mkdir(parents=True)
     for name in ("a", "b"):
-        Image.new("RGB", (20, 20)).save(tmp_path / "JPEGImages" / f"{name}.jpg")
+        Image.new("RGB", (20, 20)).save(root / "JPEGImages" / f"{name}.jpg")
         box = "<xmin>1</xmin><ymin>1</ymin><xmax>30</xmax><ymax>9</ymax>"
-        (tmp_path / "Annotations" / f"{name}.xml").write_text(
+        (root / "Annotations" / f"{name}.xml").write_text(
             f"<annotation><filename>{name}.jpg</filename>"
             "<size><width>20</width><height>20</height></size>"
-            f"<object><name>cat</name><bndbox>{box}</bndbox></object></annotation>"
+            f"<object><name>{name_of_class}</name><bndbox>{box}</bndbox></object></annotation>"
         )
     lists = {"train": "a\n", "val": "b\n", "trainval": "a\nb\n"}
     for split, text in lists.items():
-        (tmp_path / "ImageSets" / "Main" / f"{split}.txt").write_text(text)
+        (root / "ImageSets" / "Main" / f"{split}.txt").write_text(text)
+
+
+def test_data_check_reads_all_splits_of_a_voc_folder(tmp_path):
+    voc_folder(tmp_path, "cat")
     result = rcnn("data", "check", tmp_path)
     assert result.exit_code == 0, result.output
     assert result.output.splitlines()[-1] == f"{tmp_path}: 0 fatal, 2 mended"
@@ -237,6 +297,7 @@ package = types.ModuleType("rcnn_keras")  # its own __init__ is none of the comm
 package.__path__ = [sys.argv.pop(1)]
 sys.modules["rcnn_keras"] = package
 from rcnn_keras.cli import main
+from rcnn_keras.cli.detect import _different_names
 try:
     main()
 finally:

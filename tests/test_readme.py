@@ -3,6 +3,7 @@
 import importlib
 import re
 import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import click
@@ -89,7 +90,7 @@ def test_command_parses(line, monkeypatch):
 def test_train_command_is_a_valid_configuration():
     (line,) = [line for line in COMMANDS if line.startswith("rcnn train ")]
     arguments = shlex.split(line.replace("$PWD", "/data"))
-    changes = [b for a, b in zip(arguments, arguments[1:], strict=False) if a == "--set"]
+    changes = [b for a, b in pairwise(arguments) if a == "--set"]
     data = load_configuration(ROOT / arguments[2], changes).data
     files = [source.annotations for source in (*data.train, *data.val)]
     assert files == ["/data/train.json", "/data/val.json", "/data/test.json"]

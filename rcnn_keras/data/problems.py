@@ -90,7 +90,7 @@ def summarise(problems: Iterable[Problem]) -> str:
 
 
 def shorten(value: object, length: int = 80) -> str:
-    """Return `value` as text of at most `length` characters; a Path, whose end tells most, whole."""
+    """Return `value` as text of at most `length` characters, but a Path whole."""
     if isinstance(value, PurePath):
         return str(value)
     text = value if isinstance(value, str) else repr(value)

@@ -25,7 +25,9 @@ def malformed(segmentation: Any, size: tuple[int, int]) -> tuple[str, Any] | Non
     stated = segmentation.get("size", "missing")
     if not isinstance(stated, list | tuple) or tuple(stated) != tuple(size):
         return "segmentation.size", stated
-    counts = segmentation.get("counts", "missing")
+    if "counts" not in segmentation:
+        return "segmentation.counts", "missing"
+    counts = segmentation["counts"]
     return None if _are_counts(counts, size[0] * size[1]) else ("segmentation.counts", counts)
 
 

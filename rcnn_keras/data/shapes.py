@@ -18,8 +18,10 @@ from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.records import Record
 
 CLASSES = ("circle", "triangle", "square", "star")
-# A kind of thing has a surface as well as a shape, and small networks read surfaces first.
+# Things of a kind have a surface and a range of colours in common, and small networks read those
+# before they read outlines.
 TEXTURES = {"circle": "dots", "triangle": "stripes", "square": "checker", "star": "noise"}
+HUES = {"circle": 0, "triangle": 90, "square": 180, "star": 270}  # degrees, give or take 40
 MIN_VISIBLE = 0.5  # of a shape's area; a place that would leave less of any shape is not taken
 EMPTY_SCENES = 0.04
 OVERLAP = 0.4  # chance that a shape is put next to an earlier one instead of anywhere
@@ -144,7 +146,7 @@ def _draw_scene(
         if placed is None:
             continue
         outline, mask = placed
-        _paint(rng, image, mask, TEXTURES[CLASSES[label]])
+        _paint(rng, image, mask, CLASSES[label])
         outlines.append(outline)
         labels.append(label)
         owner[mask] = len(outlines)
@@ -232,16 +234,18 @@ def _unit_outline(rng: np.random.Generator, shape: str) -> np.ndarray:
     return points @ rotation
 
 
-def _paint(rng: np.random.Generator, image: np.ndarray, mask: np.ndarray, texture: str) -> None:
+def _paint(rng: np.random.Generator, image: np.ndarray, mask: np.ndarray, shape: str) -> None:
     """Fill the mask with a two-tone texture that stands out from what lies under it."""
     under = image[mask].mean(0)
     while True:
-        colour = rng.integers(0, 256, 3).astype(np.float32)
-        if np.ptp(colour) > 110 and np.linalg.norm(colour - under) > 110:
+        hue = (HUES[shape] + rng.uniform(-40, 40)) % 360
+        hsv = np.array([[[hue, rng.uniform(0.5, 1), rng.uniform(0.45, 1)]]], np.float32)
+        colour = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0] * 255
+        if np.linalg.norm(colour - under) > 90:
             break
     second = colour * rng.uniform(0.3, 0.6)
     rows, columns = np.nonzero(mask)
-    pattern = _texture(rng, texture, rows, columns)[:, None]
+    pattern = _texture(rng, TEXTURES[shape], rows, columns)[:, None]
     grain = rng.integers(-9, 10, (len(rows), 1))
     paint = np.where(pattern, second, colour) + grain
     image[rows, columns] = np.clip(paint, 0, 255).astype(np.uint8)

@@ -95,7 +95,7 @@ def _is_share(value: Any) -> bool:
 
 
 def _is_count(value: Any) -> bool:
-    return _is_number(value) and isinstance(value, Integral) and value >= 1
+    return _is_number(value) and isinstance(value, Integral) and int(value) >= 1
 
 
 def _is_list(values: Any) -> bool:

@@ -17,8 +17,8 @@ class CocoEvaluation(keras.callbacks.Callback):
     Args:
         dataset: images with ground truth, of the model's classes.
         batch_size: images that run together.
-        every: score after every so many epochs; in between the last scores stand, so that
-            callbacks that watch them find a value from the first scoring on.
+        every: score after the first epoch and then every so many; in between the last scores
+            stand, so that callbacks that watch them always find a value.
 
     Attributes:
         scores: the `CocoScores` of the last evaluation.
@@ -51,7 +51,7 @@ class CocoEvaluation(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Score, and write the scores into `logs`."""
-        if (epoch + 1) % self.every == 0:
+        if self.scores is None or (epoch + 1) % self.every == 0:
             self.scores = evaluate(self.model, self.dataset, batch_size=self.batch_size).scores
         if self.scores is not None and logs is not None:
             scores = self.scores.summary()

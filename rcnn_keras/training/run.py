@@ -187,7 +187,7 @@ class MissedEpochEnd(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         """Run the callbacks; the epoch's losses are lost."""
-        epoch_logs: dict[str, float] = {}
+        epoch_logs = {}
         for callback in self.callbacks:
             callback.on_epoch_end(self.epoch - 1, epoch_logs)
 
@@ -217,9 +217,8 @@ def _resumes(out: Path, configuration: Configuration) -> bool:
             raise FileExistsError(
                 f"{out} holds an unfinished run of another configuration (its config.yaml): {ways}"
             )
-        trained = (
-            configuration.training.epochs in HistoryFile(out / "history.csv", resumes=True).rows
-        )
+        history = HistoryFile(out / "history.csv", resumes=True)
+        trained = configuration.training.epochs in history.rows
         if trained or (configuration.training.backup and "backup" in found):
             return True
     if found not in ([], ["config.yaml"]):

@@ -168,11 +168,54 @@ class TestMended:
         assert "1 size missing, taken from the image" in warning
         assert (dataset[0].height, dataset[0].width) == (40, 60)
 
+    @pytest.mark.parametrize(
+        ("segmentation", "where"),
+        [
+            ([[1, 2, 3, 4]], ".0 = [1, 2, 3, 4]"),
+            ([[1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6, 7]], ".1 = [1, 2, 3, 4, 5, 6, 7]"),
+            ([[]], ".0 = []"),
+            ([1, 2, 3, 4, 5, 6], ".0 = 1"),
+            ([[1, 2, 3, 4, 5, "6"]], ".0 = [1, 2"),
+            ([[1, 2, 3, 4, 5, None]], ".0 = [1, 2"),
+            ([[1, 2, 3, 4, 5, float("nan")]], ".0 = [1, 2"),
+            ([[1, 2, 3, 4, 5, 10**400]], ".0 = [1, 2"),
+            ("polygon", " = polygon"),
+            ({"counts": [0, 2400]}, ".size = missing"),
+            ({"size": [60, 40], "counts": [0, 2400]}, ".size = [60, 40]"),
+            ({"size": [40, 60]}, ".counts = missing"),
+            ({"size": [40, 60], "counts": [0, 2399]}, ".counts = [0, 2399]"),
+            ({"size": [40, 60], "counts": [-1, 2401]}, ".counts = [-1, 2401]"),
+            ({"size": [40, 60], "counts": ""}, ".counts = "),
+        ],
+    )
+    def test_malformed_segmentation(self, file, segmentation, where):
+        sound = [[1, 2, 11, 2, 11, 22], [5, 5, 6, 5, 6, 6.5, 5, 6]]
+        file.annotations[0]["segmentation"] = segmentation
+        file.annotations[1]["segmentation"] = sound
+        dataset, warning = file.mended()
+        assert "1 malformed segmentation dropped, its box kept" in warning
+        assert dataset[0].segmentations == (None, sound)
+        assert len(dataset[0]) == 2
+        (problem,) = dataset.problems
+        assert f"annotation 1: segmentation{where}" in str(problem)
+
     def test_no_object_at_all(self, file):
         file.annotations.clear()
         dataset, warning = file.mended()
-        assert "no image has an object" in warning
+        assert warning.startswith("data: 1 dataset without any object (")
         assert len(dataset) == 2
+
+
+@pytest.mark.parametrize("counts", [[100, 50, 2250], "abc"])
+def test_run_lengths_of_the_image_are_kept(file, counts):
+    rle = {"size": [40, 60], "counts": counts}
+    file.annotations[1]["segmentation"] = rle
+    assert load_coco(file.write())[0].segmentations == (None, rle)
+    del file.images[0]["width"]  # then the size is the file's
+    rle["size"] = [40, 61]
+    dataset, warning = file.mended()
+    assert "1 malformed segmentation dropped" in warning
+    assert dataset[0].segmentations is None
 
 
 def turned(file, orientation):
@@ -331,6 +374,10 @@ class TestFatal:
     def test_missing_image(self, file):
         (file.folder / "b.png").unlink()
         file.fatal("image 12", "b.png", "no such file")
+
+    def test_a_long_path_is_told_whole(self, file):
+        file.images[1]["file_name"] = f"{'folder/' * 30}b.png"
+        file.fatal(f"{'folder/' * 30}b.png: no such file")
 
     def test_unreadable_image(self, file):
         (file.folder / "b.png").write_text("text")

@@ -125,8 +125,11 @@ def test_classes(folder):
     assert "1 object of a class not asked for dropped" in warning
     assert dataset.problems[0].value == "cat"
     assert [len(r) for r in dataset] == [1, 0]
-    with pytest.raises(ValueError, match=r"'Owl' \(nearest: 'owl'\)"):
-        load_voc(folder.root, classes=["Owl", "cat"])
+    dataset = load_voc(folder.root, classes=["owl", "cat", "yak"])  # a class without an object
+    assert dataset.classes == ("owl", "cat", "yak")
+    assert dataset[0].labels.tolist() == [0, 1]
+    with pytest.raises(ValueError, match="repeated"):
+        load_voc(folder.root, classes=["cat", "cat"])
 
 
 class TestMended:
@@ -164,7 +167,7 @@ class TestMended:
     def test_no_object_at_all(self, folder):
         folder.split("train", "b")
         dataset, warning = folder.mended()
-        assert "no image has an object" in warning
+        assert "1 dataset without any object (" in warning
         assert dataset.max_objects == 1
 
 

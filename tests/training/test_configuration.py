@@ -52,7 +52,7 @@ def test_defaults_are_those_of_the_constructors(write):
     configuration = load_configuration(write(GOOD))
     parameters = inspect.signature(FasterRCNN).parameters
     arguments = configuration.model_arguments
-    assert set(arguments) == set(parameters) - {"classes"}
+    assert set(arguments) == set(parameters) - {"classes", "seed"}
     given = {"min_size": 240, "anchor_sizes": ((8,), (16,), (32,), (64,), (128,))}
     for name, value in arguments.items():
         assert value == given.get(name, parameters[name].default), name
@@ -79,7 +79,7 @@ def test_the_resolved_configuration_reads_back_the_same_from_another_folder(path
     again = load_configuration(write(text))
     assert again == configuration
     assert again.to_yaml() == text
-    assert set(yaml.safe_load(text)["model"]) >= {"min_size", "rpn_nms_thresh", "seed"}
+    assert set(yaml.safe_load(text)["model"]) >= {"min_size", "rpn_nms_thresh", "norm"}
 
 
 BAD = """
@@ -129,10 +129,98 @@ def test_all_errors_are_listed_with_file_key_value_and_nearest_key(write):
         assert any(error.startswith(start) for error in found), (start, sorted(found))
 
 
-def test_ranges_of_model_arguments_are_checked_before_anything_is_built(write):
-    (error,) = errors_of(write(GOOD), ["model.rpn_nms_thresh=1.5"])
-    assert "model" in error
-    assert "rpn_nms_thresh must be in 0..1; received 1.5" in error
+WEIGHTS = "model.backbone_weights"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("rpn_nms_thresh=1.5", "rpn_nms_thresh = 1.5: must be in 0..1"),
+        ("backbone=resnet81_fpn", "(did you mean 'resnet18_fpn'?)"),
+        ("norm=layer", "norm = 'layer': must be one of batch, frozen_batch, group"),
+        ("anchor_sizes=[[8]]", "anchor_sizes = [[8.0]]: must have 5 levels for resnet50_fpn"),
+        ("backbone=vgg16", "must have 1 level for vgg16"),
+        ("anchor_sizes=[[8], [8], [8], [8], [8, 9]]", "each a list of as many sizes"),
+        ("anchor_sizes=[[8], [8], [8], [8], [-8]]", "for each level a list of sizes above 0"),
+        ("anchor_sizes=[[8], [8], [8], [8], []]", "for each level a list of sizes above 0"),
+        ("bbox_reg_weights=[1.0]", "bbox_reg_weights = [1.0]: must be four numbers above 0"),
+        ("box_units=-5", "box_units = -5: must be None or a whole number of at least 1"),
+        ("box_units=0", "box_units = 0: must be None or a whole number of at least 1"),
+        ("image_std=[0.0]", "image_std = [0.0]: must be None or three numbers above 0"),
+        ("image_std=[1, 1, 0]", "must be None or three numbers above 0"),
+        ("image_mean=[0, 0, 256]", "must be None or three numbers in 0..255"),
+        ("aspect_ratios=[]", "aspect_ratios = []: must be one or more numbers above 0"),
+        ("fpn_channels=0", "fpn_channels = 0: must be a whole number of at least 1"),
+        ("max_size=200", "min_size = 240: must be at most max_size=200"),
+        ("rpn_fg_iou_thresh=0.1", "rpn_bg_iou_thresh = 0.3: must be at most rpn_fg_iou_thresh="),
+    ],
+)
+def test_model_arguments_are_checked_before_anything_is_built(write, override, message):
+    """Where two do not fit, the error may be told of the one that is a default."""
+    (error,) = errors_of(write(GOOD), [f"model.{override}"])
+    assert "model." in error
+    assert message in error
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["backbone=resnet18"], "keras.applications has no resnet18"),
+        (["backbone=resnet50"], "needs stride_in_1x1=True"),
+        (["backbone=resnet50", "stride_in_1x1=true", "norm=group"], "not norm='group'"),
+        (["backbone=vgg16", "box_units=64"], "not box_units=64"),
+        (["backbone=resnet101", "stride_in_1x1=true"], None),
+        (["backbone=vgg16", "box_units=4096"], None),
+        (["backbone=vgg16"], None),
+    ],
+)
+def test_imagenet_weights_need_an_architecture_that_has_them(write, overrides, message):
+    overrides = [f"model.{override}" for override in ("anchor_sizes=null", *overrides)]
+    overrides.append(f"{WEIGHTS}=imagenet")
+    if message is None:
+        assert load_configuration(write(GOOD), overrides).model.backbone_weights == "imagenet"
+        return
+    (error,) = errors_of(write(GOOD), overrides)
+    assert error.startswith(f"--set {WEIGHTS}: {WEIGHTS} = 'imagenet': needs ")
+    assert message in error
+
+
+def test_all_wrong_arguments_of_a_model_are_told_at_once(write):
+    errors = errors_of(write(GOOD), ["model.box_units=0", "model.norm=x", "model.max_size=1"])
+    assert len(errors) == 3
+
+
+def test_the_data_has_the_classes_and_training_the_only_seed(write):
+    errors = errors_of(write(GOOD), ["model.seed=3", "model.classes=[a]", "training.jit_compile=1"])
+    assert len(errors) == 3
+    assert all("unknown key" in error for error in errors)
+
+
+def keys_in(node, path=()):
+    """The dotted keys of all values, inner and outer, in nested mappings and lists."""
+    items = node.items() if isinstance(node, dict) else enumerate(node)
+    for key, value in items:
+        inner = (*path, str(key))
+        yield ".".join(inner)
+        if isinstance(value, dict | list):
+            yield from keys_in(value, inner)
+
+
+@pytest.mark.parametrize("value", ["[1]", "[]", "[[1], {a: 1}]", "{0: 1}", "x", "-1.5", ".nan"])
+def test_no_value_in_any_place_is_more_than_an_error(write, value):
+    """A list where a number belongs, a tuple that is too short: each has its line."""
+    text = GOOD + "schedule: {name: step, milestones: [2]}\n"
+    erasing = "data.augment.1={erasing: {area: [0.1, 0.2]}}"
+    document = yaml.safe_load(load_configuration(write(text), [erasing]).to_yaml())
+    path = write(yaml.safe_dump(document))
+    refused = []
+    for key in keys_in(document):
+        try:
+            load_configuration(path, [f"{key}={value}"])
+        except ConfigurationError as error:
+            refused.append((key, str(error)))
+    assert len(refused) > 40
+    assert all(key.split(".")[0] in error for key, error in refused)
 
 
 @pytest.mark.parametrize(
