@@ -134,10 +134,11 @@ def training_batches(configuration: Configuration, dataset: DetectionDataset) ->
     """Return the shuffled and augmented batches of the training data."""
     data = configuration.data
     augmentations = [named.build() for named in data.augment]
+    augment = compose(*augmentations) if len(augmentations) > 1 else next(iter(augmentations), None)
     return dataset.batches(
         data.batch_size,
         shuffle=True,
-        augment=compose(*augmentations) if augmentations else None,
+        augment=augment,
         max_objects=data.max_objects,
         seed=configuration.training.seed,
     )
