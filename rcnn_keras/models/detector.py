@@ -4,8 +4,7 @@ B images a batch, N ground-truth boxes, D detections, K classes; see `Detector` 
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from os import PathLike
 from typing import Any
 
@@ -17,33 +16,13 @@ from keras import ops
 from rcnn_keras.data.batches import Batches
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.detections import Detections
-from rcnn_keras.data.images import ImageError, resized_size
+from rcnn_keras.data.images import resized_size
 from rcnn_keras.data.unlabelled import unlabelled
 from rcnn_keras.losses import mean_over_batch
+from rcnn_keras.models.errors import NON_FINITE, plain_errors
 from rcnn_keras.ops import after, check_finite, sum_over_replicas
 
-NON_FINITE = "not finite: "
 Image = str | PathLike | np.ndarray
-
-
-class NonFiniteLossError(FloatingPointError):
-    """A loss, its gradients or an image became NaN or infinite; no weight was updated.
-
-    Attributes:
-        what: what is not finite.
-        step: number of the training step, counted from 0.
-        image_ids: ids of the images in its batch.
-        paths: files of those images, where they are known.
-    """
-
-    def __init__(self, what: str, step: int, image_ids: list[int], paths: list[str]):
-        self.what, self.step, self.image_ids, self.paths = what, step, image_ids, paths
-        images = ", ".join(paths) or ", ".join(f"image id {i}" for i in image_ids)
-        super().__init__(
-            f"{what} not finite at step {step}, on the images {images}. No weight was updated in "
-            f"this step. Lower the learning rate, warm it up, clip the gradients, or look at these "
-            f"images and their boxes"
-        )
 
 
 class Detector(keras.Model):
@@ -301,29 +280,6 @@ class Detector(keras.Model):
         model = cls(**{**config, "backbone_weights": None})
         model._config["backbone_weights"] = weights
         return model
-
-
-@contextmanager
-def plain_errors(dataset: DetectionDataset | None = None) -> Iterator[None]:
-    """Turn what TensorFlow raises from within a graph into the error that caused it.
-
-    Raises:
-        ImageError: for an image that could not be decoded.
-        NonFiniteLossError: for a check of `train_step`; `dataset` gives the files' names.
-    """
-    try:
-        yield
-    except tf.errors.OpError as error:
-        text = str(error)
-        if unreadable := re.search(r"ImageError: (.+?): (.+)", text):
-            raise ImageError(unreadable[1], unreadable[2]) from error
-        pattern = rf"\[{NON_FINITE}(.+?)\] \[\S+\] \[(\d+)\] \[([-\d ]*)\]"
-        if bad := re.search(pattern, text):
-            ids = [int(i) for i in bad[3].split()]
-            files = {record.image_id: record.path for record in dataset or ()}
-            paths = [files[i] for i in ids if i in files]
-            raise NonFiniteLossError(bad[1], int(bad[2]), ids, paths) from error
-        raise
 
 
 def complete_inputs(inputs):
