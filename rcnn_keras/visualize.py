@@ -28,6 +28,7 @@ def draw(
     classes: Sequence[str] | None = None,
     min_score: float = 0.5,
     width: int | None = None,
+    zoom: int = 1,
 ) -> Image.Image:
     """Draw boxes and names on a copy of an image, the best detection on top.
 
@@ -38,10 +39,12 @@ def draw(
             their own.
         min_score: detections below it are left out, 0..1. Ground truth has no scores: all is drawn.
         width: of the lines in pixels; by default 0.4 % of the image's longer side, at least 2.
+        zoom: whole number by which the picture is enlarged first, so that tags fit beside small
+            objects.
 
     Returns:
-        An RGB picture of the image's size. A tag that is wider than the picture loses its score,
-        and then is left out.
+        An RGB picture of `zoom` times the image's size. A tag that is wider than the picture loses
+        its score, and then is left out.
 
     Raises:
         ImageError: the image cannot be read.
@@ -51,6 +54,8 @@ def draw(
         raise ValueError(f"draw: min_score must be in 0..1, not {min_score!r}")
     if width is not None and width < 1:
         raise ValueError(f"draw: width must be at least 1 pixel, not {width!r}")
+    if zoom < 1:
+        raise ValueError(f"draw: zoom must be at least 1, not {zoom!r}")
     marks = _marks(detections, classes, min_score)
     picture = Image.fromarray(read_image(image))
     expected = _size(detections)
@@ -59,11 +64,12 @@ def draw(
             f"draw: the image has {picture.width}x{picture.height} pixels, "
             f"the boxes belong to one of {expected[0]}x{expected[1]}"
         )
+    picture = picture.resize((picture.width * zoom, picture.height * zoom))
     canvas = ImageDraw.Draw(picture)
     long_side = max(picture.size)
     line = width or max(2, round(0.004 * long_side))
     font = ImageFont.load_default(size=max(11, round(0.022 * long_side)))
-    corners = [_corners(mark.box, picture.size) for mark in marks]
+    corners = [_corners(np.asarray(mark.box) * zoom, picture.size) for mark in marks]
     for mark, corner in zip(marks, corners, strict=True):
         canvas.rectangle(corner, outline=_color(mark.label), width=line)
     tags: list[_Tag] = []

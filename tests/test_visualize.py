@@ -196,3 +196,15 @@ def test_grid_places_pictures_in_the_middle_of_equal_cells(tmp_path):
 def test_grid_refuses_bad_arguments(arguments):
     with pytest.raises(ValueError, match="grid: needs"):
         grid(**{"images": [picture()], **arguments})
+
+
+def test_zoom_enlarges_picture_and_boxes(tmp_path):
+    image = np.full((40, 60, 3), 255, np.uint8)
+    record = Record(1, "x.png", 40, 60, [[10, 10, 30, 30]], [0], [False])
+    picture = np.asarray(draw(image, record, classes=["a"], zoom=4, width=2))
+    assert picture.shape == (160, 240, 3)
+    rows, columns = np.nonzero((picture != 255).any(-1))
+    assert (columns.min(), columns.max()) == (40, 119)
+    assert rows.max() == 119
+    with pytest.raises(ValueError, match="zoom"):
+        draw(image, record, zoom=0)

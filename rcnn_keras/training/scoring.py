@@ -14,6 +14,7 @@ from rcnn_keras.evaluation.report import write_report
 from rcnn_keras.models import Detector
 
 PICTURES = 8
+MIN_SIDE = 400  # pixels that a picture should have for its tags to be read
 NOTE = "In the pictures: ground truth on the left, detections of score 0.5 and more on the right."
 
 
@@ -67,8 +68,9 @@ class Evaluation:
         paths = []
         for i in range(0, len(self.dataset), math.ceil(len(self.dataset) / PICTURES)):
             record = self.dataset[i]
-            truth = visualize.draw(record.path, record, classes=self.dataset.classes)
-            found = visualize.draw(record.path, self.detections[record.image_id])
+            zoom = max(1, MIN_SIDE // max(record.height, record.width))
+            truth = visualize.draw(record.path, record, classes=self.dataset.classes, zoom=zoom)
+            found = visualize.draw(record.path, self.detections[record.image_id], zoom=zoom)
             paths.append(folder / f"{Path(record.path).stem}_{record.image_id}.png")
             visualize.grid([truth, found], columns=2).save(paths[-1])
         return paths
