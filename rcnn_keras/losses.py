@@ -23,7 +23,7 @@ def mean_over_batch(total, count):
         total: scalar sum of a loss on this replica.
         count: scalar number of samples on this replica.
     """
-    count, _ = sum_over_replicas(ops.cast(count, "float32"))
+    count = sum_over_replicas(ops.cast(count, "float32"))
     return total / ops.maximum(count, 1.0)
 
 
@@ -84,6 +84,21 @@ def box_head_losses(logits, deltas, target_deltas, classes, beta=SMOOTH_L1_BETA)
         "class_loss": (_masked_sum(l_cls, sampled), count),
         "box_loss": (_masked_sum(smooth_l1(own_deltas, target_deltas, beta), foreground), count),
     }
+
+
+def mask_head_loss(logits, targets):
+    """Return the mask loss (Mask R-CNN, 3): cross-entropy of each cell, its own class's map alone.
+
+    Args:
+        logits: `(n, M, M)` of each positive RoI's ground-truth class.
+        targets: `(n, M, M)` in 0..1, from `mask_targets`.
+
+    Returns:
+        `{"mask_loss": (sum, count)}`, the count being that of the cells of all positive RoIs.
+    """
+    cells = ops.softplus(logits) - logits * targets
+    count = ops.cast(ops.size(cells), "float32")
+    return {"mask_loss": (ops.sum(cells), count)}
 
 
 def _masked_sum(values, mask):

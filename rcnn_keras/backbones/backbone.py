@@ -1,15 +1,28 @@
 """A backbone by its name, with the second-stage trunk that goes with it."""
 
 import difflib
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import keras
-from keras import layers
 
+from rcnn_keras.backbones.mobilenet_v3 import mobilenet_v3_large
 from rcnn_keras.backbones.resnet import DEPTHS, resnet, resnet_c5
+from rcnn_keras.backbones.trunks import box_trunk, mask_trunk
 from rcnn_keras.backbones.vgg import vgg16, vgg16_fc
 
-NAMES = (*(f"resnet{d}_fpn" for d in DEPTHS), *(f"resnet{d}" for d in DEPTHS), "vgg16")
+MOBILENET = "mobilenet_v3_large_fpn"
+NAMES = (*(f"resnet{d}_fpn" for d in DEPTHS), *(f"resnet{d}" for d in DEPTHS), MOBILENET, "vgg16")
+RESNET_STAGES = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
+VGG_STAGES = tuple((f"block{number}",) for number in range(1, 6))
+# A stage of MobileNetV3 begins where the map is halved, as torchvision counts them.
+MOBILENET_STARTS = (0, 2, 4, 7, 13, 16, 17)
+MOBILENET_STAGES = tuple(
+    tuple(f"features_{number}" for number in range(first, stop))
+    for first, stop in pairwise(MOBILENET_STARTS)
+)
+MASK_POOLED_SIZE = 14
 
 
 @dataclass(frozen=True)
@@ -19,32 +32,52 @@ class Backbone:
     Attributes:
         model: functional model from normalised images to `{"c2": .., ...}`.
         pyramid: whether a feature pyramid goes on top.
+        map_strides: pixels a position of each of the model's maps.
         strides: pixels a position of each map that RoIs are pooled from.
         pooled_size: S of the second stage.
         box_trunk: model from `(n, S, S, C)` to `(n, F)`.
+        mask_trunk: builds the mask head's model from `(n, 14, 14, C)` to `(n, S', S', C')`.
+        stages: what the names of each stage's layers begin with.
+        frozen_stages: how many of them stand still when little data is fine-tuned on.
     """
 
     model: keras.Model
     pyramid: bool
+    map_strides: tuple[int, ...]
     strides: tuple[int, ...]
     pooled_size: int
     box_trunk: keras.Model
+    mask_trunk: Callable[[], keras.Model]
+    stages: tuple[tuple[str, ...], ...]
+    frozen_stages: int
 
 
-def build_backbone(name, *, norm="batch", stride_in_1x1=False, fpn_channels=256, box_units=None):
-    """Build a backbone and the trunk of its box head.
+def build_backbone(
+    name,
+    *,
+    norm="batch",
+    stride_in_1x1=False,
+    fpn_channels=256,
+    box_units=None,
+    box_convs=0,
+    head_norm=None,
+):
+    """Build a backbone and the trunks of its heads.
 
     `resnetD_fpn` has RoIs pooled to 7x7 from a pyramid and two dense layers; `resnetD` alone is
-    the C4 detector of the ResNet paper (14x14 from stride 16, then the fifth stage); `vgg16` is
-    the detector of the Faster R-CNN paper (7x7 from conv5_3, then fc6 and fc7).
+    the C4 detector of the ResNet paper (14x14 from stride 16, then the fifth stage, which the mask
+    head shares); `vgg16` is the detector of the Faster R-CNN paper (7x7 from conv5_3, then fc6 and
+    fc7); `mobilenet_v3_large_fpn` is torchvision's, with a pyramid on two maps of stride 32.
 
     Args:
         name: one of `NAMES`.
-        norm: kind of normalisation of a ResNet.
+        norm: kind of normalisation of a ResNet or MobileNet.
         stride_in_1x1: see `resnet`.
         fpn_channels: channels of the pyramid.
-        box_units: width of the two dense layers, 1024 after a pyramid and 4096 after VGG by
-            default; a C4 head has none.
+        box_units: width of the dense layers, 1024 after a pyramid and 4096 after VGG by default;
+            a C4 head has none.
+        box_convs: convolutions before them after a pyramid, see `box_trunk`.
+        head_norm: kind of normalisation of the heads' convolutions.
 
     Raises:
         ValueError: for another name, with the nearest.
@@ -54,24 +87,46 @@ def build_backbone(name, *, norm="batch", stride_in_1x1=False, fpn_channels=256,
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"backbone must be one of {', '.join(NAMES)}; received {name!r}{hint}")
     if name == "vgg16":
-        trunk = vgg16_fc(box_units or 4096, name="box_trunk")
-        return Backbone(vgg16(), False, (16,), 7, trunk)
-    depth = int(name.removeprefix("resnet").removesuffix("_fpn"))
+        return Backbone(
+            model=vgg16(),
+            pyramid=False,
+            map_strides=(16,),
+            strides=(16,),
+            pooled_size=7,
+            box_trunk=vgg16_fc(box_units or 4096, name="box_trunk"),
+            mask_trunk=lambda: mask_trunk(MASK_POOLED_SIZE, 512, 256, head_norm),
+            stages=VGG_STAGES,
+            frozen_stages=2,  # as in Fast R-CNN, 4.5
+        )
     if not name.endswith("_fpn"):
-        model = resnet(depth, norm, stride_in_1x1, stages=3)
-        trunk = resnet_c5(depth, norm, stride_in_1x1, name="box_trunk")
-        return Backbone(model, False, (16,), 14, trunk)
-    trunk = two_dense(7, fpn_channels, box_units or 1024, name="box_trunk")
-    model = resnet(depth, norm, stride_in_1x1)
-    return Backbone(model, True, (4, 8, 16, 32), 7, trunk)
-
-
-def two_dense(pooled_size, channels, units, name=None):
-    """Return the two dense layers of a pyramid's box head (Feature Pyramid Networks, 4.2)."""
-    # A third of the variance that keeps a signal: the pyramid adds up levels, which widens it.
-    initializer = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
-    inputs = keras.Input((pooled_size, pooled_size, channels), name="pooled")
-    x = layers.Flatten(name="flatten")(inputs)
-    for fc in ("fc6", "fc7"):
-        x = layers.Dense(units, activation="relu", kernel_initializer=initializer, name=fc)(x)
-    return keras.Model(inputs, x, name=name)
+        depth = int(name.removeprefix("resnet"))
+        c5 = resnet_c5(depth, norm, stride_in_1x1, name="box_trunk")
+        return Backbone(
+            model=resnet(depth, norm, stride_in_1x1, stages=3),
+            pyramid=False,
+            map_strides=(4, 8, 16),
+            strides=(16,),
+            pooled_size=MASK_POOLED_SIZE,
+            box_trunk=c5,
+            mask_trunk=lambda: keras.Model(c5.input, c5.get_layer("mean").input, name="mask_trunk"),
+            stages=RESNET_STAGES[:4],
+            frozen_stages=2,  # as in torchvision
+        )
+    if name == MOBILENET:
+        model, map_strides, strides = mobilenet_v3_large(norm), (32, 32), (32,)
+        stages, frozen_stages = MOBILENET_STAGES, 3
+    else:
+        depth = int(name.removeprefix("resnet").removesuffix("_fpn"))
+        model, map_strides = resnet(depth, norm, stride_in_1x1), (4, 8, 16, 32)
+        strides, stages, frozen_stages = map_strides, RESNET_STAGES, 2
+    return Backbone(
+        model=model,
+        pyramid=True,
+        map_strides=map_strides,
+        strides=strides,
+        pooled_size=7,
+        box_trunk=box_trunk(7, fpn_channels, box_units or 1024, box_convs, head_norm),
+        mask_trunk=lambda: mask_trunk(MASK_POOLED_SIZE, fpn_channels, fpn_channels, head_norm),
+        stages=stages,
+        frozen_stages=frozen_stages,
+    )

@@ -37,7 +37,7 @@ def resnet(depth, norm="batch", stride_in_1x1=False, stages=4):
         raise ValueError(f"ResNet's depth must be one of {sorted(DEPTHS)}; received {depth!r}")
     inputs = keras.Input((None, None, 3), name="images")
     x = layers.ZeroPadding2D(3, name="conv1_pad")(inputs)
-    x = _conv(x, 64, 7, 2, "conv1", padding="valid")
+    x = _conv(x, 64, 7, 2, "conv1", padding="valid", bias=norm is None)
     x = layers.Activation("relu", name="relu")(normalization(norm, "bn1")(x))
     x = layers.ZeroPadding2D(1, name="maxpool_pad")(x)  # zero is the least after a ReLU
     x = layers.MaxPooling2D(3, strides=2, name="maxpool")(x)
@@ -111,19 +111,19 @@ def _join(x, y, channels, stride, norm, name):
 def _conv_norm(x, channels, size, stride, norm, conv_name, norm_name):
     if size > 1 and stride > 1:  # "same" would pad the bottom and right alone
         x = layers.ZeroPadding2D(size // 2, name=f"{conv_name}_pad")(x)
-        x = _conv(x, channels, size, stride, conv_name, padding="valid")
+        x = _conv(x, channels, size, stride, conv_name, padding="valid", bias=norm is None)
     else:
-        x = _conv(x, channels, size, stride, conv_name)
+        x = _conv(x, channels, size, stride, conv_name, bias=norm is None)
     return normalization(norm, norm_name)(x)
 
 
-def _conv(x, channels, size, stride, name, padding="same"):
+def _conv(x, channels, size, stride, name, padding="same", bias=False):
     return layers.Conv2D(
         channels,
         size,
         strides=stride,
         padding=padding,
-        use_bias=False,
+        use_bias=bias,
         kernel_initializer=keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal"),
         name=name,
     )(x)

@@ -6,6 +6,8 @@ from rcnn_keras.layers.box_head import BoxHead
 from rcnn_keras.layers.detection_layer import DetectionLayer
 from rcnn_keras.layers.feature_pyramid import FeaturePyramid
 from rcnn_keras.layers.image_normalization import ImageNormalization
+from rcnn_keras.layers.mask_head import MaskHead
+from rcnn_keras.layers.mask_layer import MaskLayer, RealRoIs
 from rcnn_keras.layers.normalization import FrozenBatchNormalization, normalization
 from rcnn_keras.layers.proposal_layer import ProposalLayer
 from rcnn_keras.layers.roi_align import RoIAlign
@@ -20,8 +22,11 @@ __all__ = [
     "FeaturePyramid",
     "FrozenBatchNormalization",
     "ImageNormalization",
+    "MaskHead",
+    "MaskLayer",
     "ProposalLayer",
     "RPNHead",
+    "RealRoIs",
     "RoIAlign",
     "RoISampler",
     "normalization",

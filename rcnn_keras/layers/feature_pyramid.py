@@ -1,64 +1,86 @@
 """Feature Pyramid Network (Lin et al. 2017)."""
 
+from itertools import pairwise
+
 import keras
 from keras import layers
+
+from rcnn_keras.layers.normalization import normalization
 
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")
 class FeaturePyramid(layers.Layer):
     """Give every level of a backbone the meaning of the deepest one.
 
-    A 1x1 convolution brings each map to the same channels, each map is added to the doubled one
+    A 1x1 convolution brings each map to the same channels, each map is added to the enlarged one
     above it, and a 3x3 convolution smooths the sum. The coarsest level is halved once more for
     the RPN, as in the paper.
 
     Args:
         channels: channels of every level, 256 in the paper.
+        strides: pixels a position of each map; by them a level is enlarged for the one below.
+        norm: what follows each convolution, see `normalization`; None in the paper.
 
     Call arguments:
-        features: list of maps C2..C5 `(B, H_l, W_l, C_l)`, finest first.
+        features: list of maps `(B, H_l, W_l, C_l)`, finest first, C2..C5 in the paper.
 
     Returns:
-        List of maps P2..P6 `(B, H_l, W_l, channels)`, one more than was given.
+        List of maps `(B, H_l, W_l, channels)`, one more than was given.
     """
 
-    def __init__(self, channels=256, **kwargs):
+    def __init__(self, channels=256, strides=(4, 8, 16, 32), norm=None, **kwargs):
         super().__init__(**kwargs)
         self.channels = channels
+        self.strides = tuple(strides)
+        self.norm = norm
 
     def build(self, input_shape):
         """Create a lateral and an output convolution for each level."""
-        initializer = keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")
-        self.lateral, self.output_convs = [], []
+        self.lateral, self.lateral_norms = [], []
+        self.output_convs, self.output_norms = [], []
         for level, shape in enumerate(input_shape, start=2):
-            lateral = layers.Conv2D(
-                self.channels,
-                1,
-                kernel_initializer=initializer,
-                dtype=self.dtype_policy,
-                name=f"lateral{level}",
-            )
-            output = layers.Conv2D(
-                self.channels,
-                3,
-                padding="same",
-                kernel_initializer=initializer,
-                dtype=self.dtype_policy,
-                name=f"output{level}",
-            )
-            lateral.build(shape)
-            output.build((*shape[:-1], self.channels))
-            self.lateral.append(lateral)
-            self.output_convs.append(output)
-        self.upsample = layers.UpSampling2D(2, dtype=self.dtype_policy)
+            merged = (*shape[:-1], self.channels)
+            self.lateral.append(self._conv(1, f"lateral{level}", shape))
+            self.lateral_norms.append(self._norm(f"lateral_norm{level}", merged))
+            self.output_convs.append(self._conv(3, f"output{level}", merged))
+            self.output_norms.append(self._norm(f"output_norm{level}", merged))
+        self.enlarge = [
+            layers.UpSampling2D(coarse // fine, dtype=self.dtype_policy)
+            for fine, coarse in pairwise(self.strides)
+        ]
         self.halve = layers.MaxPooling2D(1, strides=2, dtype=self.dtype_policy)
 
-    def call(self, features):
+    def _conv(self, size, name, shape):
+        conv = layers.Conv2D(
+            self.channels,
+            size,
+            padding="same",
+            use_bias=self.norm is None,
+            kernel_initializer=keras.initializers.VarianceScaling(1.0, "fan_in", "uniform"),
+            dtype=self.dtype_policy,
+            name=name,
+        )
+        conv.build(shape)
+        return conv
+
+    def _norm(self, name, shape):
+        norm = normalization(self.norm, name, self.dtype_policy)
+        norm.build(shape)
+        return norm
+
+    def call(self, features, training=False):
         """Merge from the coarsest level down; see the class."""
-        merged = [self.lateral[-1](features[-1])]
-        for lateral, feature in zip(self.lateral[-2::-1], features[-2::-1], strict=True):
-            merged.insert(0, lateral(feature) + self.upsample(merged[0]))
-        maps = [output(x) for output, x in zip(self.output_convs, merged, strict=True)]
+        lateral = [
+            norm(conv(x))
+            for conv, norm, x in zip(self.lateral, self.lateral_norms, features, strict=True)
+        ]
+        merged = lateral[-1:]
+        for x, enlarge in zip(lateral[-2::-1], self.enlarge[::-1], strict=True):
+            merged.insert(0, x + enlarge(merged[0]))
+        maps = [
+            norm(conv(x))
+            for conv, norm, x in zip(self.output_convs, self.output_norms, merged, strict=True)
+        ]
         return [*maps, self.halve(maps[-1])]
 
     def compute_output_shape(self, input_shape):
@@ -70,4 +92,5 @@ class FeaturePyramid(layers.Layer):
 
     def get_config(self):
         """Return the constructor's arguments."""
-        return super().get_config() | {"channels": self.channels}
+        own = {"channels": self.channels, "strides": self.strides, "norm": self.norm}
+        return super().get_config() | own

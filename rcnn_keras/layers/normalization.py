@@ -4,28 +4,34 @@ import keras
 from keras import ops
 
 EPSILON = 1e-5
-KINDS = ("batch", "frozen_batch", "group")
+KINDS = ("batch", "frozen_batch", "group", None)
 
 
-def normalization(kind, name):
+def normalization(kind, name, dtype=None):
     """Return the normalisation layer of a kind.
 
     Args:
         kind: `"batch"` (statistics of the batch, momentum 0.9 as torchvision's 0.1),
-            `"frozen_batch"` (statistics and gains of the loaded weights) or `"group"` (32 groups;
-            the channels must divide by 32).
+            `"frozen_batch"` (statistics and gains of the loaded weights), `"group"` (32 groups;
+            the channels must divide by 32) or None (nothing; the convolution before it has a
+            bias instead).
         name: the layer's name.
+        dtype: its dtype policy.
 
     Raises:
         ValueError: for another kind.
     """
     if kind == "batch":
-        return keras.layers.BatchNormalization(momentum=0.9, epsilon=EPSILON, name=name)
+        return keras.layers.BatchNormalization(
+            momentum=0.9, epsilon=EPSILON, dtype=dtype, name=name
+        )
     if kind == "frozen_batch":
-        return FrozenBatchNormalization(name=name)
+        return FrozenBatchNormalization(dtype=dtype, name=name)
     if kind == "group":
-        return keras.layers.GroupNormalization(groups=32, epsilon=EPSILON, name=name)
-    raise ValueError(f"norm must be one of {', '.join(KINDS)}; received {kind!r}")
+        return keras.layers.GroupNormalization(groups=32, epsilon=EPSILON, dtype=dtype, name=name)
+    if kind is None:
+        return keras.layers.Identity(dtype=dtype, name=name)
+    raise ValueError(f"norm must be one of {', '.join(map(str, KINDS))}; received {kind!r}")
 
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")

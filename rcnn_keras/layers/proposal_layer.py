@@ -16,6 +16,7 @@ class ProposalLayer(keras.layers.Layer):
         pre_nms_top_n: anchors kept a level before NMS, while training and at inference.
         post_nms_top_n: R, proposals an image after NMS, while training and at inference.
         nms_iou: IoU above which a weaker proposal of the same level is dropped.
+        score_threshold: proposals are dropped whose objectness is less, 0..1.
 
     Call arguments:
         logits: list of `(B, A_l)`.
@@ -28,11 +29,19 @@ class ProposalLayer(keras.layers.Layer):
         `(B,)` int32. No gradient flows through them.
     """
 
-    def __init__(self, pre_nms_top_n=(2000, 1000), post_nms_top_n=(2000, 1000), nms_iou=0.7, **kw):
-        super().__init__(dtype=kw.pop("dtype", "float32"), **kw)
+    def __init__(
+        self,
+        pre_nms_top_n=(2000, 1000),
+        post_nms_top_n=(2000, 1000),
+        nms_iou=0.7,
+        score_threshold=0.0,
+        **kwargs,
+    ):
+        super().__init__(dtype=kwargs.pop("dtype", "float32"), **kwargs)
         self.pre_nms_top_n = tuple(pre_nms_top_n)
         self.post_nms_top_n = tuple(post_nms_top_n)
         self.nms_iou = nms_iou
+        self.score_threshold = score_threshold
 
     def call(self, logits, deltas, anchors, image_sizes, training=False):
         """Return proposals; see the class."""
@@ -49,7 +58,10 @@ class ProposalLayer(keras.layers.Layer):
             levels.append(ops.full((count,), level, dtype="int32"))
         boxes = clip_boxes(ops.concatenate(boxes, axis=1), image_sizes)
         scores = ops.concatenate(scores, axis=1)
-        scores = ops.where(valid_boxes(boxes, MIN_SIZE), scores, float("-inf"))
+        kept = valid_boxes(boxes, MIN_SIZE)
+        if self.score_threshold > 0:
+            kept = ops.logical_and(kept, ops.sigmoid(scores) >= self.score_threshold)
+        scores = ops.where(kept, scores, float("-inf"))
         index, count = grouped_nms(
             boxes, scores, ops.concatenate(levels), self.nms_iou, post, score_threshold=-1e30
         )
@@ -68,4 +80,5 @@ class ProposalLayer(keras.layers.Layer):
             "pre_nms_top_n": self.pre_nms_top_n,
             "post_nms_top_n": self.post_nms_top_n,
             "nms_iou": self.nms_iou,
+            "score_threshold": self.score_threshold,
         }

@@ -2,7 +2,7 @@
 
 import keras
 
-from rcnn_keras.ops import multilevel_roi_align
+from rcnn_keras.ops import listed_roi_align, multilevel_roi_align
 
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")
@@ -16,10 +16,11 @@ class RoIAlign(keras.layers.Layer):
 
     Call arguments:
         features: list of maps `(B, H_l, W_l, C)`; levels beyond `strides` are not read.
-        rois: `(B, R, 4)` boxes in pixels.
+        rois: `(B, R, 4)` boxes in pixels, or `(n, 4)` with
+        image: `(n,)` int32, the place in the batch of each RoI's image.
 
     Returns:
-        `(B, R, S, S, C)` float32.
+        `(B, R, S, S, C)` or `(n, S, S, C)` float32.
     """
 
     def __init__(self, pooled_size, strides, sampling_ratio=2, **kwargs):
@@ -29,17 +30,18 @@ class RoIAlign(keras.layers.Layer):
         self.sampling_ratio = sampling_ratio
         self.supports_jit = False  # XLA has no crop_and_resize
 
-    def call(self, features, rois):
+    def call(self, features, rois, image=None):
         """Pool; see the class."""
         scales = [1.0 / stride for stride in self.strides]
-        return multilevel_roi_align(
-            features[: len(scales)], rois, self.pooled_size, scales, self.sampling_ratio
-        )
+        features, how = features[: len(scales)], (self.pooled_size, scales, self.sampling_ratio)
+        if image is None:
+            return multilevel_roi_align(features, rois, *how)
+        return listed_roi_align(features, rois, image, *how)
 
-    def compute_output_spec(self, features, rois):
+    def compute_output_spec(self, features, rois, image=None):
         """S cells down and across for every RoI."""
         size, channels = self.pooled_size, features[0].shape[-1]
-        return keras.KerasTensor((*rois.shape[:2], size, size, channels), "float32")
+        return keras.KerasTensor((*rois.shape[:-1], size, size, channels), "float32")
 
     def get_config(self):
         """Return the constructor's arguments."""

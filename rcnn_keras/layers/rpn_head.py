@@ -11,6 +11,7 @@ class RPNHead(layers.Layer):
     Args:
         anchors_per_position: k, anchors at each position of a map.
         channels: channels of the 3x3 convolution; as many as the maps have by default.
+        num_convs: 3x3 convolutions before the siblings: one in the paper, two in later models.
 
     Call arguments:
         features: list of maps `(B, H_l, W_l, C)`; the same weights serve every level.
@@ -20,24 +21,28 @@ class RPNHead(layers.Layer):
         one of each a level, float32, in the order of `AnchorGenerator`.
     """
 
-    def __init__(self, anchors_per_position, channels=None, **kwargs):
+    def __init__(self, anchors_per_position, channels=None, num_convs=1, **kwargs):
         super().__init__(**kwargs)
         self.anchors_per_position = anchors_per_position
         self.channels = channels
+        self.num_convs = num_convs
 
     def build(self, input_shape):
-        """Create the three convolutions, drawn from N(0, 0.01) as in the paper."""
+        """Create the convolutions, drawn from N(0, 0.01) as in the paper."""
         normal = keras.initializers.RandomNormal(stddev=0.01)
         channels = self.channels or input_shape[0][-1]
-        self.conv = layers.Conv2D(
-            channels,
-            3,
-            padding="same",
-            activation="relu",
-            kernel_initializer=normal,
-            dtype=self.dtype_policy,
-            name="conv",
-        )
+        self.convs = [
+            layers.Conv2D(
+                channels,
+                3,
+                padding="same",
+                activation="relu",
+                kernel_initializer=normal,
+                dtype=self.dtype_policy,
+                name=f"conv{number}",
+            )
+            for number in range(1, self.num_convs + 1)
+        ]
         k = self.anchors_per_position
         self.objectness = layers.Conv2D(
             k, 1, kernel_initializer=normal, dtype="float32", name="objectness"
@@ -45,15 +50,19 @@ class RPNHead(layers.Layer):
         self.deltas = layers.Conv2D(
             4 * k, 1, kernel_initializer=normal, dtype="float32", name="deltas"
         )
-        self.conv.build(input_shape[0])
-        self.objectness.build((*input_shape[0][:-1], channels))
-        self.deltas.build((*input_shape[0][:-1], channels))
+        hidden = (*input_shape[0][:-1], channels)
+        for number, conv in enumerate(self.convs):
+            conv.build(hidden if number else input_shape[0])
+        self.objectness.build(hidden)
+        self.deltas.build(hidden)
 
     def call(self, features):
         """Slide over every level; see the class."""
         logits, deltas = [], []
         for feature in features:
-            hidden = self.conv(feature)
+            hidden = feature
+            for conv in self.convs:
+                hidden = conv(hidden)
             batch = ops.shape(feature)[0]
             logits.append(ops.reshape(self.objectness(hidden), (batch, -1)))
             deltas.append(ops.reshape(self.deltas(hidden), (batch, -1, 4)))
@@ -69,5 +78,8 @@ class RPNHead(layers.Layer):
 
     def get_config(self):
         """Return the constructor's arguments."""
-        own = {"anchors_per_position": self.anchors_per_position, "channels": self.channels}
-        return super().get_config() | own
+        return super().get_config() | {
+            "anchors_per_position": self.anchors_per_position,
+            "channels": self.channels,
+            "num_convs": self.num_convs,
+        }

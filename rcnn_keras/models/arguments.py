@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
-from rcnn_keras.backbones.backbone import NAMES
+from rcnn_keras.backbones.backbone import MOBILENET, NAMES
 from rcnn_keras.backbones.imagenet import SOURCES
 from rcnn_keras.layers.normalization import KINDS
 
 PYRAMID_SIZES = ((32,), (64,), (128,), (256,), (512,))
 SINGLE_MAP_SIZES = ((128, 256, 512),)
+MOBILENET_SIZES = ((32, 64, 128, 256, 512),) * 3
 VGG_UNITS = 4096  # of the fc6 and fc7 that ImageNet weights bring
 
 
@@ -37,6 +38,13 @@ def argument_errors(config: Mapping[str, Any]) -> dict[str, str]:
     return _errors_between(config, errors) | errors
 
 
+def default_anchor_sizes(backbone: str) -> tuple[tuple[int, ...], ...]:
+    """Return the sizes of the anchors on each level of a backbone, in pixels, as torchvision's."""
+    if backbone == MOBILENET:
+        return MOBILENET_SIZES
+    return PYRAMID_SIZES if backbone.endswith("_fpn") else SINGLE_MAP_SIZES
+
+
 def _errors_between(config: Mapping[str, Any], alone: Mapping[str, str]) -> dict[str, str]:
     """Return the errors of arguments that do not fit others; those wrong `alone` are left out."""
     errors = {}
@@ -53,13 +61,15 @@ def _errors_between(config: Mapping[str, Any], alone: Mapping[str, str]) -> dict
         near = difflib.get_close_matches(str(backbone), NAMES, 1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         return errors | {"backbone": f"must be one of {', '.join(NAMES)}{hint}"}
-    levels = len(PYRAMID_SIZES if backbone.endswith("_fpn") else SINGLE_MAP_SIZES)
+    levels = len(default_anchor_sizes(backbone))
     sizes = sound.get("anchor_sizes")
     if sizes is not None and (len(sizes) != levels or len(set(map(len, sizes))) > 1):
         errors["anchor_sizes"] = (
             f"must have {levels} level{'s'[: levels > 1]} for {backbone}, each a list of as many "
             f"sizes"
         )
+    if backbone == MOBILENET and config["norm"] == "group":
+        errors["norm"] = "must not be 'group' for MobileNetV3: its channels do not divide by 32"
     if config["backbone_weights"] == "imagenet":
         missing = _imagenet_needs(backbone.removesuffix("_fpn"), config)
         if missing:
@@ -76,8 +86,9 @@ def _imagenet_needs(network: str, config: Mapping[str, Any]) -> str | None:
         if units in (None, VGG_UNITS):
             return None
         return f"box_units={VGG_UNITS}, as VGG-16's fc6 and fc7 have, not box_units={units!r}"
-    if config["norm"] == "group":
-        return "norm='batch' or 'frozen_batch', with which they were trained, not norm='group'"
+    if config["norm"] in ("group", None):
+        norm = config["norm"]
+        return f"norm='batch' or 'frozen_batch', with which they were trained, not norm={norm!r}"
     if not config["stride_in_1x1"]:
         return (
             "stride_in_1x1=True: keras.applications' ResNets halve the map in the first 1x1 "
@@ -117,13 +128,20 @@ def _are_means(values: Any) -> bool:
 Rule = tuple[Callable[[Any], bool], str]
 RULES: dict[tuple[str, ...], Rule] = {  # by the ends of the arguments' names
     ("classes",): (_are_names, "must be a list of different names"),
-    ("norm",): (lambda value: value in KINDS, f"must be one of {', '.join(KINDS)}"),
+    ("norm", "head_norm"): (
+        lambda value: value in KINDS,
+        f"must be one of {', '.join(map(str, KINDS))}",
+    ),
     ("backbone_weights",): (
         lambda value: value in (None, "imagenet"),
         "must be None or 'imagenet'",
     ),
     ("_thresh", "_fraction"): (_is_share, "must be in 0..1"),
-    ("_size", "_per_image", "_per_img", "_channels", "_train", "_test"): (
+    ("box_convs", "frozen_stages"): (
+        lambda value: value == 0 or _is_count(value),
+        "must be a whole number of at least 0",
+    ),
+    ("_size", "_per_image", "_per_img", "_channels", "_train", "_test", "rpn_convs"): (
         _is_count,
         "must be a whole number of at least 1",
     ),

@@ -20,7 +20,7 @@ from rcnn_keras.data.images import resized_size
 from rcnn_keras.data.unlabelled import unlabelled
 from rcnn_keras.losses import mean_over_batch
 from rcnn_keras.models.errors import NON_FINITE, plain_errors
-from rcnn_keras.ops import after, check_finite, sum_over_replicas
+from rcnn_keras.ops import after, check_finite, num_replicas, pack_bits
 
 Image = str | PathLike | np.ndarray
 
@@ -31,7 +31,7 @@ class Detector(keras.Model):
     Inputs are `{"images" (B, H, W, 3) RGB 0..255, "image_sizes" (B, 2) int32, "image_ids" (B,)}`;
     the last two may be left out, and a plain array of images is enough. Outputs are
     `{"boxes" (B, D, 4), "scores" (B, D), "labels" (B, D), "num_detections" (B,)}`, in pixels of the
-    images as they came in.
+    images as they came in, and for Mask R-CNN `"masks" (B, D, M, M)` in 0..1, inside the boxes.
 
     A subclass builds its layers, hands them to `_connect`, and writes three methods:
     `first_stage` (what runs once on the images), `second_stage` (from there to detections) and
@@ -50,6 +50,7 @@ class Detector(keras.Model):
         super().__init__(inputs, outputs, name=name)
         self.input_spec = None  # `call` takes more forms than the graph's own inputs
         self.classes = tuple(config["classes"])
+        self.has_masks = "masks" in outputs
         self._config = keras.tree.lists_to_tuples(config)  # as a saved model gives them back
         self.loss_trackers = {n: keras.metrics.Mean(name=n) for n in self.loss_names}
 
@@ -91,7 +92,7 @@ class Detector(keras.Model):
             first = self(x, training=True)
             loss = self.compute_loss(x, y, first, sample_weight, training=True)
             scaled = self.optimizer.scale_loss(loss)
-        self._track_loss(loss, y)
+        self._track(self._loss_tracker, loss, y)
         gradients = tape.gradient(scaled, self.trainable_weights)
         check = check_finite(loss, f"{NON_FINITE}the loss is", where)
         if not isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):  # it skips those
@@ -107,13 +108,13 @@ class Detector(keras.Model):
         x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
         x = complete_inputs(x)
         first = self.first_stage(x, training=False)
-        self._track_loss(self.compute_loss(x, y, first, training=False), y)
+        self._track(self._loss_tracker, self.compute_loss(x, y, first, training=False), y)
         return self.compute_metrics(x, y, first)
 
-    def _track_loss(self, loss, targets):
-        _, replicas = sum_over_replicas(loss)
+    def _track(self, tracker, loss, targets):
+        """Note this replica's part of a loss, in the mean over the images of an epoch."""
         images = ops.shape(targets["labels"])[0]
-        self._loss_tracker.update_state(loss * replicas, sample_weight=images)
+        tracker.update_state(loss * num_replicas(), sample_weight=images)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Return the sum of the named losses of a batch, and note each in its metric.
@@ -121,6 +122,8 @@ class Detector(keras.Model):
         Args:
             x: inputs.
             y: `{"boxes" (B, N, 4), "labels" (B, N), "crowd" (B, N)}`; `crowd` may be left out.
+                For masks also `"masks"`: `(B, N, H, W)` of 0 and 1, or `(B, N, H, ceil(W / 8))`
+                uint8 as `numpy.packbits` packs them.
             y_pred: what `first_stage` returned.
             sample_weight: not supported; must be None.
             training: whether a gradient step follows.
@@ -130,17 +133,18 @@ class Detector(keras.Model):
         """
         if y is None or sample_weight is not None:
             raise ValueError("a detector trains on (inputs, targets) without sample weights")
+        if self.has_masks and y.get("masks") is None:
+            raise ValueError(
+                f"{type(self).__name__} trains on masks: the targets have {sorted(y)}, no 'masks'"
+            )
+        targets = complete_targets(y, ops.shape(x["images"])[2])
         losses = {
             name: mean_over_batch(total, count)
-            for name, (total, count) in self.losses_of(
-                y_pred, complete_targets(y), training
-            ).items()
+            for name, (total, count) in self.losses_of(y_pred, targets, training).items()
         }
-        _, replicas = sum_over_replicas(ops.zeros(()))
         for name, loss in losses.items():
-            batch = ops.shape(y["labels"])[0]
-            self.loss_trackers[name].update_state(loss * replicas, sample_weight=batch)
-        return sum(losses.values()) + sum(self.losses) / replicas
+            self._track(self.loss_trackers[name], loss, y)
+        return sum(losses.values()) + sum(self.losses) / num_replicas()
 
     def fit(
         self,
@@ -173,7 +177,7 @@ class Detector(keras.Model):
             steps = kwargs.get("steps_per_epoch") or len(x)
             kwargs["steps_per_epoch"] = steps
             start_step = kwargs.get("initial_epoch", 0) * steps
-            x = self._sized(x).tf_dataset(repeat=True, start_step=start_step)
+            x = self._with_truth(x).tf_dataset(repeat=True, start_step=start_step)
         with plain_errors(dataset):
             return super().fit(
                 x,
@@ -195,12 +199,14 @@ class Detector(keras.Model):
 
     def predict(self, x, *args, **kwargs):
         """Return padded detections as `keras.Model.predict` does, also on `Batches`."""
+        if isinstance(x, Batches):
+            x = self._sized(x).tf_dataset()
         with plain_errors():
-            return super().predict(self._one_pass(x), *args, **kwargs)
+            return super().predict(x, *args, **kwargs)
 
     def _one_pass(self, x):
         """Return the tf.data pipeline of `Batches`, and anything else as it is."""
-        return self._sized(x).tf_dataset() if isinstance(x, Batches) else x
+        return self._with_truth(x).tf_dataset() if isinstance(x, Batches) else x
 
     def detect(
         self, images: Image | Iterable[Image] | DetectionDataset, batch_size: int = 1
@@ -230,7 +236,7 @@ class Detector(keras.Model):
             return []
         batches = Batches(dataset, batch_size, max_objects=dataset.max_objects)
         with plain_errors():
-            found = super().predict(self._resized(batches).tf_dataset(), verbose=0)
+            found = super().predict(self._sized(batches).tf_dataset(), verbose=0)
         return [
             self._in_given_pixels({k: v[i] for k, v in found.items()}, record)
             for i, record in enumerate(dataset)
@@ -248,15 +254,17 @@ class Detector(keras.Model):
             labels=found["labels"][:count],
             classes=self.classes,
             image_size=size,
+            masks=found["masks"][:count] if self.has_masks else None,
         )
 
-    def _resized(self, batches: Batches) -> Batches:
+    def _sized(self, batches: Batches) -> Batches:
+        """Fill in the model's image size."""
         sized = batches.sized(self.min_size, self.max_size)
         sized.antialias = batches.antialias or self.antialias
         return sized
 
-    def _sized(self, batches: Batches) -> Batches:
-        """Fill in the model's image size, after a look at the classes."""
+    def _with_truth(self, batches: Batches) -> Batches:
+        """Return sized batches with the targets that the losses need, of the model's classes."""
         theirs = tuple(batches.dataset.classes)
         if theirs != self.classes:
             only = [c for c in theirs if c not in self.classes]
@@ -267,7 +275,9 @@ class Detector(keras.Model):
                 + (", the order differs" if not only and not missing else "")
                 + "; load the data with classes=model.classes"
             )
-        return self._resized(batches)
+        sized = self._sized(batches)
+        sized.masks = self.has_masks
+        return sized
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
@@ -294,8 +304,8 @@ def complete_inputs(inputs):
     return inputs
 
 
-def complete_targets(targets):
-    """Return the targets with `crowd`, and with one more row of padding.
+def complete_targets(targets, width):
+    """Return the targets with `crowd`, packed masks, and one more row of padding.
 
     Matching looks for the best of N boxes and so needs one, also in a batch that has none.
     """
@@ -303,7 +313,12 @@ def complete_targets(targets):
     crowd = targets.get("crowd")
     crowd = ops.zeros_like(labels, "bool") if crowd is None else ops.cast(crowd, "bool")
     row = ((0, 0), (0, 1))
-    return {
+    masks = {}
+    if "masks" in targets:
+        given = ops.cast(targets["masks"], "uint8")
+        packed = ops.cond(ops.shape(given)[-1] == width, lambda: pack_bits(given), lambda: given)
+        masks = {"masks": packed}
+    return masks | {
         "boxes": ops.pad(boxes, (*row, (0, 0))),
         "labels": ops.pad(labels, row, constant_values=-1),
         "crowd": ops.pad(crowd, row, constant_values=False),

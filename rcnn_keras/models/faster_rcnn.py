@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from rcnn_keras.backbones import build_backbone
+from rcnn_keras.backbones import Backbone, build_backbone
 from rcnn_keras.backbones.imagenet import CAFFE_MEAN, CAFFE_STD, load_imagenet
 from rcnn_keras.layers import (
     AnchorGenerator,
@@ -24,7 +24,7 @@ from rcnn_keras.layers import (
     RPNHead,
 )
 from rcnn_keras.losses import SMOOTH_L1_BETA, box_head_losses, rpn_losses
-from rcnn_keras.models.arguments import PYRAMID_SIZES, SINGLE_MAP_SIZES, check_arguments
+from rcnn_keras.models.arguments import check_arguments, default_anchor_sizes
 from rcnn_keras.models.detector import Detector
 
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -36,18 +36,22 @@ class FasterRCNN(Detector):
 
     Args:
         backbone: `"resnet18_fpn"`, `"resnet34_fpn"`, `"resnet50_fpn"`, `"resnet101_fpn"`; without
-            `_fpn` the C4 detector on one map of stride 16; or `"vgg16"`.
+            `_fpn` the C4 detector on one map of stride 16; `"mobilenet_v3_large_fpn"`; `"vgg16"`.
         classes: K class names, without the background.
         min_size: length to which an image's shorter side is resized, in pixels.
         max_size: most pixels of the longer side.
-        norm: `"batch"` trains batch norm, `"frozen_batch"` keeps pre-trained statistics,
-            `"group"` uses group norm. VGG has none.
+        norm: of the backbone: `"batch"` trains batch norm, `"frozen_batch"` keeps pre-trained
+            statistics, `"group"` uses group norm, None has biases instead. VGG has none.
         backbone_weights: None for random ones, or `"imagenet"` for those of keras.applications
             (`resnet50`, `resnet101` with `stride_in_1x1=True`, and `vgg16`).
         stride_in_1x1: stride in a bottleneck's first 1x1 convolution, as in the first ResNet paper.
+        frozen_stages: how many of the backbone's first stages stand still, see `freeze_backbone`.
         fpn_channels: channels of the pyramid.
+        head_norm: of the convolutions of pyramid and heads, as `norm`; None in the papers,
+            `"batch"` in torchvision's `_v2` models.
         anchor_sizes: for each level, square roots of the anchors' areas in pixels; default 32..512,
-            one a level of a pyramid, or 128, 256 and 512 on a single map.
+            one a level of a ResNet's pyramid, all on each level of MobileNet's, or 128, 256 and
+            512 on a single map.
         aspect_ratios: heights over widths of the anchors.
         rpn_pre_nms_top_n_train: anchors kept a level before NMS while training.
         rpn_pre_nms_top_n_test: the same at inference.
@@ -58,9 +62,13 @@ class FasterRCNN(Detector):
         rpn_bg_iou_thresh: anchors below this IoU are negative.
         rpn_batch_size_per_image: anchors sampled an image.
         rpn_positive_fraction: largest share of positives among them.
+        rpn_score_thresh: proposals are dropped whose objectness is less, 0..1.
+        rpn_convs: 3x3 convolutions of the RPN's head; 2 in torchvision's `_v2` models.
         rpn_ignore_border: train on no anchor that crosses the border; None means on a single map
             only, as the paper does and the users of pyramids do not.
-        box_units: width of the box head's two dense layers; default 1024, VGG 4096.
+        box_units: width of the box head's dense layers; default 1024, VGG 4096.
+        box_convs: 3x3 convolutions of a pyramid's box head before a single dense layer (4 in
+            torchvision's `_v2` models); 0 has two dense layers.
         box_score_thresh: detections score more than this, 0..1.
         box_nms_thresh: IoU above which a weaker detection of the same class is dropped.
         box_detections_per_img: D.
@@ -91,10 +99,12 @@ class FasterRCNN(Detector):
         *,
         min_size: int = 800,
         max_size: int = 1333,
-        norm: str = "batch",
+        norm: str | None = "batch",
         backbone_weights: str | None = None,
         stride_in_1x1: bool = False,
+        frozen_stages: int = 0,
         fpn_channels: int = 256,
+        head_norm: str | None = None,
         anchor_sizes: tuple[tuple[float, ...], ...] | None = None,
         aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0),
         rpn_pre_nms_top_n_train: int = 2000,
@@ -106,8 +116,11 @@ class FasterRCNN(Detector):
         rpn_bg_iou_thresh: float = 0.3,
         rpn_batch_size_per_image: int = 256,
         rpn_positive_fraction: float = 0.5,
+        rpn_score_thresh: float = 0.0,
+        rpn_convs: int = 1,
         rpn_ignore_border: bool | None = None,
         box_units: int | None = None,
+        box_convs: int = 0,
         box_score_thresh: float = 0.05,
         box_nms_thresh: float = 0.5,
         box_detections_per_img: int = 100,
@@ -131,9 +144,10 @@ class FasterRCNN(Detector):
             stride_in_1x1=stride_in_1x1,
             fpn_channels=fpn_channels,
             box_units=box_units,
+            box_convs=box_convs,
+            head_norm=head_norm,
         )
-        default_sizes = PYRAMID_SIZES if parts.pyramid else SINGLE_MAP_SIZES
-        sizes = default_sizes if anchor_sizes is None else anchor_sizes
+        sizes = default_anchor_sizes(backbone) if anchor_sizes is None else anchor_sizes
         if rpn_ignore_border is None:
             rpn_ignore_border = not parts.pyramid
         mean, std = IMAGENET_MEAN, IMAGENET_STD
@@ -147,13 +161,18 @@ class FasterRCNN(Detector):
         self.normalize = ImageNormalization(image_mean, image_std, name="normalize")
         self.backbone = parts.model
         self.backbone.name = "backbone"
-        self.fpn = FeaturePyramid(fpn_channels, name="fpn") if parts.pyramid else None
-        self.rpn_head = RPNHead(len(sizes[0]) * len(aspect_ratios), name="rpn_head")
+        self.fpn = None
+        if parts.pyramid:
+            self.fpn = FeaturePyramid(fpn_channels, parts.map_strides, head_norm, name="fpn")
+        self.rpn_head = RPNHead(
+            len(sizes[0]) * len(aspect_ratios), num_convs=rpn_convs, name="rpn_head"
+        )
         self.anchor_generator = AnchorGenerator(sizes, aspect_ratios, name="anchor_generator")
         self.proposal_layer = ProposalLayer(
             (rpn_pre_nms_top_n_train, rpn_pre_nms_top_n_test),
             (rpn_post_nms_top_n_train, rpn_post_nms_top_n_test),
             rpn_nms_thresh,
+            rpn_score_thresh,
             name="proposals",
         )
         self.anchor_sampler = AnchorSampler(
@@ -185,7 +204,39 @@ class FasterRCNN(Detector):
             bbox_reg_weights,
             name="detections",
         )
+        self._build_more(parts, config)
         self._connect(config, name)
+        self._stages, self._default_frozen = parts.stages, parts.frozen_stages
+        self.freeze_backbone(frozen_stages)
+
+    def _build_more(self, parts: Backbone, config: dict[str, Any]) -> None:
+        """Build the layers that a descendant has beside those of Faster R-CNN."""
+
+    def freeze_backbone(self, stages: int | None = None) -> None:
+        """Let the first stages of the backbone stand still in training; to be called anew to thaw.
+
+        A stage begins where the map is halved: a ResNet has its stem and four more, VGG-16 five
+        blocks, MobileNetV3 six. Batch norm in a frozen stage keeps its statistics. Compile the
+        model after it.
+
+        Args:
+            stages: how many; by default what suits a few hundred images: 2 of a ResNet
+                (torchvision's choice) and of VGG-16 (that of the Fast R-CNN paper), 3 of
+                MobileNetV3 (torchvision's). 0 trains all.
+
+        Raises:
+            ValueError: if the backbone has fewer stages.
+        """
+        stages = self._default_frozen if stages is None else stages
+        if not 0 <= stages <= len(self._stages):
+            raise ValueError(
+                f"stages must be in 0..{len(self._stages)} for {self._config['backbone']}; "
+                f"received {stages!r}"
+            )
+        frozen = [name for stage in self._stages[:stages] for name in stage]
+        for layer in self.backbone.layers:
+            layer.trainable = not any(f"{layer.name}_".startswith(f"{name}_") for name in frozen)
+        self._config["frozen_stages"] = stages
 
     def first_stage(self, inputs: dict, training: bool) -> dict[str, Any]:
         """Run backbone, pyramid and RPN once.
@@ -198,7 +249,7 @@ class FasterRCNN(Detector):
         images = self.normalize(inputs["images"], sizes)
         maps = self.backbone(images, training=training)
         features = [maps[level] for level in sorted(maps)]
-        features = self.fpn(features) if self.fpn else features[-1:]
+        features = self.fpn(features, training=training) if self.fpn else features[-1:]
         logits, deltas = self.rpn_head(features)
         anchors = self.anchor_generator(images, features)
         proposals, count = self.proposal_layer(logits, deltas, anchors, sizes, training=training)
@@ -231,10 +282,13 @@ class FasterRCNN(Detector):
         deltas = ops.take_along_axis(deltas, indices[..., None], axis=1)
         losses = rpn_losses(logits, deltas, goals, kinds)
 
-        rois, classes, goals, _ = self.roi_sampler(
-            first["proposals"], first["num_proposals"], targets, ids, step
-        )
+        sampled = self.roi_sampler(first["proposals"], first["num_proposals"], targets, ids, step)
+        return losses | self.roi_losses_of(first, targets, sampled, training)
+
+    def roi_losses_of(self, first, targets, sampled, training) -> dict[str, tuple]:
+        """Return the second stage's losses on the RoIs that `RoISampler` drew."""
+        rois, classes, goals, _ = sampled
         pooled = self.box_roi_align(first["features"], rois)
         logits, deltas = self.box_head(pooled, training=training)
         beta = self._config["box_smooth_l1_beta"]
-        return losses | box_head_losses(logits, deltas, goals, classes, beta)
+        return box_head_losses(logits, deltas, goals, classes, beta)

@@ -4,11 +4,18 @@ from rcnn_keras.ops.anchors import base_anchors, grid_anchors
 from rcnn_keras.ops.box_coder import decode_boxes, encode_boxes
 from rcnn_keras.ops.boxes import area, clip_boxes, inside_image, iou, valid_boxes
 from rcnn_keras.ops.checks import after, check_finite
+from rcnn_keras.ops.listing import listed, unlisted
+from rcnn_keras.ops.masks import mask_targets, pack_bits, unpack_bits
 from rcnn_keras.ops.matching import match, sample
 from rcnn_keras.ops.nms import grouped_nms, nms
 from rcnn_keras.ops.random import stateless_uniform
-from rcnn_keras.ops.replicas import sum_over_replicas
-from rcnn_keras.ops.roi_align import multilevel_roi_align, roi_align, roi_levels
+from rcnn_keras.ops.replicas import num_replicas, sum_over_replicas
+from rcnn_keras.ops.roi_align import (
+    listed_roi_align,
+    multilevel_roi_align,
+    roi_align,
+    roi_levels,
+)
 
 __all__ = [
     "after",
@@ -22,13 +29,20 @@ __all__ = [
     "grouped_nms",
     "inside_image",
     "iou",
+    "listed",
+    "listed_roi_align",
+    "mask_targets",
     "match",
     "multilevel_roi_align",
     "nms",
+    "num_replicas",
+    "pack_bits",
     "roi_align",
     "roi_levels",
     "sample",
     "stateless_uniform",
     "sum_over_replicas",
+    "unlisted",
+    "unpack_bits",
     "valid_boxes",
 ]

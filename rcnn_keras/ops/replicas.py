@@ -1,12 +1,16 @@
-"""Sums over the replicas of a `tf.distribute` strategy."""
+"""The replicas of a `tf.distribute` strategy."""
 
 import tensorflow as tf
 
 
+def num_replicas():
+    """Return how many replicas a step runs on, 1 without a strategy."""
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
 def sum_over_replicas(value):
-    """Return `value` summed over all replicas, and the number of replicas; (value, 1) without."""
+    """Return `value` summed over all replicas."""
     context = tf.distribute.get_replica_context()
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    if context is None or replicas == 1:
-        return value, 1
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, value), replicas
+    if context is None or num_replicas() == 1:
+        return value
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, value)

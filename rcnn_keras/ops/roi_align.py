@@ -5,7 +5,11 @@ B images, R RoIs an image, C channels, S pooled size, L pyramid levels.
 `crop_and_resize` interpolates on a grid that runs from the first to the last corner it is given,
 while RoIAlign samples at the centres of sub-cells. Placing the corners on RoIAlign's first and
 last sample, and padding the map by one copied pixel (RoIAlign extends the border that far and is
-zero beyond), makes the two agree.
+zero beyond), makes the two agree. Where the number of samples follows the RoI's size, RoIs of equal
+numbers are read together.
+
+The gradient is not the kernel's own: on CPUs its threads add to the same positions without a lock,
+and additions get lost. It is the transposed sparse matrix that pooling amounts to.
 """
 
 import math
@@ -15,6 +19,8 @@ import tensorflow as tf
 from rcnn_keras.ops.boxes import area
 
 CANONICAL_SIZE, CANONICAL_LEVEL = 224.0, 4  # Feature Pyramid Networks, equation 1
+MOST_SAMPLES = 2**16  # points read at once where their number follows the RoI's size
+MOST_PRODUCTS = 2**31 - 1  # of one sparse matrix product, TensorFlow's limit on GPUs
 
 
 def roi_align(features, boxes, pooled_size, scale, sampling_ratio=2, aligned=False):
@@ -25,7 +31,8 @@ def roi_align(features, boxes, pooled_size, scale, sampling_ratio=2, aligned=Fal
         boxes: `(B, R, 4)` RoIs in image pixels; no gradient flows to them.
         pooled_size: S.
         scale: map positions a pixel, such as 1/16.
-        sampling_ratio: samples a cell, down and across.
+        sampling_ratio: samples a cell, down and across; 0 for as many as the RoI has positions for
+            each of its S cells, rounded up, which is slower.
         aligned: take pixel centres into account (detectron2's correction); False is torchvision's
             default, in which RoIs are at least one position wide.
 
@@ -50,29 +57,40 @@ def multilevel_roi_align(features, boxes, pooled_size, scales, sampling_ratio=2,
         `(B, R, S, S, C)` float32.
     """
     batch, count = tf.shape(boxes)[0], tf.shape(boxes)[1]
-    rois = tf.reshape(tf.stop_gradient(tf.cast(boxes, tf.float32)), [-1, 4])
-    image = tf.repeat(tf.range(batch), count)
-    samples = pooled_size * sampling_ratio
+    rois, image = tf.reshape(boxes, [-1, 4]), tf.repeat(tf.range(batch), count)
+    pooled = listed_roi_align(features, rois, image, pooled_size, scales, sampling_ratio, aligned)
+    return tf.reshape(pooled, [batch, count, pooled_size, pooled_size, features[0].shape[-1]])
+
+
+def listed_roi_align(features, rois, image, pooled_size, scales, sampling_ratio=2, aligned=False):
+    """RoIAlign for a list of RoIs from all images of the batch, however many an image has.
+
+    Args:
+        features: as in `multilevel_roi_align`.
+        rois: `(n, 4)` in image pixels; no gradient flows to them.
+        image: `(n,)` int32, the place of each RoI's image in the batch.
+        pooled_size: S.
+        scales: as in `multilevel_roi_align`.
+        sampling_ratio: as in `roi_align`.
+        aligned: as in `roi_align`.
+
+    Returns:
+        `(n, S, S, C)` float32.
+    """
+    rois, image = tf.stop_gradient(tf.cast(rois, tf.float32)), tf.convert_to_tensor(image)
+    how = (pooled_size, sampling_ratio, aligned)
     if len(features) == 1:
-        crops = _crop(features[0], rois, image, samples, scales[0], aligned)
-    else:
-        levels = roi_levels(rois, scales)
-        members = [tf.where(levels == k)[:, 0] for k in range(len(features))]
-        crops = tf.concat(
-            [
-                _crop(f, tf.gather(rois, m), tf.gather(image, m), samples, s, aligned)
-                for f, m, s in zip(features, members, scales, strict=True)
-            ],
-            axis=0,
-        )
-        crops = tf.gather(crops, tf.math.invert_permutation(tf.concat(members, axis=0)))
-    channels = features[0].shape[-1]
-    # Average by two means over short axes: faster than a pooling kernel on many small maps.
-    cells = tf.reshape(
-        crops, [-1, pooled_size, sampling_ratio, pooled_size, sampling_ratio, channels]
+        return _pool(features[0], rois, image, scales[0], *how)
+    levels = roi_levels(rois, scales)
+    members = [tf.where(levels == k)[:, 0] for k in range(len(features))]
+    pooled = tf.concat(
+        [
+            _pool(f, tf.gather(rois, m), tf.gather(image, m), s, *how)
+            for f, m, s in zip(features, members, scales, strict=True)
+        ],
+        axis=0,
     )
-    pooled = tf.reduce_mean(cells, axis=[2, 4])
-    return tf.reshape(pooled, [batch, count, pooled_size, pooled_size, channels])
+    return tf.gather(pooled, tf.math.invert_permutation(tf.concat(members, axis=0)))
 
 
 def roi_levels(boxes, scales):
@@ -84,15 +102,125 @@ def roi_levels(boxes, scales):
     return tf.clip_by_value(tf.cast(level, tf.int32) - finest, 0, len(scales) - 1)
 
 
-def _crop(features, rois, image, samples, scale, aligned):
-    """Read `samples` x `samples` points from each `(n, 4)` RoI: `(n, samples, samples, C)`."""
+def _pool(features, rois, image, scale, pooled_size, sampling_ratio, aligned):
+    """Pool `(n, 4)` RoIs from one map: `(n, S, S, C)`."""
     features = tf.pad(tf.cast(features, tf.float32), [[0, 0], [1, 1], [1, 1], [0, 0]], "SYMMETRIC")
-    corners = rois * scale - (0.5 if aligned else 0.0)
-    low, size = corners[:, :2], corners[:, 2:] - corners[:, :2]
+    corners = rois[:, ::-1] * scale - (0.5 if aligned else 0.0)  # y2 x2 y1 x1
+    low, size = corners[:, 2:], corners[:, :2] - corners[:, 2:]
     if not aligned:
         size = tf.maximum(size, 1.0)
-    first = low + size / (2 * samples) + 1.0  # the added border moves the map by one
-    last = low + size - size / (2 * samples) + 1.0
-    extent = tf.cast(tf.shape(features)[1:3] - 1, tf.float32)
-    grid = tf.concat([first[:, ::-1] / extent, last[:, ::-1] / extent], axis=1)  # y1 x1 y2 x2
-    return tf.image.crop_and_resize(features, grid, image, [samples, samples])
+    if sampling_ratio > 0:
+        return _means(features, low, size, image, pooled_size, (sampling_ratio, sampling_ratio))
+    return _adaptive_means(features, low, size, image, pooled_size)
+
+
+def _means(features, low, size, image, pooled_size, ratio):
+    """Average `ratio` samples, down and across, in each cell of RoIs of first corner and size."""
+    shape, channels = tf.shape(features), features.shape[-1]
+    ratio = tf.convert_to_tensor(ratio)
+    samples = pooled_size * ratio
+    inset = size / tf.cast(2 * samples, tf.float32)
+    first, last = low + inset + 1.0, low + size - inset + 1.0  # the added border moves the map by 1
+
+    @tf.custom_gradient
+    def pool(features):
+        extent = tf.cast(shape[1:3] - 1, tf.float32)
+        grid = tf.concat([first / extent, last / extent], axis=1)
+        crops = tf.image.crop_and_resize(features, grid, image, samples)
+        # Average by two means over short axes: faster than a pooling kernel on many small maps.
+        cells = tf.reshape(crops, [-1, pooled_size, ratio[0], pooled_size, ratio[1], channels])
+        return tf.reduce_mean(cells, axis=[2, 4]), gradient
+
+    def gradient(upstream):
+        count = tf.shape(image)[0]
+        most = tf.maximum(MOST_PRODUCTS // (4 * tf.reduce_prod(samples) * channels), 1)
+
+        upstream = tf.convert_to_tensor(upstream)  # not the slices that a gather hands back
+
+        def add(start, total):
+            of_image, begin, step, cells = (
+                x[start : start + most] for x in (image, first, 2 * inset, upstream)
+            )
+            axes = [
+                _cell_weights(begin[:, k], step[:, k], shape[k + 1], ratio[k], pooled_size)
+                for k in range(2)
+            ]
+            matrix = _cell_matrix(of_image, axes, shape)
+            cells = tf.reshape(cells, [-1, channels])
+            total += tf.sparse.sparse_dense_matmul(matrix, cells, adjoint_a=True)
+            return start + most, total
+
+        nothing = tf.zeros([tf.reduce_prod(shape[:3]), channels])
+        _, total = tf.while_loop(lambda start, _: start < count, add, (0, nothing))
+        return tf.reshape(total, shape)
+
+    return pool(features)
+
+
+def _cell_weights(first, step, extent, ratio, pooled_size):
+    """Return what the cells of each RoI read along one axis.
+
+    Args:
+        first: `(n,)` places of the first samples.
+        step: `(n,)` from sample to sample.
+        extent: positions of the map.
+        ratio: samples a cell.
+        pooled_size: S.
+
+    Returns:
+        Positions `(n, S, 2 * ratio)` int32 and their weights float32.
+    """
+    points = first[:, None] + tf.range(pooled_size * ratio, dtype=tf.float32) * step[:, None]
+    furthest = tf.cast(extent - 1, tf.float32)
+    seen = tf.cast((points >= 0.0) & (points <= furthest), tf.float32) / tf.cast(ratio, tf.float32)
+    lower = tf.clip_by_value(tf.floor(points), 0.0, furthest - 1.0)
+    beyond = points - lower
+    positions = tf.cast(tf.stack([lower, lower + 1.0], axis=-1), tf.int32)
+    weights = tf.stack([(1.0 - beyond) * seen, beyond * seen], axis=-1)
+    shape = [-1, pooled_size, 2 * ratio]
+    return tf.reshape(positions, shape), tf.reshape(weights, shape)
+
+
+def _cell_matrix(image, axes, shape):
+    """Return the sparse matrix from all of a map's positions to the cells of n RoIs."""
+    (rows, row_weights), (columns, column_weights) = axes
+    weights = row_weights[:, :, None, :, None] * column_weights[:, None, :, None, :]
+    rows = image[:, None, None] * shape[1] + rows
+    positions = rows[:, :, None, :, None] * shape[2] + columns[:, None, :, None, :]
+    cells = tf.size(rows[:, :, 0]) * tf.shape(columns)[1]
+    number = tf.repeat(tf.range(cells), tf.size(positions) // tf.maximum(cells, 1))
+    indices = tf.stack([number, tf.reshape(positions, [-1])], axis=1)
+    size = tf.stack([cells, tf.reduce_prod(shape[:3])])
+    return tf.SparseTensor(
+        tf.cast(indices, tf.int64), tf.reshape(weights, [-1]), tf.cast(size, tf.int64)
+    )
+
+
+def _adaptive_means(features, low, size, image, pooled_size):
+    """`_means` with a sample for each position a cell has, rounded up; 0 for RoIs of no area."""
+    # By float64, lest the graph optimiser's multiplication by 1/S be another float32.
+    cell = tf.cast(tf.cast(size, tf.float64) / pooled_size, tf.float32)
+    ratios = tf.cast(tf.math.ceil(cell), tf.int32)
+    empty = tf.reduce_any(ratios <= 0, axis=1)
+    ratios = tf.maximum(ratios, 1)
+    _, group = tf.raw_ops.UniqueV2(x=ratios, axis=[0])
+    order = tf.argsort(group, stable=True)
+    group = tf.gather(group, order)
+    count, channels = tf.shape(order)[0], features.shape[-1]
+
+    def read(start, pooled):
+        """Read the next RoIs of one group, as many as their samples allow."""
+        ratio = ratios[order[start]]
+        most = tf.maximum(MOST_SAMPLES // (tf.reduce_prod(ratio) * pooled_size**2), 1)
+        stop = tf.searchsorted(group, group[start : start + 1], side="right")[0]
+        stop = tf.minimum(stop, start + most)
+        members = order[start:stop]
+        rois = (tf.gather(part, members) for part in (low, size, image))
+        means = _means(features, *rois, pooled_size, ratio)
+        return stop, tf.tensor_scatter_nd_update(pooled, members[:, None], means)
+
+    pooled = tf.zeros([count, pooled_size, pooled_size, channels])
+    _, pooled = tf.while_loop(
+        lambda start, pooled: start < count, read, (0, pooled), parallel_iterations=1
+    )
+    return tf.where(empty[:, None, None, None], 0.0, pooled)

@@ -1,0 +1,68 @@
+"""What a second stage puts between pooled features and its predictions.
+
+n RoIs, S pooled size, C channels of the pooled features.
+"""
+
+import keras
+from keras import layers
+
+from rcnn_keras.layers.normalization import normalization
+
+
+def box_trunk(pooled_size, channels, units, num_convs=0, norm=None):
+    """Return the layers of a pyramid's box head.
+
+    Two dense layers (Feature Pyramid Networks, 4.2), or some 3x3 convolutions and one dense layer
+    (Group Normalization, 4.2).
+
+    Args:
+        pooled_size: S.
+        channels: C, also of the convolutions.
+        units: width of the dense layers.
+        num_convs: 3x3 convolutions; 0 for two dense layers.
+        norm: what follows each convolution, see `layers.normalization`.
+
+    Returns:
+        Functional model from `(n, S, S, C)` to `(n, units)`.
+    """
+    # A third of the variance that keeps a signal: the pyramid adds up levels, which widens it.
+    initializer = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
+    inputs = keras.Input((pooled_size, pooled_size, channels), name="pooled")
+    x = _convs(inputs, channels, num_convs, norm)
+    x = layers.Flatten(name="flatten")(x)
+    for fc in ("fc6",) if num_convs else ("fc6", "fc7"):
+        x = layers.Dense(units, activation="relu", kernel_initializer=initializer, name=fc)(x)
+    return keras.Model(inputs, x, name="box_trunk")
+
+
+def mask_trunk(pooled_size, channels_in, channels, norm=None):
+    """Return the four 3x3 convolutions of a mask head (Mask R-CNN, figure 4, right).
+
+    Args:
+        pooled_size: S.
+        channels_in: C.
+        channels: of the convolutions, 256 in the paper.
+        norm: what follows each convolution, see `layers.normalization`.
+
+    Returns:
+        Functional model from `(n, S, S, C)` to `(n, S, S, channels)`.
+    """
+    inputs = keras.Input((pooled_size, pooled_size, channels_in), name="pooled")
+    return keras.Model(inputs, _convs(inputs, channels, 4, norm), name="mask_trunk")
+
+
+def _convs(x, channels, count, norm):
+    for number in range(1, count + 1):
+        x = layers.Conv2D(
+            channels,
+            3,
+            padding="same",
+            use_bias=norm is None,
+            kernel_initializer=keras.initializers.VarianceScaling(
+                2.0, "fan_out", "untruncated_normal"
+            ),
+            name=f"conv{number}",
+        )(x)
+        x = normalization(norm, f"norm{number}")(x)
+        x = layers.Activation("relu", name=f"relu{number}")(x)
+    return x

@@ -1,0 +1,61 @@
+"""From the mask head's outputs to the masks of detections."""
+
+import keras
+from keras import ops
+
+from rcnn_keras.ops import listed, unlisted
+
+
+@keras.saving.register_keras_serializable(package="rcnn_keras")
+class RealRoIs(keras.layers.Layer):
+    """Take the RoIs that have a label out of their padding, so that no mask is drawn in vain.
+
+    Call arguments:
+        rois: `(B, R, 4)`.
+        labels: `(B, R)` int32, negative for those to leave out.
+
+    Returns:
+        `rois` `(n, 4)` and `image` `(n,)` int32, the place in the batch of each one's image; the
+        first RoI where there is none, see `ops.listed`.
+    """
+
+    def call(self, rois, labels):
+        """List the RoIs; see the class."""
+        image, rois = listed(labels >= 0, rois)
+        return rois, image
+
+    def compute_output_spec(self, rois, labels):
+        """How many there are is known only with the batch."""
+        return keras.KerasTensor((None, 4), "float32"), keras.KerasTensor((None,), "int32")
+
+
+@keras.saving.register_keras_serializable(package="rcnn_keras")
+class MaskLayer(keras.layers.Layer):
+    """Choose each detection's mask of its own class.
+
+    Call arguments:
+        logits: `(n, M, M, K)` of the detections that are no padding, image after image.
+        labels: `(B, D)` int32, -1 for padding.
+
+    Returns:
+        `(B, D, M, M)` float32 in 0..1, zeros for padding.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(dtype=kwargs.pop("dtype", "float32"), **kwargs)
+
+    def call(self, logits, labels):
+        """Return padded masks; see the class."""
+        real = labels >= 0
+        _, own = listed(real, labels)
+        masks = of_class(logits, ops.maximum(own, 0))
+        return unlisted(real, ops.sigmoid(masks))
+
+    def compute_output_spec(self, logits, labels):
+        """D masks an image."""
+        return keras.KerasTensor((*labels.shape, *logits.shape[1:3]), "float32")
+
+
+def of_class(masks, labels):
+    """Return of `(n, M, M, K)` maps those of each RoI's `(n,)` label: `(n, M, M)`."""
+    return ops.take_along_axis(masks, labels[:, None, None, None], axis=-1)[..., 0]

@@ -1,0 +1,104 @@
+"""Masks with eight pixels to a byte, laid out as `numpy.packbits` does along the width.
+
+B images, N ground-truth objects, M mask size, n RoIs of the whole batch.
+"""
+
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+
+def pack_bits(masks):
+    """Pack masks, eight pixels to a byte.
+
+    Args:
+        masks: `(..., H, W)` bool or numbers; a pixel is set where it is not 0. Any W: the last
+            byte is filled up with zeros.
+
+    Returns:
+        `(..., H, ceil(W / 8))` uint8; the first pixel of a byte is its highest bit.
+    """
+    bits = ops.cast(ops.not_equal(masks, 0), "uint8")
+    bits = ops.pad(bits, [(0, 0)] * (len(bits.shape) - 1) + [(0, -ops.shape(bits)[-1] % 8)])
+    # Strided slices are several times faster than a sum over a last axis of eight.
+    packed = bits[..., 0::8]
+    for place in range(1, 8):
+        packed = packed * 2 + bits[..., place::8]
+    return packed
+
+
+def unpack_bits(packed, width):
+    """Undo `pack_bits`.
+
+    Args:
+        packed: `(..., H, ceil(width / 8))` uint8.
+        width: pixels in a row, an int or a scalar tensor.
+
+    Returns:
+        `(..., H, width)` bool.
+    """
+    places = np.array([128, 64, 32, 16, 8, 4, 2, 1], "uint8")
+    bits = ops.not_equal(ops.bitwise_and(packed[..., None], places), 0)
+    shape = ops.shape(packed)
+    return ops.reshape(bits, (*shape[:-1], shape[-1] * 8))[..., :width]
+
+
+def mask_targets(masks, image_sizes, rois, image, matches, size):
+    """Cut out of ground-truth masks what the mask head should draw in each RoI.
+
+    RoIAlign with one channel and as many samples a cell as it has pixels, as torchvision's
+    `project_masks_on_boxes`. Bilinear interpolation and the mean over a cell act on rows and
+    columns separately, so that a target is the RoI's pixels between two small matrices. One mask
+    is unpacked at a time, and of it the RoI's part alone.
+
+    Args:
+        masks: `(B, N, H, ceil(W / 8))` uint8 from `pack_bits`.
+        image_sizes: `(B, 2)` int32, beyond which a sample repeats the image's last pixel.
+        rois: `(n, 4)` boxes in pixels.
+        image: `(n,)` int32, the place in the batch of each RoI's image.
+        matches: `(n,)` int32, the ground-truth object of each RoI.
+        size: M.
+
+    Returns:
+        `(n, M, M)` float32 in 0..1, the share of each cell that the mask covers.
+    """
+
+    def one_roi(roi):
+        (x1, y1, x2, y2), place = tf.unstack(roi[0]), roi[1]
+        height, width = tf.unstack(image_sizes[place[0]])
+        top, bottom, rows = _cell_weights(y1, y2, height, size)
+        left, right, columns = _cell_weights(x1, x2, width, size)
+        first, last = left // 8, -(-right // 8)
+        packed = masks[place[0], place[1], top:bottom, first:last]
+        pixels = unpack_bits(packed, (last - first) * 8)[:, left - first * 8 : right - first * 8]
+        return tf.linalg.matmul(rows, tf.cast(pixels, tf.float32)) @ tf.transpose(columns)
+
+    places = tf.stack([image, matches], axis=1)
+    spec = tf.TensorSpec((size, size), tf.float32)
+    return tf.map_fn(one_roi, (rois, places), fn_output_signature=spec, parallel_iterations=4)
+
+
+def _cell_weights(start, stop, extent, cells):
+    """Return the pixels from `first` to `last` that a RoI's side reads, and their weights.
+
+    Args:
+        start: of the side, in pixels.
+        stop: of the side, in pixels.
+        extent: pixels of the image along the side.
+        cells: M.
+
+    Returns:
+        `first` and `last` int32, and `(M, last - first)` weights of the pixels in each cell.
+    """
+    side = tf.maximum(stop - start, 1.0)
+    samples = tf.cast(tf.math.ceil(side / cells), tf.int32)
+    step = side / tf.cast(cells * samples, tf.float32)
+    points = start + (tf.range(cells * samples, dtype=tf.float32) + 0.5) * step
+    furthest = tf.cast(extent - 1, tf.float32)
+    seen = tf.cast((points >= -1.0) & (points <= furthest + 1.0), tf.float32)
+    points = tf.clip_by_value(points, 0.0, furthest)
+    first = tf.cast(tf.floor(points[0]), tf.int32)
+    last = tf.minimum(tf.cast(tf.floor(points[-1]), tf.int32) + 2, extent)
+    distance = tf.abs(points[:, None] - tf.range(first, last, dtype=tf.float32))
+    weights = tf.maximum(1.0 - distance, 0.0) * seen[:, None]
+    return first, last, tf.reduce_mean(tf.reshape(weights, [cells, samples, last - first]), axis=1)
