@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from rcnn_keras.losses import box_head_losses, mean_over_batch, rpn_losses, smooth_l1
+from rcnn_keras.losses import (
+    box_head_losses,
+    mask_head_loss,
+    mean_over_batch,
+    rpn_losses,
+    smooth_l1,
+)
 
 BETA = 1 / 9
 
@@ -260,3 +266,20 @@ class TestBothStages:
             np.testing.assert_allclose(got, expected, rtol=1e-5)
             mean_of_means = (alone[0][k] + alone[1][k]) / 2
             assert not np.allclose(got, mean_of_means, rtol=1e-2)
+
+
+def test_mask_loss_is_the_cross_entropy_of_every_cell():
+    rng = np.random.default_rng(4)
+    logits = rng.normal(size=(3, 4, 4)).astype("float32") * 3
+    targets = rng.choice([0.0, 0.3, 1.0], (3, 4, 4)).astype("float32")
+    total, count = mask_head_loss(logits, targets)["mask_loss"]
+    p = 1 / (1 + np.exp(-logits.astype(float)))
+    expected = -(targets * np.log(p) + (1 - targets) * np.log(1 - p)).sum()
+    assert float(total) == pytest.approx(expected, rel=1e-5)
+    assert float(count) == 48
+
+
+def test_mask_loss_over_no_roi_is_nothing():
+    nothing = np.zeros((0, 4, 4), "float32")
+    total, count = mask_head_loss(nothing, nothing)["mask_loss"]
+    assert (float(total), float(count)) == (0, 0)

@@ -19,6 +19,9 @@ class RealRoIs(keras.layers.Layer):
         first RoI where there is none, see `ops.listed`.
     """
 
+    def __init__(self, **kwargs):
+        super().__init__(dtype=kwargs.pop("dtype", "float32"), **kwargs)
+
     def call(self, rois, labels):
         """List the RoIs; see the class."""
         image, rois = listed(labels >= 0, rois)

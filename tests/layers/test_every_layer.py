@@ -16,7 +16,10 @@ from rcnn_keras.layers import (
     FeaturePyramid,
     FrozenBatchNormalization,
     ImageNormalization,
+    MaskHead,
+    MaskLayer,
     ProposalLayer,
+    RealRoIs,
     RoIAlign,
     RoISampler,
     RPNHead,
@@ -42,6 +45,11 @@ def normal(*shape):
 def trunk():
     inputs = keras.Input((3, 3, 4))
     return keras.Model(inputs, keras.layers.Dense(5)(keras.layers.Flatten()(inputs)))
+
+
+def map_trunk():
+    inputs = keras.Input((3, 3, 4))
+    return keras.Model(inputs, keras.layers.Conv2D(5, 1)(inputs))
 
 
 # For each layer: constructor arguments, a function that makes them anew, and call arguments.
@@ -72,7 +80,7 @@ EXAMPLES = {
         (normal(2, 9, 4), normal(2, 9, 3, 4), BOXES, COUNT, SIZES),
     ),
     FeaturePyramid: (
-        lambda: {"channels": 5},
+        lambda: {"channels": 5, "strides": (4, 8, 16), "norm": "frozen_batch"},
         ([normal(2, 8, 12, 3), normal(2, 4, 6, 4), normal(2, 2, 3, 5)],),
     ),
     FrozenBatchNormalization: (lambda: {"epsilon": 0.1}, (normal(2, 5, 6, 3),)),
@@ -80,8 +88,18 @@ EXAMPLES = {
         lambda: {"mean": (10.0, 20.0, 30.0), "std": (2.0, 3.0, 4.0), "size_divisor": 16},
         (IMAGES, SIZES),
     ),
+    MaskHead: (
+        lambda: {"num_classes": 6, "trunk": map_trunk(), "channels": 3},
+        (normal(2, 3, 3, 4),),
+    ),
+    MaskLayer: (dict, (normal(5, 5, 5, 3), TARGETS["labels"])),
     ProposalLayer: (
-        lambda: {"pre_nms_top_n": (8, 7), "post_nms_top_n": (6, 5), "nms_iou": 0.3},
+        lambda: {
+            "pre_nms_top_n": (8, 7),
+            "post_nms_top_n": (6, 5),
+            "nms_iou": 0.3,
+            "score_threshold": 0.2,
+        },
         (
             [normal(2, 9), normal(2, 7)],
             [normal(2, 9, 4), normal(2, 7, 4)],
@@ -89,6 +107,7 @@ EXAMPLES = {
             SIZES,
         ),
     ),
+    RealRoIs: (dict, (BOXES[:, :4], TARGETS["labels"])),
     RoIAlign: (
         lambda: {"pooled_size": 3, "strides": (4, 8), "sampling_ratio": 1},
         ([normal(2, 15, 17, 3), normal(2, 7, 8, 3), normal(2, 4, 4, 3)], BOXES),
@@ -105,7 +124,7 @@ EXAMPLES = {
         (BOXES, COUNT, TARGETS, IDS, STEP),
     ),
     RPNHead: (
-        lambda: {"anchors_per_position": 2, "channels": 5},
+        lambda: {"anchors_per_position": 2, "channels": 5, "num_convs": 2},
         ([normal(2, 8, 12, 3), normal(2, 4, 6, 3)],),
     ),
 }

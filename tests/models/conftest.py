@@ -12,7 +12,9 @@ def scenes(tmp_path_factory):
     return rk.data.draw_shapes(6, size=(96, 96), seed=5, out=tmp_path_factory.mktemp("scenes"))
 
 
-def small_detector(classes, **arguments):
+def small_detector(
+    classes, architecture=rk.models.FasterRCNN, backbone="resnet18_fpn", **arguments
+):
     small = {
         "min_size": 96,
         "max_size": 96,
@@ -27,7 +29,7 @@ def small_detector(classes, **arguments):
         "box_detections_per_img": 20,
     }
     keras.utils.set_random_seed(0)
-    return rk.models.FasterRCNN("resnet18_fpn", classes, **(small | arguments))
+    return architecture(backbone, classes, **(small | arguments))
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ def test_every_wrong_argument_has_a_line_with_its_value():
         "box_units must be None or a whole number of at least 1; received 0",
         "image_std must be None or three numbers above 0; received (1.0, 1.0, 0.0)",
         "min_size must be at most max_size=1333; received 1400",
-        "norm must be one of batch, frozen_batch, group; received 'layer'",
+        "norm must be one of batch, frozen_batch, group, None; received 'layer'",
     ]
 
 

