@@ -6,7 +6,17 @@ from pathlib import Path
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["Detections", "callbacks", "data", "evaluation", "models", "schedules", "visualize"]
+__all__ = [
+    "Detections",
+    "callbacks",
+    "convert",
+    "data",
+    "evaluation",
+    "models",
+    "presets",
+    "schedules",
+    "visualize",
+]
 
 _HOMES = {
     "Detections": "rcnn_keras.data.detections",
@@ -25,6 +35,6 @@ def __getattr__(name: str) -> Any:
 # Keras finds the classes of a saved model once they are imported. The command `rcnn` imports what
 # it needs by itself: its help and its errors should not wait seconds for TensorFlow.
 if [Path(argument).stem for argument in sys.argv[:1]] != ["rcnn"]:
-    from rcnn_keras import data, evaluation, models, visualize
+    from rcnn_keras import convert, data, evaluation, models, presets, visualize
     from rcnn_keras.data.detections import Detections
     from rcnn_keras.training import callbacks, schedules

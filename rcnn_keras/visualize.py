@@ -1,20 +1,24 @@
-"""Pictures of images with their boxes: detections or ground truth."""
+"""Pictures of images with their boxes and masks: detections or ground truth."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from os import PathLike
 from typing import NamedTuple
 
+import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from rcnn_keras.data.detections import Detections
 from rcnn_keras.data.images import read_image
+from rcnn_keras.data.masks import decode_mask, paste_masks
 from rcnn_keras.data.records import Record
 
 # Okabe and Ito, "Color Universal Design" (2008), without black: apart for all common kinds of
 # colour blindness. The tags carry the names, so that more than seven classes may share colours.
 PALETTE = ("#D55E00", "#56B4E9", "#009E73", "#E69F00", "#CC79A7", "#0072B2", "#F0E442")
+FILL = 0.4  # of a mask's colour in its pixels
 
 Picture = str | PathLike[str] | np.ndarray | Image.Image
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -30,7 +34,10 @@ def draw(
     width: int | None = None,
     zoom: int = 1,
 ) -> Image.Image:
-    """Draw boxes and names on a copy of an image, the best detection on top.
+    """Draw boxes, masks and names on a copy of an image, the best detection on top.
+
+    A mask is filled with its class's colour, through which the image is seen, and outlined in it;
+    those of Detections are set above 0.5.
 
     Args:
         image: a path, or an array `(H, W, 3)` as `read_image` takes it.
@@ -48,7 +55,8 @@ def draw(
 
     Raises:
         ImageError: the image cannot be read.
-        ValueError: an argument is out of range, or the boxes belong to an image of another size.
+        ValueError: an argument is out of range, the boxes belong to an image of another size, or
+            a segmentation is malformed.
     """
     if not 0 <= min_score <= 1:
         raise ValueError(f"draw: min_score must be in 0..1, not {min_score!r}")
@@ -65,9 +73,10 @@ def draw(
             f"the boxes belong to one of {expected[0]}x{expected[1]}"
         )
     picture = picture.resize((picture.width * zoom, picture.height * zoom))
-    canvas = ImageDraw.Draw(picture)
     long_side = max(picture.size)
     line = width or max(2, round(0.004 * long_side))
+    picture = _with_masks(picture, marks, zoom, line)
+    canvas = ImageDraw.Draw(picture)
     font = ImageFont.load_default(size=max(11, round(0.022 * long_side)))
     corners = [_corners(np.asarray(mark.box) * zoom, picture.size) for mark in marks]
     for mark, corner in zip(marks, corners, strict=True):
@@ -116,11 +125,15 @@ def grid(images: Sequence[Picture], columns: int = 4, *, gap: int = 8) -> Image.
 
 
 class _Mark(NamedTuple):
-    """One object to draw: its box `(4,)`, its class, and texts for its tag, the longest first."""
+    """One object to draw: its box `(4,)`, its class, and texts for its tag, the longest first.
+
+    `mask` gives its `(H, W)` bool mask in a picture enlarged by a zoom.
+    """
 
     box: np.ndarray
     label: int
     texts: tuple[str, ...]
+    mask: Callable[[int], np.ndarray] | None = None
 
 
 class _Tag(NamedTuple):
@@ -140,9 +153,9 @@ def _marks(
             raise ValueError("draw: classes name the labels of a Record; Detections bring theirs")
         found = detections.above(min_score)
         marks = [
-            _Mark(box, int(label), (f"{name} {score:.2f}", name))
-            for box, label, name, score in zip(
-                found.boxes, found.labels, found.class_names, found.scores, strict=True
+            _Mark(box, int(label), (f"{name} {score:.2f}", name), _detected_mask(found, i))
+            for i, (box, label, name, score) in enumerate(
+                zip(found.boxes, found.labels, found.class_names, found.scores, strict=True)
             )
         ]
         return [marks[i] for i in np.argsort(found.scores, kind="stable")]
@@ -156,12 +169,45 @@ def _marks(
             f"but there are {len(classes)} classes"
         )
     marks = []
-    for box, label, crowd in zip(
-        detections.boxes, detections.labels, detections.crowd, strict=True
+    for i, (box, label, crowd) in enumerate(
+        zip(detections.boxes, detections.labels, detections.crowd, strict=True)
     ):
         name = str(label) if classes is None else classes[label]
-        marks.append(_Mark(box, int(label), (f"{name} (crowd)", name) if crowd else (name,)))
+        texts = (f"{name} (crowd)", name) if crowd else (name,)
+        marks.append(_Mark(box, int(label), texts, _stated_mask(detections, i)))
     return marks
+
+
+def _detected_mask(found: Detections, i: int) -> Callable[[int], np.ndarray] | None:
+    """Return the function from a zoom to the mask of detection i, None without masks."""
+    if found.masks is None:
+        return None
+    masks, boxes = found.masks[i : i + 1], found.boxes[i : i + 1]
+    height, width = found.image_size
+    return lambda zoom: paste_masks(masks, boxes * zoom, (height * zoom, width * zoom), 0.5)[0]
+
+
+def _stated_mask(record: Record, i: int) -> Callable[[int], np.ndarray] | None:
+    """Return the function from a zoom to the mask of a record's object i, None without one."""
+    if record.segmentations is None or record.segmentations[i] is None:
+        return None
+    decode = partial(decode_mask, record.segmentations[i], record.height, record.width)
+    return lambda zoom: decode().repeat(zoom, axis=0).repeat(zoom, axis=1)
+
+
+def _with_masks(picture: Image.Image, marks: Sequence[_Mark], zoom: int, line: int) -> Image.Image:
+    """Return the picture with all masks filled and outlined, one at a time in pixels."""
+    pixels = np.array(picture)
+    around = np.ones((2 * line + 1, 2 * line + 1), np.uint8)
+    for mark in marks:
+        if mark.mask is None:
+            continue
+        mask = mark.mask(zoom)
+        inner = cv2.erode(mask.astype(np.uint8), around).astype(bool)
+        color = np.array(ImageColor.getrgb(_color(mark.label)))
+        pixels[inner] = np.rint((1 - FILL) * pixels[inner] + FILL * color)
+        pixels[mask & ~inner] = color
+    return Image.fromarray(pixels)
 
 
 def _size(detections: Detections | Record) -> tuple[int, int]:

@@ -6,17 +6,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from pycocotools import mask as run_length
 
 import rcnn_keras.cli
 from rcnn_keras.cli import main
 from rcnn_keras.cli.detect import _different_names
 from rcnn_keras.data.coco import load_coco
 from rcnn_keras.data.shapes import draw_shapes
-from rcnn_keras.models import FasterRCNN
+from rcnn_keras.models import FasterRCNN, MaskRCNN
 
 SMALL = {
     "backbone": "resnet18_fpn",
@@ -48,6 +50,17 @@ def model_file(tmp_path_factory, shapes):
     classes = load_coco(shapes / "annotations.json").classes
     path = tmp_path_factory.mktemp("model") / "shapes.keras"
     FasterRCNN(classes=classes, **SMALL).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def mask_model_file(tmp_path_factory, shapes):
+    """An untrained detector of shapes and their masks, sure of whatever it finds."""
+    classes = load_coco(shapes / "annotations.json").classes
+    path = tmp_path_factory.mktemp("model") / "masks.keras"
+    model = MaskRCNN(classes=classes, **SMALL)
+    model.box_head.class_logits.bias.assign([-9.0, 9.0, 0.0, 0.0, 0.0])
+    model.save(path)
     return path
 
 
@@ -93,6 +106,7 @@ def test_detect_writes_pictures_and_coco_rows(shapes, model_file, tmp_path):
         assert 0 <= y <= y + height <= 64
         assert row["class"] == classes[row["category_id"] - 1]
         assert row["score"] >= 0.1
+        assert "segmentation" not in row
     of_copies = [[row for row in rows if row["image_id"] == i] for i in (1, 2)]
     assert {row["file"] for row in of_copies[0]} == {str(single)}
     boxes = [[row["bbox"] for row in of_copy] for of_copy in of_copies]
@@ -100,6 +114,18 @@ def test_detect_writes_pictures_and_coco_rows(shapes, model_file, tmp_path):
     drawn = np.asarray(Image.open(out / "shapes_000000.png"))
     assert drawn.shape == (64, 64, 3)
     assert (drawn != np.asarray(Image.open(single).convert("RGB"))).any()
+
+
+def test_detect_writes_masks_as_run_lengths(shapes, mask_model_file, tmp_path):
+    image = shapes / "shapes_000000.png"
+    result = rcnn("detect", image, "--model", mask_model_file, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    rows = json.loads((tmp_path / "detections.json").read_text())
+    (found,) = keras.models.load_model(mask_model_file).detect(image)
+    expected = found.above(0.5).bool_masks()
+    masks = [run_length.decode(row["segmentation"]) for row in rows]
+    np.testing.assert_array_equal(masks, expected)
+    assert expected.any()
 
 
 def test_detect_leaves_out_what_scores_less(shapes, model_file, tmp_path):
@@ -188,6 +214,28 @@ def test_evaluate_prints_and_writes_scores(shapes, model_file, tmp_path):
     assert (out / "report.html").exists()
 
 
+def test_evaluate_scores_boxes_and_masks(shapes, mask_model_file, tmp_path):
+    data = shapes / "annotations.json"
+    result = rcnn("evaluate", mask_model_file, "--data", data, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    lines = dict(line.split(maxsplit=1) for line in result.output.splitlines())
+    boxes = {"AP", "AP50", "AP75", "AR", "AP/circle", "AP/star"}
+    assert set(lines) == set(scores) >= boxes | {f"mask_{name}" for name in boxes}
+    assert all(
+        "segmentation" in row for row in json.loads((tmp_path / "detections.json").read_text())
+    )
+
+
+def test_evaluate_refuses_data_without_masks(shapes, mask_model_file, tmp_path):
+    content = json.loads((shapes / "annotations.json").read_text())
+    del content["annotations"][0]["segmentation"]
+    bare = tmp_path / "bare.json"
+    bare.write_text(json.dumps(content))
+    message = error_of("evaluate", mask_model_file, "--data", bare, "--images", shapes)
+    assert "shapes_000000.png: object 0 has no segmentation" in message
+
+
 def test_evaluate_refuses_data_of_other_classes(shapes, model_file, tmp_path):
     content = json.loads((shapes / "annotations.json").read_text())
     content["categories"][0]["name"] = "disc"
@@ -209,8 +257,6 @@ def test_evaluate_takes_a_voc_folder_that_lacks_a_class(model_file, tmp_path):
 
 
 def test_evaluate_refuses_a_model_that_is_no_detector(shapes, tmp_path):
-    import keras
-
     path = tmp_path / "dense.keras"
     keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)]).save(path)
     message = error_of("evaluate", path, "--data", shapes / "annotations.json")

@@ -21,13 +21,14 @@ MAY_IMPORT = {
     "losses": {"ops"},
     "layers": {"ops"},
     "backbones": {"ops", "layers"},
-    "data": set(),
+    "data": {"ops"},  # to pack masks
     "models": {"ops", "losses", "layers", "backbones", "data"},
     "visualize": {"data"},
     "evaluation": {"data", "visualize"},
 }
 BELOW_TRAINING = set(MAY_IMPORT)
 MAY_IMPORT |= dict.fromkeys(("training", "export", "convert"), BELOW_TRAINING)
+MAY_IMPORT["presets"] = {"convert", "models", TOP}
 MAY_IMPORT[TOP] = set(MAY_IMPORT)  # all but the command line
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image, ImageColor
@@ -208,3 +210,40 @@ def test_zoom_enlarges_picture_and_boxes(tmp_path):
     assert rows.max() == 119
     with pytest.raises(ValueError, match="zoom"):
         draw(image, record, zoom=0)
+
+
+def test_masks_are_filled_and_outlined_above_one_half():
+    masks = np.zeros((2, 28, 28), np.float32)
+    masks[0, :, :14] = 1
+    masks[1] = 0.49
+    boxes = np.float32([[100, 60, 212, 172], [10, 60, 66, 116]])
+    detections = Detections(
+        boxes, np.float32([0.9, 0.8]), np.array([2, 0]), CLASSES, (200, 300), masks
+    )
+    drawn = np.asarray(draw(picture(), detections, width=3))
+    fill = np.rint(0.6 * GRAY + 0.4 * rgb(2)).astype(int)
+    assert (drawn[70:160, 110:148] == fill).all()
+    outline = drawn[100, 150:157]  # the mask ends after half of the box's 112 pixels
+    assert (outline == rgb(2)).all(-1).sum() == 3
+    np.testing.assert_array_equal(drawn[70:160, 160:205], GRAY)
+    np.testing.assert_array_equal(drawn[70:110, 20:60], GRAY)  # below one half
+
+
+@pytest.mark.parametrize("zoom", [1, 3])
+def test_masks_of_ground_truth_are_drawn_at_any_zoom(zoom):
+    polygon = [[120, 110, 150, 110, 150, 130, 120, 130]]
+    boxes = [[110, 60, 180, 190], [5, 60, 95, 190]]
+    record = Record(1, "a", 200, 300, boxes, [1, 1], [0, 0], (polygon, None))
+    options = {"zoom": zoom, "width": 1, "classes": CLASSES}
+    drawn = np.asarray(draw(picture(), record, **options))
+    plain = np.asarray(draw(picture(), replace(record, segmentations=None), **options))
+    expected = np.zeros((200, 300), bool)
+    expected[110:130, 120:150] = True
+    changed = (drawn != plain).any(-1)
+    np.testing.assert_array_equal(changed, expected.repeat(zoom, 0).repeat(zoom, 1))
+
+
+def test_a_malformed_segmentation_is_told():
+    record = Record(1, "a", 40, 60, [[5, 5, 55, 35]], [1], [0], ([[1, 2, 3]],))
+    with pytest.raises(ValueError, match=r"segmentation\.0"):
+        draw(picture(40, 60), record)

@@ -3,8 +3,8 @@
     python tools/demo.py            # writes runs/demo, a few minutes on two cores
 
 Draws scenes of textured, overlapping shapes with boxes and masks as COCO JSON, trains a small
-Faster R-CNN on them, scores it on scenes it has not seen, and writes pictures, curves and
-report.html. `make demo` runs it; `configs/faster_rcnn_resnet18_fpn_shapes.yaml` is its recipe.
+Mask R-CNN on them, scores it on scenes it has not seen, and writes pictures, curves and
+report.html. `make demo` runs it; `configs/mask_rcnn_resnet18_fpn_shapes.yaml` is its recipe.
 """
 
 import argparse
@@ -19,14 +19,14 @@ import rcnn_keras as rk
 from rcnn_keras.training.configuration import load_configuration
 from rcnn_keras.training.run import train
 
-CONFIG = Path(__file__).parents[1] / "configs" / "faster_rcnn_resnet18_fpn_shapes.yaml"
+CONFIG = Path(__file__).parents[1] / "configs" / "mask_rcnn_resnet18_fpn_shapes.yaml"
 
 
 def main() -> None:
     """Read the command line and run the demo."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/demo"))
-    parser.add_argument("--train-scenes", type=int, default=500)
+    parser.add_argument("--train-scenes", type=int, default=420)
     parser.add_argument("--val-scenes", type=int, default=80)
     parser.add_argument("--epochs", type=int, help="default: the recipe's")
     args = parser.parse_args()
@@ -44,7 +44,10 @@ def main() -> None:
 
     scores = json.loads((args.out / "scores.json").read_text("utf-8"))
     minutes = (time.perf_counter() - start) / 60
-    print(f"\nAP {scores['AP']:.3f}, AP50 {scores['AP50']:.3f} on {args.val_scenes} unseen scenes")
+    print(f"\nOn {args.val_scenes} unseen scenes:")
+    for what, kind in (("boxes", ""), ("masks", "mask_")):
+        ap, ap50 = (scores[f"{kind}{name}"] for name in ("AP", "AP50"))
+        print(f"{what}: AP {ap:.3f}, AP50 {ap50:.3f}")
     print(f"{minutes:.1f} minutes. Open {args.out / 'report.html'}")
 
 

@@ -1,17 +1,18 @@
-"""Train torchvision's Faster R-CNN by the recipe of `compare_torchvision.py`, and score it.
+"""Train and score torchvision's detectors by the recipes of `compare_torchvision.py`.
 
     pip install torch torchvision pycocotools pillow
     python tools/torchvision_baseline.py bccd --data bccd --seed 0 --out torchvision.jsonl
+    python tools/torchvision_baseline.py nuclei --data nuclei --seed 0 --out torchvision.jsonl
 
-Needs neither TensorFlow nor this package. The data folder has train.json, val.json and test.json
-(COCO) with the images beside them or in images/; where there is this package, it makes them from
-the published Pascal VOC folder:
+Needs neither TensorFlow nor this package. The data folder has train.json, val.json and, for bccd,
+test.json (COCO) with the images beside them or in images/; where there is this package, it makes
+those of bccd from the published Pascal VOC folder:
 
     for split in ("train", "val", "test"):
         rk.data.load_voc("BCCD_Dataset/BCCD", split).save_coco(f"bccd/{split}.json")
 
 Every image is resized to one size by Pillow. Each run appends one JSON line. `inference_s` is from
-the file to the boxes, `step_s` without reading the images.
+the file to the boxes and masks, `step_s` without reading the images.
 """
 
 import argparse
@@ -21,9 +22,27 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-# The numbers of configs/faster_rcnn_resnet18_fpn_bccd.yaml; a test holds them together.
-HEIGHT, WIDTH = 240, 320
-ANCHOR_SIZES = ((8,), (16,), (32,), (64,), (128,))
+
+@dataclass(frozen=True)
+class Recipe:
+    """What differs between the data sets: sizes in pixels, and the parts to train and score on."""
+
+    height: int
+    width: int
+    anchor_sizes: tuple
+    detections: int  # an image
+    train: tuple
+    test: str
+    masks: bool
+
+
+# The numbers of configs/*_resnet18_fpn_bccd.yaml and ..nuclei.yaml; a test holds them together.
+RECIPES = {
+    "bccd": Recipe(
+        240, 320, ((8,), (16,), (32,), (64,), (128,)), 100, ("train", "val"), "test", False
+    ),
+    "nuclei": Recipe(256, 320, ((4,), (8,), (16,), (32,), (64,)), 200, ("train",), "val", True),
+}
 ROIS = 64  # an image
 BATCH = 4
 RATE, MOMENTUM = 0.01, 0.9
@@ -39,68 +58,102 @@ class Example:
 
     image_id: int
     path: Path
-    scale: tuple  # width and height of the file over those of the resized image
+    file_size: tuple  # height and width of the file
+    size: tuple  # height and width as resized
     boxes: list
     labels: list
+    masks: list | None  # run lengths of COCO, as resized; None where the recipe has no masks
 
     def image(self):
-        """Return the resized image, `(3, HEIGHT, WIDTH)` float in 0..1."""
+        """Return the resized image, `(3, height, width)` float in 0..1."""
         import numpy as np
         import torch
         from PIL import Image
 
         with Image.open(self.path) as file:
-            resized = file.convert("RGB").resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)
-        return torch.from_numpy(np.array(resized)).permute(2, 0, 1) / 255
+            image = resized(file.convert("RGB"), self.size)
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
 
     def flipped(self):
         """Return image and targets for training, mirrored by chance along each axis."""
         import torch
+        from pycocotools import mask as run_length
 
         image, boxes = self.image(), torch.tensor(self.boxes).reshape(-1, 4)
+        height, width = self.size
+        masks = torch.zeros((len(boxes), height, width), dtype=torch.uint8)
+        if self.masks:
+            masks = torch.from_numpy(run_length.decode(self.masks)).permute(2, 0, 1)
         if torch.rand(()) < 0.5:
-            image, boxes = image.flip(2), boxes[:, [2, 1, 0, 3]]
-            boxes[:, 0::2] = WIDTH - boxes[:, 0::2]
+            image, masks, boxes = image.flip(2), masks.flip(2), boxes[:, [2, 1, 0, 3]]
+            boxes[:, 0::2] = width - boxes[:, 0::2]
         if torch.rand(()) < 0.5:
-            image, boxes = image.flip(1), boxes[:, [0, 3, 2, 1]]
-            boxes[:, 1::2] = HEIGHT - boxes[:, 1::2]
-        return image, {"boxes": boxes, "labels": torch.tensor(self.labels, dtype=torch.int64)}
+            image, masks, boxes = image.flip(1), masks.flip(1), boxes[:, [0, 3, 2, 1]]
+            boxes[:, 1::2] = height - boxes[:, 1::2]
+        targets = {"boxes": boxes, "labels": torch.tensor(self.labels, dtype=torch.int64)}
+        return image, targets | ({} if self.masks is None else {"masks": masks})
 
 
-def read_examples(coco, images: Path) -> list[Example]:
-    """Return the images of a `pycocotools` COCO object; label i is the i-th category."""
+def resized(image, size: tuple):
+    """Return a Pillow image resized to height and width, averaging where it shrinks."""
+    from PIL import Image
+
+    return image.resize(size[::-1], Image.Resampling.BILINEAR)
+
+
+def read_examples(coco, images: Path, recipe: Recipe) -> list[Example]:
+    """Return the images of a `pycocotools` COCO object; label i is the i-th category.
+
+    Objects of less than a pixel's side, or of which no pixel is left, are dropped.
+    """
+    import numpy as np
+    from PIL import Image
+    from pycocotools import mask as run_length
+
     labels = {id: label for label, id in enumerate(sorted(coco.cats), start=1)}
+    size = (recipe.height, recipe.width)
     examples = []
     for image in coco.imgs.values():
-        across, down = image["width"] / WIDTH, image["height"] / HEIGHT
-        example = Example(image["id"], images / image["file_name"], (across, down), [], [])
+        down, across = image["height"] / recipe.height, image["width"] / recipe.width
+        file_size = (image["height"], image["width"])
+        path = images / image["file_name"]
+        example = Example(image["id"], path, file_size, size, [], [], [] if recipe.masks else None)
         for item in coco.imgToAnns[image["id"]]:
             if item.get("iscrowd"):
                 continue  # neither object nor background to score by; torchvision has no such thing
             x, y, width, height = item["bbox"]
+            if min(width / across, height / down) < 1:
+                continue
+            if recipe.masks:
+                mask = np.asarray(resized(Image.fromarray(coco.annToMask(item) * 255), size)) > 127
+                if not mask.any():
+                    continue
+                example.masks.append(run_length.encode(np.asfortranarray(mask, np.uint8)))
             example.boxes.append([x / across, y / down, (x + width) / across, (y + height) / down])
             example.labels.append(labels[item["category_id"]])
         examples.append(example)
     return examples
 
 
-def build_model(classes: int):
+def build_model(recipe: Recipe, classes: int):
     """Build the detector from random weights, batch norm trained."""
     from torch import nn
-    from torchvision.models.detection import FasterRCNN
+    from torchvision.models.detection import FasterRCNN, MaskRCNN
     from torchvision.models.detection.anchor_utils import AnchorGenerator
     from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
     backbone = resnet_fpn_backbone(
         backbone_name="resnet18", weights=None, trainable_layers=5, norm_layer=nn.BatchNorm2d
     )
-    return FasterRCNN(
+    sizes = recipe.anchor_sizes
+    return (MaskRCNN if recipe.masks else FasterRCNN)(
         backbone,
         num_classes=classes + 1,
-        min_size=HEIGHT,
-        max_size=WIDTH,
-        rpn_anchor_generator=AnchorGenerator(ANCHOR_SIZES, ((0.5, 1.0, 2.0),) * len(ANCHOR_SIZES)),
+        min_size=recipe.height,
+        max_size=recipe.width,
+        rpn_anchor_generator=AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * len(sizes)),
         box_batch_size_per_image=ROIS,
+        box_detections_per_img=recipe.detections,
     )
 
 
@@ -146,21 +199,34 @@ def detect(model, examples: list[Example], categories: list[int]) -> tuple[list,
         start = time.perf_counter()
         with torch.inference_mode():
             (found,) = model([example.image()])
-        boxes = (found["boxes"] * torch.tensor(example.scale * 2)).tolist()
         seconds.append(time.perf_counter() - start)
-        for (x1, y1, x2, y2), label, score in zip(
-            boxes, found["labels"].tolist(), found["scores"].tolist(), strict=True
-        ):
-            row = {"image_id": example.image_id, "category_id": categories[label - 1]}
-            rows.append(row | {"bbox": [x1, y1, x2 - x1, y2 - y1], "score": score})
+        down, across = (a / b for a, b in zip(example.file_size, example.size, strict=True))
+        boxes = (found["boxes"] * torch.tensor([across, down] * 2)).tolist()
+        for i, (x1, y1, x2, y2) in enumerate(boxes):
+            row = {"image_id": example.image_id, "category_id": categories[found["labels"][i] - 1]}
+            row |= {"bbox": [x1, y1, x2 - x1, y2 - y1], "score": float(found["scores"][i])}
+            if "masks" in found:
+                row["segmentation"] = run_lengths(found["masks"][i, 0], example.file_size)
+            rows.append(row)
     return rows, seconds
 
 
-def score(coco, rows: list) -> dict:
-    """Return AP, AP50 and AP by class, as the COCO challenge counts."""
+def run_lengths(mask, size: tuple) -> dict:
+    """Return COCO's run lengths of a soft mask, resized to the file's height and width."""
+    import numpy as np
+    from PIL import Image
+    from pycocotools import mask as run_length
+
+    soft = np.asarray(resized(Image.fromarray(mask.numpy()), size))
+    return run_length.encode(np.asfortranarray(soft > 0.5, np.uint8))
+
+
+def score(coco, rows: list, kind: str, detections: int) -> dict:
+    """Return AP, AP50 and AP by class, as the COCO challenge counts; kind is bbox or segm."""
     from pycocotools.cocoeval import COCOeval
 
-    evaluation = COCOeval(coco, coco.loadRes(rows), "bbox")
+    evaluation = COCOeval(coco, coco.loadRes([dict(row) for row in rows]), kind)
+    evaluation.params.maxDets = [detections]
     evaluation.evaluate()
     evaluation.accumulate()
     precision = evaluation.eval["precision"][..., 0, -1]  # (thresholds, recalls, classes)
@@ -170,39 +236,42 @@ def score(coco, rows: list) -> dict:
 
     names = [coco.cats[id]["name"] for id in evaluation.params.catIds]
     return {
-        "bbox_AP": mean(precision),
-        "bbox_AP50": mean(precision[0]),
-        "bbox_AP_by_class": {name: mean(precision[:, :, k]) for k, name in enumerate(names)},
+        f"{kind}_AP": mean(precision),
+        f"{kind}_AP50": mean(precision[0]),
+        f"{kind}_AP_by_class": {name: mean(precision[:, :, k]) for k, name in enumerate(names)},
     }
 
 
 def run(name: str, data: Path, seed: int, epochs: int) -> dict:
-    """Train on train and val, score on test; return the line of results."""
+    """Train and score by a recipe; return the line of results."""
     import torch
     from pycocotools.coco import COCO
 
     torch.manual_seed(seed)
-    parts = {split: COCO(data / f"{split}.json") for split in ("train", "val", "test")}
+    recipe = RECIPES[name]
+    parts = {split: COCO(data / f"{split}.json") for split in (*recipe.train, recipe.test)}
     images = data / "images" if (data / "images").is_dir() else data
-    examples = {split: read_examples(coco, images) for split, coco in parts.items()}
-    categories = sorted(parts["test"].cats)
-    model = build_model(len(categories))
-    steps = train(model, examples["train"] + examples["val"], epochs)
-    rows, seconds = detect(model, examples["test"], categories)
-    return {
+    examples = {split: read_examples(coco, images, recipe) for split, coco in parts.items()}
+    categories = sorted(parts[recipe.test].cats)
+    model = build_model(recipe, len(categories))
+    steps = train(model, [e for split in recipe.train for e in examples[split]], epochs)
+    rows, seconds = detect(model, examples[recipe.test], categories)
+    line = {
         "data": name,
         "seed": seed,
         "epochs": epochs,
         "step_s": round(statistics.median(steps), 3),
         "inference_s": round(statistics.median(seconds), 3),
-        **score(parts["test"], rows),
     }
+    for kind in ("bbox", "segm")[: 1 + recipe.masks]:
+        line |= score(parts[recipe.test], rows, kind, recipe.detections)
+    return line
 
 
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", choices=("bccd",))
+    parser.add_argument("name", choices=RECIPES)
     parser.add_argument("--data", type=Path, required=True, help="folder of the data, COCO")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=EPOCHS)

@@ -5,6 +5,7 @@ import click
 from rcnn_keras.cli.data import data
 from rcnn_keras.cli.detect import detect
 from rcnn_keras.cli.evaluate import evaluate
+from rcnn_keras.cli.presets import presets
 from rcnn_keras.cli.train import train
 
 __all__ = ["main"]
@@ -28,5 +29,5 @@ def main(traceback: bool) -> None:
     """Train, score and use detectors of the R-CNN family."""
 
 
-for command in (train, evaluate, detect, data):
+for command in (train, evaluate, detect, data, presets):
     main.add_command(command)

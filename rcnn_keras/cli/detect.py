@@ -45,7 +45,7 @@ def detect(
 
     The folder gets a picture of each image with its detections drawn, and detections.json: COCO
     result rows (boxes x, y, width, height in pixels; category i is the model's i-th class), with
-    the names of file and class added.
+    the names of file and class added, and masks as run lengths in "segmentation".
     """
     files = _image_files(images)
     must_exist(model, "model file")
@@ -134,7 +134,7 @@ def _check_readable(files: list[Path]) -> None:
 
 
 def _result_rows(image_id: int, file: Path, detections: "Detections") -> list[dict]:
-    return [
+    rows = [
         {
             "image_id": image_id,
             "category_id": int(label) + 1,
@@ -147,6 +147,10 @@ def _result_rows(image_id: int, file: Path, detections: "Detections") -> list[di
             detections.boxes, detections.scores, detections.labels, strict=True
         )
     ]
+    if detections.masks is not None:
+        for row, mask in zip(rows, detections.rle_masks(), strict=True):
+            row["segmentation"] = mask
+    return rows
 
 
 def _counts(detections: "Detections") -> str:

@@ -54,7 +54,7 @@ def evaluate(
     detector = load_detector(model)
     dataset = _load_dataset(annotations, images, split, detector.classes)
     evaluation = score(detector, dataset, batch_size=batch_size)
-    print_scores(evaluation.scores.summary())
+    print_scores(evaluation.summary())
     if out is not None:
         command = f"rcnn evaluate {model} --data {annotations}"
         evaluation.write(out, title=f"{model.name} on {dataset.name}", command=command)

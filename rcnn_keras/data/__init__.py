@@ -19,6 +19,7 @@ from rcnn_keras.data.images import (
     resize_image,
     resized_size,
 )
+from rcnn_keras.data.masks import decode_mask, encode_masks, paste_masks
 from rcnn_keras.data.problems import DatasetError, Problem
 from rcnn_keras.data.records import Record
 from rcnn_keras.data.shapes import draw_shapes
@@ -35,12 +36,15 @@ __all__ = [
     "check_voc",
     "color_jitter",
     "compose",
+    "decode_mask",
     "draw_shapes",
+    "encode_masks",
     "erasing",
     "flips",
     "image_header",
     "load_coco",
     "load_voc",
+    "paste_masks",
     "read_image",
     "resize_image",
     "resized_size",

@@ -1,4 +1,4 @@
-"""Random changes to one training image and its boxes.
+"""Random changes to one training image, its boxes and its masks.
 
 An augmentation is any callable `augmentation(sample, seed) -> sample`, traced into the tf.data
 graph. A sample is one image after resizing and before padding:
@@ -7,11 +7,13 @@ graph. A sample is one image after resizing and before padding:
     boxes   (n, 4) float32 xyxy in pixels of that image
     labels  (n,) int32
     crowd   (n,) bool
+    masks   (n, H, ceil(W / 8)) uint8, eight pixels a byte; only in pipelines with masks
 
 Every entry but the image has one row an object. The seed is an integer tensor of shape (2,), and
 the result is a function of sample and seed alone: the same seed gives the same pixels whatever
 runs beside it. Geometric augmentations clip the boxes to the image and drop the objects of which
-less than a pixel's side or a tenth of the area is left. Pixels from outside the image are black;
+less than a pixel's side or a tenth of the area is left, or no pixel of the mask. Masks move as the
+image does and are set where they are at least one half. Pixels from outside the image are black;
 padding, which the model sets to zero after normalisation, is of the mean colour instead.
 """
 
@@ -24,8 +26,9 @@ import keras
 import tensorflow as tf
 
 from rcnn_keras.data.images import resize_image
+from rcnn_keras.data.packed_masks import change_masks, mirror_masks
+from rcnn_keras.data.samples import Sample, drop_empty_masks, keep_objects
 
-Sample = dict[str, tf.Tensor]
 Augmentation = Callable[[Sample, tf.Tensor], Sample]
 
 MIN_SIDE = 1.0  # pixels of a clipped box's shorter side
@@ -51,7 +54,18 @@ class flips:
             upright = image
             image = tf.cond(coin[1], lambda: tf.reverse(upright, [0]), lambda: upright)
             y1, y2 = tf.where(coin[1], height - y2, y1), tf.where(coin[1], height - y1, y2)
-        return sample | {"image": image, "boxes": tf.stack([x1, y1, x2, y2], axis=1)}
+        flipped = {"image": image, "boxes": tf.stack([x1, y1, x2, y2], axis=1)}
+        if "masks" in sample:
+            flipped["masks"] = self._flip_masks(sample["masks"], tf.shape(image)[1], coin)
+        return sample | flipped
+
+    def _flip_masks(self, masks: tf.Tensor, width: tf.Tensor, coin: tf.Tensor) -> tf.Tensor:
+        if self.horizontal:
+            masks = tf.cond(coin[0], lambda: mirror_masks(masks, width), lambda: masks)
+        if self.vertical:
+            upright = masks
+            masks = tf.cond(coin[1], lambda: tf.reverse(upright, [1]), lambda: upright)
+        return masks
 
 
 @dataclass(frozen=True)
@@ -84,11 +98,15 @@ class scale_jitter:
         resized = tf.maximum(tf.round(size * tf.minimum(factor, 1.0)), 1.0)
 
         top, left, height, width = tf.unstack(tf.cast(tf.concat([offset, window], 0), tf.int32))
-        image = sample["image"][top : top + height, left : left + width]
-        image = resize_image(image, *tf.unstack(tf.cast(resized, tf.int32)))
+        new_height, new_width = tf.unstack(tf.cast(resized, tf.int32))
+
+        def rescale(image: tf.Tensor) -> tf.Tensor:
+            crop = image[top : top + height, left : left + width]
+            return resize_image(crop, new_height, new_width)
+
         ratio = (resized / window)[::-1]
         boxes = (sample["boxes"] - tf.tile(offset[::-1], [2])) * tf.tile(ratio, [2])
-        return _visible(sample | {"image": image, "boxes": boxes})
+        return _moved(sample, rescale, boxes)
 
 
 @dataclass(frozen=True)
@@ -262,18 +280,26 @@ def _affine(sample: Sample, matrix: tf.Tensor, shift: tf.Tensor) -> Sample:
     inverse, middle = tf.linalg.inv(matrix), centre - 0.5
     origin = middle - tf.linalg.matvec(inverse, middle + shift)
     rows = tf.concat([inverse, origin[:, None]], axis=1)
-    image = keras.ops.image.affine_transform(
-        sample["image"],
-        tf.concat([tf.reshape(rows, [6]), tf.zeros(2)], axis=0),
-        data_format="channels_last",
-    )
+    transform = tf.concat([tf.reshape(rows, [6]), tf.zeros(2)], axis=0)
+
+    def move(image: tf.Tensor) -> tf.Tensor:
+        return keras.ops.image.affine_transform(image, transform, data_format="channels_last")
 
     x1, y1, x2, y2 = tf.unstack(sample["boxes"], axis=1)
     corners = tf.stack([[x1, x2, x2, x1], [y1, y1, y2, y2]])
     corners = tf.transpose(corners, [2, 1, 0])  # (n, 4 corners, xy)
     moved = tf.linalg.matvec(matrix, corners - centre) + centre + shift
     hull = tf.concat([tf.reduce_min(moved, axis=1), tf.reduce_max(moved, axis=1)], axis=1)
-    return _visible(sample | {"image": image, "boxes": hull})
+    return _moved(sample, move, hull)
+
+
+def _moved(sample: Sample, move: Callable[[tf.Tensor], tf.Tensor], boxes: tf.Tensor) -> Sample:
+    """Move the image and each mask, and set the boxes; drop objects that are out of sight."""
+    moved = _visible(sample | {"image": move(sample["image"]), "boxes": boxes})
+    if "masks" in moved:  # of the objects that are left
+        masks = change_masks(moved["masks"], tf.shape(sample["image"])[1], move)
+        moved = drop_empty_masks(moved | {"masks": masks})
+    return moved
 
 
 def _visible(sample: Sample) -> Sample:
@@ -284,8 +310,7 @@ def _visible(sample: Sample) -> Sample:
     sides, seen = boxes[:, 2:] - boxes[:, :2], clipped[:, 2:] - clipped[:, :2]
     keep = tf.reduce_min(seen, axis=1) >= MIN_SIDE
     keep &= tf.reduce_prod(seen, axis=1) >= MIN_VISIBLE * tf.reduce_prod(sides, axis=1)
-    rows = {name: value for name, value in sample.items() if name != "image"} | {"boxes": clipped}
-    return sample | {name: tf.boolean_mask(value, keep) for name, value in rows.items()}
+    return keep_objects(sample | {"boxes": clipped}, keep)
 
 
 def _size(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

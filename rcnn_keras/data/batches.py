@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
-from rcnn_keras.data.augmentation import Augmentation, Sample
+from rcnn_keras.data.augmentation import Augmentation
 from rcnn_keras.data.images import ImageError, read_image, resize_image, resized_size
+from rcnn_keras.data.masks import check_masks, record_masks
+from rcnn_keras.data.samples import Sample, drop_empty_masks
 
 if TYPE_CHECKING:
     from rcnn_keras.data.dataset import DetectionDataset
     from rcnn_keras.data.records import Record
 
 SIZE_MULTIPLE = 32  # the coarsest stride of a feature pyramid's backbone
-PADDING = {"boxes": 0.0, "labels": -1, "crowd": False}  # what stands where there is no object
+# What stands where there is no object.
+PADDING = {"boxes": 0.0, "labels": -1, "crowd": False, "masks": 0}
 DTYPES = {"boxes": tf.float32, "labels": tf.int32, "crowd": tf.bool}
 
 
@@ -29,7 +32,8 @@ class Batches:
     inputs: `images` (B, H, W, 3) float32 in 0..255, zeros at the bottom and right, H and W the
     least multiples of 32 that hold the batch; `image_sizes` (B, 2) int32 height and width of the
     valid part; `image_ids` (B,) int64. targets: `boxes` (B, N, 4) float32 xyxy in pixels of the
-    resized image; `labels` (B, N) int32, -1 where there is no object; `crowd` (B, N) bool.
+    resized image; `labels` (B, N) int32, -1 where there is no object; `crowd` (B, N) bool; with
+    `masks`, `masks` (B, N, H, W / 8) uint8, eight pixels a byte as `numpy.packbits` lays them out.
 
     Which image comes when, and how it is augmented, is a pure function of seed and the number of
     the sample counted from the start of training, so a run resumed at any step reads what it would
@@ -47,10 +51,12 @@ class Batches:
         seed: of the order and of the augmentations.
         antialias: average over the pixels when shrinking, as Pillow does; torchvision's detectors
             and this package's models do not.
+        masks: read the segmentations too. An object whose mask has no pixel left at the resized
+            image's size is dropped; a crowd region may do without a segmentation.
 
     Raises:
-        ValueError: when a number is out of range, the dataset is empty, or an image has more than
-            `max_objects` objects.
+        ValueError: when a number is out of range, the dataset is empty, an image has more than
+            `max_objects` objects, or `masks` are wanted of an object without a sound segmentation.
         TypeError: when `augment` cannot be called.
     """
 
@@ -66,6 +72,7 @@ class Batches:
         max_objects: int | None = None,
         seed: int = 0,
         antialias: bool = False,
+        masks: bool = False,
     ) -> None:
         for name, value in {
             "batch_size": batch_size,
@@ -88,6 +95,9 @@ class Batches:
                         f"{record.path} has {len(record.labels)} objects, "
                         f"more than max_objects={max_objects}"
                     )
+        if masks:
+            for record in dataset:
+                check_masks(record)
         self.dataset = dataset
         self.batch_size = int(batch_size)
         self.shuffle = shuffle
@@ -97,6 +107,7 @@ class Batches:
         self.max_objects = max_objects or dataset.max_objects
         self.seed = seed
         self.antialias = antialias
+        self.masks = masks
 
     def __len__(self) -> int:
         """Steps an epoch."""
@@ -110,7 +121,8 @@ class Batches:
         return (
             f"Batches({self.dataset!r}, batch_size={self.batch_size}, shuffle={self.shuffle}, "
             f"augment={self.augment!r}, min_size={self.min_size}, max_size={self.max_size}, "
-            f"max_objects={self.max_objects}, seed={self.seed}, antialias={self.antialias})"
+            f"max_objects={self.max_objects}, seed={self.seed}, antialias={self.antialias}, "
+            f"masks={self.masks})"
         )
 
     def sized(self, min_size: int | None, max_size: int | None) -> "Batches":
@@ -166,6 +178,9 @@ class Batches:
                 )
             return image
 
+        def read_masks(index: int, size: np.ndarray) -> np.ndarray:
+            return record_masks(records[index], *size.tolist())
+
         def padded_sample(number: tf.Tensor) -> tuple[Sample, Sample]:
             index = self._index(number)
             # Pillow decodes without holding Python's lock, so parallel calls do run in parallel.
@@ -174,6 +189,10 @@ class Batches:
             sample["image"] = self._resized(image, resized_sizes[index])
             ratio = tf.cast(resized_sizes[index] / sizes[index], tf.float32)[::-1]
             sample["boxes"] *= tf.tile(ratio, [2])
+            if self.masks:
+                masks = tf.numpy_function(read_masks, [index, resized_sizes[index]], tf.uint8)
+                sample["masks"] = tf.ensure_shape(masks, (None, None, None))
+                sample = drop_empty_masks(sample)
             if self.augment is not None:
                 sample = self.augment(sample, self._sample_seed(image_ids[index], number))
             return self._padded(sample, image_ids[index])
@@ -212,9 +231,12 @@ class Batches:
         bottom, right = tf.unstack(-size % SIZE_MULTIPLE)
         image = tf.pad(image, [[0, bottom], [0, right], [0, 0]])
         image = tf.ensure_shape(image, (None, None, 3))
+        if self.masks:
+            sample = sample | {"masks": _padded_masks(sample["masks"], size)}
         targets = {
             name: _padded_rows(sample[name], self.max_objects, padding)
             for name, padding in PADDING.items()
+            if name in sample
         }
         return {"images": image, "image_sizes": size, "image_ids": image_id}, targets
 
@@ -233,6 +255,17 @@ class _Objects:
     def of(self, index: tf.Tensor) -> Sample:
         first, stop = self.starts[index], self.starts[index + 1]
         return {name: column[first:stop] for name, column in self.columns.items()}
+
+
+def _padded_masks(masks: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """Fill up packed masks of an image of `size` to multiples of `SIZE_MULTIPLE` pixels."""
+    message = "the augmentation must change the masks of a sample with its image"
+    expected = tf.stack([size[0], -(-size[1] // 8)])
+    with tf.control_dependencies(
+        [tf.debugging.assert_equal(tf.shape(masks)[1:], expected, message)]
+    ):
+        missing = tf.stack([-size[0] % SIZE_MULTIPLE, (-size[1] % SIZE_MULTIPLE) // 8])
+    return tf.pad(masks, tf.stack([[0, 0], [0, missing[0]], [0, missing[1]]]))
 
 
 def _padded_rows(rows: tf.Tensor, count: int, value: float) -> tf.Tensor:

@@ -161,6 +161,7 @@ class DetectionDataset(Sequence[Record]):
         max_size: int | None = None,
         max_objects: int | None = None,
         seed: int = 0,
+        masks: bool = False,
     ) -> "Batches":
         """Return the dataset as batches of `(inputs, targets)`; see `Batches`."""
         from rcnn_keras.data.batches import Batches  # batches is built on this module
@@ -174,6 +175,7 @@ class DetectionDataset(Sequence[Record]):
             max_size=max_size,
             max_objects=max_objects,
             seed=seed,
+            masks=masks,
         )
 
     def _with_records(self, records: Iterable[Record]) -> "DetectionDataset":

@@ -1,12 +1,16 @@
 """What a detector found in one image.
 
-D is the number of detections in the image; nothing here is padded.
+D is the number of detections in the image, M the side of a mask inside its box; nothing here is
+padded.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+
+from rcnn_keras.data.masks import encode_masks, paste_masks
 
 
 @dataclass(frozen=True)
@@ -18,7 +22,12 @@ class Detections:
         scores: `(D,)` float32 in 0..1.
         labels: `(D,)` int32 in 0..K-1.
         classes: the K class names of the model.
-        image_size: height and width of the image in pixels.
+        image_size: height and width H and W of the image in pixels.
+        masks: `(D, M, M)` float32 in 0..1, each object's mask in the frame of its box; None from
+            detectors of boxes alone.
+
+    Raises:
+        ValueError: if there are not as many masks as boxes.
     """
 
     boxes: np.ndarray
@@ -26,6 +35,11 @@ class Detections:
     labels: np.ndarray
     classes: Sequence[str]
     image_size: tuple[int, int]
+    masks: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.masks is not None and len(self.masks) != len(self.boxes):
+            raise ValueError(f"{len(self.masks)} masks for {len(self.boxes)} boxes")
 
     def __len__(self) -> int:
         """Number of detections."""
@@ -39,6 +53,39 @@ class Detections:
     def above(self, score: float) -> "Detections":
         """Return the detections whose score is at least `score`."""
         keep = self.scores >= score
-        return Detections(
-            self.boxes[keep], self.scores[keep], self.labels[keep], self.classes, self.image_size
+        return replace(
+            self,
+            boxes=self.boxes[keep],
+            scores=self.scores[keep],
+            labels=self.labels[keep],
+            masks=None if self.masks is None else self.masks[keep],
         )
+
+    def bool_masks(self, threshold: float = 0.5) -> np.ndarray:
+        """Return `(D, H, W)` bool masks in the image's pixels, true above `threshold`.
+
+        Raises:
+            ValueError: if the detector has no masks.
+        """
+        return paste_masks(self._masks(), self.boxes, self.image_size, threshold)
+
+    def soft_masks(self) -> np.ndarray:
+        """Return `(D, H, W)` float32 masks in the image's pixels, in 0..1.
+
+        Raises:
+            ValueError: if the detector has no masks.
+        """
+        return paste_masks(self._masks(), self.boxes, self.image_size)
+
+    def rle_masks(self, threshold: float = 0.5) -> list[dict[str, Any]]:
+        """Return `bool_masks` as D COCO run-length dicts, `counts` as text; needs little memory.
+
+        Raises:
+            ValueError: if the detector has no masks.
+        """
+        return encode_masks(self._masks(), self.boxes, self.image_size, threshold)
+
+    def _masks(self) -> np.ndarray:
+        if self.masks is None:
+            raise ValueError("these detections have no masks: their detector gives boxes alone")
+        return self.masks

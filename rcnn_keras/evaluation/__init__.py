@@ -1,5 +1,5 @@
 """Scores of detections against ground truth, and reports of them."""
 
-from rcnn_keras.evaluation.coco import CocoScores, coco_results
+from rcnn_keras.evaluation.coco import CocoScores, check_segmentations, coco_results
 
-__all__ = ["CocoScores", "coco_results"]
+__all__ = ["CocoScores", "check_segmentations", "coco_results"]

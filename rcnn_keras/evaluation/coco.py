@@ -5,16 +5,19 @@ T IoU thresholds (0.50 to 0.95), R = 101 recall points, K classes, A area ranges
 
 import contextlib
 import io
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
+from pycocotools import mask as run_length
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.detections import Detections
+from rcnn_keras.data.masks import check_masks
 
+FIELDS = {"bbox": "bbox", "segm": "segmentation"}  # of a result row, by the kind of scores
 AREAS = {"APs": 1, "APm": 2, "APl": 3}  # pycocotools' small, medium, large; 0 is all
 
 
@@ -23,30 +26,32 @@ class CocoScores:
 
     Args:
         dataset: images and ground truth; crowd regions are ignored, neither right nor wrong.
-        detections: for each image id what was found there; an image left out has no detections.
+        detections: for each image id what was found there, or the rows that `coco_results` makes
+            of it; an image left out has no detections.
         max_detections: detections that count an image, best first.
+        kind: `"bbox"` compares boxes, `"segm"` masks. A mask's size, as APs, APm and APl tell
+            sizes apart, is its own area and not its box's.
 
     Raises:
-        ValueError: for detections in an image that the dataset has not, or of other classes.
+        ValueError: for another kind, for detections in an image that the dataset has not, or of
+            other classes, and where masks are wanted and missing.
     """
 
     def __init__(
         self,
         dataset: DetectionDataset,
-        detections: Mapping[int, Detections],
+        detections: Mapping[int, Detections] | Sequence[Mapping[str, Any]],
         max_detections: int = 100,
+        kind: Literal["bbox", "segm"] = "bbox",
     ):
+        if kind not in FIELDS:
+            raise ValueError(f"CocoScores: kind must be 'bbox' or 'segm', not {kind!r}")
         self.classes = tuple(dataset.classes)
-        unknown = set(detections) - {record.image_id for record in dataset}
-        if unknown:
-            raise ValueError(f"detections for images that are not in the dataset: {unknown}")
-        truth = COCO()
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-            truth.dataset = dataset.to_coco()
-            truth.createIndex()
-            rows = coco_results(dataset, detections)
+            truth = _truth(dataset, kind)
+            rows = _rows(dataset, detections, kind)
             found = truth.loadRes(rows) if rows else _nothing_found(truth)
-            evaluation = COCOeval(truth, found, "bbox")
+            evaluation = COCOeval(truth, found, kind)
             evaluation.params.catIds = list(dataset.category_ids)
             evaluation.params.maxDets = [max_detections]
             evaluation.evaluate()
@@ -91,9 +96,72 @@ def coco_results(
 ) -> list[dict[str, Any]]:
     """Return detections as COCO's result rows: image id, category id, `xywh` box and score.
 
+    Detections with masks also have a `segmentation` in run lengths, set above 0.5.
+
     Raises:
         ValueError: if the detections' classes are not those of the dataset.
     """
+    rows = _box_rows(dataset, detections)
+    masks = (
+        mask
+        for found in detections.values()
+        for mask in ([None] * len(found) if found.masks is None else found.rle_masks())
+    )
+    for row, mask in zip(rows, masks, strict=True):
+        if mask is not None:
+            row["segmentation"] = mask
+    return rows
+
+
+def check_segmentations(dataset: DetectionDataset) -> None:
+    """Raise ValueError for the first object without a sound segmentation; crowds need none."""
+    for record in dataset:
+        check_masks(record)
+
+
+def _truth(dataset: DetectionDataset, kind: str) -> COCO:
+    """Return the ground truth; for masks, crowds without one cover their box."""
+    truth = COCO()
+    truth.dataset = dataset.to_coco()
+    truth.createIndex()
+    if kind == "segm":
+        check_segmentations(dataset)
+        stated = {record.image_id for record in dataset if record.areas is not None}
+        for annotation in truth.dataset["annotations"]:
+            x, y, width, height = annotation["bbox"]
+            corners = [x, y, x + width, y, x + width, y + height, x, y + height]
+            annotation.setdefault("segmentation", [corners])
+            if annotation["image_id"] not in stated:
+                annotation["area"] = float(run_length.area(truth.annToRLE(annotation)))
+    return truth
+
+
+def _rows(
+    dataset: DetectionDataset,
+    detections: Mapping[int, Detections] | Sequence[Mapping[str, Any]],
+    kind: str,
+) -> list[dict[str, Any]]:
+    """Return result rows of one kind, which pycocotools may write into."""
+    if isinstance(detections, Mapping):
+        ids = set(detections)
+        make_rows = _box_rows if kind == "bbox" else coco_results
+        rows: Sequence[Mapping[str, Any]] = make_rows(dataset, detections)
+    else:
+        rows = detections
+        ids = {row["image_id"] for row in rows}
+    unknown = ids - {record.image_id for record in dataset}
+    if unknown:
+        raise ValueError(f"detections for images that are not in the dataset: {unknown}")
+    bare = [row for row in rows if FIELDS[kind] not in row]
+    if bare:
+        raise ValueError(f"{len(bare)} of {len(rows)} detections have no {FIELDS[kind]}")
+    fields = ("image_id", "category_id", "score", FIELDS[kind])
+    return [{field: row[field] for field in fields} for row in rows]
+
+
+def _box_rows(
+    dataset: DetectionDataset, detections: Mapping[int, Detections]
+) -> list[dict[str, Any]]:
     rows = []
     for image_id, found in detections.items():
         if tuple(found.classes) != tuple(dataset.classes):

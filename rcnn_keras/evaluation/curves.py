@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 AP_NAMES = ("val_AP", "val_AP50", "val_AP75")
+MASK_AP_NAMES = ("val_mask_AP", "val_mask_AP50", "val_mask_AP75")
 SINGLE = (5.4, 3.6)  # inches, of a plot with one panel
 NAMED_CLASSES = 12  # more lines than this are drawn gray, and only their mean has a name
 
@@ -67,11 +68,17 @@ def plot_losses(path: Path, history: Mapping[str, Sequence[float]], theme: Theme
 
 
 def plot_average_precision(
-    path: Path, history: Mapping[str, Sequence[float]], theme: Theme = LIGHT
+    path: Path,
+    history: Mapping[str, Sequence[float]],
+    theme: Theme = LIGHT,
+    names: Sequence[str] = AP_NAMES,
 ) -> None:
-    """Write a PNG of `val_AP`, `val_AP50` and `val_AP75` (those in the history) by epoch."""
+    """Write a PNG of `val_AP`, `val_AP50` and `val_AP75` by epoch, or of other names.
+
+    Those that are not in the history are left out.
+    """
     figure, (axes,) = _figure(theme, 1, 1, SINGLE)
-    for name, color in zip(AP_NAMES, (theme.ink, *_colors(theme)), strict=False):
+    for name, color in zip(names, (theme.ink, *_colors(theme)), strict=False):
         if name in history:
             _plot_epochs(axes, history[name], name.removeprefix("val_"), color)
     axes.set_ylim(0, 1)

@@ -5,9 +5,10 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib import metadata, resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
@@ -23,7 +24,18 @@ MEANINGS = {
     "APl": "above 96² pixels",
     "AR": "average recall",
 }
+Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]  # recall and precision of each class
 PACKAGES = ("rcnn-keras", "keras", "tensorflow", "numpy")
+
+
+class _Kind(NamedTuple):
+    """Scores of boxes or of masks: a word for them, and what their plots' names begin with."""
+
+    word: str
+    prefix: str
+    scores: Mapping[str, float]
+    precision_recall: Curves
+    ap_names: Sequence[str]
 
 
 def write_report(
@@ -32,7 +44,9 @@ def write_report(
     title: str,
     scores: Mapping[str, float],
     history: Mapping[str, Sequence[float]] | None = None,
-    precision_recall: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
+    precision_recall: Curves | None = None,
+    mask_scores: Mapping[str, float] | None = None,
+    mask_precision_recall: Curves | None = None,
     pictures: Sequence[str | os.PathLike[str]] = (),
     command: str = "",
     notes: Sequence[str] = (),
@@ -46,8 +60,11 @@ def write_report(
         title: heading of the page.
         scores: COCO scores in 0..1 (`AP`, `AP50`, .., and `AP/<class>`); NaN is shown as n/a.
         history: a Keras history, one value an epoch. Every `loss` is plotted with its `val_` twin,
-            and `val_AP`, `val_AP50` and `val_AP75`; what is not there is left out.
+            and `val_AP`, `val_AP50` and `val_AP75` with their `val_mask_` kin; what is not there
+            is left out.
         precision_recall: for each class recall `(101,)` and precision `(101,)` at IoU 0.50.
+        mask_scores: the same scores of masks; None for a detector of boxes alone.
+        mask_precision_recall: as `precision_recall`, of masks.
         pictures: image files to show; those outside the folder are copied to `pictures/`.
         command: what to type to train or evaluate this again.
         notes: paragraphs under the title.
@@ -61,9 +78,16 @@ def write_report(
     """
     from jinja2 import Environment, StrictUndefined
 
-    history, precision_recall = history or {}, precision_recall or {}
+    history = history or {}
+    kinds = [_Kind("", "", scores, precision_recall or {}, curves.AP_NAMES)]
+    if mask_scores is not None:
+        of_masks = mask_scores, mask_precision_recall or {}
+        kinds = [
+            kinds[0]._replace(word="box "),
+            _Kind("mask ", "mask_", *of_masks, curves.MASK_AP_NAMES),
+        ]
     paths = [Path(picture) for picture in pictures]
-    _check(scores, precision_recall, paths)
+    _check(kinds, paths)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     source = resources.files("rcnn_keras.evaluation").joinpath("report.html.j2")
@@ -73,14 +97,10 @@ def write_report(
     page = template.render(
         title=title,
         notes=notes,
-        scores=[
-            {"name": name, "text": _number(value), "meaning": MEANINGS.get(name, "")}
-            for name, value in scores.items()
-            if not name.startswith("AP/")
-        ],
-        classes=_class_rows(scores, precision_recall),
-        with_ap50=bool(precision_recall),
-        plots=_write_plots(folder, history, precision_recall),
+        groups=[_tiles(kind) for kind in kinds],
+        columns=[f"{kind.word}{name}" for kind in kinds for name in ("AP", "AP50")],
+        classes=_class_rows(kinds),
+        plots=_write_plots(folder, history, kinds),
         pictures=_gather(folder, paths),
         command=command,
         machine=_machine(),
@@ -91,36 +111,49 @@ def write_report(
     return report
 
 
-def _check(
-    scores: Mapping[str, float],
-    precision_recall: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    pictures: Sequence[Path],
-) -> None:
-    for name, score in scores.items():
-        if not (0 <= score <= 1 or math.isnan(score)):
-            raise ValueError(f"write_report: score {name} must be in 0..1 or NaN, not {score!r}")
-    shapes = {np.shape(curve) for curves in precision_recall.values() for curve in curves}
-    if len(shapes) > 1 or any(len(shape) != 1 for shape in shapes):
-        raise ValueError(
-            "write_report: precision_recall needs recall and precision of one length for all "
-            f"classes, not of shapes {sorted(shapes)}"
-        )
+def _check(kinds: Sequence[_Kind], pictures: Sequence[Path]) -> None:
+    for kind in kinds:
+        for name, score in kind.scores.items():
+            if not (0 <= score <= 1 or math.isnan(score)):
+                raise ValueError(
+                    f"write_report: {kind.word}score {name} must be in 0..1 or NaN, not {score!r}"
+                )
+        shapes = {np.shape(curve) for pair in kind.precision_recall.values() for curve in pair}
+        if len(shapes) > 1 or any(len(shape) != 1 for shape in shapes):
+            raise ValueError(
+                "write_report: precision_recall needs recall and precision of one length for all "
+                f"classes, not of shapes {sorted(shapes)}"
+            )
     for picture in pictures:
         if not picture.is_file():
             raise FileNotFoundError(f"write_report: no such picture: {picture}")
 
 
-def _class_rows(
-    scores: Mapping[str, float], precision_recall: Mapping[str, tuple[np.ndarray, np.ndarray]]
-) -> list[dict[str, Any]]:
-    """Return the rows of the table of classes; AP50 is the mean precision over the recalls."""
+def _tiles(kind: _Kind) -> dict[str, Any]:
+    tiles = [
+        {"name": name, "text": _number(value), "meaning": MEANINGS.get(name, "")}
+        for name, value in kind.scores.items()
+        if not name.startswith("AP/")
+    ]
+    return {"title": f"{kind.word}scores".capitalize(), "tiles": tiles}
+
+
+def _class_rows(kinds: Sequence[_Kind]) -> list[dict[str, Any]]:
+    """Return the rows of the table of classes; a row's bar is as long as its last kind's AP.
+
+    AP50 is the mean precision over the recalls.
+    """
     rows = []
-    for name in (key.removeprefix("AP/") for key in scores if key.startswith("AP/")):
-        score = scores[f"AP/{name}"]
-        ap50 = np.mean(precision_recall[name][1]) if name in precision_recall else math.nan
+    for name in (n.removeprefix("AP/") for n in kinds[0].scores if n.startswith("AP/")):
+        cells = []
+        for kind in kinds:
+            ap50 = math.nan
+            if name in kind.precision_recall:
+                ap50 = float(np.mean(kind.precision_recall[name][1]))
+            cells += [_number(kind.scores[f"AP/{name}"]), _number(ap50)]
+        score = kinds[-1].scores[f"AP/{name}"]
         percent = 0 if math.isnan(score) else round(100 * score, 1)
-        row = {"name": name, "ap": _number(score), "ap50": _number(ap50), "percent": percent}
-        rows.append(row)
+        rows.append({"name": name, "cells": cells, "percent": percent})
     return rows
 
 
@@ -129,23 +162,24 @@ def _number(score: float) -> str:
 
 
 def _write_plots(
-    folder: Path,
-    history: Mapping[str, Sequence[float]],
-    precision_recall: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    folder: Path, history: Mapping[str, Sequence[float]], kinds: Sequence[_Kind]
 ) -> list[dict[str, Any]]:
     """Draw what there is data for, once for a light page and once for a dark one."""
     wanted: list[tuple[str, str, Callable[..., None], Any, bool]] = []
     if curves.loss_names(history):
         caption = "Losses by epoch"
         wanted.append(("losses", caption, curves.plot_losses, history, True))
-    if any(name in history for name in curves.AP_NAMES):
-        caption = "Average precision on the validation images by epoch"
-        wanted.append(("average_precision", caption, curves.plot_average_precision, history, False))
-    if precision_recall:
-        caption = "Precision by recall at IoU 0.50"
-        wanted.append(
-            ("precision_recall", caption, curves.plot_precision_recall, precision_recall, False)
-        )
+    for kind in kinds:
+        if any(name in history for name in kind.ap_names):
+            name = f"{kind.prefix}average_precision"
+            caption = f"{kind.word}average precision on the validation images by epoch".capitalize()
+            by_epoch = partial(curves.plot_average_precision, names=kind.ap_names)
+            wanted.append((name, caption, by_epoch, history, False))
+        if kind.precision_recall:
+            name = f"{kind.prefix}precision_recall"
+            caption = f"{kind.word}precision by recall".capitalize() + " at IoU 0.50"
+            by_recall = curves.plot_precision_recall
+            wanted.append((name, caption, by_recall, kind.precision_recall, False))
     plots = []
     for name, caption, plot, data, wide in wanted:
         light, dark = f"{name}.png", f"{name}_dark.png"

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from rcnn_keras.ops import encode_boxes, inside_image, iou, match, sample, stateless_uniform
-from rcnn_keras.ops.matching import IGNORED
+from rcnn_keras.ops.matching import IGNORED, real_boxes
 
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")
@@ -53,14 +53,16 @@ class AnchorSampler(keras.layers.Layer):
 
     def call(self, anchors, targets, image_sizes, image_ids, step):
         """Match and sample; see the class."""
-        gt_boxes = ops.cast(targets["boxes"], "float32")
-        gt_valid = ops.logical_and(targets["labels"] >= 0, ~ops.cast(targets["crowd"], "bool"))
-        overlap = iou(gt_boxes, anchors[None])
+        gt_boxes, gt_valid = real_boxes(targets)
         if self.ignore_border:  # the best anchor of a box is sought among those inside
             inside = inside_image(anchors[None], image_sizes)
-            overlap = ops.where(inside[:, None], overlap, 0.0)
+
+        def overlap_of(n):
+            overlap = iou(ops.take(gt_boxes, n, axis=1)[:, None], anchors[None])[:, 0]
+            return ops.where(inside, overlap, 0.0) if self.ignore_border else overlap
+
         matches, kinds = match(
-            overlap, gt_valid, self.positive_iou, self.negative_iou, force_best=True
+            overlap_of, gt_valid, self.positive_iou, self.negative_iou, force_best=True
         )
         if self.ignore_border:
             kinds = ops.where(inside, kinds, IGNORED)

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from rcnn_keras.ops import encode_boxes, iou, match, sample, stateless_uniform
-from rcnn_keras.ops.matching import IGNORED, POSITIVE
+from rcnn_keras.ops.matching import IGNORED, POSITIVE, real_boxes
 
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")
@@ -51,14 +51,15 @@ class RoISampler(keras.layers.Layer):
 
     def call(self, proposals, num_proposals, targets, image_ids, step):
         """Match and sample; see the class."""
-        gt_boxes = ops.cast(targets["boxes"], "float32")
-        gt_valid = ops.logical_and(targets["labels"] >= 0, ~ops.cast(targets["crowd"], "bool"))
+        gt_boxes, gt_valid = real_boxes(targets)
         candidates = ops.concatenate([proposals, gt_boxes], axis=1)
         place = ops.arange(ops.shape(proposals)[1], dtype="int32")[None]
         real = ops.concatenate([place < num_proposals[:, None], gt_valid], axis=1)
-        matches, kinds = match(
-            iou(gt_boxes, candidates), gt_valid, self.positive_iou, self.negative_iou
-        )
+
+        def overlap_of(n):
+            return iou(ops.take(gt_boxes, n, axis=1)[:, None], candidates)[:, 0]
+
+        matches, kinds = match(overlap_of, gt_valid, self.positive_iou, self.negative_iou)
         kinds = ops.where(real, kinds, IGNORED)
         priorities = stateless_uniform(self.seed, image_ids, step, ops.shape(candidates)[1])
         indices, kinds = sample(kinds, priorities, self.count, self.positive_fraction)

@@ -1,9 +1,28 @@
 """Detectors: Keras models from images to detections."""
 
+import importlib
+from typing import Any
+
 from rcnn_keras.models.detector import Detector
 from rcnn_keras.models.errors import NonFiniteLossError
 from rcnn_keras.models.faster_rcnn import FasterRCNN
 from rcnn_keras.models.folding import fold_batchnorm
 from rcnn_keras.models.mask_rcnn import MaskRCNN
 
-__all__ = ["Detector", "FasterRCNN", "MaskRCNN", "NonFiniteLossError", "fold_batchnorm"]
+__all__ = [
+    "Detector",
+    "FasterRCNN",
+    "MaskRCNN",
+    "NonFiniteLossError",
+    "fold_batchnorm",
+    "from_preset",
+    "list_presets",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Presets convert other projects' weights into models, so they stand above both and are
+    # fetched when asked for.
+    if name in ("from_preset", "list_presets"):
+        return getattr(importlib.import_module("rcnn_keras.presets"), name)
+    raise AttributeError(f"module 'rcnn_keras.models' has no attribute {name!r}")

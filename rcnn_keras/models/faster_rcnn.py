@@ -90,7 +90,7 @@ class FasterRCNN(Detector):
         OSError: if ImageNet weights are wanted and cannot be fetched.
     """
 
-    loss_names = ("rpn_objectness_loss", "rpn_box_loss", "class_loss", "box_loss")
+    loss_names: tuple[str, ...] = ("rpn_objectness_loss", "rpn_box_loss", "class_loss", "box_loss")
 
     def __init__(
         self,

@@ -8,7 +8,13 @@ from keras import ops
 POSITIVE, NEGATIVE, IGNORED = 1, 0, -1
 
 
-def match(iou, gt_valid, positive_iou, negative_iou, force_best=False):
+def real_boxes(targets):
+    """Return the `(B, N, 4)` float32 boxes of targets, and which are neither padding nor crowd."""
+    crowd = ops.cast(targets["crowd"], "bool")
+    return ops.cast(targets["boxes"], "float32"), ops.logical_and(targets["labels"] >= 0, ~crowd)
+
+
+def match(overlap_of, gt_valid, positive_iou, negative_iou, force_best=False):
     """Match every candidate to the ground-truth box that it overlaps most.
 
     A candidate is positive from `positive_iou` up, negative below `negative_iou` and ignored in
@@ -16,8 +22,12 @@ def match(iou, gt_valid, positive_iou, negative_iou, force_best=False):
     beats on some ground-truth box is positive too, as long as they overlap at all; it keeps the
     box that it overlaps most, as in torchvision.
 
+    One ground-truth box is looked at after the other, as an image has many anchors: 60 boxes and
+    240,000 anchors would be 58 MB an image for each of the parts of which an IoU is made.
+
     Args:
-        iou: `(B, N, A)` overlaps in 0..1.
+        overlap_of: function from the number of a ground-truth box, 0..N-1, to its `(B, A)` IoUs
+            with all candidates, in 0..1.
         gt_valid: `(B, N)` bool, which ground-truth boxes are real.
         positive_iou: threshold in 0..1.
         negative_iou: threshold in 0..1, at most `positive_iou`.
@@ -27,16 +37,30 @@ def match(iou, gt_valid, positive_iou, negative_iou, force_best=False):
         `matches` `(B, A)` int32, the index of each candidate's box, and `kinds` `(B, A)` int32:
         1 positive, 0 negative, -1 ignored. Without ground truth every candidate is negative.
     """
-    iou = ops.where(gt_valid[:, :, None], iou, -1.0)
-    best = ops.max(iou, axis=1)
-    matches = ops.argmax(iou, axis=1)
+
+    def look_at(n, so_far):
+        best, matches, forced = so_far
+        valid = ops.take(gt_valid, n, axis=1)[:, None]
+        overlap = ops.where(valid, overlap_of(n), -1.0)
+        better = overlap > best
+        top = ops.max(overlap, axis=1, keepdims=True)
+        is_top = ops.logical_and(overlap == top, top > 0)
+        return (
+            ops.where(better, overlap, best),
+            ops.where(better, ops.cast(n, "int32"), matches),
+            ops.logical_or(forced, is_top),
+        )
+
+    nothing = ops.zeros_like(overlap_of(0))
+    start = (nothing - 1.0, ops.cast(nothing, "int32"), ops.cast(nothing, "bool"))
+    numbers = ops.arange(1, ops.shape(gt_valid)[1] + 1)
+    last = ops.max(ops.where(gt_valid, numbers, 0))  # what follows is padding
+    best, matches, forced = ops.fori_loop(0, last, look_at, start)
     kinds = ops.where(best >= positive_iou, POSITIVE, IGNORED)
     kinds = ops.where(best < negative_iou, NEGATIVE, kinds)
     if force_best:
-        best_of_gt = ops.max(iou, axis=2, keepdims=True)
-        is_best = ops.logical_and(iou == best_of_gt, best_of_gt > 0)
-        kinds = ops.where(ops.any(is_best, axis=1), POSITIVE, kinds)
-    return ops.cast(matches, "int32"), ops.cast(kinds, "int32")
+        kinds = ops.where(forced, POSITIVE, kinds)
+    return matches, ops.cast(kinds, "int32")
 
 
 def sample(kinds, priorities, count, positive_fraction):

@@ -3,16 +3,17 @@
 import keras
 
 from rcnn_keras.data.dataset import DetectionDataset
-from rcnn_keras.evaluation.coco import CocoScores
-from rcnn_keras.training.scoring import evaluate
+from rcnn_keras.evaluation import CocoScores, check_segmentations
+from rcnn_keras.training.scoring import evaluate, summary_of
 
 
 class CocoEvaluation(keras.callbacks.Callback):
     """Score the model on a dataset after each epoch, in COCO average precision.
 
-    Puts `val_AP` (IoU 0.50 to 0.95), `val_AP50`, `val_AP75` and `val_AP/<class>` into the logs, so
-    that `History`, the progress bar, `EarlyStopping(monitor="val_AP")`, `ModelCheckpoint`,
-    `TensorBoard` and `CSVLogger` see them. `fit` runs it before those.
+    Puts `val_AP` (IoU 0.50 to 0.95), `val_AP50`, `val_AP75` and `val_AP/<class>` into the logs, and
+    for models that find masks `val_mask_AP` and its kin, so that `History`, the progress bar,
+    `EarlyStopping(monitor="val_AP")`, `ModelCheckpoint`, `TensorBoard` and `CSVLogger` see them.
+    `fit` runs it before those.
 
     Args:
         dataset: images with ground truth, of the model's classes.
@@ -22,9 +23,11 @@ class CocoEvaluation(keras.callbacks.Callback):
 
     Attributes:
         scores: the `CocoScores` of the last evaluation.
+        mask_scores: those of its masks, None for a model that finds none.
 
     Raises:
-        ValueError: before training, if the dataset's classes are not the model's.
+        ValueError: before training, if the dataset's classes are not the model's, or the model
+            finds masks and an object has none.
     """
 
     writes_scores = True
@@ -40,20 +43,25 @@ class CocoEvaluation(keras.callbacks.Callback):
         self.batch_size = batch_size
         self.every = every
         self.scores: CocoScores | None = None
+        self.mask_scores: CocoScores | None = None
 
     def on_train_begin(self, logs=None):
-        """Compare the classes before any work is done."""
+        """Compare the classes, and look for the masks, before any work is done."""
         if tuple(self.dataset.classes) != tuple(self.model.classes):
             raise ValueError(
                 f"CocoEvaluation: the dataset's classes {list(self.dataset.classes)} are not the "
                 f"model's {list(self.model.classes)}"
             )
+        if self.model.has_masks:
+            check_segmentations(self.dataset)
 
     def on_epoch_end(self, epoch, logs=None):
         """Score, and write the scores into `logs`."""
         if self.scores is None or (epoch + 1) % self.every == 0:
-            self.scores = evaluate(self.model, self.dataset, batch_size=self.batch_size).scores
+            evaluation = evaluate(self.model, self.dataset, batch_size=self.batch_size)
+            self.scores, self.mask_scores = evaluation.scores, evaluation.mask_scores
         if self.scores is not None and logs is not None:
-            scores = self.scores.summary()
+            scores = summary_of(self.scores, self.mask_scores)
             kept = ("AP", "AP50", "AP75", *(f"AP/{name}" for name in self.dataset.classes))
-            logs.update({f"val_{name}": scores[name] for name in kept})
+            kept += tuple(f"mask_{name}" for name in kept)
+            logs.update({f"val_{name}": scores[name] for name in kept if name in scores})

@@ -25,7 +25,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, core_schema
 
 from rcnn_keras.data import augmentation
-from rcnn_keras.models import FasterRCNN
+from rcnn_keras.models import FasterRCNN, MaskRCNN
 from rcnn_keras.models.arguments import argument_errors
 from rcnn_keras.training.configuration_file import ConfigurationError, Document, read_document
 from rcnn_keras.training.sections import (
@@ -35,7 +35,7 @@ from rcnn_keras.training.sections import (
     raise_errors,
 )
 
-ARCHITECTURES = {"faster_rcnn": FasterRCNN}
+ARCHITECTURES = {"faster_rcnn": FasterRCNN, "mask_rcnn": MaskRCNN}
 # Arguments of the models that are no keys: the data has the classes, `training` the seed.
 NO_KEYS = ("classes", "seed")
 AUGMENTATIONS = {
@@ -256,6 +256,20 @@ class Configuration(Section):
                 f"training.epochs = {self.training.epochs}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _has_masks_to_learn(self) -> "Configuration":
+        if self.learns_masks and self.data.format == "voc":
+            raise ValueError(
+                f"data.format = 'voc': {self.model.architecture} learns masks, of which Pascal VOC "
+                f"annotations have none; give COCO files"
+            )
+        return self
+
+    @property
+    def learns_masks(self) -> bool:
+        """Whether the model is one of masks."""
+        return issubclass(ARCHITECTURES[self.model.architecture], MaskRCNN)
 
     @property
     def model_arguments(self) -> dict[str, Any]:

@@ -5,16 +5,24 @@ from rcnn_keras.data.coco import load_coco
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.problems import DatasetError, Problem
 from rcnn_keras.data.voc import load_voc
+from rcnn_keras.evaluation import check_segmentations
 from rcnn_keras.training.configuration import CocoData, CocoSource, VocData, VocSource
 from rcnn_keras.training.configuration_file import ConfigurationError
 
 
-def read_data(data: CocoData | VocData) -> tuple[DetectionDataset, DetectionDataset]:
+def read_data(
+    data: CocoData | VocData, *, masks: bool = False
+) -> tuple[DetectionDataset, DetectionDataset]:
     """Return the training and the validation data, of the same classes in the same order.
+
+    Args:
+        data: where they are.
+        masks: every object but the crowds must have a segmentation.
 
     Raises:
         DatasetError: with everything that is wrong in any of the files.
-        ConfigurationError: the classes differ between the files, or a part has no object.
+        ConfigurationError: the classes differ between the files, or a part has no object; or one
+            has no segmentation and `masks` are wanted.
     """
     sources = [*data.train, *data.val]
     datasets: list[DetectionDataset] = []
@@ -38,6 +46,12 @@ def read_data(data: CocoData | VocData) -> tuple[DetectionDataset, DetectionData
     empty = [name for name, part in parts.items() if all(r.crowd.all() for r in part)]
     if empty:
         raise ConfigurationError(f"{name}: no image has an object" for name in empty)
+    if masks:
+        for name, part in parts.items():
+            try:
+                check_segmentations(part)
+            except ValueError as error:
+                raise ConfigurationError([f"{name}: {error}"]) from error
     return parts["data.train"], parts["data.val"]
 
 

@@ -3,7 +3,7 @@
 RUN/config.yaml       the configuration, all defaults filled in: trains the same run again
 RUN/history.csv       losses and scores of each epoch
 RUN/last.keras        the model after the last epoch
-RUN/best.keras        the model of the best val_AP
+RUN/best.keras        the model of the best val_AP, for Mask R-CNN val_mask_AP
 RUN/detections.json   what best.keras finds in the validation data, as COCO result rows
 RUN/scores.json       its COCO scores
 RUN/report.html       scores, curves and pictures, with plots and pictures/ beside it; ends a run
@@ -43,7 +43,11 @@ FILES = (
     "report.html",
     *(
         f"{plot}{page}.png"
-        for plot in ("losses", "average_precision", "precision_recall")
+        for plot in (
+            "losses",
+            *("average_precision", "precision_recall"),
+            *("mask_average_precision", "mask_precision_recall"),
+        )
         for page in ("", "_dark")
     ),
 )
@@ -69,14 +73,14 @@ def train(
 
     Raises:
         ConfigurationError: the classes of `data.val` are not those of `data.train`, or one of them
-            has no object.
+            has no object, or an object has no segmentation and the model learns masks.
         DatasetError: the data cannot be used; lists everything that is wrong.
         FileExistsError: `out` holds a run that is finished, of another configuration, or stopped
             without a backup.
     """
     out = Path(out)
     resumes = not overwrite and _resumes(out, configuration)
-    train_set, val_set = read_data(configuration.data)
+    train_set, val_set = read_data(configuration.data, masks=configuration.learns_masks)
     if configuration.data.check_images:
         check_images(train_set, val_set)
     model = build_model(configuration, train_set)
@@ -150,6 +154,7 @@ def build_callbacks(
     """Return the callbacks of a run, in the order in which an epoch's end needs them."""
     training = configuration.training
     scoring = CocoEvaluation(val_set, every=training.evaluate_every)
+    monitor = "val_mask_AP" if configuration.learns_masks else "val_AP"
     first: list[keras.callbacks.Callback] = []
     if training.backup:  # the raw weights, so before the averages are swapped in
         first.append(BackupAndRestore(out / "backup", delete_checkpoint=False))
@@ -159,17 +164,17 @@ def build_callbacks(
         callback.writes_scores = True  # Detector.fit moves what has this to the front, in order
     best = keras.callbacks.ModelCheckpoint(
         out / "best.keras",
-        monitor="val_AP",
+        monitor=monitor,
         mode="max",
         save_best_only=True,
-        initial_value_threshold=history.best("val_AP"),
+        initial_value_threshold=history.best(monitor),
     )
     later = [best, keras.callbacks.ModelCheckpoint(out / "last.keras"), history]
     if training.tensorboard:
         later.append(keras.callbacks.TensorBoard(out / "tensorboard"))
     if training.early_stopping_patience is not None:
         patience = training.early_stopping_patience
-        later.append(keras.callbacks.EarlyStopping("val_AP", mode="max", patience=patience))
+        later.append(keras.callbacks.EarlyStopping(monitor, mode="max", patience=patience))
     return [*first, scoring, *later]
 
 

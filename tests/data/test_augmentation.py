@@ -152,12 +152,12 @@ def test_objects_out_of_sight_are_dropped_with_all_their_entries(draw_high):
     draw_high(1.0)
     # shifted by 50 of 100: 40 px left of 60; 5 of 60 (under a tenth); 0.5 px left; outside
     boxes = np.float32([[0, 0, 60, 40], [45, 0, 100, 40], [49.5, 5, 52, 9], [60, 60, 80, 80]])
-    sample = painted(boxes, (100, 100)) | {"masks": tf.reshape(tf.range(4), (4, 1, 1))}
+    sample = painted(boxes, (100, 100)) | {"scores": tf.reshape(tf.range(4), (4, 1, 1))}
     moved = translation(0.5)(sample, seed(0))
     np.testing.assert_allclose(moved["boxes"], [[50, 50, 100, 90]])
     assert moved["labels"].numpy().tolist() == [0]
     assert moved["crowd"].numpy().tolist() == [False]
-    assert moved["masks"].numpy().tolist() == [[[0]]]
+    assert moved["scores"].numpy().tolist() == [[[0]]]
 
 
 def test_color_jitter_keeps_boxes_and_range():

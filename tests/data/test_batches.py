@@ -1,5 +1,6 @@
 """Batches: order, resizing, padding and resuming, against numpy, OpenCV and hand-worked numbers."""
 
+from dataclasses import replace
 from itertools import islice
 
 import cv2
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from pycocotools import mask as rle
 
 from rcnn_keras.data.augmentation import color_jitter, compose, flips, scale_jitter
 from rcnn_keras.data.batches import Batches
@@ -257,3 +259,95 @@ def test_real_images(shared_data):
     np.testing.assert_allclose(
         targets["boxes"][0, : len(record)], record.boxes * (240 / record.height), rtol=1e-5
     )
+
+
+def mask_of(i, height, width):
+    """The i-th object of an image of its own size: a rectangle, too thin to see if i is 2."""
+    mask = np.zeros((height, width), bool)
+    if i == 2:
+        mask[0, 0] = True
+    else:
+        mask[height // 5 : height // 2, width // 7 * (i + 1) : -2] = True
+    return mask
+
+
+@pytest.fixture(scope="module")
+def segmented(dataset):
+    def codes(record):
+        masks = [mask_of(i, record.height, record.width) for i in range(len(record))]
+        return tuple(rle.encode(np.asfortranarray(mask.astype(np.uint8))) for mask in masks)
+
+    records = [replace(record, segmentations=codes(record)) for record in dataset]
+    return DetectionDataset(records, dataset.classes)
+
+
+def test_masks_are_packed_and_padded_with_the_images(segmented):
+    first = 0
+    for inputs, targets in segmented.batches(2, max_objects=4, masks=True):
+        size, (height, width) = len(inputs["images"]), inputs["images"].shape[1:3]
+        expected = np.zeros((size, 4, height, width), bool)
+        for row, record in enumerate(segmented[first : first + size]):
+            for i in range(len(record)):
+                expected[row, i, : record.height, : record.width] = mask_of(
+                    i, record.height, record.width
+                )
+        assert targets["masks"].dtype == tf.uint8
+        np.testing.assert_array_equal(targets["masks"], np.packbits(expected, axis=-1))
+        first += size
+    assert first == len(segmented)
+    _, targets = segmented.batches(2, masks=True).tf_dataset(repeat=True).element_spec
+    assert targets["masks"].shape.as_list() == [2, 3, None, None]
+
+
+def test_masks_are_resized_and_those_that_vanish_dropped(segmented):
+    record = segmented[3]  # three objects; of the last one a single pixel
+    batches = Batches(segmented[3:4], 1, min_size=24, max_size=40, masks=True)
+    inputs, targets = next(iter(batches))
+    height, width = inputs["image_sizes"].numpy()[0].tolist()
+    assert (height, width) == (20, 40)
+    masks = np.unpackbits(targets["masks"][0], axis=-1).astype(bool)
+    assert targets["labels"].numpy().tolist() == [[*record.labels[:2], -1]]
+    np.testing.assert_allclose(targets["boxes"][0, 2], 0)
+    assert not masks[:, height:].any()
+    assert not masks[:, :, width:].any()
+    assert not masks[2].any()
+    for i in range(2):
+        gray = Image.fromarray(mask_of(i, 33, 64).astype(np.uint8) * 255)
+        expected = np.asarray(gray.resize((width, height), Image.Resampling.BILINEAR)) > 127
+        np.testing.assert_array_equal(masks[i, :height, :width], expected)
+
+
+def test_masks_are_there_only_when_wanted(segmented, dataset):
+    _, targets = next(iter(segmented.batches(2)))
+    assert set(targets) == {"boxes", "labels", "crowd"}
+    assert segmented.batches(2, masks=True).sized(60, 90).masks
+    with pytest.raises(ValueError, match=r"0\.png: object 0 has no segmentation"):
+        dataset.batches(2, masks=True)
+
+
+def test_a_crowd_region_without_segmentation_stays(segmented):
+    record = segmented[3]  # its second object is a crowd
+    kept = replace(record, segmentations=(record.segmentations[0], None, record.segmentations[2]))
+    _, targets = next(iter(Batches(DetectionDataset([kept], ["a", "b"]), 1, masks=True)))
+    assert targets["crowd"].numpy().tolist() == [[False, True, False]]
+    assert not targets["masks"][0, 1].numpy().any()
+    assert targets["labels"].numpy().tolist() == [record.labels.tolist()]
+
+
+def test_masks_are_augmented_with_their_images(segmented):
+    augment = compose(flips(vertical=True), scale_jitter(), color_jitter())
+    batches = segmented.batches(3, shuffle=True, augment=augment, masks=True, seed=2)
+    whole = listed(batches.tf_dataset(repeat=True).take(4))
+    assert_same(listed(batches.tf_dataset(repeat=True, start_step=2).take(2)), whole[2:])
+    for inputs, targets in whole:
+        masks = np.unpackbits(targets["masks"], axis=-1)
+        assert masks.shape[2:] == inputs["images"].shape[1:3]
+        assert masks.any(axis=(2, 3)).sum() == (targets["labels"] >= 0).sum()
+
+
+def test_an_augmentation_that_forgets_the_masks_is_told(segmented):
+    def halve(sample, seed):
+        return sample | {"image": sample["image"][::2]}
+
+    with pytest.raises(tf.errors.InvalidArgumentError, match="must change the masks of a sample"):
+        list(segmented.batches(1, augment=halve, masks=True))

@@ -186,6 +186,13 @@ class TestMended:
             ({"size": [40, 60], "counts": [0, 2399]}, ".counts = [0, 2399]"),
             ({"size": [40, 60], "counts": [-1, 2401]}, ".counts = [-1, 2401]"),
             ({"size": [40, 60], "counts": ""}, ".counts = "),
+            ({"size": [40, 60], "counts": "T3b1YV2"}, ".counts = T3b1YV2"),  # a pixel short
+            ({"size": [40, 60], "counts": "T3b1ZV"}, ".counts = T3b1ZV"),  # cut off
+            ({"size": [40, 60], "counts": "T3 1ZV2"}, ".counts = T3 1ZV2"),
+            ({"size": [40, 60], "counts": "T3é1ZV2"}, ".counts = T3é1ZV2"),
+            ({"size": [40, 60], "counts": "o" * 20 + "1"}, ".counts = ooo"),
+            ({"size": [40, 60], "counts": 2400}, ".counts = 2400"),
+            ([[1, 2, 3, 4, 5, 601]], ".0 = [1, 2, 3, 4, 5, 601]"),
         ],
     )
     def test_malformed_segmentation(self, file, segmentation, where):
@@ -206,7 +213,7 @@ class TestMended:
         assert len(dataset) == 2
 
 
-@pytest.mark.parametrize("counts", [[100, 50, 2250], "abc"])
+@pytest.mark.parametrize("counts", [[100, 50, 2250], "T3b1ZV2"])
 def test_run_lengths_of_the_image_are_kept(file, counts):
     rle = {"size": [40, 60], "counts": counts}
     file.annotations[1]["segmentation"] = rle

@@ -122,6 +122,48 @@ def test_a_history_without_average_precision(tmp_path):
     assert set(Page(report).links) == {"losses.png", "losses_dark.png"}
 
 
+@pytest.fixture
+def mask_report(tmp_path):
+    history = HISTORY | {"val_mask_AP": [0.1, 0.2, 0.4], "mask_loss": [0.7, 0.5, 0.4]}
+    scores = {"AP": 0.3217, "AP50": 0.7011, "AP/cat": 0.25, "AP/<b>&dog": float("nan")}
+    return write_report(
+        tmp_path,
+        title="t",
+        scores=SCORES,
+        mask_scores=scores,
+        history=history,
+        precision_recall=PRECISION_RECALL,
+        mask_precision_recall={"cat": (RECALL, np.full(101, 0.5))},
+    )
+
+
+def test_boxes_and_masks_stand_side_by_side(mask_report):
+    page = Page(mask_report)
+    assert [text for text in page.texts if text.endswith("scores")] == ["Box scores", "Mask scores"]
+    header = page.texts.index("box AP")
+    columns = [text for text in page.texts[header : header + 8] if text]
+    assert columns[:4] == ["box AP", "box AP50", "mask AP", "mask AP50"]
+    first = page.texts.index("cat", header)
+    row = [text for text in page.texts[first : first + 12] if text]
+    assert row[:5] == ["cat", "0.400", "0.743", "0.250", "0.500"]
+    second = page.texts.index("<b>&dog", header)
+    row = [text for text in page.texts[second : second + 12] if text]
+    assert row[:5] == ["<b>&dog", "0.623", "0.250", "n/a", "n/a"]
+    for text in ("0.511", "0.322", "0.701", "Mask precision by recall at IoU 0.50"):
+        assert text in page.texts
+
+
+def test_masks_have_plots_of_their_own(mask_report):
+    names = ["losses", "average_precision", "precision_recall"]
+    names += ["mask_average_precision", "mask_precision_recall"]
+    files = {f"{name}{page}.png" for name in names for page in ("", "_dark")}
+    assert set(Page(mask_report).links) == files
+    folder = mask_report.parent
+    for name in names[1:3]:
+        boxes, masks = (folder / f"{kind}{name}.png" for kind in ("", "mask_"))
+        assert boxes.read_bytes() != masks.read_bytes()
+
+
 def test_nothing_comes_from_the_network(report):
     assert not re.search(r"https?:|//", report.read_text("utf-8"))
 
@@ -131,6 +173,7 @@ def test_nothing_comes_from_the_network(report):
     [
         ({"scores": {"AP": 51.1}}, ValueError, r"AP .* 51\.1"),
         ({"scores": {"AP75": -1}}, ValueError, "AP75 .* -1"),
+        ({"mask_scores": {"AP": 2.5}}, ValueError, r"mask score AP .* 2\.5"),
         ({"precision_recall": {"a": (RECALL, RECALL[1:])}}, ValueError, "precision_recall"),
         ({"pictures": ["nowhere.png"]}, FileNotFoundError, "nowhere"),
     ],

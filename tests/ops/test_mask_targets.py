@@ -13,7 +13,6 @@ SIZE = 7
 
 def slow_target(mask, roi, size):
     """The mean of bilinear samples in each cell, as many as the cell has pixels."""
-    height, width = mask.shape
     x1, y1, x2, y2 = map(float, roi)
     roi_h, roi_w = max(y2 - y1, 1.0), max(x2 - x1, 1.0)
     down, across = math.ceil(roi_h / size), math.ceil(roi_w / size)

@@ -1,9 +1,16 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from rcnn_keras.ops import match, sample, stateless_uniform
 
 POSITIVE, NEGATIVE, IGNORED = 1, 0, -1
+
+
+def match_table(overlaps, *settings, **named):
+    """`match` on a `(B, N, A)` table of overlaps."""
+    overlaps = tf.convert_to_tensor(overlaps)
+    return match(lambda n: tf.gather(overlaps, n, axis=1), *settings, **named)
 
 
 def random_overlaps(rng, *shape):
@@ -55,7 +62,7 @@ def test_match_is_that_of_loops(seed, thresholds, force_best):
     valid = rng.uniform(size=(3, 5)) < 0.7
     valid[0, 2] = valid[1, 3] = True
     valid[2] = False
-    matches, kinds = match(overlaps, valid, *thresholds, force_best)
+    matches, kinds = match_table(overlaps, valid, *thresholds, force_best)
     for b in range(3):
         slow_matches, slow_kinds = slow_match(overlaps[b], valid[b], *thresholds, force_best)
         np.testing.assert_array_equal(kinds[b], slow_kinds)
@@ -69,7 +76,7 @@ def test_match_is_that_of_loops(seed, thresholds, force_best):
 def test_match_is_torchvisions(name, settings, torchvision_numbers):
     overlaps = torchvision_numbers["matcher/iou"]
     expected = torchvision_numbers[f"matcher/{name}"]
-    matches, kinds = match(overlaps[None], np.ones((1, len(overlaps)), bool), *settings)
+    matches, kinds = match_table(overlaps[None], np.ones((1, len(overlaps)), bool), *settings)
     np.testing.assert_array_equal(kinds[0], np.select([expected >= 0, expected == -1], [1, 0], -1))
     matched = expected >= 0
     assert matched.sum() > 20
@@ -78,7 +85,7 @@ def test_match_is_torchvisions(name, settings, torchvision_numbers):
 
 def test_thresholds_include_the_upper_and_exclude_the_lower():
     overlaps = np.float32([[[0.75, 0.7499, 0.25, 0.2499, 0]]])
-    _, kinds = match(overlaps, np.array([[True]]), 0.75, 0.25)
+    _, kinds = match_table(overlaps, np.array([[True]]), 0.75, 0.25)
     np.testing.assert_array_equal(kinds, [[POSITIVE, IGNORED, IGNORED, NEGATIVE, NEGATIVE]])
 
 
@@ -86,7 +93,7 @@ def test_thresholds_include_the_upper_and_exclude_the_lower():
 def test_without_valid_ground_truth_every_candidate_is_negative(force_best):
     overlaps = np.ones((2, 3, 6), "float32")
     valid = np.array([[False, False, False], [False, True, False]])
-    matches, kinds = match(overlaps, valid, 0.7, 0.3, force_best)
+    matches, kinds = match_table(overlaps, valid, 0.7, 0.3, force_best)
     np.testing.assert_array_equal(kinds[0], [NEGATIVE] * 6)
     np.testing.assert_array_equal(kinds[1], [POSITIVE] * 6)
     np.testing.assert_array_equal(matches[1], [1] * 6)
@@ -95,20 +102,20 @@ def test_without_valid_ground_truth_every_candidate_is_negative(force_best):
 
 def test_every_candidate_that_shares_the_best_overlap_is_forced():
     overlaps = np.float32([[[0.4, 0.4, 0.1, 0.39]]])
-    _, kinds = match(overlaps, np.array([[True]]), 0.7, 0.3, force_best=True)
+    _, kinds = match_table(overlaps, np.array([[True]]), 0.7, 0.3, force_best=True)
     np.testing.assert_array_equal(kinds, [[POSITIVE, POSITIVE, NEGATIVE, IGNORED]])
 
 
 def test_a_forced_candidate_keeps_the_box_that_it_overlaps_most():
     overlaps = np.float32([[[0.6, 0.9], [0.2, 0.0]]])  # box 1 has candidate 0 or none
-    matches, kinds = match(overlaps, np.array([[True, True]]), 0.7, 0.3, force_best=True)
+    matches, kinds = match_table(overlaps, np.array([[True, True]]), 0.7, 0.3, force_best=True)
     np.testing.assert_array_equal(kinds, [[POSITIVE, POSITIVE]])
     np.testing.assert_array_equal(matches, [[0, 0]])
 
 
 def test_nothing_is_forced_on_a_box_that_nothing_overlaps():
     overlaps = np.zeros((1, 2, 4), "float32")
-    _, kinds = match(overlaps, np.array([[True, True]]), 0.7, 0.3, force_best=True)
+    _, kinds = match_table(overlaps, np.array([[True, True]]), 0.7, 0.3, force_best=True)
     np.testing.assert_array_equal(kinds, [[NEGATIVE] * 4])
 
 
@@ -181,7 +188,7 @@ def test_every_candidate_is_as_likely_as_the_others(by):
 
 def test_compiled_matching_is_the_eager_one(compiled):
     def matching(overlaps, valid, priorities):
-        matches, kinds = match(overlaps, valid, 0.7, 0.3, force_best=True)
+        matches, kinds = match_table(overlaps, valid, 0.7, 0.3, force_best=True)
         return matches, *sample(kinds, priorities, 10, 0.5)
 
     rng = np.random.default_rng(2)

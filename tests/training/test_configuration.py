@@ -236,6 +236,18 @@ def test_sections_must_agree(write, override, message):
     assert message in error
 
 
+def test_mask_rcnn_takes_the_same_arguments_and_needs_masks(write):
+    mask_rcnn = "model.architecture=mask_rcnn"
+    configuration = load_configuration(write(GOOD), [mask_rcnn])
+    assert configuration.learns_masks
+    assert not load_configuration(write(GOOD)).learns_masks
+    assert configuration.model_arguments == load_configuration(write(GOOD)).model_arguments
+    voc = "data={format: voc, train: {root: a}, val: {root: a}}"
+    assert load_configuration(write(GOOD), [voc]).data.format == "voc"
+    (error,) = errors_of(write(GOOD), [mask_rcnn, voc])
+    assert "data.format = 'voc': mask_rcnn learns masks" in error
+
+
 def test_overrides_are_yaml_values_that_reach_into_lists_and_missing_sections(write):
     configuration = load_configuration(
         write(GOOD),

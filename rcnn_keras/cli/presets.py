@@ -1,0 +1,29 @@
+"""`rcnn presets`."""
+
+import click
+
+
+@click.command()
+def presets() -> None:
+    """List the published weights that `rk.models.from_preset` knows.
+
+    AP is COCO's on val2017, top-1 the accuracy on ImageNet, both in percent as torchvision's
+    authors report them.
+    """
+    from rcnn_keras.presets import list_presets
+
+    header = ("NAME", "MB", "CLASSES", "BOX AP", "MASK AP", "TOP-1", "LICENCE")
+    rows = [header] + [
+        (
+            preset.name,
+            str(preset.megabytes),
+            str(preset.classes or "-"),
+            *(f"{n:.1f}" if n else "-" for n in (preset.box_ap, preset.mask_ap, preset.top1)),
+            preset.licence,
+        )
+        for preset in list_presets()
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for name, *numbers, licence in rows:
+        cells = [f"{n:>{width}}" for n, width in zip(numbers, widths[1:-1], strict=True)]
+        click.echo("  ".join([f"{name:<{widths[0]}}", *cells, licence]))

@@ -1,0 +1,266 @@
+"""Weights of torchvision's detectors and classifiers, brought into this package's models."""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike
+from typing import Any
+
+import keras
+import numpy as np
+
+from rcnn_keras.convert.coco_classes import COCO_CLASSES
+from rcnn_keras.convert.slots import STEP_COUNTER, Slot, fill, slots
+from rcnn_keras.convert.state_dict import read_state_dict
+from rcnn_keras.layers.normalization import EPSILON
+from rcnn_keras.models import FasterRCNN, MaskRCNN
+from rcnn_keras.models.faster_rcnn import IMAGENET_MEAN, IMAGENET_STD
+
+Weights = str | PathLike | Mapping[str, np.ndarray]
+
+RESNET50 = {"backbone": "resnet50_fpn"}
+RESNET50_V2 = RESNET50 | {"norm": "batch", "head_norm": "batch", "rpn_convs": 2, "box_convs": 4}
+MOBILENET = {"backbone": "mobilenet_v3_large_fpn", "rpn_score_thresh": 0.05}
+MOBILENET_320 = MOBILENET | {
+    "min_size": 320,
+    "max_size": 640,
+    "rpn_pre_nms_top_n_test": 150,
+    "rpn_post_nms_top_n_test": 150,
+}
+# torchvision's builders, and what each sets beside our constructors' defaults.
+DETECTORS: dict[str, tuple[type[FasterRCNN], dict[str, Any]]] = {
+    "fasterrcnn_resnet50_fpn": (FasterRCNN, RESNET50),
+    "fasterrcnn_resnet50_fpn_v2": (FasterRCNN, RESNET50_V2),
+    "fasterrcnn_mobilenet_v3_large_fpn": (FasterRCNN, MOBILENET),
+    "fasterrcnn_mobilenet_v3_large_320_fpn": (FasterRCNN, MOBILENET_320),
+    "maskrcnn_resnet50_fpn": (MaskRCNN, RESNET50),
+    "maskrcnn_resnet50_fpn_v2": (MaskRCNN, RESNET50_V2),
+}
+# With its published weights torchvision leaves out the epsilon of these models' batch norm.
+WITHOUT_EPSILON = ("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn")
+
+OLDER_NAMES = (  # as the published files of the first models have them
+    (r"(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)", r"\1.0.\2"),
+    (r"rpn\.head\.conv\.(weight|bias)", r"rpn.head.conv.0.0.\1"),
+    *(
+        (rf"roi_heads\.mask_head\.mask_fcn{n + 1}\.(weight|bias)", rf"roi_heads.mask_head.{n}.0.\1")
+        for n in range(4)
+    ),
+)
+ENDS = (("_conv", ".0"), ("_norm", ".1"), ("_bn", ".1"))  # of our layers' names
+CLASSIFIERS = ("fc.", "classifier.")
+BODY, BOX_HEAD, MASK_HEAD = "backbone.body.", "roi_heads.box_head.", "roi_heads.mask_head."
+
+
+def load(
+    name: str,
+    weights: Weights,
+    *,
+    classes: Sequence[str] | None = None,
+    epsilon: float | None = None,
+    **arguments: Any,
+) -> FasterRCNN:
+    """Return the detector that `torchvision.models.detection.<name>` builds, with its weights.
+
+    The model detects and trains with torchvision's settings. A file without the step counters of
+    batch norm comes from a model whose backbone's batch norm stood still (`FrozenBatchNorm2d`, as
+    torchvision builds around weights): then the model has `norm="frozen_batch"` and the backbone's
+    first stages frozen as there. With counters it has `norm="batch"` and nothing frozen.
+
+    Args:
+        name: one of `DETECTORS`.
+        weights: file of `torch.save` or `.safetensors`, with today's or older names of the tensors
+            and perhaps inside a checkpoint's `"model"`; or the state dict itself, as arrays.
+        classes: names of the K classes that the file has outputs for; by default COCO's where
+            K = 90 ("N/A 12" and the like where COCO has no category), else "1" .. "K".
+        epsilon: of the file's frozen batch norm. By default 0 for the ResNet-50 models but `_v2`,
+            as torchvision has it with its published weights, else 1e-5. Ours has 1e-5, and the
+            difference goes into the gains.
+        arguments: of the constructor, instead of torchvision's.
+
+    Returns:
+        `FasterRCNN` or `MaskRCNN`; label = torchvision's label - 1.
+
+    Raises:
+        ValueError: for an unknown name; for a file that cannot be read; naming every tensor that
+            is missing, left over, or of another shape.
+        OSError: if the file cannot be opened.
+    """
+    if name not in DETECTORS:
+        near = difflib.get_close_matches(str(name), DETECTORS, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"name must be one of {', '.join(DETECTORS)}; received {name!r}{hint}")
+    source, state = _state(weights, name)
+    state = _renamed(state, source)
+    build, defaults = DETECTORS[name]
+    frozen = not any(key.startswith(BODY) and key.endswith(STEP_COUNTER) for key in state)
+    config = {"norm": "frozen_batch" if frozen else "batch"} | defaults | arguments
+    _check_norm(config["norm"], f"{name}: norm")
+    model = build(classes=_classes(state, classes, source), **config)
+    if model.get_config()["norm"] == "frozen_batch" and "frozen_stages" not in arguments:
+        model.freeze_backbone()
+    if frozen and config["norm"] == "frozen_batch":
+        published = name in WITHOUT_EPSILON and "backbone" not in arguments
+        default = 0.0 if published else EPSILON
+        state = _with_epsilon(state, default if epsilon is None else epsilon, source)
+    fill(_detector_slots(model), state, source)
+    return model
+
+
+def load_backbone(model: FasterRCNN, weights: Weights) -> None:
+    """Put the ImageNet weights of a torchvision classifier into a model's backbone.
+
+    Args:
+        model: detector on a ResNet or MobileNetV3 with `norm="batch"` or `"frozen_batch"`; the C4
+            detector's box head takes the last stage.
+        weights: as `load` takes them, of the classifier with the same network; its last dense
+            layers are left out.
+
+    Raises:
+        ValueError: for a file that cannot be read; naming every tensor that is missing, left over,
+            or of another shape; for a model whose network or input differs from torchvision's.
+        OSError: if the file cannot be opened.
+    """
+    config = model.get_config()
+    source, state = _state(weights, f"the weights of {config['backbone']}")
+    _check_norm(config["norm"], "the model's norm")
+    for key, value in (
+        ("stride_in_1x1", False),
+        ("image_mean", IMAGENET_MEAN),
+        ("image_std", IMAGENET_STD),
+    ):
+        if config[key] != value:
+            raise ValueError(
+                f"torchvision's networks need {key}={value}; the model has {config[key]}"
+            )
+    trunk = [layer for layer in model.box_head.trunk.layers if layer.name.startswith("layer4_")]
+    found = _backbone_slots([*model.backbone.layers, *trunk])
+    fill(found, state, source, [name for name in state if name.startswith(CLASSIFIERS)])
+
+
+def _state(weights: Weights, name: str) -> tuple[Any, dict[str, np.ndarray]]:
+    if isinstance(weights, Mapping):
+        return name, {key: np.asarray(value) for key, value in weights.items()}
+    return weights, read_state_dict(weights)
+
+
+def _check_norm(norm: Any, what: str) -> None:
+    if norm not in ("batch", "frozen_batch"):
+        raise ValueError(
+            f"{what} must be 'batch' or 'frozen_batch': torchvision's networks have batch norm; "
+            f"received {norm!r}"
+        )
+
+
+def _renamed(state: Mapping[str, np.ndarray], source: Any) -> dict[str, np.ndarray]:
+    """Return the state dict with today's names of its tensors."""
+    renamed = {}
+    for name, values in state.items():
+        for pattern, replacement in OLDER_NAMES:
+            name = re.sub(f"^{pattern}$", replacement, name)
+        if name in renamed:
+            raise ValueError(f"{source}: the tensor {name} is there under an older name as well")
+        renamed[name] = values
+    return renamed
+
+
+def _classes(state, classes, source) -> list[str]:
+    """Return K names, K counted from the class outputs."""
+    outputs = state.get("roi_heads.box_predictor.cls_score.bias")
+    if outputs is None or outputs.ndim != 1 or len(outputs) < 2:
+        raise ValueError(
+            f"{source}: no detector of torchvision: roi_heads.box_predictor.cls_score.bias is "
+            f"{'missing' if outputs is None else f'of the shape {outputs.shape}'}"
+        )
+    count = len(outputs) - 1
+    if classes is None:
+        named = count == len(COCO_CLASSES)
+        return list(COCO_CLASSES) if named else [str(number + 1) for number in range(count)]
+    if len(classes) != count:
+        raise ValueError(f"classes must be {count} names for {source}; received {len(classes)}")
+    return list(classes)
+
+
+def _with_epsilon(state, epsilon, source) -> dict[str, np.ndarray]:
+    """Return the state dict with gains that make our epsilon act as the backbone's own."""
+    changed = dict(state)
+    for name, variance in state.items():
+        gain = name.replace("running_var", "weight")
+        if not (name.startswith(BODY) and name.endswith("running_var") and gain in state):
+            continue
+        variance = variance.astype("float64")
+        if (variance + epsilon <= 0).any():
+            raise ValueError(f"{source}: {name} has a variance that epsilon={epsilon} cannot mend")
+        if variance.shape == state[gain].shape:
+            changed[gain] = state[gain] * np.sqrt((variance + EPSILON) / (variance + epsilon))
+    return changed
+
+
+def _backbone_slots(layers: Iterable[keras.layers.Layer]) -> dict[str, Slot]:
+    """Return the slots of a network, by the names in torchvision's classifiers."""
+    found: dict[str, Slot] = {}
+    for layer in layers:
+        if layer.weights:
+            name = layer.name
+            for ours, theirs in ENDS:
+                if name.endswith(ours):
+                    name = name.removesuffix(ours) + theirs
+            found |= slots(layer, name.replace("_", "."))
+    return found
+
+
+def _detector_slots(model: FasterRCNN) -> dict[str, Slot]:
+    """Return the slots of a whole detector, by torchvision's names today."""
+    if model.fpn is None:
+        backbone = model.get_config()["backbone"]
+        raise ValueError(f"torchvision's detectors have a pyramid; {backbone} has none")
+    network = _backbone_slots(model.backbone.layers)
+    found = {BODY + name.removeprefix("features."): slot for name, slot in network.items()}
+
+    for block, convs, norms in (
+        ("inner", model.fpn.lateral, model.fpn.lateral_norms),
+        ("layer", model.fpn.output_convs, model.fpn.output_norms),
+    ):
+        for level, (conv, norm) in enumerate(zip(convs, norms, strict=True)):
+            found |= _conv_norm(conv, norm, f"backbone.fpn.{block}_blocks.{level}")
+
+    head = model.rpn_head
+    for number, conv in enumerate(head.convs):
+        found |= slots(conv, f"rpn.head.conv.{number}.0")
+    found |= slots(head.objectness, "rpn.head.cls_logits")
+    found |= slots(head.deltas, "rpn.head.bbox_pred")
+
+    trunk = model.box_head.trunk
+    found |= _trunk_convs(trunk, BOX_HEAD)
+    size = trunk.input.shape[1]
+    if trunk.get_layer("fc6") is trunk.layers[-1]:  # alone, it is the sixth part of a sequence
+        found |= slots(trunk.get_layer("fc6"), f"{BOX_HEAD}5", map_size=size)
+    else:
+        found |= slots(trunk.get_layer("fc6"), f"{BOX_HEAD}fc6", map_size=size)
+        found |= slots(trunk.get_layer("fc7"), f"{BOX_HEAD}fc7")
+    # torchvision has boxes and masks of the background too, which nothing uses or trains.
+    found |= slots(model.box_head.class_logits, "roi_heads.box_predictor.cls_score")
+    found |= slots(model.box_head.box_deltas, "roi_heads.box_predictor.bbox_pred", drop=4)
+
+    if isinstance(model, MaskRCNN):
+        found |= _trunk_convs(model.mask_head.trunk, MASK_HEAD)
+        predictor = "roi_heads.mask_predictor"
+        found |= slots(model.mask_head.upsample, f"{predictor}.conv5_mask")
+        found |= slots(model.mask_head.mask_logits, f"{predictor}.mask_fcn_logits", drop=1)
+    return found
+
+
+def _trunk_convs(trunk, prefix):
+    """Return the slots of a trunk's convolutions `conv1`.. and of the norms after them."""
+    found = {}
+    for layer in trunk.layers:
+        if layer.name.startswith("conv"):
+            number = int(layer.name.removeprefix("conv"))
+            norm = trunk.get_layer(f"norm{number}")
+            found |= _conv_norm(layer, norm, f"{prefix}{number - 1}")
+    return found
+
+
+def _conv_norm(conv, norm, name):
+    found = slots(conv, f"{name}.0")
+    return found | (slots(norm, f"{name}.1") if norm.weights else {})

@@ -1,0 +1,196 @@
+"""Masks in numpy: from COCO segmentations, from a detector's M x M grids, and to run lengths.
+
+A mask is `(H, W)` bool. D is the number of detections, n that of a record's objects.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from PIL import Image
+from pycocotools import mask as rle
+
+from rcnn_keras.data.segmentations import malformed
+
+if TYPE_CHECKING:
+    from rcnn_keras.data.records import Record
+
+
+def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
+    """Return a COCO segmentation as the `(height, width)` bool mask that pycocotools fills.
+
+    Args:
+        segmentation: polygons, or run lengths as a list or packed into text or bytes.
+        height: of its image in pixels.
+        width: likewise.
+
+    Raises:
+        ValueError: for a segmentation that is malformed or of another size; names the field.
+    """
+    bad = malformed(segmentation, (height, width))
+    if bad is not None:
+        field, value = bad
+        raise ValueError(f"malformed {field} in an image of {width}x{height} pixels: {value!r:.80}")
+    if isinstance(segmentation, list):
+        return rle.decode(rle.merge(rle.frPyObjects(segmentation, height, width))).astype(bool)
+    counts = segmentation["counts"]
+    code = {"size": [height, width], "counts": counts}
+    if isinstance(counts, list):
+        code = rle.frPyObjects(code, height, width)
+    return rle.decode(code).astype(bool)
+
+
+def check_masks(record: "Record") -> None:
+    """Raise ValueError unless every object of a record has a sound segmentation.
+
+    A crowd region may have none. The message names the image and the object, counted from 0.
+    """
+    segmentations = record.segmentations or (None,) * len(record)
+    for i, (segmentation, crowd) in enumerate(zip(segmentations, record.crowd, strict=True)):
+        if segmentation is None:
+            if not crowd:
+                raise ValueError(
+                    f"{record.path}: object {i} has no segmentation, so there is no mask of it"
+                )
+            continue
+        bad = malformed(segmentation, (record.height, record.width))
+        if bad is not None:
+            raise ValueError(f"{record.path}: object {i}: malformed {bad[0]}: {bad[1]!r:.80}")
+
+
+def record_masks(record: "Record", height: int, width: int) -> np.ndarray:
+    """Return the masks of a record's objects on its image resized to `height` x `width`.
+
+    Resized as Pillow's bilinear does it, averaging where it shrinks, and set from one half on. One
+    object at a time is decoded. An object without segmentation has an empty mask.
+
+    Returns:
+        `(n, height, ceil(width / 8))` uint8, eight pixels a byte as `numpy.packbits` lays them out.
+
+    Raises:
+        ValueError: as `decode_mask`.
+    """
+    packed = np.zeros((len(record), height, -(-width // 8)), np.uint8)
+    for i, segmentation in enumerate(record.segmentations or ()):
+        if segmentation is None:
+            continue
+        mask = decode_mask(segmentation, record.height, record.width)
+        if mask.shape != (height, width):
+            mask = _resized(mask, height, width)
+        packed[i] = np.packbits(mask, axis=1)
+    return packed
+
+
+def _resized(mask: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return a mask at another size; only what may be set is computed."""
+    resized = np.zeros((height, width), bool)
+    if not mask.any():
+        return resized
+    gray = mask.astype(np.uint8) * 255
+    x, y, wide, high = cv2.boundingRect(gray)
+    rows, (top, bottom) = _window(y, y + high - 1, mask.shape[0], height)
+    columns, (left, right) = _window(x, x + wide - 1, mask.shape[1], width)
+    part = Image.fromarray(gray).resize(
+        (columns.stop - columns.start, rows.stop - rows.start),
+        Image.Resampling.BILINEAR,
+        box=(left, top, right, bottom),
+    )
+    resized[rows, columns] = np.asarray(part) > 127
+    return resized
+
+
+def _window(first: int, last: int, old: int, new: int) -> tuple[slice, tuple[float, float]]:
+    """Return what pixels from `first` to `last` of `old` along an axis may reach of `new`.
+
+    Returns:
+        The new pixels, and where these lie among the old ones.
+    """
+    ratio = new / old
+    start = max(math.floor((first - 1) * ratio) - 1, 0)
+    stop = min(math.ceil((last + 2) * ratio) + 1, new)
+    return slice(start, stop), (start / ratio, min(stop / ratio, old))
+
+
+def paste_masks(
+    masks: np.ndarray, boxes: np.ndarray, size: tuple[int, int], threshold: float | None = None
+) -> np.ndarray:
+    """Return the masks inside boxes as masks of the whole image.
+
+    torchvision's `paste_masks_in_image`: a mask is padded by one position of zeros, its box grows
+    with it and is cut to whole pixels, and the positions are interpolated bilinearly.
+
+    Args:
+        masks: `(D, M, M)` in 0..1.
+        boxes: `(D, 4)` `xyxy` in pixels of the image, finite.
+        size: height and width of the image.
+        threshold: set the pixels above it; None gives the values themselves.
+
+    Returns:
+        `(D, H, W)` float32 in 0..1, or bool with a threshold.
+
+    Raises:
+        ValueError: if the arrays do not fit each other, or a box is not finite.
+    """
+    pasted = np.zeros((len(masks), *size), np.float32 if threshold is None else bool)
+    for i, (mask, box) in enumerate(_checked(masks, boxes)):
+        rows, columns, values = _pasted(mask, box, size)
+        pasted[i, rows, columns] = values if threshold is None else values > threshold
+    return pasted
+
+
+def encode_masks(
+    masks: np.ndarray, boxes: np.ndarray, size: tuple[int, int], threshold: float = 0.5
+) -> list[dict[str, Any]]:
+    """Return what `paste_masks` would with a threshold as COCO run lengths, `counts` as text.
+
+    One mask at a time exists in pixels, and of it the columns that its box covers.
+
+    Raises:
+        ValueError: as `paste_masks`.
+    """
+    height, width = size
+    codes = []
+    for mask, box in _checked(masks, boxes):
+        rows, columns, values = _pasted(mask, box, size)
+        strip = np.zeros((values.shape[1], height), bool)  # run lengths go down the columns
+        strip[:, rows] = (values > threshold).T
+        edges = np.flatnonzero(np.diff(strip.ravel(), prepend=False, append=False))
+        edges += columns.start * height
+        edges = edges[edges < height * width]  # no run follows the last pixel
+        runs = np.diff(edges, prepend=0, append=height * width)
+        code = rle.frPyObjects({"size": [height, width], "counts": runs.tolist()}, height, width)
+        codes.append({"size": [height, width], "counts": code["counts"].decode("ascii")})
+    return codes
+
+
+def _checked(masks: np.ndarray, boxes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Return the pairs of mask and box."""
+    masks, boxes = np.asarray(masks, np.float32), np.asarray(boxes, np.float32)
+    if masks.ndim != 3 or masks.shape[1] != masks.shape[2] or boxes.shape != (len(masks), 4):
+        raise ValueError(
+            f"masks (D, M, M) and boxes (D, 4) are needed, not {masks.shape} and {boxes.shape}"
+        )
+    finite = np.isfinite(boxes).all(axis=1)
+    if not finite.all():
+        raise ValueError(f"a box is not finite: {boxes[~finite][0].tolist()}")
+    return zip(masks, boxes, strict=True)
+
+
+def _pasted(
+    mask: np.ndarray, box: np.ndarray, size: tuple[int, int]
+) -> tuple[slice, slice, np.ndarray]:
+    """Return the rows and columns of the image that a mask covers, and its values there."""
+    grown = np.float32((len(mask) + 2) / len(mask))
+    half = (box[2:] - box[:2]) * np.float32(0.5) * grown
+    centre = (box[2:] + box[:2]) * np.float32(0.5)
+    first, last = np.trunc(centre - half).astype(int), np.trunc(centre + half).astype(int)
+    sides = np.maximum(last - first + 1, 1)
+    values = cv2.resize(np.pad(mask, 1), sides.tolist(), interpolation=cv2.INTER_LINEAR)
+    start = np.clip(first, 0, size[::-1])
+    stop = np.clip(last + 1, start, size[::-1])
+    (columns, rows), (inner_columns, inner_rows) = (
+        map(slice, low, high) for low, high in ((start, stop), (start - first, stop - first))
+    )
+    return rows, columns, values[inner_rows, inner_columns]

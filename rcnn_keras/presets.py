@@ -1,0 +1,269 @@
+"""Published weights by name: where they lie, whose they are, how well they do; and models of them.
+
+The files are torchvision's, under its BSD-3-Clause licence; COCO and ImageNet, which the models
+were trained on, have terms of their own. Their names end in the first eight hexadecimal digits of
+their SHA-256, and those digits are what a file is checked against.
+"""
+
+import difflib
+import hashlib
+import os
+import tempfile
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rcnn_keras import __version__
+
+if TYPE_CHECKING:
+    from rcnn_keras.models import FasterRCNN
+
+CACHE_VARIABLE = "RCNN_KERAS_CACHE"
+DEFAULT_CACHE = Path("~/.cache/rcnn_keras")
+SERVER = "https://download.pytorch.org/models/"
+TIMEOUT = 30  # seconds without an answer
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Published weights.
+
+    Attributes:
+        name: by which `from_preset` knows them.
+        network: torchvision's name of the detector, or of the classifier whose backbone they hold.
+        url: of the file.
+        megabytes: size of the file.
+        classes: outputs of the detector; 0 for a backbone alone.
+        box_ap: COCO's AP of boxes on val2017 in percent, as torchvision's authors report it.
+        mask_ap: the same of masks.
+        top1: a classifier's accuracy on ImageNet in percent, likewise.
+        licence: of the file.
+    """
+
+    name: str
+    network: str
+    url: str
+    megabytes: int
+    classes: int = 0
+    box_ap: float | None = None
+    mask_ap: float | None = None
+    top1: float | None = None
+    licence: str = "BSD-3-Clause"
+
+    @property
+    def file_name(self) -> str:
+        """Name of the published file."""
+        return self.url.rpartition("/")[-1]
+
+    @property
+    def sha256(self) -> str:
+        """First eight hexadecimal digits of the file's SHA-256."""
+        return Path(self.file_name).stem.rpartition("-")[-1]
+
+
+def _detector(network, file, megabytes, box_ap, mask_ap=None):
+    url = f"{SERVER}{network}{file}.pth"
+    return Preset(f"{network}_coco", network, url, megabytes, 90, box_ap, mask_ap)
+
+
+def _backbone(network, file, megabytes, top1, recipe=""):
+    url = f"{SERVER}{network}{file}.pth"
+    return Preset(f"{network}_imagenet{recipe}", network, url, megabytes, top1=top1)
+
+
+PRESETS = {
+    preset.name: preset
+    for preset in (
+        _detector("fasterrcnn_resnet50_fpn", "_coco-258fb6c6", 160, 37.0),
+        _detector("fasterrcnn_resnet50_fpn_v2", "_coco-dd69338a", 167, 46.7),
+        _detector("fasterrcnn_mobilenet_v3_large_fpn", "-fb6a3cc7", 74, 32.8),
+        _detector("fasterrcnn_mobilenet_v3_large_320_fpn", "-907ea3f9", 74, 22.8),
+        _detector("maskrcnn_resnet50_fpn", "_coco-bf2d0c1e", 170, 37.9, 34.6),
+        _detector("maskrcnn_resnet50_fpn_v2", "_coco-73cbd019", 177, 47.4, 41.8),
+        _backbone("resnet18", "-f37072fd", 45, 69.758),
+        _backbone("resnet34", "-b627a593", 83, 73.314),
+        _backbone("resnet50", "-0676ba61", 98, 76.130),
+        _backbone("resnet50", "-11ad3fa6", 98, 80.858, "_v2"),
+        _backbone("resnet101", "-63fe2227", 171, 77.374),
+        _backbone("resnet101", "-cd907fc2", 171, 81.886, "_v2"),
+        _backbone("mobilenet_v3_large", "-8738ca79", 21, 74.042),
+        _backbone("mobilenet_v3_large", "-5c1a4163", 21, 75.274, "_v2"),
+    )
+}
+
+
+def list_presets() -> list[Preset]:
+    """Return every preset: detectors trained on COCO, then backbones trained on ImageNet."""
+    return list(PRESETS.values())
+
+
+def from_preset(
+    name: str,
+    *,
+    classes: Sequence[str] | None = None,
+    num_classes: int | None = None,
+    cache: str | os.PathLike | None = None,
+    **arguments: Any,
+) -> "FasterRCNN":
+    """Return a detector with published weights, fetched at the first call.
+
+    A detector's preset gives that detector. `classes` (or `num_classes`) gives it other classes:
+    the layers that predict classes, boxes and masks are drawn anew, all others keep their weights,
+    and both are named in what is printed. As in torchvision, the backbone's first stages stand
+    still; see `freeze_backbone`.
+
+    A backbone's preset gives a new `FasterRCNN` on that backbone with `norm="frozen_batch"`;
+    `classes` is needed. For Mask R-CNN on it: `rk.convert.torchvision.load_backbone(
+    MaskRCNN("resnet50_fpn", classes, norm="frozen_batch"), rk.presets.fetch("resnet50_imagenet"))`.
+
+    Args:
+        name: of `list_presets()`.
+        classes: class names, without the background.
+        num_classes: K, for the classes "1" .. "K".
+        cache: folder for what is fetched and converted; by default that in the environment
+            variable RCNN_KERAS_CACHE, or `~/.cache/rcnn_keras`.
+        arguments: of the constructor, instead of torchvision's.
+
+    Raises:
+        ValueError: for an unknown name; for arguments that do not fit the weights; for a file with
+            another hash.
+        OSError: if the file cannot be fetched; says where to get it and where to put it.
+    """
+    preset = _preset(name)
+    names = _class_names(classes, num_classes)
+    if not preset.classes:
+        return _on_backbone(preset, names, cache, arguments)
+    from rcnn_keras.convert.transfer import transfer
+
+    published = _published(preset, _folder(cache))
+    if names is None and not arguments:
+        return published
+    config = published.get_config() | arguments
+    config["classes"] = names or list(published.classes)
+    model = type(published)(**config)
+    kept, drawn = transfer(published, model)
+    print(f"{name}: weights kept in {', '.join(kept)}; new: {', '.join(drawn) or 'nothing'}")
+    return model
+
+
+def fetch(name: str, cache: str | os.PathLike | None = None) -> Path:
+    """Return the path of a preset's published file, which is downloaded if it is not there.
+
+    Args:
+        name: of `list_presets()`.
+        cache: as in `from_preset`.
+
+    Raises:
+        ValueError: for an unknown name; for a file with another hash.
+        OSError: if the file cannot be fetched; says where to get it and where to put it.
+    """
+    preset = _preset(name)
+    path = _folder(cache) / preset.file_name
+    if not path.exists():
+        _download(preset, path)
+        return path
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    _check_hash(digest, preset, path)
+    return path
+
+
+def _preset(name: str) -> Preset:
+    if name not in PRESETS:
+        near = difflib.get_close_matches(str(name), PRESETS, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"preset must be one of {', '.join(PRESETS)}; received {name!r}{hint}")
+    return PRESETS[name]
+
+
+def _folder(cache: str | os.PathLike | None) -> Path:
+    return Path(cache or os.environ.get(CACHE_VARIABLE) or DEFAULT_CACHE).expanduser()
+
+
+def _class_names(classes: Sequence[str] | None, num_classes: int | None) -> list[str] | None:
+    if num_classes is None:
+        return None if classes is None else list(classes)
+    if not isinstance(num_classes, int) or num_classes < 1:
+        raise ValueError(f"num_classes must be a whole number above 0; received {num_classes!r}")
+    if classes is None:
+        return [str(number + 1) for number in range(num_classes)]
+    if len(classes) != num_classes:
+        raise ValueError(f"num_classes={num_classes}, but classes has {len(classes)} names")
+    return list(classes)
+
+
+def _download(preset: Preset, path: Path) -> None:
+    """Download to a name of its own, so that a file at `path` is always whole."""
+    import keras
+
+    print(f"Downloading {preset.url} to {path}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    hashed, done = hashlib.sha256(), 0
+    with tempfile.TemporaryDirectory(prefix=".download-", dir=path.parent) as folder:
+        part = Path(folder) / path.name
+        try:
+            with (
+                urllib.request.urlopen(preset.url, timeout=TIMEOUT) as answer,
+                open(part, "wb") as file,
+            ):
+                bar = keras.utils.Progbar(int(answer.headers.get("Content-Length", 0)) or None)
+                while chunk := answer.read(CHUNK):
+                    file.write(chunk)
+                    hashed.update(chunk)
+                    done += len(chunk)
+                    bar.update(done)
+        except OSError as error:
+            raise OSError(
+                f"{preset.name} could not be fetched ({error}). On a machine that can, fetch "
+                f"{preset.url} and put it at {path}"
+            ) from error
+        _check_hash(hashed.hexdigest(), preset, preset.url)
+        os.replace(part, path)
+
+
+def _check_hash(digest: str, preset: Preset, where: Any) -> None:
+    if not digest.startswith(preset.sha256):
+        raise ValueError(
+            f"{where}: the SHA-256 begins with {digest[:8]}, not with {preset.sha256} as that of "
+            f"{preset.file_name} should; the file is damaged or another one. Remove it and fetch "
+            f"{preset.url}"
+        )
+
+
+def _published(preset: Preset, folder: Path) -> "FasterRCNN":
+    """Return a detector as it was published; converted once, then read from the cache."""
+    import keras
+
+    from rcnn_keras.convert import torchvision
+
+    path = folder / f"{preset.name}-{preset.sha256}-{__version__}.keras"
+    if path.exists():
+        return keras.models.load_model(path, compile=False)
+    source = fetch(preset.name, folder)
+    print(f"Converting {source} to {path}")
+    model = torchvision.load(preset.network, source)
+    model.freeze_backbone()
+    with tempfile.TemporaryDirectory(prefix=".convert-", dir=folder) as part:
+        model.save(Path(part) / path.name)
+        os.replace(Path(part) / path.name, path)
+    return model
+
+
+def _on_backbone(preset, classes, cache, arguments) -> "FasterRCNN":
+    """Return a new detector on a published backbone."""
+    from rcnn_keras.convert import torchvision
+    from rcnn_keras.models import FasterRCNN
+
+    if classes is None:
+        raise ValueError(f"{preset.name} is a backbone alone: classes or num_classes is needed")
+    path = fetch(preset.name, cache)
+    config = {"backbone": f"{preset.network}_fpn", "norm": "frozen_batch"} | arguments
+    model = FasterRCNN(classes=classes, **config)
+    torchvision.load_backbone(model, path)
+    if "frozen_stages" not in arguments:
+        model.freeze_backbone()
+    print(f"{preset.name}: the backbone's weights are kept, all other layers are new")
+    return model

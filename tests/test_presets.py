@@ -1,0 +1,251 @@
+"""Presets: the table, downloads from a server on this machine, other classes on kept weights."""
+
+import functools
+import hashlib
+import http.server
+import threading
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from safetensors.numpy import save_file
+
+from rcnn_keras import presets
+from rcnn_keras.cli import main
+from rcnn_keras.convert import torchvision
+from rcnn_keras.models import FasterRCNN, MaskRCNN
+from rcnn_keras.presets import PRESETS, Preset, fetch, from_preset, list_presets
+
+SMALL = {"backbone": "resnet18_fpn", "fpn_channels": 8, "box_units": 8, "min_size": 64}
+NETWORK = "fasterrcnn_resnet50_fpn"
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    def do_GET(self):
+        self.server.asked.append(self.path)
+        super().do_GET()
+
+    def log_message(self, *_):
+        """Keep the tests' output clean."""
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A server of the folder `tmp_path / "server"`, with the paths it was asked for."""
+    (tmp_path / "server").mkdir()
+    handler = functools.partial(Handler, directory=tmp_path / "server")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.asked = []
+        server.folder = tmp_path / "server"
+        server.url = f"http://127.0.0.1:{server.server_port}/"
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def publish(server, monkeypatch, tmp_path):
+    """A function that serves the weights of a small model as the preset "small_coco"."""
+
+    def add(build=MaskRCNN, **content):
+        monkeypatch.setitem(torchvision.DETECTORS, NETWORK, (build, SMALL))
+        model = build(classes=["1", "2", "3"], norm="frozen_batch", **SMALL)
+        rng = np.random.default_rng(0)
+        state = {
+            name: rng.uniform(0.1, 1, slot.shape).astype("f4")
+            for name, slot in torchvision._detector_slots(model).items()
+        }
+        return served(state, "small_coco", NETWORK, 3)
+
+    def served(state, name, network, classes):
+        file = tmp_path / "weights.safetensors"
+        save_file(state, file)
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
+        file.rename(server.folder / f"small-{digest}.safetensors")
+        preset = Preset(name, network, f"{server.url}small-{digest}.safetensors", 45, classes)
+        monkeypatch.setitem(PRESETS, name, preset)
+        return state
+
+    add.backbone = lambda state: served(state, "small_imagenet", "resnet18", 0)
+    monkeypatch.setenv("RCNN_KERAS_CACHE", str(tmp_path / "cache"))
+    return add
+
+
+def files_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_table():
+    assert len(list_presets()) == 14
+    for preset in list_presets():
+        assert preset.url.startswith("https://download.pytorch.org/models/")
+        assert preset.url.endswith(f"-{preset.sha256}.pth")
+        assert len(preset.sha256) == 8
+        assert int(preset.sha256, 16) > 0
+        assert preset.licence == "BSD-3-Clause"
+        assert (preset.box_ap is None) != (preset.top1 is None)
+        assert (preset.mask_ap is not None) == preset.name.startswith("maskrcnn")
+    mask = PRESETS["maskrcnn_resnet50_fpn_coco"]
+    assert mask.file_name == "maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth"
+    assert (mask.box_ap, mask.mask_ap, mask.classes) == (37.9, 34.6, 90)
+
+
+def test_the_command_lists_them():
+    lines = CliRunner().invoke(main, ["presets"]).output.splitlines()
+    assert len(lines) == 15
+    row = next(line for line in lines if line.startswith("maskrcnn_resnet50_fpn_v2_coco"))
+    assert row.split()[1:] == ["177", "90", "47.4", "41.8", "-", "BSD-3-Clause"]
+
+
+def test_a_detector_is_fetched_once_and_converted_once(publish, server, tmp_path, capsys):
+    state = publish()
+    model = from_preset("small_coco")
+    assert isinstance(model, MaskRCNN)
+    assert model.classes == ("1", "2", "3")
+    assert model.get_config()["frozen_stages"] == 2
+    bias = state["rpn.head.cls_logits.bias"]
+    np.testing.assert_array_equal(model.rpn_head.objectness.bias, bias)
+    printed = capsys.readouterr().out
+    assert f"Downloading {PRESETS['small_coco'].url}" in printed
+    assert "Converting" in printed
+    found = files_in(tmp_path / "cache")
+    assert len(found) == 2
+    assert found[0].startswith("small-")
+    assert found[1].startswith("small_coco-")
+    assert found[1].endswith(".keras")
+
+    again = from_preset("small_coco")
+    assert len(server.asked) == 1
+    assert capsys.readouterr().out == ""
+    assert again.get_config() | {"name": ""} == model.get_config() | {"name": ""}
+    for ours, theirs in zip(again.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+    other = from_preset("small_coco", classes=["a", "b"], min_size=96)
+    assert other.classes == ("a", "b")
+    assert (other.min_size, other.get_config()["frozen_stages"]) == (96, 2)
+    printed = capsys.readouterr().out
+    new = "box_head.class_logits, box_head.box_deltas, mask_head.mask_logits"
+    assert printed.strip().endswith(f"new: {new}")
+    same = {"backbone", "fpn", "rpn_head.convs", "rpn_head.objectness", "rpn_head.deltas"}
+    same |= {"box_head.trunk", "mask_head.trunk", "mask_head.upsample"}
+    kept = printed.partition("kept in ")[2].partition(";")[0]
+    assert set(kept.split(", ")) == same
+    for part in ("backbone", "fpn", "rpn_head"):
+        pairs = zip(getattr(other, part).weights, getattr(model, part).weights, strict=True)
+        for ours, theirs in pairs:
+            np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(other.mask_head.upsample.kernel, model.mask_head.upsample.kernel)
+    assert other.mask_head.mask_logits.kernel.shape[-1] == 2
+
+
+def test_what_keeps_its_weights(publish, capsys):
+    publish(FasterRCNN)
+    model = from_preset("small_coco", num_classes=3, norm="batch")  # the names of the preset
+    assert "new: nothing" in capsys.readouterr().out
+    old = from_preset("small_coco")
+    for name in ("conv1", "bn1"):
+        pairs = zip(
+            *(
+                sorted(m.backbone.get_layer(name).weights, key=lambda w: w.path)
+                for m in (model, old)
+            ),
+            strict=True,
+        )
+        for ours, theirs in pairs:
+            np.testing.assert_array_equal(ours, theirs)
+    # As many classes, but others.
+    from_preset("small_coco", classes=["x", "y", "z"], aspect_ratios=(1.0, 2.0))
+    new = "rpn_head.objectness, rpn_head.deltas, box_head.class_logits, box_head.box_deltas"
+    assert f"new: {new}" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"box_head\.trunk has other shapes in the new model"):
+        from_preset("small_coco", box_units=4)
+
+
+def test_a_backbone(publish, torchvision_state, capsys):
+    publish.backbone(torchvision_state)
+    with pytest.raises(ValueError, match="classes or num_classes is needed"):
+        from_preset("small_imagenet")
+    model = from_preset("small_imagenet", num_classes=2, fpn_channels=8, box_units=8)
+    config = model.get_config()
+    assert (config["backbone"], config["norm"], config["frozen_stages"]) == (
+        "resnet18_fpn",
+        "frozen_batch",
+        2,
+    )
+    kernel = torchvision_state["conv1.weight"].transpose(2, 3, 1, 0)
+    np.testing.assert_array_equal(model.backbone.get_layer("conv1").kernel, kernel)
+    assert "backbone's weights are kept" in capsys.readouterr().out
+
+
+@pytest.fixture
+def torchvision_state():
+    """Weights of a ResNet-18 by torchvision's names."""
+    model = FasterRCNN("resnet18_fpn", ["a"], fpn_channels=8, box_units=8)
+    found = torchvision._backbone_slots(model.backbone.layers)
+    rng = np.random.default_rng(0)
+    state = {name: rng.uniform(0.1, 1, slot.shape).astype("f4") for name, slot in found.items()}
+    return state | {"fc.weight": np.ones((10, 512), "f4"), "fc.bias": np.ones(10, "f4")}
+
+
+def test_without_a_network(monkeypatch, tmp_path):
+    url = "http://127.0.0.1:9/small-01234567.pth"  # nobody answers there
+    monkeypatch.setitem(PRESETS, "small_coco", Preset("small_coco", NETWORK, url, 1, 3))
+    with pytest.raises(OSError, match="could not be fetched") as caught:
+        from_preset("small_coco", cache=tmp_path)
+    assert f"fetch {url} and put it at {tmp_path / 'small-01234567.pth'}" in str(caught.value)
+    assert files_in(tmp_path) == []
+
+
+def test_a_file_that_was_put_there(publish, server, tmp_path):
+    publish()
+    preset = PRESETS["small_coco"]
+    (tmp_path / "mine").mkdir()
+    (server.folder / preset.file_name).rename(tmp_path / "mine" / preset.file_name)
+    assert fetch("small_coco", tmp_path / "mine") == tmp_path / "mine" / preset.file_name
+    assert server.asked == []
+
+
+def test_a_damaged_file(publish, server, tmp_path):
+    publish()
+    preset = PRESETS["small_coco"]
+    with open(server.folder / preset.file_name, "r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x00\x01")
+    message = f"SHA-256 begins with .*not with {preset.sha256}"
+    with pytest.raises(ValueError, match=message):
+        fetch("small_coco")
+    assert files_in(tmp_path / "cache") == []
+    path = tmp_path / "cache" / preset.file_name
+    path.write_bytes(b"half of it")
+    with pytest.raises(ValueError, match=message) as caught:
+        fetch("small_coco")
+    assert str(caught.value).startswith(str(path))
+
+
+def test_a_file_that_is_not_there(server, monkeypatch, tmp_path):
+    url = f"{server.url}small-01234567.pth"
+    monkeypatch.setitem(PRESETS, "small_coco", Preset("small_coco", NETWORK, url, 1, 3))
+    with pytest.raises(OSError, match="404"):
+        fetch("small_coco", tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "maskrcnn_resnet50_coco"}, "did you mean 'maskrcnn_resnet50_fpn_coco'"),
+        ({"name": "resnet18_imagenet", "num_classes": 0}, "num_classes .* received 0"),
+        ({"name": "resnet18_imagenet", "num_classes": 2, "classes": ["a"]}, "classes has 1 names"),
+    ],
+)
+def test_bad_arguments(arguments, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        from_preset(cache=tmp_path, **arguments)
+
+
+def test_the_default_cache(monkeypatch):
+    monkeypatch.delenv("RCNN_KERAS_CACHE", raising=False)
+    assert presets._folder(None).parts[-2:] == (".cache", "rcnn_keras")
+    assert presets._folder(None).is_absolute()
