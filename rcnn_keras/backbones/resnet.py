@@ -36,10 +36,9 @@ def resnet(depth, norm="batch", stride_in_1x1=False, stages=4):
     if depth not in DEPTHS:
         raise ValueError(f"ResNet's depth must be one of {sorted(DEPTHS)}; received {depth!r}")
     inputs = keras.Input((None, None, 3), name="images")
-    x = layers.ZeroPadding2D(3, name="conv1_pad")(inputs)
-    x = _conv(x, 64, 7, 2, "conv1", padding="valid", bias=norm is None)
-    x = layers.Activation("relu", name="relu")(normalization(norm, "bn1")(x))
-    x = layers.ZeroPadding2D(1, name="maxpool_pad")(x)  # zero is the least after a ReLU
+    x = _conv(_padded(inputs, 7, 2, "conv1"), 64, 7, 2, norm, "conv1")
+    x = normalization(norm, "bn1")(x)
+    x = layers.Activation("relu", name="relu")(_padded(x, 3, 2, "maxpool"))
     x = layers.MaxPooling2D(3, strides=2, name="maxpool")(x)
     outputs = {}
     for stage in range(1, stages + 1):
@@ -82,7 +81,8 @@ def _stage(x, depth, stage, norm, stride_in_1x1):
 
 def _basic(x, channels, stride, norm, name):
     """Two 3x3 convolutions beside a shortcut."""
-    y = _conv_norm(x, channels, 3, stride, norm, f"{name}_conv1", f"{name}_bn1")
+    y = _padded(x, 3, stride, f"{name}_conv1")
+    y = _conv_norm(y, channels, 3, stride, norm, f"{name}_conv1", f"{name}_bn1")
     y = layers.Activation("relu", name=f"{name}_relu1")(y)
     y = _conv_norm(y, channels, 3, 1, norm, f"{name}_conv2", f"{name}_bn2")
     return _join(x, y, channels, stride, norm, name)
@@ -92,6 +92,7 @@ def _bottleneck(x, channels, stride, norm, stride_in_1x1, name):
     """1x1, 3x3 and 1x1 convolutions beside a shortcut."""
     first, second = (stride, 1) if stride_in_1x1 else (1, stride)
     y = _conv_norm(x, channels, 1, first, norm, f"{name}_conv1", f"{name}_bn1")
+    y = _padded(y, 3, second, f"{name}_conv2")
     y = layers.Activation("relu", name=f"{name}_relu1")(y)
     y = _conv_norm(y, channels, 3, second, norm, f"{name}_conv2", f"{name}_bn2")
     y = layers.Activation("relu", name=f"{name}_relu2")(y)
@@ -109,21 +110,27 @@ def _join(x, y, channels, stride, norm, name):
 
 
 def _conv_norm(x, channels, size, stride, norm, conv_name, norm_name):
-    if size > 1 and stride > 1:  # "same" would pad the bottom and right alone
-        x = layers.ZeroPadding2D(size // 2, name=f"{conv_name}_pad")(x)
-        x = _conv(x, channels, size, stride, conv_name, padding="valid", bias=norm is None)
-    else:
-        x = _conv(x, channels, size, stride, conv_name, bias=norm is None)
-    return normalization(norm, norm_name)(x)
+    return normalization(norm, norm_name)(_conv(x, channels, size, stride, norm, conv_name))
 
 
-def _conv(x, channels, size, stride, name, padding="same", bias=False):
+def _padded(x, size, stride, name):
+    """Pad for what halves the map; "same" would pad the bottom and right alone.
+
+    Padding comes before the ReLU, which leaves zeros as they are: its output and the input of what
+    follows, both of which the gradient needs, are then one tensor.
+    """
+    if stride == 1:
+        return x
+    return layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x)
+
+
+def _conv(x, channels, size, stride, norm, name):
     return layers.Conv2D(
         channels,
         size,
         strides=stride,
-        padding=padding,
-        use_bias=bias,
+        padding="same" if stride == 1 else "valid",
+        use_bias=norm is None,
         kernel_initializer=keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal"),
         name=name,
     )(x)

@@ -20,6 +20,7 @@ from rcnn_keras.ops.boxes import area
 
 CANONICAL_SIZE, CANONICAL_LEVEL = 224.0, 4  # Feature Pyramid Networks, equation 1
 MOST_SAMPLES = 2**16  # points read at once where their number follows the RoI's size
+MOST_VALUES = 2**23  # samples times channels held at once, 32 MB
 MOST_PRODUCTS = 2**31 - 1  # of one sparse matrix product, TensorFlow's limit on GPUs
 
 
@@ -77,7 +78,7 @@ def listed_roi_align(features, rois, image, pooled_size, scales, sampling_ratio=
     Returns:
         `(n, S, S, C)` float32.
     """
-    rois, image = tf.stop_gradient(tf.cast(rois, tf.float32)), tf.convert_to_tensor(image)
+    rois, image = tf.stop_gradient(tf.cast(rois, tf.float32)), tf.cast(image, tf.int32)
     how = (pooled_size, sampling_ratio, aligned)
     if len(features) == 1:
         return _pool(features[0], rois, image, scales[0], *how)
@@ -126,15 +127,24 @@ def _means(features, low, size, image, pooled_size, ratio):
     def pool(features):
         extent = tf.cast(shape[1:3] - 1, tf.float32)
         grid = tf.concat([first / extent, last / extent], axis=1)
-        crops = tf.image.crop_and_resize(features, grid, image, samples)
-        # Average by two means over short axes: faster than a pooling kernel on many small maps.
-        cells = tf.reshape(crops, [-1, pooled_size, ratio[0], pooled_size, ratio[1], channels])
-        return tf.reduce_mean(cells, axis=[2, 4]), gradient
+        most = tf.maximum(MOST_VALUES // (tf.reduce_prod(samples) * channels), 1)
+        parts = tf.maximum(-(-tf.shape(image)[0] // most), 1)
+
+        def read(k, pooled):
+            part = slice(k * most, (k + 1) * most)
+            crops = tf.image.crop_and_resize(features, grid[part], image[part], samples)
+            # Average by two means over short axes: faster than a pooling kernel on small maps.
+            cells = tf.reshape(crops, [-1, pooled_size, ratio[0], pooled_size, ratio[1], channels])
+            return k + 1, pooled.write(k, tf.reduce_mean(cells, axis=[2, 4]))
+
+        shape_of_part = [None, pooled_size, pooled_size, channels]
+        pooled = tf.TensorArray(tf.float32, parts, infer_shape=False, element_shape=shape_of_part)
+        _, pooled = tf.while_loop(lambda k, _: k < parts, read, (0, pooled), parallel_iterations=1)
+        return pooled.concat(), gradient
 
     def gradient(upstream):
         count = tf.shape(image)[0]
         most = tf.maximum(MOST_PRODUCTS // (4 * tf.reduce_prod(samples) * channels), 1)
-
         upstream = tf.convert_to_tensor(upstream)  # not the slices that a gather hands back
 
         def add(start, total):
@@ -172,8 +182,10 @@ def _cell_weights(first, step, extent, ratio, pooled_size):
     """
     points = first[:, None] + tf.range(pooled_size * ratio, dtype=tf.float32) * step[:, None]
     furthest = tf.cast(extent - 1, tf.float32)
-    seen = tf.cast((points >= 0.0) & (points <= furthest), tf.float32) / tf.cast(ratio, tf.float32)
-    lower = tf.clip_by_value(tf.floor(points), 0.0, furthest - 1.0)
+    seen = (points >= 0.0) & (points <= furthest)  # neither are NaN and infinity
+    points = tf.where(seen, points, 0.0)
+    seen = tf.cast(seen, tf.float32) / tf.cast(ratio, tf.float32)
+    lower = tf.minimum(tf.floor(points), furthest - 1.0)
     beyond = points - lower
     positions = tf.cast(tf.stack([lower, lower + 1.0], axis=-1), tf.int32)
     weights = tf.stack([(1.0 - beyond) * seen, beyond * seen], axis=-1)

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from rcnn_keras.backbones import build_backbone
-from rcnn_keras.backbones.backbone import NAMES, two_dense
+from rcnn_keras.backbones.backbone import NAMES
+from rcnn_keras.backbones.trunks import box_trunk
 
 SIZE = (64, 96)
 
@@ -15,6 +16,7 @@ SIZE = (64, 96)
         ("resnet18", False, (16,), 14, 256, 512),
         ("resnet50", False, (16,), 14, 1024, 2048),
         ("vgg16", False, (16,), 7, 512, 24),
+        ("mobilenet_v3_large_fpn", True, (32,), 7, 16, 24),
     ],
 )
 def test_parts_fit_together(name, pyramid, strides, pooled_size, channels, features):
@@ -30,6 +32,9 @@ def test_parts_fit_together(name, pyramid, strides, pooled_size, channels, featu
     if not pyramid:
         assert maps[0][-1] == channels
     assert parts.box_trunk.compute_output_shape(pooled) == (5, features)
+    depth = {"resnet18": (7, 512), "resnet50": (7, 2048), "vgg16": (14, 256)}.get(name, (14, 16))
+    mask_pooled = (5, 14, 14, channels)
+    assert parts.mask_trunk().compute_output_shape(mask_pooled) == (5, depth[0], *depth)
 
 
 def test_options_reach_both_parts_of_a_c4_detector():
@@ -44,6 +49,7 @@ def test_names():
     assert set(NAMES) == {
         *(f"resnet{d}{end}" for d in (18, 34, 50, 101) for end in ("", "_fpn")),
         "vgg16",
+        "mobilenet_v3_large_fpn",
     }
 
 
@@ -66,7 +72,7 @@ def test_unknown_name_without_a_near_one(name):
 
 
 def test_two_dense():
-    trunk = two_dense(3, 8, 500, name="trunk")
+    trunk = box_trunk(3, 8, 500)
     rng = np.random.default_rng(0)
     pooled = x = rng.normal(size=(4, 3, 3, 8)).astype(np.float32)
     x = x.reshape(4, -1)
@@ -76,3 +82,22 @@ def test_two_dense():
         assert kernel.std() == pytest.approx(np.sqrt(1 / 3 / kernel.shape[0]), rel=0.05)
         x = np.maximum(x @ kernel, 0)
     np.testing.assert_allclose(trunk(pooled), x, rtol=1e-4, atol=1e-5)
+
+
+def test_convolutions_and_one_dense():
+    trunk = box_trunk(3, 8, 50, num_convs=2, norm="batch")
+    names = [layer.name for layer in trunk.layers if layer.weights]
+    assert names == ["conv1", "norm1", "conv2", "norm2", "fc6"]
+    assert not trunk.get_layer("conv1").use_bias
+    assert trunk.compute_output_shape((4, 3, 3, 8)) == (4, 50)
+    assert box_trunk(3, 8, 50, num_convs=2).get_layer("conv1").use_bias
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_every_layer_of_a_backbone_belongs_to_one_stage(name):
+    parts = build_backbone(name, norm="frozen_batch", fpn_channels=16, box_units=24)
+    for layer in parts.model.layers:
+        if layer.weights:
+            begins = [any(f"{layer.name}_".startswith(f"{n}_") for n in s) for s in parts.stages]
+            assert sum(begins) == 1, layer.name
+    assert parts.frozen_stages < len(parts.stages)

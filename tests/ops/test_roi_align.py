@@ -1,10 +1,11 @@
+import importlib
 import math
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from rcnn_keras.ops import multilevel_roi_align, roi_align, roi_levels
+from rcnn_keras.ops import listed_roi_align, multilevel_roi_align, roi_align, roi_levels
 
 HEIGHT, WIDTH, SCALE = 9, 12, 1 / 8  # maps of an image of 72 x 96
 
@@ -33,22 +34,23 @@ def bilinear(feature, y, x):
 
 
 def slow_roi_align(feature, box, size, scale, ratio, aligned):
-    """One RoI: cell by cell, sample by sample."""
+    """One RoI: cell by cell, sample by sample; as many as a cell has positions where ratio is 0."""
     x1, y1, x2, y2 = (float(value) * scale - (0.5 if aligned else 0) for value in box)
     width, height = x2 - x1, y2 - y1
     if not aligned:
         width, height = max(width, 1), max(height, 1)
+    down, across = (ratio or math.ceil(side / size) for side in (height, width))
     pooled = np.zeros((size, size, feature.shape[-1]))
     for row, column in np.ndindex(size, size):
-        for i, j in np.ndindex(ratio, ratio):
-            y = y1 + (row + (i + 0.5) / ratio) * height / size
-            x = x1 + (column + (j + 0.5) / ratio) * width / size
-            pooled[row, column] += bilinear(feature, y, x) / ratio**2
+        for i, j in np.ndindex(down, across):
+            y = y1 + (row + (i + 0.5) / down) * height / size
+            x = x1 + (column + (j + 0.5) / across) * width / size
+            pooled[row, column] += bilinear(feature, y, x) / (down * across)
     return pooled
 
 
 @pytest.mark.parametrize("aligned", [False, True])
-@pytest.mark.parametrize(("size", "ratio"), [(1, 1), (3, 1), (1, 2), (3, 2), (2, 3)])
+@pytest.mark.parametrize(("size", "ratio"), [(1, 1), (3, 1), (1, 2), (3, 2), (2, 3), (2, 0)])
 def test_roi_align_is_that_of_loops(size, ratio, aligned):
     rng = np.random.default_rng(size + 10 * ratio)
     features, boxes = random_map(rng, 2, HEIGHT, WIDTH, 3), random_boxes(rng, 2, 12)
@@ -118,6 +120,77 @@ def test_gradient_of_the_features_is_finite_differences():
         expected[at] = (weighted(features + step) - weighted(features - step)) / 2
     assert np.abs(expected).max() > 1
     np.testing.assert_allclose(gradient, expected, atol=1e-3)
+
+
+def gradient_of(features, boxes, weights, *how):
+    values = tf.constant(features)
+    with tf.GradientTape() as tape:
+        tape.watch(values)
+        pooled = roi_align(values, boxes, *how)
+        total = tf.reduce_sum(pooled * weights)
+    return tape.gradient(total, values).numpy()
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize("ratio", [0, 1, 3])
+def test_gradient_is_the_transpose_of_loops(ratio, aligned):
+    rng = np.random.default_rng(20 + ratio)
+    features, other = (random_map(rng, 2, HEIGHT, WIDTH, 2) for _ in range(2))
+    boxes, weights = random_boxes(rng, 2, 9), random_map(rng, 2, 9, 3, 3, 2)
+    gradient = gradient_of(features, boxes, weights, 3, SCALE, ratio, aligned)
+    along = sum(
+        (slow_roi_align(other[i], boxes[i, k], 3, SCALE, ratio, aligned) * weights[i, k]).sum()
+        for i, k in np.ndindex(2, 9)
+    )
+    np.testing.assert_allclose((gradient * other).sum(), along, atol=1e-3)
+
+
+def test_no_addition_is_lost_where_many_rois_meet():
+    """TensorFlow's own gradient of crop_and_resize loses some on CPUs with several threads."""
+    rng = np.random.default_rng(21)
+    features, boxes = random_map(rng, 1, 40, 40, 32), random_boxes(rng, 1, 1500, largest=4)
+    boxes = 150 + boxes % 20
+    boxes[..., 2:] = boxes[..., :2] + 60
+    ones = np.ones((1, 1500, 7, 7, 32), "float32")
+    gradient = gradient_of(features, boxes, ones, 7, SCALE)
+    np.testing.assert_allclose(gradient.sum((1, 2)), 1500 * 49, rtol=1e-5)
+    np.testing.assert_array_equal(gradient, gradient_of(features, boxes, ones, 7, SCALE))
+
+
+@pytest.mark.parametrize("limit", ["MOST_SAMPLES", "MOST_PRODUCTS"])
+@pytest.mark.parametrize("ratio", [0, 2])
+def test_pooling_in_small_parts_is_pooling_at_once(limit, ratio, monkeypatch):
+    rng = np.random.default_rng(22)
+    features, boxes = random_map(rng, 2, HEIGHT, WIDTH, 2), random_boxes(rng, 2, 8)
+    weights = random_map(rng, 2, 8, 3, 3, 2)
+    pooled = roi_align(features, boxes, 3, SCALE, ratio)
+    gradient = gradient_of(features, boxes, weights, 3, SCALE, ratio)
+    module = importlib.import_module("rcnn_keras.ops.roi_align")
+    monkeypatch.setattr(module, limit, 500)
+    np.testing.assert_array_equal(roi_align(features, boxes, 3, SCALE, ratio), pooled)
+    parts = gradient_of(features, boxes, weights, 3, SCALE, ratio)
+    np.testing.assert_allclose(parts, gradient, atol=1e-5)
+
+
+def test_adaptive_sampling_traced():
+    @tf.function(input_signature=[tf.TensorSpec((None, None, None, 2)), tf.TensorSpec((None, 4))])
+    def traced(features, rois):
+        image = tf.zeros(tf.shape(rois)[:1], tf.int32)
+        with tf.GradientTape() as tape:
+            tape.watch(features)
+            pooled = listed_roi_align([features], rois, image, 3, [SCALE], 0)
+        return pooled, tape.gradient(pooled, features)
+
+    rng = np.random.default_rng(23)
+    features, rois = random_map(rng, 1, HEIGHT, WIDTH, 2), random_boxes(rng, 9)
+    pooled, gradient = traced(features, rois)
+    np.testing.assert_allclose(pooled, roi_align(features, rois[None], 3, SCALE, 0)[0], atol=1e-5)
+    ones = np.ones((1, 9, 3, 3, 2), "float32")
+    expected = gradient_of(features, rois[None], ones, 3, SCALE, 0)
+    np.testing.assert_allclose(gradient, expected, atol=1e-5)
+    pooled, gradient = traced(features, rois[:0])
+    assert pooled.shape == (0, 3, 3, 2)
+    np.testing.assert_array_equal(gradient, np.zeros_like(features))
 
 
 def test_no_gradient_flows_to_the_boxes():
