@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-all lint clean
+.PHONY: help setup demo test test-all parity lint clean
 
 help:
 	@echo "make demo      draw images, train, score and detect; results in runs/demo/report.html"
 	@echo "make test      run the tests and the linters"
 	@echo "make test-all  the slow tests too"
+	@echo "make parity    compare with torchvision, which it installs beside; hours of two cores"
 	@echo "make setup     only install into $(VENV)"
 
 setup: $(STAMP)
@@ -30,6 +31,9 @@ test: $(STAMP) lint
 
 test-all: $(STAMP) lint
 	$(BIN)/python -m pytest -m ""
+
+parity: $(STAMP)
+	$(BIN)/python tools/parity/run.py $(PARITY)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -103,7 +103,7 @@ def load(
         published = name in WITHOUT_EPSILON and "backbone" not in arguments
         default = 0.0 if published else EPSILON
         state = _with_epsilon(state, default if epsilon is None else epsilon, source)
-    fill(_detector_slots(model), state, source)
+    fill(detector_slots(model), state, source)
     return model
 
 
@@ -209,7 +209,7 @@ def _backbone_slots(layers: Iterable[keras.layers.Layer]) -> dict[str, Slot]:
     return found
 
 
-def _detector_slots(model: FasterRCNN) -> dict[str, Slot]:
+def detector_slots(model: FasterRCNN) -> dict[str, Slot]:
     """Return the slots of a whole detector, by torchvision's names today."""
     if model.fpn is None:
         backbone = model.get_config()["backbone"]

@@ -26,6 +26,8 @@ from rcnn_keras.layers import (
 from rcnn_keras.losses import SMOOTH_L1_BETA, box_head_losses, rpn_losses
 from rcnn_keras.models.arguments import check_arguments, default_anchor_sizes
 from rcnn_keras.models.detector import Detector
+from rcnn_keras.ops import listed
+from rcnn_keras.ops.matching import IGNORED
 
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
@@ -286,9 +288,13 @@ class FasterRCNN(Detector):
         return losses | self.roi_losses_of(first, targets, sampled, training)
 
     def roi_losses_of(self, first, targets, sampled, training) -> dict[str, tuple]:
-        """Return the second stage's losses on the RoIs that `RoISampler` drew."""
+        """Return the second stage's losses on the RoIs that `RoISampler` drew.
+
+        Padding is left out beforehand, lest it count in a batch norm of the head.
+        """
         rois, classes, goals, _ = sampled
-        pooled = self.box_roi_align(first["features"], rois)
-        logits, deltas = self.box_head(pooled, training=training)
+        image, rois, classes, goals = listed(classes != IGNORED, rois, classes, goals)
+        pooled = self.box_roi_align(first["features"], rois, image)
+        logits, deltas = self.box_head(pooled[None], training=training)
         beta = self._config["box_smooth_l1_beta"]
-        return box_head_losses(logits, deltas, goals, classes, beta)
+        return box_head_losses(logits, deltas, goals[None], classes[None], beta)

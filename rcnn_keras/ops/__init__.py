@@ -16,6 +16,7 @@ from rcnn_keras.ops.roi_align import (
     roi_align,
     roi_levels,
 )
+from rcnn_keras.ops.roi_pool import listed_roi_pool, roi_pool
 
 __all__ = [
     "after",
@@ -31,6 +32,7 @@ __all__ = [
     "iou",
     "listed",
     "listed_roi_align",
+    "listed_roi_pool",
     "mask_targets",
     "match",
     "multilevel_roi_align",
@@ -39,6 +41,7 @@ __all__ = [
     "pack_bits",
     "roi_align",
     "roi_levels",
+    "roi_pool",
     "sample",
     "stateless_uniform",
     "sum_over_replicas",

@@ -147,7 +147,7 @@ def _means(features, low, size, image, pooled_size, ratio):
         most = tf.maximum(MOST_PRODUCTS // (4 * tf.reduce_prod(samples) * channels), 1)
         upstream = tf.convert_to_tensor(upstream)  # not the slices that a gather hands back
 
-        def add(start, total):
+        def product(start):
             of_image, begin, step, cells = (
                 x[start : start + most] for x in (image, first, 2 * inset, upstream)
             )
@@ -157,11 +157,12 @@ def _means(features, low, size, image, pooled_size, ratio):
             ]
             matrix = _cell_matrix(of_image, axes, shape)
             cells = tf.reshape(cells, [-1, channels])
-            total += tf.sparse.sparse_dense_matmul(matrix, cells, adjoint_a=True)
-            return start + most, total
+            return tf.sparse.sparse_dense_matmul(matrix, cells, adjoint_a=True)
 
-        nothing = tf.zeros([tf.reduce_prod(shape[:3]), channels])
-        _, total = tf.while_loop(lambda start, _: start < count, add, (0, nothing))
+        def add(start, total):
+            return start + most, total + product(start)
+
+        _, total = tf.while_loop(lambda start, _: start < count, add, (most, product(0)))
         return tf.reshape(total, shape)
 
     return pool(features)
