@@ -1,16 +1,17 @@
-"""Published weights by name: where they lie, whose they are, how well they do; and models of them.
+"""Trained weights by name: where they lie, whose they are, how well they do; and models of them.
 
-The files are torchvision's, under its BSD-3-Clause licence; COCO and ImageNet, which the models
-were trained on, have terms of their own. Their names end in the first eight hexadecimal digits of
-their SHA-256, and those digits are what a file is checked against.
+The published files are torchvision's, under its BSD-3-Clause licence; COCO and ImageNet, which the
+models were trained on, have terms of their own. Their names end in the first eight hexadecimal
+digits of their SHA-256, and those digits are what a file is checked against.
 """
 
 import difflib
 import hashlib
+import inspect
 import os
 import tempfile
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,6 +64,11 @@ class Preset:
         """First eight hexadecimal digits of the file's SHA-256."""
         return Path(self.file_name).stem.rpartition("-")[-1]
 
+    @property
+    def on_backbone(self) -> dict[str, Any]:
+        """Arguments of a detector on a classifier's backbone."""
+        return {"backbone": f"{self.network}_fpn", "norm": "frozen_batch"}
+
 
 def _detector(network, file, megabytes, box_ap, mask_ap=None):
     url = f"{SERVER}{network}{file}.pth"
@@ -101,52 +107,115 @@ def list_presets() -> list[Preset]:
 
 
 def from_preset(
-    name: str,
+    name: str | os.PathLike,
     *,
     classes: Sequence[str] | None = None,
     num_classes: int | None = None,
+    architecture: type["FasterRCNN"] | None = None,
     cache: str | os.PathLike | None = None,
     **arguments: Any,
 ) -> "FasterRCNN":
-    """Return a detector with published weights, fetched at the first call.
+    """Return a detector with trained weights: published ones, or those of a `.keras` file.
 
-    A detector's preset gives that detector. `classes` (or `num_classes`) gives it other classes:
-    the layers that predict classes, boxes and masks are drawn anew, all others keep their weights,
-    and both are named in what is printed. As in torchvision, the backbone's first stages stand
-    still; see `freeze_backbone`.
+    A detector's preset gives that detector, fetched at the first call; a file that this package
+    saved gives the one in it. `classes` (or `num_classes`) gives it other classes: the layers that
+    predict classes, boxes and masks are drawn anew, all others keep their weights, and both are
+    named in what is printed. In a published detector, as in torchvision, the backbone's first
+    stages stand still; a file's model has as many frozen as it was saved with. `frozen_stages`
+    says otherwise; see `freeze_backbone`.
 
-    A backbone's preset gives a new `FasterRCNN` on that backbone with `norm="frozen_batch"`;
-    `classes` is needed. For Mask R-CNN on it: `rk.convert.torchvision.load_backbone(
-    MaskRCNN("resnet50_fpn", classes, norm="frozen_batch"), rk.presets.fetch("resnet50_imagenet"))`.
+    A backbone's preset gives a new detector on that backbone with `norm="frozen_batch"`; `classes`
+    is needed.
 
     Args:
-        name: of `list_presets()`.
+        name: of `list_presets()`, or the path of a `.keras` file.
         classes: class names, without the background.
         num_classes: K, for the classes "1" .. "K".
+        architecture: `FasterRCNN` or `MaskRCNN`; by default that of the weights, on a backbone
+            `FasterRCNN`. A mask head that the weights lack is new.
         cache: folder for what is fetched and converted; by default that in the environment
             variable RCNN_KERAS_CACHE, or `~/.cache/rcnn_keras`.
-        arguments: of the constructor, instead of torchvision's.
+        arguments: of the constructor, instead of those that the weights were trained with.
 
     Raises:
-        ValueError: for an unknown name; for arguments that do not fit the weights; for a file with
-            another hash.
-        OSError: if the file cannot be fetched; says where to get it and where to put it.
+        ValueError: for an unknown name; for arguments that do not fit the weights; for a published
+            file with another hash, and a `.keras` file that holds no detector.
+        OSError: if a file is missing or cannot be fetched; says where to get it and where to put
+            it.
     """
-    preset = _preset(name)
+    name = os.fspath(name)
+    errors = preset_conflicts(name, arguments)
+    if errors:
+        lines = (f"{key} {rule}; received {arguments[key]!r}" for key, rule in errors.items())
+        raise ValueError("\n".join(f"{name}: {line}" for line in lines))
     names = _class_names(classes, num_classes)
-    if not preset.classes:
-        return _on_backbone(preset, names, cache, arguments)
+    if is_path(name):
+        from rcnn_keras.convert.saved import load_saved
+
+        source = load_saved(_path(name))
+    else:
+        preset = _preset(name)
+        if not preset.classes:
+            return _on_backbone(preset, names, architecture, cache, arguments)
+        source = _published(preset, _folder(cache))
+    architecture = architecture or type(source)
+    if names is None and not arguments and architecture is type(source):
+        return source
     from rcnn_keras.convert.transfer import transfer
 
-    published = _published(preset, _folder(cache))
-    if names is None and not arguments:
-        return published
-    config = published.get_config() | arguments
-    config["classes"] = names or list(published.classes)
-    model = type(published)(**config)
-    kept, drawn = transfer(published, model)
+    config = source.get_config() | arguments | {"name": None}
+    config["classes"] = names or list(source.classes)
+    model = architecture.from_config(config)
+    kept, drawn = transfer(source, model)
     print(f"{name}: weights kept in {', '.join(kept)}; new: {', '.join(drawn) or 'nothing'}")
     return model
+
+
+def is_path(name: str) -> bool:
+    """Return whether a name stands for a file of one's own, and not for a preset."""
+    return name.endswith(".keras") or os.sep in name
+
+
+def preset_arguments(name: str) -> dict[str, Any]:
+    """Return the constructor's arguments of a preset or a `.keras` file, but classes and seed.
+
+    Nothing is fetched, and no weights are read.
+
+    Raises:
+        ValueError, OSError: as `from_preset`.
+    """
+    from rcnn_keras.models import FasterRCNN
+
+    signature = inspect.signature(FasterRCNN).parameters
+    config = {key: parameter.default for key, parameter in signature.items()}
+    if is_path(name):
+        from rcnn_keras.convert.saved import saved_arguments
+
+        config |= saved_arguments(_path(name))
+    else:
+        from rcnn_keras.convert.torchvision import DETECTORS
+
+        preset = _preset(name)
+        config["norm"] = "frozen_batch"
+        config |= DETECTORS[preset.network][1] if preset.classes else preset.on_backbone
+    return {key: value for key, value in config.items() if key not in ("classes", "seed", "name")}
+
+
+def preset_conflicts(name: str, arguments: Mapping[str, Any]) -> dict[str, str]:
+    """Return the name of each argument at odds with a preset's weights, and the rule it breaks.
+
+    Raises:
+        ValueError, OSError: as `from_preset`.
+    """
+    from rcnn_keras.convert.transfer import OF_HEADS, conflicts
+
+    config = preset_arguments(name)
+    if not is_path(name) and not _preset(name).classes:
+        network = config["backbone"].removesuffix("_fpn")
+        arguments = {key: value for key, value in arguments.items() if key not in OF_HEADS}
+        if arguments.get("backbone") == network:  # the C4 detector
+            config["backbone"] = network
+    return conflicts(config, arguments)
 
 
 def fetch(name: str, cache: str | os.PathLike | None = None) -> Path:
@@ -174,9 +243,16 @@ def fetch(name: str, cache: str | os.PathLike | None = None) -> Path:
 def _preset(name: str) -> Preset:
     if name not in PRESETS:
         near = difflib.get_close_matches(str(name), PRESETS, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"preset must be one of {', '.join(PRESETS)}; received {name!r}{hint}")
+        hint = f", did you mean {near[0]!r}?" if near else "."
+        raise ValueError(
+            f"no preset is named {name!r}{hint} There are {', '.join(PRESETS)}, and the paths of "
+            f".keras files"
+        )
     return PRESETS[name]
+
+
+def _path(name: str) -> Path:
+    return Path(name).expanduser()
 
 
 def _folder(cache: str | os.PathLike | None) -> Path:
@@ -252,7 +328,7 @@ def _published(preset: Preset, folder: Path) -> "FasterRCNN":
     return model
 
 
-def _on_backbone(preset, classes, cache, arguments) -> "FasterRCNN":
+def _on_backbone(preset, classes, architecture, cache, arguments) -> "FasterRCNN":
     """Return a new detector on a published backbone."""
     from rcnn_keras.convert import torchvision
     from rcnn_keras.models import FasterRCNN
@@ -260,8 +336,8 @@ def _on_backbone(preset, classes, cache, arguments) -> "FasterRCNN":
     if classes is None:
         raise ValueError(f"{preset.name} is a backbone alone: classes or num_classes is needed")
     path = fetch(preset.name, cache)
-    config = {"backbone": f"{preset.network}_fpn", "norm": "frozen_batch"} | arguments
-    model = FasterRCNN(classes=classes, **config)
+    config = preset.on_backbone | arguments
+    model = (architecture or FasterRCNN)(classes=classes, **config)
     torchvision.load_backbone(model, path)
     if "frozen_stages" not in arguments:
         model.freeze_backbone()

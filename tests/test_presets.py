@@ -1,10 +1,12 @@
-"""Presets: the table, downloads from a server on this machine, other classes on kept weights."""
+"""Presets: the table, downloads from a server on this machine, other classes on kept weights, and
+detectors that were saved."""
 
 import functools
 import hashlib
 import http.server
 import threading
 
+import keras
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -55,7 +57,7 @@ def publish(server, monkeypatch, tmp_path):
         rng = np.random.default_rng(0)
         state = {
             name: rng.uniform(0.1, 1, slot.shape).astype("f4")
-            for name, slot in torchvision._detector_slots(model).items()
+            for name, slot in torchvision.detector_slots(model).items()
         }
         return served(state, "small_coco", NETWORK, 3)
 
@@ -160,8 +162,19 @@ def test_what_keeps_its_weights(publish, capsys):
     from_preset("small_coco", classes=["x", "y", "z"], aspect_ratios=(1.0, 2.0))
     new = "rpn_head.objectness, rpn_head.deltas, box_head.class_logits, box_head.box_deltas"
     assert f"new: {new}" in capsys.readouterr().out
-    with pytest.raises(ValueError, match=r"box_head\.trunk has other shapes in the new model"):
-        from_preset("small_coco", box_units=4)
+
+
+def test_arguments_at_odds_with_the_weights_are_told_before_anything_is_fetched(publish, server):
+    publish()
+    with pytest.raises(ValueError, match="small_coco") as caught:
+        from_preset("small_coco", box_units=4, norm=None, min_size=96)
+    assert str(caught.value).splitlines() == [
+        "small_coco: norm must be 'frozen_batch', as the weights have it; received None",
+        "small_coco: box_units must be 8, as the weights have it; received 4",
+    ]
+    with pytest.raises(ValueError, match="backbone must be 'resnet101_fpn'"):
+        from_preset("resnet101_imagenet", classes=["a"], backbone="resnet50_fpn")
+    assert server.asked == []
 
 
 def test_a_backbone(publish, torchvision_state, capsys):
@@ -178,6 +191,11 @@ def test_a_backbone(publish, torchvision_state, capsys):
     kernel = torchvision_state["conv1.weight"].transpose(2, 3, 1, 0)
     np.testing.assert_array_equal(model.backbone.get_layer("conv1").kernel, kernel)
     assert "backbone's weights are kept" in capsys.readouterr().out
+    masks = from_preset(
+        "small_imagenet", classes=["a"], architecture=MaskRCNN, fpn_channels=8, box_units=8
+    )
+    assert isinstance(masks, MaskRCNN)
+    np.testing.assert_array_equal(masks.backbone.get_layer("conv1").kernel, kernel)
 
 
 @pytest.fixture
@@ -235,6 +253,7 @@ def test_a_file_that_is_not_there(server, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"name": "cells"}, "no preset is named 'cells'. There are .*the paths of .keras files"),
         ({"name": "maskrcnn_resnet50_coco"}, "did you mean 'maskrcnn_resnet50_fpn_coco'"),
         ({"name": "resnet18_imagenet", "num_classes": 0}, "num_classes .* received 0"),
         ({"name": "resnet18_imagenet", "num_classes": 2, "classes": ["a"]}, "classes has 1 names"),
@@ -249,3 +268,87 @@ def test_the_default_cache(monkeypatch):
     monkeypatch.delenv("RCNN_KERAS_CACHE", raising=False)
     assert presets._folder(None).parts[-2:] == (".cache", "rcnn_keras")
     assert presets._folder(None).is_absolute()
+
+
+# detectors that were saved
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A Faster R-CNN and the file that it was saved to."""
+    path = tmp_path_factory.mktemp("saved") / "best.keras"
+    model = FasterRCNN(classes=["circle", "star"], seed=3, frozen_stages=1, **SMALL)
+    model.rpn_head.objectness.bias.assign([1.0, 2.0, 3.0])
+    model.save(path)
+    return model, path
+
+
+def test_a_saved_detector(saved, capsys):
+    model, path = saved
+    again = from_preset(path)
+    assert again.get_config() == model.get_config()
+    for ours, theirs in zip(again.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert capsys.readouterr().out == ""
+
+    other = from_preset(str(path), classes=["cell"], frozen_stages=3, min_size=80)
+    config = other.get_config()
+    assert (other.classes, config["frozen_stages"], config["min_size"]) == (("cell",), 3, 80)
+    assert other.box_head.class_logits.bias.shape == (2,)
+    for part in ("backbone", "fpn", "rpn_head"):
+        theirs = {w.path: w for w in getattr(model, part).weights}
+        for ours in getattr(other, part).weights:
+            np.testing.assert_array_equal(ours, theirs[ours.path])
+    new = "new: box_head.class_logits, box_head.box_deltas"
+    assert capsys.readouterr().out.startswith(f"{path}: weights kept in backbone, fpn, ")
+    assert from_preset(path, frozen_stages=0).classes == model.classes
+    assert new not in capsys.readouterr().out
+
+
+def test_masks_for_a_saved_detector_of_boxes(saved, capsys):
+    model, path = saved
+    masks = from_preset(path, architecture=MaskRCNN)
+    assert masks.classes == model.classes
+    np.testing.assert_array_equal(masks.rpn_head.objectness.bias, [1, 2, 3])
+    logits = masks.box_head.class_logits.kernel
+    np.testing.assert_array_equal(logits, model.box_head.class_logits.kernel)
+    new = "mask_head.trunk, mask_head.upsample, mask_head.mask_logits"
+    assert capsys.readouterr().out.strip().endswith(f"; new: {new}")
+
+
+def test_weights_that_came_from_imagenet_are_not_fetched_again(saved, tmp_path):
+    model, _ = saved
+    FasterRCNN.from_config(model.get_config() | {"backbone_weights": "imagenet"}).save(
+        tmp_path / "best.keras"
+    )
+    other = from_preset(tmp_path / "best.keras", classes=["cell"])
+    assert other.get_config()["backbone_weights"] == "imagenet"
+
+
+def test_files_that_hold_no_detector(saved, tmp_path):
+    _, path = saved
+    with pytest.raises(FileNotFoundError, match=r"bets\.keras: no such file; did you mean .*best"):
+        from_preset(path.with_name("bets.keras"))
+    with pytest.raises(FileNotFoundError, match=r"a\.keras: no such file$"):
+        from_preset(tmp_path / "a.keras")
+    (tmp_path / "text.keras").write_text("not a zip")
+    with pytest.raises(ValueError, match=r"text\.keras is no \.keras file"):
+        from_preset(tmp_path / "text.keras")
+    inputs = keras.Input((2,))
+    keras.Model(inputs, keras.layers.Dense(1)(inputs)).save(tmp_path / "dense.keras")
+    with pytest.raises(ValueError, match="holds a Functional, not a detector"):
+        from_preset(tmp_path / "dense.keras", classes=["a"])
+
+
+def test_arguments_of_presets():
+    v2 = presets.preset_arguments("maskrcnn_resnet50_fpn_v2_coco")
+    assert (v2["backbone"], v2["norm"], v2["box_convs"]) == ("resnet50_fpn", "batch", 4)
+    assert (v2["min_size"], v2["anchor_sizes"]) == (800, None)
+    backbone = presets.preset_arguments("resnet18_imagenet")
+    assert (backbone["backbone"], backbone["norm"]) == ("resnet18_fpn", "frozen_batch")
+    assert not {"classes", "seed", "name"} & (set(v2) | set(backbone))
+    assert presets.preset_conflicts("resnet18_imagenet", {"backbone": "resnet18"}) == {}
+    assert presets.preset_conflicts("resnet18_imagenet", {"box_units": 8}) == {}
+    assert set(presets.preset_conflicts("resnet18_imagenet", {"stride_in_1x1": True})) == {
+        "stride_in_1x1"
+    }

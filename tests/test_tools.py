@@ -164,3 +164,105 @@ def test_detections_of_a_stretched_image_are_in_pixels_of_the_file(tmp_path):
     found = tool("compare_torchvision.py")["detect"](Model(), record, (48, 80))
     np.testing.assert_allclose(found.boxes, [[6.4, 24, 32, 48]], rtol=1e-6)
     assert found.bool_masks().shape == (1, 96, 64)
+
+
+def measured(seconds, peak, result):
+    """What a side of the benchmark gave."""
+    return tool("benchmark.py")["Measured"](seconds, peak, result)
+
+
+def test_benchmark_takes_medians_over_all_rounds():
+    runs = [
+        {"seconds": {"step": [3.0, 1.0]}, "peak_mb": 700, "result": "first"},
+        {"seconds": {"step": [2.0]}, "peak_mb": 900, "result": "second"},
+    ]
+    summary = tool("benchmark.py")["summary"](runs)
+    assert (summary.seconds, summary.peak_mb, summary.result) == ({"step": 2.0}, 900, "first")
+
+
+@pytest.mark.parametrize(
+    ("case", "cells"),
+    [
+        (
+            "mask-inference",
+            ["4.000", "2.000", "8.000", "0.25", "1000", "1100", "800", "5 at 0.9 / 5 at 0.8 / 5"],
+        ),
+        ("faster-training", ["4.000", "8.000", "0.50", "1000", "800", "5 at 0.9 / 5"]),
+        ("mask-memory", ["1000", "800", "1.25", "5 at 0.9 / 5"]),
+    ],
+)
+def test_benchmark_rows_divide_by_torchvision(case, cells):
+    benchmark = tool("benchmark.py")
+    workload = benchmark["WORKLOADS"][case]
+    sides = {
+        "ours": measured({"step": 4.0}, 1000, "5 at 0.9"),
+        "ours folded": measured({"step": 2.0}, 1100, "5 at 0.8"),
+        "torchvision": measured({"step": 8.0}, 800, "5"),
+    }
+    assert benchmark["rows"](workload, sides) == [[workload.label, *cells]]
+    header = benchmark["header"](workload.work, benchmark["sides_of"](workload))
+    assert len(header) == len(cells) + 1
+
+
+def test_benchmark_stages_add_up_also_without_torch():
+    benchmark = tool("benchmark.py")
+    workload = benchmark["WORKLOADS"]["mask-stages"]
+    sides = {
+        "ours": measured({"backbone": 4.0, "masks": 2.0}, 1000, "5 at 0.9"),
+        "ours folded": measured({"backbone": 3.0, "masks": 2.0}, 1100, "5 at 0.9"),
+    }
+    assert benchmark["rows"](workload, sides) == [
+        ["backbone", "4.000", "3.000", "-", "-"],
+        ["masks", "2.000", "2.000", "-", "-"],
+        ["all stages", "6.000", "5.000", "-", "-"],
+        ["peak of the process, MB", "1000", "1100", "-", ""],
+        ["detections, mean score", "5 at 0.9", "5 at 0.9", "-", ""],
+    ]
+
+
+def test_benchmark_images_need_no_padding_at_another_scale():
+    for workload in tool("benchmark.py")["WORKLOADS"].values():
+        assert workload.scaled(1) == workload
+        for factor in (0.01, 0.3, 1.1):
+            scaled = workload.scaled(factor)
+            assert scaled.height % 32 == scaled.width % 32 == 0
+            assert min(scaled.height, scaled.width) > 0
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        (
+            "echo \"ModuleNotFoundError: No module named 'torchvision'\" >&2; exit 1",
+            "'torchvision'",
+        ),
+        ("kill -9 $$", "ended with -9"),
+        (None, "No such file"),
+    ],
+)
+def test_benchmark_names_a_python_without_torchvision(script, message, tmp_path, monkeypatch):
+    python = tmp_path / "python"
+    if script is not None:
+        python.write_text(f"#!/bin/sh\n{script}\n")
+        python.chmod(0o755)
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", "--torch-python", str(python)])
+    with pytest.raises(SystemExit) as end:
+        tool("benchmark.py")["main"]()
+    assert str(python) in end.value.code
+    assert message in end.value.code
+
+
+@pytest.mark.slow
+def test_benchmark_runs_our_side(monkeypatch, capsys):
+    arguments = ["--scale", "0.25", "--steps", "1", "--rounds", "1", "--cases"]
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", *arguments, "resnet18-inference"])
+    tool("benchmark.py")["main"]()
+    row = capsys.readouterr().out.splitlines()[-1].strip("| ").split(" | ")
+    assert row[0] == "Faster R-CNN, ResNet-18-FPN, 64x64"
+    assert float(row[1]) > 0
+    assert float(row[2]) > 0
+    assert row[3:5] == ["-", "-"]
+    ours, folded, theirs = row[-1].split(" / ")
+    assert int(ours.split(" at ")[0]) > 0
+    assert ours == folded
+    assert theirs == "-"

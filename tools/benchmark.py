@@ -1,200 +1,174 @@
-"""Time a detector beside torchvision's of the same architecture, in one run on one machine.
+"""Time the detectors beside torchvision's: the same architecture, weights and images, in turns.
 
-    python tools/benchmark.py                                # ours alone
-    python tools/benchmark.py --torch-python .oracle/python  # beside torchvision
+    python tools/benchmark.py                                     # ours alone
+    python tools/benchmark.py --torch-python torch-env/bin/python  # beside torchvision
+    python tools/benchmark.py --cases mask-stages --scale 0.25    # quick, on small images
 
-`--torch-python` is a Python with `pip install torch torchvision pycocotools`. The two sides take
-turns, each in a process of its own with the same number of threads, so that a busy machine hurts
-both; the table gives the median over all rounds and the ratio ours / torchvision's.
+`--torch-python` is a Python with `pip install torch torchvision`. The sides take turns, each in a
+process of its own with the same number of threads, so that a busy machine hurts all alike. A time
+is the median of the steps of all rounds; each process takes two more steps first. Both sides draw
+the same weights by name (tools/parity/seeded.py), and the tables end with what each found or with
+its first loss, to show that they did the same work. (Which RoIs and anchors are sampled is
+chance, so the losses differ a little.) What is timed is what a user calls:
 
-Both models are untrained, so nearly every proposal scores enough to reach the last NMS, and both
-get the same images in memory, already of the size that they resize to. A step is what a user calls:
+    ours         `model(inputs)` in a `tf.function` and, with masks, `Detections.bool_masks`, or
+                 `model.train_step(data)`; images in 0..255
+    torchvision  `model(images)`, its transform included (normalising, a resize by 1, padding), and
+                 masks above 0.5, or that with backward pass and SGD step; images in 0..1
 
-    ours         `model(inputs)` or `model.train_step(data)` in a `tf.function`; images in 0..255
-    torchvision  `model(images)`, its transform included (normalising, a resize by 1, padding), or
-                 that with backward pass and SGD step; images in 0..1
-
-Each step is waited for. With a GPU that both see, both run on it.
+"Ours folded" is after `rk.models.fold_batchnorm(model)`. Images are in memory, of the size that
+the models resize to. A stage is timed by itself, on what the stage before it gave. Peak memory is
+that of the whole process, the framework, the drawing of weights and the folding included.
+With a GPU that both see, both run on it, and the memory is still that of the host.
 """
 
 import argparse
+import dataclasses
 import json
+import math
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
-import time
+from itertools import groupby
+from pathlib import Path
 
-CASES = {
-    # name: backbone depth, height, width, images a batch, RoIs an image
-    "resnet18_fpn 240x320 inference": (18, 240, 320, 1, 64),
-    "resnet18_fpn 240x320 training step, batch 4": (18, 240, 320, 4, 64),
-    "resnet50_fpn 800x1216 inference": (50, 800, 1216, 1, 512),
-    "resnet50_fpn 512x512 training step, batch 2": (50, 512, 512, 2, 512),
+sys.path.append(str(Path(__file__).resolve().parent / "benchmark"))
+from workloads import WORKLOADS, Workload
+
+FOLDER = Path(__file__).resolve().parent / "benchmark"
+
+OURS, FOLDED, THEIRS = SIDES = ("ours", "ours folded", "torchvision")
+TITLES = {
+    "inference": "Inference",
+    "stages": "Inference, stage by stage",
+    "training": "Training step",
+    "memory": "Peak memory of two training steps",
 }
-CLASSES, OBJECTS = 3, 20
+MEMORY_STEPS = 2
 
 
-def scene(height, width, batch):
-    """Return the same random images `(B, H, W, 3)` in 0..1, boxes and labels for both sides."""
-    import numpy as np
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """One side of a workload: median seconds by stage, peak memory, and what came out."""
 
-    rng = np.random.default_rng(0)
-    images = rng.uniform(0, 1, (batch, height, width, 3)).astype("float32")
-    corner = rng.uniform(0, 0.7, (batch, OBJECTS, 2)) * [width, height]
-    size = rng.uniform(0.05, 0.3, (batch, OBJECTS, 2)) * [width, height]
-    boxes = np.concatenate([corner, corner + size], axis=-1).astype("float32")
-    return images, boxes, rng.integers(0, CLASSES, (batch, OBJECTS)).astype("int32")
+    seconds: dict[str, float]
+    peak_mb: float
+    result: str
 
 
-def keras_case(case, steps, threads):
-    """Return the seconds of each timed step of ours."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import keras
-    import tensorflow as tf
+def sides_of(workload: Workload) -> tuple[str, ...]:
+    """Return the sides that a workload has."""
+    return SIDES if workload.work in ("inference", "stages") else (OURS, THEIRS)
 
-    import rcnn_keras as rk
 
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(threads)
-    depth, height, width, batch, rois = CASES[case]
-    names = [f"class {k}" for k in range(CLASSES)]
-    model = rk.models.FasterRCNN(
-        f"resnet{depth}_fpn",
-        names,
-        min_size=min(height, width),
-        max_size=max(height, width),
-        box_batch_size_per_image=rois,
-    )
-    images, boxes, labels = scene(height, width, batch)
-    inputs = {
-        "images": tf.constant(images * 255),
-        "image_sizes": tf.constant([[height, width]] * batch),
-        "image_ids": tf.range(batch, dtype=tf.int64),
+def run_side(side: str, workload: Workload, args: argparse.Namespace) -> dict:
+    """Run a side in a process of its own and return what it printed."""
+    theirs = side == THEIRS
+    script = FOLDER / ("torch_side.py" if theirs else "keras_side.py")
+    steps = MEMORY_STEPS if workload.work == "memory" else args.steps
+    command = [args.torch_python if theirs else sys.executable, str(script)]
+    command += [json.dumps(dataclasses.asdict(workload))]
+    command += ["--steps", str(steps), "--threads", str(args.threads)]
+    command += ["--folded"] if side == FOLDED else []
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{side}, {workload.label}: ended with {done.returncode}\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def summary(runs: list[dict]) -> Measured:
+    """Return the medians over the steps of all rounds, and the largest peak."""
+    medians = {
+        stage: statistics.median(second for run in runs for second in run["seconds"][stage])
+        for stage in runs[0]["seconds"]
     }
-    if "training" in case:
-        model.compile(keras.optimizers.SGD(1e-4, momentum=0.9))
-        targets = {
-            "boxes": tf.constant(boxes),
-            "labels": tf.constant(labels),
-            "crowd": tf.zeros(labels.shape, tf.bool),
-        }
-        run = tf.function(lambda: model.train_step((inputs, targets)))
-    else:
-        run = tf.function(lambda: model(inputs, training=False))
-
-    def step():
-        keras.tree.flatten(run())[0].numpy()  # waits for the device
-
-    return timed(step, steps)
+    return Measured(medians, max(run["peak_mb"] for run in runs), runs[0]["result"])
 
 
-def torch_case(case, steps, threads):
-    """Return the seconds of each timed step of torchvision's."""
-    import torch
-    from torch import nn
-    from torchvision.models.detection import FasterRCNN
-    from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
-
-    torch.set_num_threads(threads)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    depth, height, width, batch, rois = CASES[case]
-    backbone = resnet_fpn_backbone(
-        backbone_name=f"resnet{depth}",
-        weights=None,
-        trainable_layers=5,
-        norm_layer=nn.BatchNorm2d,
-    )
-    model = FasterRCNN(
-        backbone,
-        num_classes=CLASSES + 1,
-        min_size=min(height, width),
-        max_size=max(height, width),
-        box_batch_size_per_image=rois,
-    ).to(device)
-    images, boxes, labels = scene(height, width, batch)
-    images = [torch.tensor(i, device=device).permute(2, 0, 1).contiguous() for i in images]
-
-    def wait():
-        if device == "cuda":
-            torch.cuda.synchronize()
-
-    if "training" not in case:
-        model.eval()
-
-        def step():
-            with torch.inference_mode():
-                model(images)
-            wait()
-
-        return timed(step, steps)
-    targets = [
-        {
-            "boxes": torch.tensor(b, device=device),
-            "labels": torch.tensor(c, device=device).long() + 1,
-        }
-        for b, c in zip(boxes, labels, strict=True)
-    ]
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
-    model.train()
-
-    def step():
-        loss = sum(model(images, targets).values())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        wait()
-
-    return timed(step, steps)
+def measure(workload: Workload, args: argparse.Namespace) -> dict[str, Measured]:
+    """Let the sides take turns, and return what was measured of each."""
+    sides = [side for side in sides_of(workload) if side != THEIRS or args.torch_python]
+    rounds = 1 if workload.work == "memory" else args.rounds
+    runs: dict[str, list[dict]] = {side: [] for side in sides}
+    for _ in range(rounds):
+        for side in sides:
+            runs[side].append(run_side(side, workload, args))
+    return {side: summary(results) for side, results in runs.items()}
 
 
-def timed(step, steps):
-    """Warm up twice, then time each call."""
-    step(), step()
-    seconds = []
-    for _ in range(steps):
-        start = time.perf_counter()
-        step()
-        seconds.append(time.perf_counter() - start)
-    return seconds
+def header(work: str, sides: tuple[str, ...]) -> list[str]:
+    """Return the names of a table's columns."""
+    ratio = f"{sides[-2]} / {sides[-1]}"
+    times, peaks = ([f"{side}, {unit}" for side in sides] for unit in ("s", "MB"))
+    if work == "stages":
+        return ["stage", *times, ratio]
+    if work == "memory":
+        return ["", *peaks, ratio, "first loss"]
+    return ["", *times, ratio, *peaks, "detections, mean score" if len(sides) > 2 else "first loss"]
 
 
-def run_side(python, side, case, args):
-    """Run one side of one case in a process of its own; return its seconds and peak memory."""
-    command = [python, __file__, "--side", side, "--case", case]
-    command += ["--steps", str(args.steps), "--threads", str(args.threads)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode:
-        raise SystemExit(f"{side}, {case}:\n{result.stderr[-2000:]}")
-    return json.loads(result.stdout.splitlines()[-1])
+def rows(workload: Workload, measured: dict[str, Measured]) -> list[list[str]]:
+    """Return the rows that a workload has in its table; "-" for a side that did not run."""
+    sides = sides_of(workload)
+    present = [measured.get(side) for side in sides]
+    peaks = [side and side.peak_mb for side in present]
+    results = [side.result if side else "-" for side in present]
+    if workload.work == "memory":
+        return [[workload.label, *numbers(peaks, "{:.0f}"), ratio(peaks), " / ".join(results)]]
+    if workload.work == "stages":
+        peaks = ["peak of the process, MB", *numbers(peaks, "{:.0f}"), ""]
+        return [*stage_rows(present), peaks, ["detections, mean score", *results, ""]]
+    times = [side and side.seconds["step"] for side in present]
+    cells = [*numbers(times, "{:.3f}"), ratio(times), *numbers(peaks, "{:.0f}")]
+    cells.append(" / ".join(results))
+    return [[workload.label, *cells]]
 
 
-def compare(args):
-    """Print a Markdown table of every case."""
-    print(f"{processor()}, {args.threads} threads, Python {platform.python_version()}\n")
-    print("| case | ours s | torchvision s | ratio | ours peak MB | torchvision peak MB |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for case in args.cases or CASES:
-        results = {"keras": [], "torch": []}
-        for _ in range(args.rounds):
-            results["keras"].append(run_side(sys.executable, "keras", case, args))
-            if args.torch_python:
-                results["torch"].append(run_side(args.torch_python, "torch", case, args))
-        cells = {}
-        for side, runs in results.items():
-            if runs:
-                median = statistics.median(s for run in runs for s in run["seconds"])
-                cells[side] = (median, max(run["peak_mb"] for run in runs))
-        ours, theirs = cells["keras"], cells.get("torch")
-        row = [case, f"{ours[0]:.3f}", f"{theirs[0]:.3f}" if theirs else "-"]
-        row += [f"{ours[0] / theirs[0]:.2f}" if theirs else "-", f"{ours[1]:.0f}"]
-        row += [f"{theirs[1]:.0f}" if theirs else "-"]
-        print(f"| {' | '.join(row)} |", flush=True)
+def stage_rows(present: list[Measured | None]) -> list[list[str]]:
+    """Return a row for each stage and one for their sum."""
+    found = []
+    for stage in [*present[0].seconds, "all stages"]:
+        times = [
+            side and side.seconds.get(stage, math.fsum(side.seconds.values())) for side in present
+        ]
+        found.append([stage, *numbers(times, "{:.3f}"), ratio(times)])
+    return found
 
 
-def processor():
+def numbers(values: list[float | None], form: str) -> list[str]:
+    """Return numbers as text, "-" where there is none."""
+    return ["-" if value is None else form.format(value) for value in values]
+
+
+def ratio(values: list[float | None]) -> str:
+    """Return the last of our numbers over torchvision's."""
+    *_, ours, theirs = values
+    return "-" if theirs is None else f"{ours / theirs:.2f}"
+
+
+def line(cells: list[str]) -> str:
+    """Return a line of a Markdown table."""
+    return f"| {' | '.join(cells)} |"
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Print a table for each kind of work, each row as soon as it is measured."""
+    print(f"{processor()}, {args.threads} threads, Python {platform.python_version()}")
+    kinds = list(TITLES)
+    chosen = sorted((WORKLOADS[case] for case in args.cases), key=lambda w: kinds.index(w.work))
+    for work, workloads in groupby(chosen, key=lambda w: w.work):
+        workloads = [workload.scaled(args.scale) for workload in workloads]
+        cells = header(work, sides_of(workloads[0]))
+        label = f" of {workloads[0].label}" if work == "stages" else ""
+        print(f"\n**{TITLES[work]}**{label}\n\n{line(cells)}\n{line(['---'] * len(cells))}")
+        for workload in workloads:
+            for row in rows(workload, measure(workload, args)):
+                print(line(row), flush=True)
+
+
+def processor() -> str:
     """Return the processor's name."""
     try:
         with open("/proc/cpuinfo") as file:
@@ -204,24 +178,48 @@ def processor():
         return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
 
 
-def main():
+def check_torch(python: str) -> None:
+    """End with a message unless a Python has torch and torchvision."""
+    try:
+        command = [python, "-c", "import torch, torchvision"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        sys.exit(f"--torch-python {python}: {error.strerror}")
+    if done.returncode:
+        reason = done.stderr.strip().splitlines()[-1:] or [f"ended with {done.returncode}"]
+        sys.exit(f"--torch-python {python} cannot import torch and torchvision: {reason[0]}")
+
+
+def positive(kind):
+    """Return the reader of an option that must be above 0."""
+
+    def read(text):
+        value = kind(text)
+        if not 0 < value < math.inf:
+            raise argparse.ArgumentTypeError(f"must be above 0; received {text}")
+        return value
+
+    read.__name__ = kind.__name__
+    return read
+
+
+def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--torch-python", help="a Python that has torch and torchvision")
-    parser.add_argument("--cases", nargs="*", choices=CASES, help="default: all")
-    parser.add_argument("--steps", type=int, default=5, help="timed steps a round")
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--side", choices=("keras", "torch"), help=argparse.SUPPRESS)
-    parser.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--cases", nargs="+", choices=WORKLOADS, default=list(WORKLOADS), help="default: all"
+    )
+    parser.add_argument("--steps", type=positive(int), default=5, help="timed steps a round")
+    parser.add_argument("--rounds", type=positive(int), default=2)
+    parser.add_argument("--threads", type=positive(int), default=os.cpu_count())
+    parser.add_argument(
+        "--scale", type=positive(float), default=1.0, help="of the images' sides, for a quick try"
+    )
     args = parser.parse_args()
-    if args.side:
-        run = keras_case if args.side == "keras" else torch_case
-        seconds = run(args.case, args.steps, args.threads)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps({"seconds": seconds, "peak_mb": peak}))
-    else:
-        compare(args)
+    if args.torch_python:
+        check_torch(args.torch_python)
+    compare(args)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import click
 
 @click.command()
 def presets() -> None:
-    """List the published weights that `rk.models.from_preset` knows.
+    """List the published weights that `rk.models.from_preset` and the key model.preset know.
 
     AP is COCO's on val2017, top-1 the accuracy on ImageNet, both in percent as torchvision's
     authors report them.

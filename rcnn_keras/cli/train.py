@@ -31,6 +31,9 @@ def train(config: Path, overrides: tuple[str, ...], out: Path | None, overwrite:
       rcnn train configs/faster_rcnn_resnet18_fpn_bccd.yaml \\
         --set optimizer.learning_rate=0.02 --set training.epochs=3 --out runs/first
 
+    With model.preset the training starts from the weights of a preset (rcnn presets) or of a .keras
+    file, and arguments of the model that are not stated are that model's.
+
     The whole file is checked before anything starts. The run folder gets config.yaml (all defaults
     filled in), history.csv, best.keras, last.keras, scores.json, detections.json and report.html.
     """

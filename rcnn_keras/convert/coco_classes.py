@@ -4,6 +4,8 @@ COCO numbers its 80 categories from 1 to 90 and leaves ten numbers out; models t
 numbers themselves have outputs for those as well.
 """
 
+from rcnn_keras.data.coco import VACANT
+
 _NAMES = """
 person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light,
 fire hydrant, , stop sign, parking meter, bench, bird, cat, dog, horse, sheep,
@@ -17,5 +19,5 @@ sink, refrigerator, , book, clock, vase, scissors, teddy bear, hair drier, tooth
 """
 
 COCO_CLASSES = tuple(
-    name.strip() or f"N/A {number}" for number, name in enumerate(_NAMES.split(","), start=1)
+    name.strip() or f"{VACANT} {number}" for number, name in enumerate(_NAMES.split(","), start=1)
 )

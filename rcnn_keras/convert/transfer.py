@@ -1,9 +1,33 @@
 """Weights of one detector for another that predicts other classes."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from rcnn_keras.models import FasterRCNN
 
-OF_CLASSES = ("box_head.class_logits", "box_head.box_deltas", "mask_head.mask_logits")
+# Arguments that say what the weights are, or where the network puts them to use.
+OF_BACKBONE = ("backbone", "norm", "stride_in_1x1", "backbone_weights")
+OF_HEADS = ("fpn_channels", "head_norm", "rpn_convs", "box_units", "box_convs")
+BATCH_NORMS = ("batch", "frozen_batch")  # have the same weights
+MASK_HEAD = ("mask_head.trunk", "mask_head.upsample", "mask_head.mask_logits")
+OF_CLASSES = ("box_head.class_logits", "box_head.box_deltas", MASK_HEAD[-1])
 OF_ANCHORS = ("rpn_head.objectness", "rpn_head.deltas")
+
+
+def conflicts(config: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, str]:
+    """Return the name of each argument that is at odds with trained weights, and the rule.
+
+    Args:
+        config: the arguments that the weights were trained with.
+        arguments: those that are wanted; others are as in `config`.
+    """
+    errors = {}
+    for name in (*OF_BACKBONE, *OF_HEADS):
+        trained, wanted = config[name], arguments.get(name, config[name])
+        alike = name == "norm" and {trained, wanted} <= set(BATCH_NORMS)
+        if trained != wanted and not alike:
+            errors[name] = f"must be {trained!r}, as the weights have it"
+    return errors
 
 
 def transfer(source: FasterRCNN, target: FasterRCNN) -> tuple[list[str], list[str]]:
@@ -14,7 +38,8 @@ def transfer(source: FasterRCNN, target: FasterRCNN) -> tuple[list[str], list[st
 
     Args:
         source: detector to copy from.
-        target: one of the same kind.
+        target: one of the same network; it may have a mask head that the source has not, and the
+            other way about.
 
     Returns:
         Names of the parts that were copied, and of those that were left as they are.
@@ -28,7 +53,8 @@ def transfer(source: FasterRCNN, target: FasterRCNN) -> tuple[list[str], list[st
     left: list[str] = []
     for name, variables in new.items():
         fits = [v.shape for v in variables] == [v.shape for v in old.get(name, [])]
-        if not fits and name not in (*OF_CLASSES, *OF_ANCHORS):
+        drawn = name in MASK_HEAD and name not in old
+        if not fits and not drawn and name not in (*OF_CLASSES, *OF_ANCHORS):
             raise ValueError(f"the weights do not fit: {name} has other shapes in the new model")
         copied = fits and (same_classes or name not in OF_CLASSES)
         (kept if copied else left).append(name)
@@ -39,7 +65,7 @@ def transfer(source: FasterRCNN, target: FasterRCNN) -> tuple[list[str], list[st
 
 
 def _parts(model: FasterRCNN) -> dict[str, list]:
-    """Return the variables of each part of a detector."""
+    """Return the variables of each part of a detector that has any of its own."""
     layers = {
         "backbone": model.backbone.layers,
         "fpn": [model.fpn] if model.fpn else [],
@@ -51,12 +77,10 @@ def _parts(model: FasterRCNN) -> dict[str, list]:
         "box_head.box_deltas": [model.box_head.box_deltas],
     }
     if head := getattr(model, "mask_head", None):
-        layers |= {
-            "mask_head.trunk": head.trunk.layers,
-            "mask_head.upsample": [head.upsample],
-            "mask_head.mask_logits": [head.mask_logits],
-        }
-    return {name: [v for layer in part for v in _in_order(layer)] for name, part in layers.items()}
+        own = [layer for layer in head.trunk.layers if layer not in model.box_head.trunk.layers]
+        layers |= dict(zip(MASK_HEAD, (own, [head.upsample], [head.mask_logits]), strict=True))
+    parts = {name: [v for layer in part for v in _in_order(layer)] for name, part in layers.items()}
+    return {name: variables for name, variables in parts.items() if variables}
 
 
 def _in_order(layer) -> list:

@@ -19,6 +19,7 @@ from rcnn_keras.data.dataset import DetectionDataset, check_known, check_names
 from rcnn_keras.data.problems import Problem, ProblemLog
 
 LISTS = ("images", "annotations", "categories")
+VACANT = "N/A"  # begins the names of a model's outputs that stand for no category
 
 
 def load_coco(
@@ -38,7 +39,10 @@ def load_coco(
         path: the JSON file.
         images: the folder its `file_name`s are relative to; by default that of the JSON file, or
             `images` inside it if the first image lies there.
-        classes: these classes only, in this order.
+        classes: these classes only, in this order. Those named "N/A .." need not be in the file;
+            models of torchvision have them for numbers that no category of COCO has. They are
+            classes without objects, the i-th of all with category id i where the file leaves
+            that one free.
 
     Raises:
         DatasetError: if the file or an image cannot be used; lists everything that is wrong.
@@ -52,6 +56,7 @@ def load_coco(
     log.raise_fatal()
     if classes is not None:
         classes = check_names(classes)
+        categories = _with_vacant(categories, classes)
         check_known(classes, categories.values())
     dataset = build_dataset(
         entries,
@@ -64,6 +69,17 @@ def load_coco(
         dataset = dataset.with_classes(classes)
     warn_mended(dataset, f"rcnn data check {os.fspath(path)}")
     return dataset
+
+
+def _with_vacant(categories: dict[int, str], classes: Iterable[str]) -> dict[int, str]:
+    """Add the wanted names of numbers that stand for nothing; see `load_coco`."""
+    known = set(categories.values())
+    added: dict[int, str] = {}
+    for number, name in enumerate(classes, start=1):
+        if name.startswith(VACANT) and name not in known:
+            last = max((*categories, *added, number))
+            added[number if number not in (categories | added) else last + 1] = name
+    return categories | added
 
 
 def check_coco(

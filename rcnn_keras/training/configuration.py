@@ -1,7 +1,9 @@
 """The configuration of a training run: every section, key, default and range, validated whole.
 
 The keys of `model` are the arguments of the model's constructor, and those of `augment` the
-arguments of the augmentations, so that each has its name and its default in one place only.
+arguments of the augmentations, so that each has its name and its default in one place only. With
+`model.preset` the training starts from the weights of a preset or of a `.keras` file, and the
+defaults of the other keys are the arguments of that model.
 """
 
 import importlib.util
@@ -27,6 +29,7 @@ from pydantic_core import CoreSchema, core_schema
 from rcnn_keras.data import augmentation
 from rcnn_keras.models import FasterRCNN, MaskRCNN
 from rcnn_keras.models.arguments import argument_errors
+from rcnn_keras.presets import is_path, preset_arguments, preset_conflicts
 from rcnn_keras.training.configuration_file import ConfigurationError, Document, read_document
 from rcnn_keras.training.sections import (
     Section,
@@ -38,6 +41,7 @@ from rcnn_keras.training.sections import (
 ARCHITECTURES = {"faster_rcnn": FasterRCNN, "mask_rcnn": MaskRCNN}
 # Arguments of the models that are no keys: the data has the classes, `training` the seed.
 NO_KEYS = ("classes", "seed")
+MORE_KEYS = ("architecture", "preset")  # keys that are no arguments of the constructor
 AUGMENTATIONS = {
     "flips": augmentation.flips,
     "scale_jitter": augmentation.scale_jitter,
@@ -51,6 +55,26 @@ Share = Annotated[float, Field(ge=0, le=1)]
 ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
 
 
+def _absolute(path: str, info: ValidationInfo) -> str:
+    """Resolve a path against the configuration file's folder."""
+    folder = (info.context or {}).get("folder", ".")
+    return str(Path(folder, Path(path).expanduser()).resolve())
+
+
+def _preset_there(name: str, info: ValidationInfo) -> str:
+    """Return a preset's name, or the whole path of a `.keras` file that is there."""
+    name = _absolute(name, info) if is_path(name) else name
+    try:
+        preset_arguments(name)
+    except OSError as error:
+        raise ValueError(str(error)) from error
+    return name
+
+
+File = Annotated[str, AfterValidator(_absolute)]
+PresetName = Annotated[str, AfterValidator(_preset_there)]
+
+
 class ModelSchema:
     """Annotation of `model`: one section for each architecture, told by the key `architecture`."""
 
@@ -61,7 +85,12 @@ class ModelSchema:
             name: core_schema.no_info_after_validator_function(
                 _checked,
                 handler.generate_schema(
-                    arguments_section(model, without=NO_KEYS, architecture=(Literal[name], ...))
+                    arguments_section(
+                        model,
+                        without=NO_KEYS,
+                        architecture=(Literal[name], ...),
+                        preset=(PresetName | None, None),
+                    )
                 ),
             )
             for name, model in ARCHITECTURES.items()
@@ -69,9 +98,20 @@ class ModelSchema:
         return core_schema.tagged_union_schema(choices, discriminator="architecture")
 
 
-def _checked(model: Section) -> Section:
-    raise_errors(model, argument_errors(dict(model)))
+def _checked(model: Any) -> Section:
+    values, errors = dict(model), {}
+    if model.preset is not None:
+        given = _model_arguments(model)
+        values = preset_arguments(model.preset) | given
+        errors = preset_conflicts(model.preset, given)
+    raise_errors(model, argument_errors(values) | errors, values)
     return model
+
+
+def _model_arguments(model: Any) -> dict[str, Any]:
+    """Return the arguments in a section `model`; with a preset those alone that are given."""
+    given = dict(model) if model.preset is None else model.model_fields_set
+    return {name: value for name, value in model if name in given and name not in MORE_KEYS}
 
 
 class NamedAugmentation(Section):
@@ -107,17 +147,8 @@ else:
     )
 
 
-def _absolute(path: str, info: ValidationInfo) -> str:
-    """Resolve a path against the configuration file's folder."""
-    folder = (info.context or {}).get("folder", ".")
-    return str(Path(folder, Path(path).expanduser()).resolve())
-
-
 def _sequence(value: Any) -> Any:
     return value if isinstance(value, tuple) else (value,)
-
-
-File = Annotated[str, AfterValidator(_absolute)]
 
 
 class CocoSource(Section):
@@ -273,12 +304,20 @@ class Configuration(Section):
 
     @property
     def model_arguments(self) -> dict[str, Any]:
-        """The arguments of the model's constructor that are keys, without classes and seed."""
-        return {name: value for name, value in self.model if name != "architecture"}
+        """The arguments of the model's constructor, without classes and seed.
+
+        With a preset only those that the configuration states: the others are the preset's.
+        """
+        return _model_arguments(self.model)
 
     def to_yaml(self) -> str:
-        """Return the configuration, all defaults filled in, as YAML that reads back the same."""
+        """Return the configuration, all defaults filled in, as YAML that reads back the same.
+
+        Arguments of the model that a preset brings are left to it.
+        """
         values = self.model_dump(mode="json")
+        stated = (*MORE_KEYS, *self.model_arguments)
+        values["model"] = {k: v for k, v in values["model"].items() if k in stated}
         return yaml.safe_dump(values, sort_keys=False, default_flow_style=None)
 
 

@@ -14,8 +14,9 @@ RUN/backup/           if asked for, while the run is unfinished: what it resumes
 import json
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -25,6 +26,7 @@ from keras.callbacks import BackupAndRestore
 from rcnn_keras.data.augmentation import compose
 from rcnn_keras.data.batches import Batches
 from rcnn_keras.data.dataset import DetectionDataset
+from rcnn_keras.presets import from_preset
 from rcnn_keras.training.callbacks import CocoEvaluation
 from rcnn_keras.training.configuration import ARCHITECTURES, Configuration
 from rcnn_keras.training.datasets import check_images, read_data
@@ -76,9 +78,13 @@ def train(
             has no object, or an object has no segmentation and the model learns masks.
         DatasetError: the data cannot be used; lists everything that is wrong.
         FileExistsError: `out` holds a run that is finished, of another configuration, or stopped
-            without a backup.
+            without a backup; or `overwrite` would remove the file to start from.
+        OSError: a preset cannot be fetched; says where to get it and where to put it.
     """
     out = Path(out)
+    preset = configuration.model.preset
+    if overwrite and preset in [str(out.resolve() / name) for name in FILES]:
+        raise FileExistsError(f"{preset} is what the run starts from: name another folder (--out)")
     resumes = not overwrite and _resumes(out, configuration)
     train_set, val_set = read_data(configuration.data, masks=configuration.learns_masks)
     if configuration.data.check_images:
@@ -103,7 +109,7 @@ def train(
     evaluation = evaluate(model, val_set)
     evaluation.write(
         out,
-        title=f"{configuration.model.architecture}, {configuration.model.backbone}: {out.name}",
+        title=f"{configuration.model.architecture}, {model.get_config()['backbone']}: {out.name}",
         history=epochs.columns(),
         command=f"rcnn train {out / 'config.yaml'}",
     )
@@ -112,10 +118,17 @@ def train(
 
 
 def build_model(configuration: Configuration, dataset: DetectionDataset) -> keras.Model:
-    """Build and compile the configured model for the classes and the size of a dataset."""
+    """Build and compile the configured model for the classes and the size of a dataset.
+
+    With `model.preset` its weights are those of `from_preset`.
+    """
     keras.utils.set_random_seed(configuration.training.seed)
+    architecture = ARCHITECTURES[configuration.model.architecture]
+    build: Callable[..., keras.Model] = architecture
+    if configuration.model.preset is not None:
+        build = partial(from_preset, configuration.model.preset, architecture=architecture)
     with _dtype_policy(configuration.training.precision):
-        model = ARCHITECTURES[configuration.model.architecture](
+        model = build(
             classes=dataset.classes,
             seed=configuration.training.seed,
             **configuration.model_arguments,

@@ -67,14 +67,14 @@ def arguments_section(
     return create_model(function.__name__, __base__=Section, **fields)
 
 
-def raise_errors(section: Section, errors: Mapping[str, str]) -> None:
-    """Raise pydantic's error for keys of a section that do not fit; a rule for each."""
+def raise_errors(section: Section, errors: Mapping[str, str], values: Mapping[str, Any]) -> None:
+    """Raise pydantic's error for keys of a section whose values do not fit; a rule for each."""
     if errors:
         lines = [
             InitErrorDetails(
                 type=PydanticCustomError(ARGUMENT, rule),  # type: ignore[arg-type]
                 loc=(name,),
-                input=getattr(section, name),
+                input=values[name],
             )
             for name, rule in errors.items()
         ]
