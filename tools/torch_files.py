@@ -6,7 +6,6 @@ python tools/torch_files.py tests/convert/files
 import argparse
 import gzip
 import json
-import sys
 from collections import OrderedDict
 from pathlib import Path
 
@@ -83,4 +82,6 @@ def write_files(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="where to write them")
+    main(parser.parse_args().folder)
