@@ -299,6 +299,7 @@ def complete_inputs(inputs):
     if inputs.get("image_sizes") is None:
         size = ops.stack([ops.cast(height, "int32"), ops.cast(width, "int32")])
         inputs["image_sizes"] = ops.tile(size[None], [batch, 1])
+    inputs["image_sizes"] = ops.cast(inputs["image_sizes"], "int32")
     if inputs.get("image_ids") is None:
         inputs["image_ids"] = ops.arange(batch, dtype="int64")
     return inputs
