@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from rcnn_keras.ops import batch_norm
+
 EPSILON = 1e-5
 KINDS = ("batch", "frozen_batch", "group", None)
 
@@ -22,9 +24,7 @@ def normalization(kind, name, dtype=None):
         ValueError: for another kind.
     """
     if kind == "batch":
-        return keras.layers.BatchNormalization(
-            momentum=0.9, epsilon=EPSILON, dtype=dtype, name=name
-        )
+        return BatchNormalization(momentum=0.9, epsilon=EPSILON, dtype=dtype, name=name)
     if kind == "frozen_batch":
         return FrozenBatchNormalization(dtype=dtype, name=name)
     if kind == "group":
@@ -32,6 +32,20 @@ def normalization(kind, name, dtype=None):
     if kind is None:
         return keras.layers.Identity(dtype=dtype, name=name)
     raise ValueError(f"norm must be one of {', '.join(map(str, KINDS))}; received {kind!r}")
+
+
+@keras.saving.register_keras_serializable(package="rcnn_keras")
+class BatchNormalization(keras.layers.BatchNormalization):
+    """Keras' batch norm over `(B, H, W, C)`, in one kernel while it trains."""
+
+    def call(self, x, training=None):
+        """Normalise; the statistics of the batch enter the moving ones."""
+        if not training or not self.trainable:
+            return super().call(x, training=False)
+        x, mean, variance = batch_norm(x, self.gamma, self.beta, self.epsilon)
+        for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving * self.momentum + value * (1.0 - self.momentum))
+        return x
 
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")

@@ -1,6 +1,7 @@
 """Pure functions on tensors: the only room that knows which TensorFlow kernel serves what."""
 
 from rcnn_keras.ops.anchors import base_anchors, grid_anchors
+from rcnn_keras.ops.batch_norm import batch_norm
 from rcnn_keras.ops.box_coder import decode_boxes, encode_boxes
 from rcnn_keras.ops.boxes import area, clip_boxes, inside_image, iou, valid_boxes
 from rcnn_keras.ops.checks import after, check_finite
@@ -22,6 +23,7 @@ __all__ = [
     "after",
     "area",
     "base_anchors",
+    "batch_norm",
     "check_finite",
     "clip_boxes",
     "decode_boxes",

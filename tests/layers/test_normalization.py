@@ -87,7 +87,7 @@ def test_frozen_batch_norm_keeps_its_constants_exact_in_bfloat16(x, mixed_bfloat
 )
 def test_kinds(kind, cls):
     layer = normalization(kind, "bn1")
-    assert type(layer) is cls
+    assert isinstance(layer, cls)
     assert layer.name == "bn1"
     assert layer.epsilon == 1e-5
 
@@ -111,3 +111,40 @@ def test_group_norm_has_32_groups(x):
 def test_unknown_kind():
     with pytest.raises(ValueError, match=r"norm must be one of batch, frozen_batch, group.*'layer"):
         normalization("layer", "bn1")
+
+
+def test_batch_norm_trains_as_keras_own():
+    """Values, gradients and moving means; the moving variance is divided by n - 1, as torch's."""
+    rng = np.random.default_rng(0)
+    x = tf.constant(rng.normal(2, 3, (4, 7, 9, 5)).astype(np.float32))
+    upstream = tf.constant(rng.normal(size=x.shape).astype(np.float32))
+    ours, theirs = (
+        normalization("batch", "bn"),
+        keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5),
+    )
+    results = []
+    for layer in (ours, theirs):
+        layer.build(x.shape)
+        layer.set_weights([np.linspace(0.5, 1.5, 5) + k for k in range(4)])
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, training=True)
+            total = tf.reduce_sum(y * upstream)
+        results.append([y, *tape.gradient(total, [x, layer.gamma.value, layer.beta.value])])
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+    count = 4 * 7 * 9
+    before = np.linspace(0.5, 1.5, 5) + 3
+    variance = theirs.moving_variance - 0.9 * before
+    expected = 0.9 * before + variance * count / (count - 1)
+    np.testing.assert_allclose(ours.moving_mean, theirs.moving_mean, rtol=1e-5)
+    np.testing.assert_allclose(ours.moving_variance, expected, rtol=1e-4)
+
+
+def test_frozen_batch_norm_keeps_its_statistics_while_training():
+    layer = normalization("batch", "bn")
+    x = np.random.default_rng(0).normal(size=(2, 3, 3, 4)).astype(np.float32)
+    layer.build(x.shape)
+    layer.trainable = False
+    np.testing.assert_array_equal(layer(x, training=True), layer(x, training=False))
+    np.testing.assert_array_equal(layer.moving_mean, np.zeros(4))
