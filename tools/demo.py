@@ -26,7 +26,7 @@ def main() -> None:
     """Read the command line and run the demo."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/demo"))
-    parser.add_argument("--train-scenes", type=int, default=420)
+    parser.add_argument("--train-scenes", type=int, default=380)
     parser.add_argument("--val-scenes", type=int, default=80)
     parser.add_argument("--epochs", type=int, help="default: the recipe's")
     args = parser.parse_args()
