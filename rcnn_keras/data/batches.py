@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from rcnn_keras.data.augmentation import Augmentation
 from rcnn_keras.data.images import ImageError, read_image, resize_image, resized_size
-from rcnn_keras.data.masks import check_masks, record_masks
+from rcnn_keras.data.masks import check_segmentations, record_masks
 from rcnn_keras.data.samples import Sample, drop_empty_masks
 
 if TYPE_CHECKING:
@@ -96,8 +96,7 @@ class Batches:
                         f"more than max_objects={max_objects}"
                     )
         if masks:
-            for record in dataset:
-                check_masks(record)
+            check_segmentations(dataset)
         self.dataset = dataset
         self.batch_size = int(batch_size)
         self.shuffle = shuffle
@@ -131,6 +130,18 @@ class Batches:
         filled.min_size = self.min_size or min_size
         filled.max_size = self.max_size or max_size
         return filled
+
+    def with_masks(self, masks: bool = True) -> "Batches":
+        """Return a copy with masks in its targets, or without.
+
+        Raises:
+            ValueError: when masks are wanted of an object without a sound segmentation.
+        """
+        changed = copy.copy(self)
+        if masks and not self.masks:
+            check_segmentations(self.dataset)
+        changed.masks = masks
+        return changed
 
     def tf_dataset(self, *, repeat: bool = False, start_step: int = 0) -> tf.data.Dataset:
         """Build the pipeline.

@@ -15,6 +15,8 @@ from pycocotools import mask as rle
 from rcnn_keras.data.segmentations import malformed
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rcnn_keras.data.records import Record
 
 
@@ -58,6 +60,12 @@ def check_masks(record: "Record") -> None:
         bad = malformed(segmentation, (record.height, record.width))
         if bad is not None:
             raise ValueError(f"{record.path}: object {i}: malformed {bad[0]}: {bad[1]!r:.80}")
+
+
+def check_segmentations(dataset: "Iterable[Record]") -> None:
+    """Raise ValueError for the first object without a sound segmentation; crowds need none."""
+    for record in dataset:
+        check_masks(record)
 
 
 def record_masks(record: "Record", height: int, width: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from pycocotools.cocoeval import COCOeval
 
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.detections import Detections
-from rcnn_keras.data.masks import check_masks
+from rcnn_keras.data.masks import check_segmentations
 
 FIELDS = {"bbox": "bbox", "segm": "segmentation"}  # of a result row, by the kind of scores
 AREAS = {"APs": 1, "APm": 2, "APl": 3}  # pycocotools' small, medium, large; 0 is all
@@ -111,12 +111,6 @@ def coco_results(
         if mask is not None:
             row["segmentation"] = mask
     return rows
-
-
-def check_segmentations(dataset: DetectionDataset) -> None:
-    """Raise ValueError for the first object without a sound segmentation; crowds need none."""
-    for record in dataset:
-        check_masks(record)
 
 
 def _truth(dataset: DetectionDataset, kind: str) -> COCO:

@@ -275,9 +275,7 @@ class Detector(keras.Model):
                 + (", the order differs" if not only and not missing else "")
                 + "; load the data with classes=model.classes"
             )
-        sized = self._sized(batches)
-        sized.masks = self.has_masks
-        return sized
+        return self._sized(batches).with_masks(self.has_masks)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

@@ -1,5 +1,7 @@
 """Mask R-CNN: learning by heart, the two forms of masks, C4, and what is refused."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
@@ -81,6 +83,18 @@ def test_targets_without_masks_are_refused(scenes, make_detector):
     data = scenes.batches(2, min_size=96, max_size=96).tf_dataset()
     with pytest.raises(ValueError, match="no 'masks'"):
         model.fit(data, verbose=0)
+
+
+def test_data_without_segmentations_is_refused(scenes, make_detector):
+    """An object without a mask is no object with an empty one."""
+    records = [replace(record, segmentations=None) for record in scenes]
+    bare = rk.data.DetectionDataset(records, scenes.classes)
+    model = make_detector(scenes.classes, architecture=rk.models.MaskRCNN)
+    model.compile(keras.optimizers.SGD(0.001))
+    for work in (model.fit, model.evaluate):
+        with pytest.raises(ValueError, match=r"shapes_\d+\.png: object 0 has no segmentation"):
+            work(bare.batches(2), verbose=0)
+    assert model.optimizer.iterations == 0
 
 
 def test_a_c4_detector_shares_its_fifth_stage(scenes, make_detector):
