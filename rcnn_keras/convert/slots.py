@@ -11,11 +11,10 @@ import keras
 import numpy as np
 from keras import layers
 
-from rcnn_keras.layers.normalization import FrozenBatchNormalization
+from rcnn_keras.layers.normalization import BATCH_NORMS
 
 MOST_LISTED = 20  # names of one kind in an error's message
 CONVOLUTIONS = (layers.Conv2D, layers.Conv2DTranspose, layers.DepthwiseConv2D)
-NORMALIZATIONS = (layers.BatchNormalization, FrozenBatchNormalization)
 STEP_COUNTER = "num_batches_tracked"  # of PyTorch's batch norm; nothing here needs it
 
 
@@ -39,7 +38,7 @@ def slots(layer: layers.Layer, name: str, *, drop: int = 0, map_size: int = 1) -
     Raises:
         TypeError: for a layer of another kind.
     """
-    if isinstance(layer, NORMALIZATIONS):
+    if isinstance(layer, BATCH_NORMS):
         variables = {
             "weight": layer.gamma,
             "bias": layer.beta,

@@ -12,7 +12,7 @@ import numpy as np
 from rcnn_keras.convert.coco_classes import COCO_CLASSES
 from rcnn_keras.convert.slots import STEP_COUNTER, Slot, fill, slots
 from rcnn_keras.convert.state_dict import read_state_dict
-from rcnn_keras.layers.normalization import EPSILON
+from rcnn_keras.layers.normalization import BATCH_KINDS, EPSILON
 from rcnn_keras.models import FasterRCNN, MaskRCNN
 from rcnn_keras.models.faster_rcnn import IMAGENET_MEAN, IMAGENET_STD
 
@@ -145,7 +145,7 @@ def _state(weights: Weights, name: str) -> tuple[Any, dict[str, np.ndarray]]:
 
 
 def _check_norm(norm: Any, what: str) -> None:
-    if norm not in ("batch", "frozen_batch"):
+    if norm not in BATCH_KINDS:
         raise ValueError(
             f"{what} must be 'batch' or 'frozen_batch': torchvision's networks have batch norm; "
             f"received {norm!r}"

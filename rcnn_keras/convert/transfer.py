@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+from rcnn_keras.layers.normalization import BATCH_KINDS
 from rcnn_keras.models import FasterRCNN
 
 # Arguments that say what the weights are, or where the network puts them to use.
 OF_BACKBONE = ("backbone", "norm", "stride_in_1x1", "backbone_weights")
 OF_HEADS = ("fpn_channels", "head_norm", "rpn_convs", "box_units", "box_convs")
-BATCH_NORMS = ("batch", "frozen_batch")  # have the same weights
 MASK_HEAD = ("mask_head.trunk", "mask_head.upsample", "mask_head.mask_logits")
 OF_CLASSES = ("box_head.class_logits", "box_head.box_deltas", MASK_HEAD[-1])
 OF_ANCHORS = ("rpn_head.objectness", "rpn_head.deltas")
@@ -24,7 +24,7 @@ def conflicts(config: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[s
     errors = {}
     for name in (*OF_BACKBONE, *OF_HEADS):
         trained, wanted = config[name], arguments.get(name, config[name])
-        alike = name == "norm" and {trained, wanted} <= set(BATCH_NORMS)
+        alike = name == "norm" and {trained, wanted} <= set(BATCH_KINDS)
         if trained != wanted and not alike:
             errors[name] = f"must be {trained!r}, as the weights have it"
     return errors

@@ -6,7 +6,8 @@ from keras import ops
 from rcnn_keras.ops import batch_norm
 
 EPSILON = 1e-5
-KINDS = ("batch", "frozen_batch", "group", None)
+BATCH_KINDS = ("batch", "frozen_batch")  # have the same weights
+KINDS = (*BATCH_KINDS, "group", None)
 
 
 def normalization(kind, name, dtype=None):
@@ -86,3 +87,6 @@ class FrozenBatchNormalization(keras.layers.Layer):
     def get_config(self):
         """Return the constructor's arguments."""
         return super().get_config() | {"epsilon": self.epsilon}
+
+
+BATCH_NORMS = (keras.layers.BatchNormalization, FrozenBatchNormalization)  # of BATCH_KINDS

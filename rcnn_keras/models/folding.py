@@ -3,11 +3,9 @@
 import keras
 import numpy as np
 
-from rcnn_keras.layers import FeaturePyramid, FrozenBatchNormalization
+from rcnn_keras.layers import FeaturePyramid
+from rcnn_keras.layers.normalization import BATCH_KINDS, BATCH_NORMS
 from rcnn_keras.models.detector import Detector
-
-KINDS = ("batch", "frozen_batch")
-BATCH_NORMS = (keras.layers.BatchNormalization, FrozenBatchNormalization)
 
 
 def fold_batchnorm(model: Detector) -> Detector:
@@ -25,7 +23,7 @@ def fold_batchnorm(model: Detector) -> Detector:
         norm; group norm, whose statistics are those of the image, stays.
     """
     config = model.get_config()
-    kinds = {key: None for key in ("norm", "head_norm") if config[key] in KINDS}
+    kinds = {key: None for key in ("norm", "head_norm") if config[key] in BATCH_KINDS}
     folded = type(model).from_config(config | kinds)
     _copy(model, folded)
     return folded
@@ -55,12 +53,9 @@ def _norms(layer: keras.layers.Layer) -> dict[str, keras.layers.Layer]:
         norms = [*layer.lateral_norms, *layer.output_norms]
         pairs = zip(convolutions, norms, strict=True)
         return {conv.name: norm for conv, norm in pairs if isinstance(norm, BATCH_NORMS)}
-    found = {}
-    for norm in _children(layer).values():
-        if isinstance(norm, BATCH_NORMS):
-            before = next(c for c in _children(layer).values() if c.output is norm.input)
-            found[before.name] = norm
-    return found
+    children = _children(layer).values()
+    norms = [c for c in children if isinstance(c, BATCH_NORMS)]
+    return {next(c for c in children if c.output is norm.input).name: norm for norm in norms}
 
 
 def _folded(conv: keras.layers.Layer, norm: keras.layers.Layer) -> list[np.ndarray]:

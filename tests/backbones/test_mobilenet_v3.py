@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from rcnn_keras.backbones.mobilenet_v3 import mobilenet_v3_large
-from rcnn_keras.layers import FrozenBatchNormalization
+from rcnn_keras.layers.normalization import BatchNormalization, FrozenBatchNormalization
 
 # The features' numbers are compared with torchvision's in tests/parity.
 
@@ -53,7 +53,7 @@ def test_channels_of_the_squeeze(block, channels):
 @pytest.mark.parametrize(
     ("norm", "cls", "trained", "biases"),
     [
-        ("batch", keras.layers.BatchNormalization, 92, 0),
+        ("batch", BatchNormalization, 92, 0),
         ("frozen_batch", FrozenBatchNormalization, 0, 0),
         (None, keras.layers.Identity, 0, 46),
     ],

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rcnn_keras.backbones import resnet, resnet_c5
-from rcnn_keras.layers import FrozenBatchNormalization
+from rcnn_keras.layers.normalization import BatchNormalization, FrozenBatchNormalization
 
 # Written by tools/oracle_backbone.py: the features of torchvision's ResNets.
 TORCHVISION = Path(__file__).with_name("resnet_torchvision.npz")
@@ -111,7 +111,7 @@ def test_stride_in_1x1():
 @pytest.mark.parametrize(
     ("norm", "cls"),
     [
-        ("batch", keras.layers.BatchNormalization),
+        ("batch", BatchNormalization),
         ("frozen_batch", FrozenBatchNormalization),
         ("group", keras.layers.GroupNormalization),
     ],
