@@ -20,47 +20,15 @@ from rcnn_keras.training.history import HistoryFile
 from rcnn_keras.training.run import _clear, build_callbacks, train
 from rcnn_keras.training.scoring import evaluate
 
-CONFIG = """
-model:
-  architecture: mask_rcnn
-  backbone: resnet18_fpn
-  min_size: 64
-  max_size: 64
-  fpn_channels: 8
-  box_units: 8
-  anchor_sizes: [[8], [16], [32], [64], [128]]
-  rpn_pre_nms_top_n_train: 50
-  rpn_post_nms_top_n_train: 20
-  rpn_pre_nms_top_n_test: 50
-  rpn_post_nms_top_n_test: 20
-  box_score_thresh: 0.0
-  box_batch_size_per_image: 16
-  box_detections_per_img: 5
-data:
-  format: coco
-  train: {annotations: train/annotations.json}
-  val: {annotations: val/annotations.json}
-optimizer: {name: sgd, learning_rate: 0.01}
-training: {epochs: 1, early_stopping_patience: 3}
-"""
+SECTIONS = {
+    "model": {"architecture": "mask_rcnn", "box_score_thresh": 0.0},
+    "training": {"epochs": 1, "early_stopping_patience": 3},
+}
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("config")
-    draw_shapes(2, size=(64, 64), out=folder / "train")
-    draw_shapes(2, size=(64, 64), seed=1, out=folder / "val")
-    path = folder / "shapes.yaml"
-    path.write_text(CONFIG)
-    return path
-
-
-@pytest.fixture(scope="module")
-def run(config, tmp_path_factory):
-    """A finished run: its configuration, folder and history."""
-    out = tmp_path_factory.mktemp("runs") / "shapes"
-    configuration = load_configuration(config)
-    return configuration, out, train(configuration, out)
+def config(tmp_path_factory, write_config):
+    return write_config(tmp_path_factory.mktemp("config"), SECTIONS)
 
 
 def test_the_logs_have_the_mask_loss_and_scores_of_boxes_and_masks(run):

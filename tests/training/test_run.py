@@ -11,7 +11,6 @@ import pytest
 
 from rcnn_keras.data.coco import load_coco
 from rcnn_keras.data.problems import DatasetError
-from rcnn_keras.data.shapes import draw_shapes
 from rcnn_keras.training.callbacks import CocoEvaluation
 from rcnn_keras.training.configuration import load_configuration
 from rcnn_keras.training.configuration_file import ConfigurationError
@@ -27,49 +26,18 @@ from rcnn_keras.training.run import (
 )
 from rcnn_keras.training.scoring import evaluate
 
-CONFIG = """
-model:
-  architecture: faster_rcnn
-  backbone: resnet18_fpn
-  min_size: 64
-  max_size: 64
-  fpn_channels: 8
-  box_units: 8
-  anchor_sizes: [[8], [16], [32], [64], [128]]
-  rpn_pre_nms_top_n_train: 50
-  rpn_post_nms_top_n_train: 20
-  rpn_pre_nms_top_n_test: 50
-  rpn_post_nms_top_n_test: 20
-  box_batch_size_per_image: 16
-  box_detections_per_img: 5
-data:
-  format: coco
-  train: {annotations: train/annotations.json}
-  val: {annotations: val/annotations.json}
-  augment:
-    - flips: {}
-optimizer: {name: sgd, learning_rate: 0.01, weight_decay: 0.001, ema_momentum: 0.9}
-schedule: {name: step, milestones: [1.5], warmup_steps: 2, warmup_factor: 0.5}
-training: {epochs: 2, seed: 3, backup: true}
-"""
+SECTIONS = {
+    "model": {"architecture": "faster_rcnn"},
+    "data": {"augment": [{"flips": {}}]},
+    "optimizer": {"weight_decay": 0.001, "ema_momentum": 0.9},
+    "schedule": {"name": "step", "milestones": [1.5], "warmup_steps": 2, "warmup_factor": 0.5},
+    "training": {"epochs": 2, "seed": 3, "backup": True},
+}
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("config")
-    draw_shapes(4, size=(64, 64), out=folder / "train")
-    draw_shapes(2, size=(64, 64), seed=1, out=folder / "val")
-    path = folder / "shapes.yaml"
-    path.write_text(CONFIG)
-    return path
-
-
-@pytest.fixture(scope="module")
-def run(config, tmp_path_factory):
-    """A finished run: its configuration, folder and history."""
-    out = tmp_path_factory.mktemp("runs") / "shapes"
-    configuration = load_configuration(config)
-    return configuration, out, train(configuration, out)
+def config(tmp_path_factory, write_config):
+    return write_config(tmp_path_factory.mktemp("config"), SECTIONS, train_images=4)
 
 
 def test_a_run_writes_what_it_promises(run):
@@ -293,16 +261,14 @@ def test_data_without_objects_is_refused(config, tmp_path):
         read_data(configuration.data)
 
 
-def test_images_are_decoded_before_training(tmp_path, capsys):
-    draw_shapes(2, size=(64, 64), out=tmp_path / "train")
-    draw_shapes(1, size=(64, 64), seed=1, out=tmp_path / "val")
-    (tmp_path / "shapes.yaml").write_text(CONFIG)
+def test_images_are_decoded_before_training(tmp_path, write_config, capsys):
+    path = write_config(tmp_path, SECTIONS, val_images=1)
     picture = tmp_path / "train" / "shapes_000001.png"
     content = bytearray(picture.read_bytes())
     middle = len(content) // 2
     content[middle : middle + 20] = b"\0" * 20  # the header and the end stay sound
     picture.write_bytes(content)
-    configuration = load_configuration(tmp_path / "shapes.yaml")
+    configuration = load_configuration(path)
     datasets = read_data(configuration.data)  # takes them on trust
     with pytest.raises(
         DatasetError, match=r"1 problem .*\n.*shapes_000001\.png: cannot be decoded"
