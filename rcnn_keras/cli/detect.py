@@ -12,9 +12,7 @@ from rcnn_keras.cli.loading import load_detector, must_exist, quiet_import
 if TYPE_CHECKING:
     from rcnn_keras.data.detections import Detections
 
-IMAGE_ENDINGS = {
-    *[".jpg", ".jpeg", ".png", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp"]
-}
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".gif")
 
 
 @click.command()
