@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from rcnn_keras.ops import batch_norm
+from rcnn_keras.ops import batch_norm, recomputing
 
 EPSILON = 1e-5
 BATCH_KINDS = ("batch", "frozen_batch")  # have the same weights
@@ -44,6 +44,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
         if not training or not self.trainable:
             return super().call(x, training=False)
         x, mean, variance = batch_norm(x, self.gamma, self.beta, self.epsilon)
+        if recomputing():
+            return x
         for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(moving * self.momentum + value * (1.0 - self.momentum))
         return x

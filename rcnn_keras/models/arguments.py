@@ -137,7 +137,7 @@ RULES: dict[tuple[str, ...], Rule] = {  # by the ends of the arguments' names
         "must be None or 'imagenet'",
     ),
     ("_thresh", "_fraction"): (_is_share, "must be in 0..1"),
-    ("box_convs", "frozen_stages"): (
+    ("box_convs", "frozen_stages", "recompute_stages"): (
         lambda value: value == 0 or _is_count(value),
         "must be a whole number of at least 0",
     ),

@@ -10,6 +10,7 @@ from rcnn_keras.ops.masks import mask_targets, pack_bits, unpack_bits
 from rcnn_keras.ops.matching import match, sample
 from rcnn_keras.ops.nms import grouped_nms, nms
 from rcnn_keras.ops.random import stateless_uniform
+from rcnn_keras.ops.recomputation import recompute, recomputing
 from rcnn_keras.ops.replicas import num_replicas, sum_over_replicas
 from rcnn_keras.ops.roi_align import (
     listed_roi_align,
@@ -41,6 +42,8 @@ __all__ = [
     "nms",
     "num_replicas",
     "pack_bits",
+    "recompute",
+    "recomputing",
     "roi_align",
     "roi_levels",
     "roi_pool",
