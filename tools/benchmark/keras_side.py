@@ -20,7 +20,7 @@ def build(args):
     """Return the model with the weights of the other side, and what waits for the device."""
     workload = args.workload
     tf.config.threading.set_intra_op_parallelism_threads(args.threads)
-    tf.config.threading.set_inter_op_parallelism_threads(args.threads)
+    tf.config.threading.set_inter_op_parallelism_threads(1)  # see tools/benchmark.py
     cv2.setNumThreads(args.threads)
     sizes = workload.height, workload.width
     model = (rk.models.MaskRCNN if workload.masks else rk.models.FasterRCNN)(
