@@ -10,8 +10,8 @@ import keras
 from keras import ops
 
 from rcnn_keras.backbones import Backbone, build_backbone
-from rcnn_keras.backbones.recomputed import Recomputed, is_of
 from rcnn_keras.backbones.imagenet import CAFFE_MEAN, CAFFE_STD, load_imagenet
+from rcnn_keras.backbones.recomputed import Recomputed, is_of
 from rcnn_keras.layers import (
     AnchorGenerator,
     AnchorSampler,
@@ -215,7 +215,7 @@ class FasterRCNN(Detector):
         self._connect(config, name)
         self._stages, self._default_frozen = parts.stages, parts.frozen_stages
         self.freeze_backbone(frozen_stages)
-        stages = parts.stages[:recompute_stages]
+        stages = self._first_stages(recompute_stages, "recompute_stages")
         self._recomputed = Recomputed(self.backbone, stages) if stages else None
 
     def _build_more(self, parts: Backbone, config: dict[str, Any]) -> None:
@@ -237,14 +237,18 @@ class FasterRCNN(Detector):
             ValueError: if the backbone has fewer stages.
         """
         stages = self._default_frozen if stages is None else stages
-        if not 0 <= stages <= len(self._stages):
-            raise ValueError(
-                f"stages must be in 0..{len(self._stages)} for {self._config['backbone']}; "
-                f"received {stages!r}"
-            )
+        frozen = self._first_stages(stages, "stages")
         for layer in self.backbone.layers:
-            layer.trainable = not is_of(layer, self._stages[:stages])
+            layer.trainable = not is_of(layer, frozen)
         self._config["frozen_stages"] = stages
+
+    def _first_stages(self, count: int, argument: str) -> tuple[tuple[str, ...], ...]:
+        if not 0 <= count <= len(self._stages):
+            raise ValueError(
+                f"{argument} must be in 0..{len(self._stages)} for {self._config['backbone']}; "
+                f"received {count!r}"
+            )
+        return self._stages[:count]
 
     def first_stage(self, inputs: dict, training: bool) -> dict[str, Any]:
         """Run backbone, pyramid and RPN once.

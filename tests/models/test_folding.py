@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import rcnn_keras as rk
 from rcnn_keras.layers import FrozenBatchNormalization
@@ -98,5 +99,20 @@ def test_freezing_is_undone_and_survives_saving(scenes, make_detector, tmp_path)
 
 
 def test_a_backbone_has_so_many_stages(scenes, make_detector):
-    with pytest.raises(ValueError, match=r"0\.\.5 for resnet18_fpn; received 6"):
+    with pytest.raises(ValueError, match=r"^stages must be in 0\.\.5 for resnet18_fpn; received 6"):
         make_detector(scenes.classes).freeze_backbone(6)
+    with pytest.raises(ValueError, match=r"^recompute_stages must be in 0\.\.5 for resnet18_fpn"):
+        make_detector(scenes.classes, recompute_stages=6)
+
+
+@pytest.mark.parametrize(("recomputed", "frozen", "twice"), [(0, 0, 0), (2, 0, 5), (2, 2, 0)])
+def test_stages_run_twice_unless_they_stand_still(scenes, make_detector, recomputed, frozen, twice):
+    arguments = {"recompute_stages": recomputed, "frozen_stages": frozen}
+    model = make_detector(scenes.classes, **arguments)
+    assert model.get_config().items() >= arguments.items()
+    model.compile(keras.optimizers.SGD(0.001))
+    data = scenes[:1].batches(1).sized(96, 96).tf_dataset()
+    step = tf.function(model.train_step).get_concrete_function(next(iter(data)))
+    names = [op.name for op in step.graph.get_operations() if op.type == "Conv2D"]
+    backbone = [name for name in names if "conv1" in name or "layer" in name]
+    assert len([name for name in backbone if "rpn_head" not in name]) == 20 + twice
