@@ -8,7 +8,7 @@ only lists, dictionaries, tuples, numbers and strings come into being.
 
 import io
 import pickletools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -65,6 +65,19 @@ def _opcodes(stream):
             yield opcode, argument
     except ValueError as error:
         raise ValueError(f"the pickle is damaged or cut off ({error})") from error
+
+
+def fill(target: dict, pairs: Iterable[tuple[Any, Any]]) -> None:
+    """Put pairs of key and value into a dictionary.
+
+    Raises:
+        ValueError: for a key that is no string and no number; the hash of a nested tuple, or its
+            text in a message, may never end.
+    """
+    for key, value in pairs:
+        if not isinstance(key, (str, int, float)):
+            raise ValueError(f"the pickle has a {type(key).__name__} as a dictionary's key")
+        target[key] = value
 
 
 class _Machine:
@@ -155,17 +168,15 @@ class _Machine:
         self._set(self.pop_to_mark())
 
     def _set(self, items):
-        target = self.top(dict)
-        for key, value in zip(items[::2], items[1::2], strict=True):
-            if not isinstance(key, (str, int, float)):  # the hash of a nested tuple may never end
-                raise ValueError(f"the pickle has a {type(key).__name__} as a dictionary's key")
-            target[key] = value
+        fill(self.top(dict), zip(items[::2], items[1::2], strict=True))
 
     def _global(self, name):
         self.stack.append(self.look_up(name.replace(" ", ".", 1)))
 
     def _stack_global(self, _):
         name, module = self.pop(), self.pop()
+        if not isinstance(name, str) or not isinstance(module, str):
+            raise ValueError("the pickle asks for something without a name")
         self.stack.append(self.look_up(f"{module}.{name}"))
 
     def _reduce(self, _):

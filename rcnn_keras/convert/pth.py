@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rcnn_keras.convert.pickles import MOST_BYTES, Global, read_pickle
+from rcnn_keras.convert.pickles import MOST_BYTES, Global, fill, read_pickle
 
 DTYPES = {
     "torch.DoubleStorage": "<f8",
@@ -145,7 +145,8 @@ def _read_legacy(data: memoryview) -> tuple[Any, ReadStorage]:
     start += size
     keys, size = read_pickle(data[start : start + MOST_BYTES])
     start += size
-    if not isinstance(keys, list) or {str(key) for key in keys} != set(storages):
+    sound = isinstance(keys, list) and all(isinstance(key, (str, int)) for key in keys)
+    if not sound or {str(key) for key in keys} != set(storages):
         raise ValueError("the file is damaged: its list of storages does not fit its tensors")
     contents = {}
     for key in map(str, keys):
@@ -162,15 +163,23 @@ def _read_legacy(data: memoryview) -> tuple[Any, ReadStorage]:
 
 def _read_object(pickle: memoryview) -> tuple[Any, dict[str, Storage], int]:
     """Return a pickle's object with `Tensor`s in it, its storages by key, and its size."""
-    storages = {}
+    storages: dict[str, Storage] = {}
 
     def load_storage(reference):
         match reference:
-            case ("storage", Global() as kind, str(key), str(), int(length), *view):
-                part = view[0][1:] if view and view[0] is not None else None
-                storages[key] = Storage(str(kind), key, length, part)
-                return storages[key]
-        raise ValueError("the pickle has a persistent id that is no storage")
+            case ("storage", Global() as kind, str(key), str(), int(length)):
+                part = None
+            case ("storage", Global() as kind, str(key), str(), int(length), None):
+                part = None
+            case ("storage", Global() as kind, str(key), str(), int(length), (_, int(a), int(b))):
+                part = a, b
+            case _:
+                raise ValueError("the pickle has a persistent id that is no storage")
+        storage = Storage(str(kind), key, length, part)
+        first = storages.setdefault(key, storage)
+        if first[:3] != storage[:3]:
+            raise ValueError(f"storage {key} is declared twice, with another type or length")
+        return storage
 
     value, size = read_pickle(pickle, BUILDERS, frozenset(DTYPES), load_storage)
     return value, storages, size
@@ -182,13 +191,27 @@ def _tensor(storage, offset, shape, strides, *_):
     if not isinstance(storage, Storage) or len(shape) != len(strides):
         raise ValueError("the pickle has a tensor without storage, shape and strides")
     if any(not isinstance(n, int) or not 0 <= n < 1 << 62 for n in counts):
-        raise ValueError(f"a tensor has the offset, shape and strides {counts}, out of range")
+        raise ValueError("a tensor has an offset, a shape or strides out of range")
     return Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
 def _parameter(tensor, *_):
     """Stand in for `torch._utils._rebuild_parameter`."""
     return tensor
+
+
+def _ordered(pairs=None):
+    """Stand in for `collections.OrderedDict`; `pairs`, of Python 2, move: a copy could be endless.
+
+    A pickle may hand over the same list again and again in a few bytes.
+    """
+    ordered: dict[Any, Any] = {}
+    if pairs is not None:
+        if not isinstance(pairs, list):
+            raise ValueError(f"the pickle makes a dictionary of a {type(pairs).__name__}")
+        fill(ordered, pairs)
+        pairs.clear()
+    return ordered
 
 
 def _nothing(*_):
@@ -199,7 +222,7 @@ def _nothing(*_):
 BUILDERS: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_parameter": _parameter,
-    "collections.OrderedDict": lambda items=(): dict(items),
+    "collections.OrderedDict": _ordered,
     "collections.Counter": _nothing,  # of a learning rate's schedule
     "argparse.Namespace": _nothing,  # of a training script's arguments
 }
@@ -215,19 +238,22 @@ def _arrays(value: Any, read_storage: ReadStorage) -> dict[str, np.ndarray]:
     def numbers(storage):
         return _numbers(storage, read_storage(storage))
 
+    def part(storage):
+        return _part(storage, numbers(storage._replace(view=None)))
+
     arrays = {}
     for name, tensor in state.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise ValueError(f"{name!r} is a {type(tensor).__name__}, not a tensor")
         try:
-            arrays[name] = _strided(tensor, numbers(tensor.storage))
+            arrays[name] = _strided(tensor, part(tensor.storage))
         except ValueError as error:
             raise ValueError(f"tensor {name!r}: {error}") from error
     return arrays
 
 
 def _numbers(storage: Storage, content: memoryview) -> np.ndarray:
-    """Return a storage's numbers, in a row."""
+    """Return all of a storage's numbers, in a row."""
     dtype = np.dtype(DTYPES[storage.kind])
     if not 0 <= storage.length * dtype.itemsize <= len(content):
         raise ValueError(
@@ -235,14 +261,19 @@ def _numbers(storage: Storage, content: memoryview) -> np.ndarray:
             f"bytes; {len(content)} bytes are there"
         )
     numbers = np.frombuffer(content, dtype, storage.length)
-    if storage.view is not None:
-        start, length = storage.view
-        if not (start >= 0 and length >= 0 and start + length <= len(numbers)):
-            raise ValueError(f"the view {storage.view} is not within storage {storage.key}")
-        numbers = numbers[start : start + length]
     if storage.kind == "torch.BFloat16Storage":
         return (numbers.astype("<u4") << 16).view("<f4")
     return numbers != 0 if storage.kind == "torch.BoolStorage" else numbers
+
+
+def _part(storage: Storage, numbers: np.ndarray) -> np.ndarray:
+    """Return those of a storage's numbers that are in its view."""
+    if storage.view is None:
+        return numbers
+    start, length = storage.view
+    if not (start >= 0 and length >= 0 and start + length <= len(numbers)):
+        raise ValueError(f"the view {storage.view} is not within storage {storage.key}")
+    return numbers[start : start + length]
 
 
 def _strided(tensor: Tensor, numbers: np.ndarray) -> np.ndarray:

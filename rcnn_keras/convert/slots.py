@@ -115,7 +115,9 @@ def fill(
             if name in state and state[name].shape != slot.shape
         ],
         "not of finite floating-point numbers": [
-            name for name in slots if name in state and not _is_finite(state[name])
+            name
+            for name, slot in slots.items()
+            if name in state and state[name].shape == slot.shape and not _is_finite(state[name])
         ],
     }
     lines = [f"  {kind}: {_listing(names)}" for kind, names in problems.items() if names]

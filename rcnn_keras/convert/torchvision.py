@@ -94,16 +94,22 @@ def load(
     state = _renamed(state, source)
     build, defaults = DETECTORS[name]
     frozen = not any(key.startswith(BODY) and key.endswith(STEP_COUNTER) for key in state)
+    if epsilon is not None and not frozen:
+        raise ValueError(
+            f"epsilon is for frozen batch norm; received {epsilon!r} and {source}, whose batch "
+            f"norm was trained"
+        )
     config = {"norm": "frozen_batch" if frozen else "batch"} | defaults | arguments
     _check_norm(config["norm"], f"{name}: norm")
     model = build(classes=_classes(state, classes, source), **config)
     if model.get_config()["norm"] == "frozen_batch" and "frozen_stages" not in arguments:
         model.freeze_backbone()
-    if frozen and config["norm"] == "frozen_batch":
+    slots = detector_slots(model)
+    if frozen:
         published = name in WITHOUT_EPSILON and "backbone" not in arguments
         default = 0.0 if published else EPSILON
-        state = _with_epsilon(state, default if epsilon is None else epsilon, source)
-    fill(detector_slots(model), state, source)
+        state = _with_epsilon(state, slots, default if epsilon is None else epsilon, source)
+    fill(slots, state, source)
     return model
 
 
@@ -181,18 +187,25 @@ def _classes(state, classes, source) -> list[str]:
     return list(classes)
 
 
-def _with_epsilon(state, epsilon, source) -> dict[str, np.ndarray]:
-    """Return the state dict with gains that make our epsilon act as the backbone's own."""
+def _with_epsilon(state, slots, epsilon, source) -> dict[str, np.ndarray]:
+    """Return the state dict with gains that make our epsilon act as the backbone's own.
+
+    Tensors of another shape than their slots' stay as they are, for `fill` to name.
+    """
     changed = dict(state)
     for name, variance in state.items():
         gain = name.replace("running_var", "weight")
-        if not (name.startswith(BODY) and name.endswith("running_var") and gain in state):
+        if not (name.startswith(BODY) and name.endswith("running_var")):
+            continue
+        if any(
+            k not in state or k not in slots or state[k].shape != slots[k].shape
+            for k in (name, gain)
+        ):
             continue
         variance = variance.astype("float64")
         if (variance + epsilon <= 0).any():
             raise ValueError(f"{source}: {name} has a variance that epsilon={epsilon} cannot mend")
-        if variance.shape == state[gain].shape:
-            changed[gain] = state[gain] * np.sqrt((variance + EPSILON) / (variance + epsilon))
+        changed[gain] = state[gain] * np.sqrt((variance + EPSILON) / (variance + epsilon))
     return changed
 
 

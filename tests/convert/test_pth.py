@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rcnn_keras.convert.pth import read_pth
+from rcnn_keras.convert.pickles import read_pickle
+from rcnn_keras.convert.pth import BUILDERS, read_pth
 from rcnn_keras.convert.state_dict import read_state_dict
 
 FILES = Path(__file__).parent / "files"
@@ -235,6 +236,12 @@ def test_calls_are_refused_by_name(zipped, protocol, function, name):
     assert f".{name}, which no tensor needs" in message
 
 
+NESTED = b")" + b"\x85" * 1_000_000
+DOUBLED = b")" + b"q\x00h\x00\x86" * 40  # a tuple of itself twice, 40 times over
+REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n("
+STORAGE = (
+    b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x00\x00\x00\x00K\x01tQ"
+)
 BUILTINS = b"\x8c\x08builtins\x8c\x04eval\x93"
 
 
@@ -245,7 +252,7 @@ BUILTINS = b"\x8c\x08builtins\x8c\x04eval\x93"
         (b"ccollections\nOrderedDict\n}b", "it fills a Global"),  # attributes for the class itself
         (b"}X\x01\x00\x00\x00a)R", "calls what is no function"),
         (b"ctorch\nFloatStorage\n)R", "calls what is no function"),
-        (b"ccollections\nOrderedDict\nK\x05\x85R", "malformed"),
+        (b"ccollections\nOrderedDict\nK\x05\x85R", "a dictionary of a int"),
         (b"}r\xff\xff\xff\x7f", None),  # a memo of two thousand million places
         (b"\x8e" + struct.pack("<Q", 1 << 60), "damaged"),  # bytes that are not there
         (b"\x8d" + struct.pack("<Q", 1 << 60), "damaged"),
@@ -257,6 +264,22 @@ BUILTINS = b"\x8c\x08builtins\x8c\x04eval\x93"
         (b"\x96" + struct.pack("<Q", 1 << 60), "damaged"),
         (b"h\x05", "malformed"),
         (b"}K\x01Q", "no storage"),
+        # What grows by each doubling of a few bytes: as a name, as a key, as a list of pairs.
+        (DOUBLED + b"\x8c\x01a\x93", "without a name"),
+        (
+            b"ccollections\nOrderedDict\n](" + DOUBLED + b"K\x01\x86e\x85R",
+            "a tuple as a dictionary's",
+        ),
+        (
+            b"ccollections\nOrderedDict\n](" + NESTED + b"K\x01\x86e\x85R",
+            "a tuple as a dictionary's",
+        ),
+        (b"ccollections\nOrderedDict\n}\x85R", "a dictionary of a dict"),
+        (REBUILD + STORAGE + DOUBLED + b")))tR", "out of range"),
+        (
+            b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x00\x00\x00\x00K\x01(K\x01]K\x01ttQ",
+            "no storage",
+        ),
         (b"}a", "malformed"),
         (b"t", "malformed"),
         (b"}(K\x01s", "malformed"),
@@ -268,6 +291,24 @@ def test_hostile_pickles(zipped, opcodes, message):
         assert read_pth(path) == {}
     else:
         assert message in error_of(path)
+
+
+def test_pairs_become_one_dictionary(zipped):
+    """Python 2 hands an ordered dictionary its pairs; the same list again has none left."""
+    pairs = b"](" + b"".join(b"X\x01\x00\x00\x00%c)\x86" % (97 + n) for n in range(3)) + b"eq\x01"
+    ordered = b"ccollections\nOrderedDict\n"
+    twice = b"](" + ordered + pairs + b"\x85R" + ordered + b"h\x01\x85Re"
+    value, _ = read_pickle(twice + b".", BUILDERS)
+    assert value == [{"a": (), "b": (), "c": ()}, {}]
+
+
+def test_a_storage_declared_twice(writer, zipped):
+    numbers = np.arange(4, dtype="f4")
+    storages = [writer.storage("0", numbers), writer.storage("0", numbers[:3])]
+    tensors = {
+        name: writer.tensor(s, 0, (2,), (1,)) for name, s in zip("ab", storages, strict=True)
+    }
+    assert "declared twice" in error_of(zipped(writer.dictionary(tensors), writer.storages))
 
 
 def test_a_pickle_larger_than_any_state_dict_needs(zipped):

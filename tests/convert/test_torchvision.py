@@ -189,18 +189,19 @@ class TestSmall:
         model = load("fasterrcnn_resnet50_fpn", state, frozen_stages=4, **SMALL)
         assert model.get_config()["frozen_stages"] == 4
 
+    @pytest.mark.parametrize("norm", ["batch", "frozen_batch"])
     @pytest.mark.parametrize(("epsilon", "acts"), [(0.0, 0.0), (1e-3, 1e-3), (None, 1e-5)])
-    def test_the_file_s_epsilon(self, epsilon, acts):
+    def test_the_file_s_epsilon(self, epsilon, acts, norm):
         state = small_state(counters=False)
         variance = np.geomspace(1e-12, 1, 64).astype("f4")
         state["backbone.body.bn1.running_var"] = variance
-        model = load("fasterrcnn_resnet50_fpn", state, epsilon=epsilon, **SMALL)
+        model = load("fasterrcnn_resnet50_fpn", state, epsilon=epsilon, norm=norm, **SMALL)
         x = np.random.default_rng(1).normal(size=(1, 2, 2, 64)).astype("f4")
         keys = ("weight", "bias", "running_mean")
         gain, shift, mean = (state[f"backbone.body.bn1.{k}"].astype("f8") for k in keys)
         want = (x - mean) / np.sqrt(variance.astype("f8") + acts) * gain + shift
-        norm = model.backbone.get_layer("bn1")
-        error = np.abs(norm(x) - want) / np.abs(want).max((0, 1, 2))
+        layer = model.backbone.get_layer("bn1")
+        error = np.abs(layer(x) - want) / np.abs(want).max((0, 1, 2))
         assert error.max() < 1e-5
 
     def test_the_published_resnet50_has_no_epsilon(self, state_of):
@@ -217,6 +218,18 @@ class TestSmall:
         state["backbone.body.layer1.0.bn1.running_var"][3] = 0
         with pytest.raises(ValueError, match=r"layer1\.0\.bn1\.running_var has a variance"):
             load("fasterrcnn_resnet50_fpn", state, epsilon=0.0, **SMALL)
+
+    def test_an_epsilon_for_nothing(self):
+        with pytest.raises(ValueError, match=r"epsilon is for frozen batch norm; received 0\.0"):
+            load("fasterrcnn_resnet50_fpn", small_state(), epsilon=0.0, **SMALL)
+
+    def test_an_endless_tensor_of_another_shape(self):
+        state = small_state(counters=False)
+        for key in ("running_var", "weight"):
+            name = f"backbone.body.layer1.0.bn1.{key}"
+            state[name] = np.broadcast_to(np.ones((), "f4"), (1 << 45,))
+        with pytest.raises(ValueError, match="of another shape: backbone"):
+            load("fasterrcnn_resnet50_fpn", state, **SMALL)
 
     def test_all_misfits_in_one_error(self):
         state = small_state()
