@@ -164,7 +164,7 @@ def from_preset(
     from rcnn_keras.convert.transfer import transfer
 
     config = source.get_config() | arguments | {"name": None}
-    config["classes"] = names or list(source.classes)
+    config["classes"] = list(source.classes) if names is None else names
     model = architecture.from_config(config)
     kept, drawn = transfer(source, model)
     print(f"{name}: weights kept in {', '.join(kept)}; new: {', '.join(drawn) or 'nothing'}")

@@ -291,6 +291,8 @@ def test_a_saved_detector(saved, capsys):
         np.testing.assert_array_equal(ours, theirs)
     assert capsys.readouterr().out == ""
 
+    with pytest.raises(ValueError, match="classes must be a list of different names"):
+        from_preset(path, classes=[])
     other = from_preset(str(path), classes=["cell"], frozen_stages=3, min_size=80)
     config = other.get_config()
     assert (other.classes, config["frozen_stages"], config["min_size"]) == (("cell",), 3, 80)
