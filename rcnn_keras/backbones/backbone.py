@@ -25,6 +25,15 @@ MOBILENET_STAGES = tuple(
 MASK_POOLED_SIZE = 14
 
 
+def stages_of(name):
+    """Return what the names of the layers in each stage of a backbone begin with."""
+    if name == "vgg16":
+        return VGG_STAGES
+    if name == MOBILENET:
+        return MOBILENET_STAGES
+    return RESNET_STAGES if name.endswith("_fpn") else RESNET_STAGES[:4]
+
+
 @dataclass(frozen=True)
 class Backbone:
     """What a detector needs to know of its backbone.
@@ -95,7 +104,7 @@ def build_backbone(
             pooled_size=7,
             box_trunk=vgg16_fc(box_units or 4096, name="box_trunk"),
             mask_trunk=lambda: mask_trunk(MASK_POOLED_SIZE, 512, 256, head_norm),
-            stages=VGG_STAGES,
+            stages=stages_of(name),
             frozen_stages=2,  # as in Fast R-CNN, 4.5
         )
     if not name.endswith("_fpn"):
@@ -109,16 +118,16 @@ def build_backbone(
             pooled_size=MASK_POOLED_SIZE,
             box_trunk=c5,
             mask_trunk=lambda: keras.Model(c5.input, c5.get_layer("mean").input, name="mask_trunk"),
-            stages=RESNET_STAGES[:4],
+            stages=stages_of(name),
             frozen_stages=2,  # as in torchvision
         )
     if name == MOBILENET:
         model, map_strides, strides = mobilenet_v3_large(norm), (32, 32), (32,)
-        stages, frozen_stages = MOBILENET_STAGES, 3
+        frozen_stages = 3
     else:
         depth = int(name.removeprefix("resnet").removesuffix("_fpn"))
         model, map_strides = resnet(depth, norm, stride_in_1x1), (4, 8, 16, 32)
-        strides, stages, frozen_stages = map_strides, RESNET_STAGES, 2
+        strides, frozen_stages = map_strides, 2
     return Backbone(
         model=model,
         pyramid=True,
@@ -127,6 +136,6 @@ def build_backbone(
         pooled_size=7,
         box_trunk=box_trunk(7, fpn_channels, box_units or 1024, box_convs, head_norm),
         mask_trunk=lambda: mask_trunk(MASK_POOLED_SIZE, fpn_channels, fpn_channels, head_norm),
-        stages=stages,
+        stages=stages_of(name),
         frozen_stages=frozen_stages,
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
-from rcnn_keras.backbones.backbone import MOBILENET, NAMES
+from rcnn_keras.backbones.backbone import MOBILENET, NAMES, stages_of
 from rcnn_keras.backbones.imagenet import SOURCES
 from rcnn_keras.layers.normalization import KINDS
 
@@ -61,6 +61,9 @@ def _errors_between(config: Mapping[str, Any], alone: Mapping[str, str]) -> dict
         near = difflib.get_close_matches(str(backbone), NAMES, 1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         return errors | {"backbone": f"must be one of {', '.join(NAMES)}{hint}"}
+    for name in ("frozen_stages", "recompute_stages"):
+        if sound.get(name, 0) > len(stages_of(backbone)):
+            errors[name] = f"must be at most {len(stages_of(backbone))} for {backbone}"
     levels = len(default_anchor_sizes(backbone))
     sizes = sound.get("anchor_sizes")
     if sizes is not None and (len(sizes) != levels or len(set(map(len, sizes))) > 1):

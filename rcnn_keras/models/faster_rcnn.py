@@ -215,7 +215,7 @@ class FasterRCNN(Detector):
         self._connect(config, name)
         self._stages, self._default_frozen = parts.stages, parts.frozen_stages
         self.freeze_backbone(frozen_stages)
-        stages = self._first_stages(recompute_stages, "recompute_stages")
+        stages = parts.stages[:recompute_stages]
         self._recomputed = Recomputed(self.backbone, stages) if stages else None
 
     def _build_more(self, parts: Backbone, config: dict[str, Any]) -> None:
@@ -237,18 +237,14 @@ class FasterRCNN(Detector):
             ValueError: if the backbone has fewer stages.
         """
         stages = self._default_frozen if stages is None else stages
-        frozen = self._first_stages(stages, "stages")
-        for layer in self.backbone.layers:
-            layer.trainable = not is_of(layer, frozen)
-        self._config["frozen_stages"] = stages
-
-    def _first_stages(self, count: int, argument: str) -> tuple[tuple[str, ...], ...]:
-        if not 0 <= count <= len(self._stages):
+        if stages not in range(len(self._stages) + 1):
             raise ValueError(
-                f"{argument} must be in 0..{len(self._stages)} for {self._config['backbone']}; "
-                f"received {count!r}"
+                f"stages must be in 0..{len(self._stages)} for {self._config['backbone']}; "
+                f"received {stages!r}"
             )
-        return self._stages[:count]
+        for layer in self.backbone.layers:
+            layer.trainable = not is_of(layer, self._stages[: int(stages)])
+        self._config["frozen_stages"] = int(stages)
 
     def first_stage(self, inputs: dict, training: bool) -> dict[str, Any]:
         """Run backbone, pyramid and RPN once.

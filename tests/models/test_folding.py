@@ -101,8 +101,9 @@ def test_freezing_is_undone_and_survives_saving(scenes, make_detector, tmp_path)
 def test_a_backbone_has_so_many_stages(scenes, make_detector):
     with pytest.raises(ValueError, match=r"^stages must be in 0\.\.5 for resnet18_fpn; received 6"):
         make_detector(scenes.classes).freeze_backbone(6)
-    with pytest.raises(ValueError, match=r"^recompute_stages must be in 0\.\.5 for resnet18_fpn"):
-        make_detector(scenes.classes, recompute_stages=6)
+    for argument in ("frozen_stages", "recompute_stages"):
+        with pytest.raises(ValueError, match=rf"^{argument} must be at most 5 for resnet18_fpn"):
+            make_detector(scenes.classes, **{argument: 6})
 
 
 @pytest.mark.parametrize(("recomputed", "frozen", "twice"), [(0, 0, 0), (2, 0, 5), (2, 2, 0)])
