@@ -20,7 +20,7 @@ from rcnn_keras.data.images import resized_size
 from rcnn_keras.data.unlabelled import unlabelled
 from rcnn_keras.losses import mean_over_batch
 from rcnn_keras.models.errors import NON_FINITE, plain_errors
-from rcnn_keras.ops import after, check_finite, num_replicas, pack_bits
+from rcnn_keras.ops import after, check_finite, num_replicas, packed_masks
 
 Image = str | PathLike | np.ndarray
 
@@ -87,7 +87,11 @@ class Detector(keras.Model):
         x = complete_inputs(x)
         where = [self.optimizer.iterations, x["image_ids"]]
         mean = ops.mean(ops.cast(x["images"], "float32"))
-        x["images"] = after(check_finite(mean, f"{NON_FINITE}the images are", where), x["images"])
+        check = check_finite(mean, f"{NON_FINITE}the images are", where)
+        if y is not None:
+            total = ops.sum(ops.cast(y["boxes"], "float32"))
+            check += check_finite(total, f"{NON_FINITE}the boxes are", where)
+        x["images"] = after(check, x["images"])
         with tf.GradientTape() as tape:
             first = self(x, training=True)
             loss = self.compute_loss(x, y, first, sample_weight, training=True)
@@ -137,7 +141,7 @@ class Detector(keras.Model):
             raise ValueError(
                 f"{type(self).__name__} trains on masks: the targets have {sorted(y)}, no 'masks'"
             )
-        targets = complete_targets(y, ops.shape(x["images"])[2])
+        targets = complete_targets(y, *ops.shape(x["images"])[1:3])
         losses = {
             name: mean_over_batch(total, count)
             for name, (total, count) in self.losses_of(y_pred, targets, training).items()
@@ -303,7 +307,7 @@ def complete_inputs(inputs):
     return inputs
 
 
-def complete_targets(targets, width):
+def complete_targets(targets, height, width):
     """Return the targets with `crowd`, packed masks, and one more row of padding.
 
     Matching looks for the best of N boxes and so needs one, also in a batch that has none.
@@ -314,9 +318,8 @@ def complete_targets(targets, width):
     row = ((0, 0), (0, 1))
     masks = {}
     if "masks" in targets:
-        given = ops.cast(targets["masks"], "uint8")
-        packed = ops.cond(ops.shape(given)[-1] == width, lambda: pack_bits(given), lambda: given)
-        masks = {"masks": packed}
+        packed = packed_masks(targets["masks"], height, width)
+        masks = {"masks": ops.pad(packed, (*row, (0, 0), (0, 0)))}
     return masks | {
         "boxes": ops.pad(boxes, (*row, (0, 0))),
         "labels": ops.pad(labels, row, constant_values=-1),

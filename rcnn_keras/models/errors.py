@@ -13,7 +13,7 @@ NON_FINITE = "not finite: "  # starts the message of a failed check
 
 
 class NonFiniteLossError(FloatingPointError):
-    """A loss, its gradients or an image became NaN or infinite; no weight was updated.
+    """A loss, its gradients, an image or a box became NaN or infinite; no weight was updated.
 
     Attributes:
         what: what is not finite.

@@ -6,7 +6,7 @@ from rcnn_keras.ops.box_coder import decode_boxes, encode_boxes
 from rcnn_keras.ops.boxes import area, clip_boxes, inside_image, iou, valid_boxes
 from rcnn_keras.ops.checks import after, check_finite
 from rcnn_keras.ops.listing import listed, unlisted
-from rcnn_keras.ops.masks import mask_targets, pack_bits, unpack_bits
+from rcnn_keras.ops.masks import mask_targets, pack_bits, packed_masks, unpack_bits
 from rcnn_keras.ops.matching import match, sample
 from rcnn_keras.ops.nms import grouped_nms, nms
 from rcnn_keras.ops.random import stateless_uniform
@@ -42,6 +42,7 @@ __all__ = [
     "nms",
     "num_replicas",
     "pack_bits",
+    "packed_masks",
     "recompute",
     "recomputing",
     "roi_align",

@@ -43,6 +43,30 @@ def unpack_bits(packed, width):
     return ops.reshape(bits, (*shape[:-1], shape[-1] * 8))[..., :width]
 
 
+def packed_masks(masks, height, width):
+    """Return masks of either form as `pack_bits` packs them, and see that they fit the images.
+
+    Args:
+        masks: `(B, N, H, W)` bool or numbers, or `(B, N, H, ceil(W / 8))` uint8.
+        height: H of the images, an int or a scalar tensor.
+        width: W.
+
+    Returns:
+        `(B, N, H, ceil(W / 8))` uint8.
+
+    Raises:
+        tf.errors.InvalidArgumentError: while the graph runs, for masks of any other shape.
+    """
+    masks = tf.convert_to_tensor(masks)
+    rows, columns = tf.shape(masks)[-2], tf.shape(masks)[-1]
+    plain = columns == width
+    fits = plain | (columns == -(-width // 8)) if masks.dtype == tf.uint8 else plain
+    data = ["masks of height and width", rows, columns, "for images of", height, width]
+    check = tf.debugging.Assert(fits & (rows == height), data)
+    with tf.control_dependencies([check] if check is not None else []):
+        return tf.cond(plain, lambda: pack_bits(masks), lambda: tf.cast(masks, tf.uint8))
+
+
 def mask_targets(masks, image_sizes, rois, image, matches, size):
     """Cut out of ground-truth masks what the mask head should draw in each RoI.
 

@@ -100,7 +100,7 @@ def roi_levels(boxes, scales):
     finest = round(-math.log2(scales[0]))
     ratio = tf.maximum(tf.sqrt(area(boxes)) / CANONICAL_SIZE, 1e-12)
     level = tf.floor(CANONICAL_LEVEL + tf.math.log(ratio) / math.log(2.0) + 1e-6)
-    # Clipped as a whole number: a box of NaN then has a level too, and the loss shows the NaN.
+    # Clipped as a whole number: a box of NaN then has a level too.
     return tf.clip_by_value(tf.cast(level, tf.int32) - finest, 0, len(scales) - 1)
 
 

@@ -77,6 +77,37 @@ def test_packed_and_plain_masks_train_alike(scenes, make_detector):
     assert losses[0]["mask_loss"] == pytest.approx(np.log(2), abs=0.05)  # masks begin at one half
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        pytest.param(lambda masks: masks[:, :, :, :9], id="another width"),
+        pytest.param(lambda masks: masks[:, :, :48], id="another height"),
+        pytest.param(lambda masks: masks.astype("float32"), id="bytes as numbers"),
+    ],
+)
+def test_masks_of_another_size_are_refused(scenes, make_detector, wrong):
+    model = make_detector(scenes.classes, architecture=rk.models.MaskRCNN)
+    inputs, targets = next(iter(scenes.batches(2, min_size=96, max_size=96, masks=True)))
+    targets = targets | {"masks": wrong(targets["masks"].numpy())}
+    first = model.first_stage(rk.models.detector.complete_inputs(inputs), training=False)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="masks of height and width"):
+        model.compute_loss(inputs, targets, first, training=False)
+
+
+def test_a_batch_without_any_object(scenes, make_detector):
+    model = make_detector(scenes.classes, architecture=rk.models.MaskRCNN)
+    model.compile(keras.optimizers.SGD(0.001))
+    images = np.zeros((2, 96, 96, 3), "float32")
+    targets = {
+        "boxes": np.zeros((2, 0, 4), "float32"),
+        "labels": np.zeros((2, 0), "int32"),
+        "masks": np.zeros((2, 0, 96, 96), bool),
+    }
+    losses = model.train_on_batch(images, targets, return_dict=True)
+    assert losses["mask_loss"] == 0
+    assert np.isfinite(losses["loss"])
+
+
 def test_targets_without_masks_are_refused(scenes, make_detector):
     model = make_detector(scenes.classes, architecture=rk.models.MaskRCNN)
     model.compile(keras.optimizers.SGD(0.001))

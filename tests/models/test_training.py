@@ -76,17 +76,18 @@ def state_of(model):
     return [variable.numpy() for variable in model.variables]
 
 
-def test_a_bad_image_stops_the_run_before_anything_changes(run, scenes):
+@pytest.mark.parametrize(("key", "what"), [("image", "the images are"), ("boxes", "the boxes are")])
+def test_bad_data_stops_the_run_before_anything_changes(run, scenes, key, what):
     model = run["model"]
     before = state_of(model)
 
     def poison(sample, seed):
-        return sample | {"image": sample["image"] * np.nan}
+        return sample | {key: sample[key] * np.nan}
 
     batches = scenes[3:4].batches(1, augment=poison)
     with pytest.raises(NonFiniteLossError, match="shapes_000003") as error:
         model.fit(batches, verbose=0)
-    assert error.value.what == "the images are"
+    assert error.value.what == what
     assert error.value.image_ids == [scenes[3].image_id]
     assert error.value.step == int(model.optimizer.iterations)
     for old, new in zip(before, state_of(model), strict=True):

@@ -157,8 +157,13 @@ def test_no_addition_is_lost_where_many_rois_meet():
     np.testing.assert_array_equal(gradient, gradient_of(features, boxes, ones, 7, SCALE))
 
 
-@pytest.mark.parametrize("limit", ["MOST_SAMPLES", "MOST_PRODUCTS"])
-@pytest.mark.parametrize("ratio", [0, 2])
+@pytest.mark.parametrize(
+    ("limit", "ratio"),
+    [
+        ("MOST_SAMPLES", 0),
+        *((limit, r) for limit in ("MOST_VALUES", "MOST_PRODUCTS") for r in (0, 2)),
+    ],
+)
 def test_pooling_in_small_parts_is_pooling_at_once(limit, ratio, monkeypatch):
     rng = np.random.default_rng(22)
     features, boxes = random_map(rng, 2, HEIGHT, WIDTH, 2), random_boxes(rng, 2, 8)

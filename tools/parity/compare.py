@@ -199,6 +199,8 @@ def _matched(ours, expected):
         if _cost(ours, expected, order[kept - 1], kept - 1) <= BOXES:
             break
         kept -= 1  # of rows that tie with the last, either may be beyond the cut
+    if kept < wanted / 2:
+        raise ValueError(f"{wanted - kept} of {wanted} rows tie with the last: too few to compare")
     note = f"{count}" if count == wanted else f"{count} for {wanted}"
     note += f", {turned} ties turned" if turned else ""
     note += f", {wanted - kept} ties cut off" if kept < wanted else ""
