@@ -27,6 +27,7 @@ def small_detector(
         "rpn_post_nms_top_n_test": 50,
         "box_batch_size_per_image": 32,
         "box_detections_per_img": 20,
+        "recompute_stages": 0,  # less to trace
     }
     keras.utils.set_random_seed(0)
     return architecture(backbone, classes, **(small | arguments))

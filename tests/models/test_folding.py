@@ -106,7 +106,7 @@ def test_a_backbone_has_so_many_stages(scenes, make_detector):
             make_detector(scenes.classes, **{argument: 6})
 
 
-@pytest.mark.parametrize(("recomputed", "frozen", "twice"), [(0, 0, 0), (2, 0, 5), (2, 2, 0)])
+@pytest.mark.parametrize(("recomputed", "frozen", "twice"), [(2, 0, 5), (2, 2, 0)])
 def test_stages_run_twice_unless_they_stand_still(scenes, make_detector, recomputed, frozen, twice):
     arguments = {"recompute_stages": recomputed, "frozen_stages": frozen}
     model = make_detector(scenes.classes, **arguments)
