@@ -50,8 +50,8 @@ class FasterRCNN(Detector):
         stride_in_1x1: stride in a bottleneck's first 1x1 convolution, as in the first ResNet paper.
         frozen_stages: how many of the backbone's first stages stand still, see `freeze_backbone`.
         recompute_stages: how many of the backbone's first stages run a second time for the gradient
-            and keep no maps for it, see `freeze_backbone` for what a stage is. 2 of a ResNet's
-            take 3% more time and a fifth less memory.
+            and keep no maps for it, see `freeze_backbone` for what a stage is. 2 of
+            ResNet-50 save a fifth of the memory of a step.
         fpn_channels: channels of the pyramid.
         head_norm: of the convolutions of pyramid and heads, as `norm`; None in the papers,
             `"batch"` in torchvision's `_v2` models.
