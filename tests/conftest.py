@@ -22,6 +22,25 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def small_arguments():
+    """A detector that is quick to build, on images of 64 x 64, as a configuration has it."""
+    return {
+        "backbone": "resnet18_fpn",
+        "min_size": 64,
+        "max_size": 64,
+        "fpn_channels": 8,
+        "box_units": 8,
+        "anchor_sizes": [[8], [16], [32], [64], [128]],
+        "rpn_pre_nms_top_n_train": 50,
+        "rpn_post_nms_top_n_train": 20,
+        "rpn_pre_nms_top_n_test": 50,
+        "rpn_post_nms_top_n_test": 20,
+        "box_batch_size_per_image": 16,
+        "box_detections_per_img": 5,
+    }
+
+
+@pytest.fixture(scope="session")
 def two_replicas():
     """One for the whole run: two strategies on the same devices mix up their collectives' keys."""
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])

@@ -20,21 +20,6 @@ from rcnn_keras.data.coco import load_coco
 from rcnn_keras.data.shapes import draw_shapes
 from rcnn_keras.models import FasterRCNN, MaskRCNN
 
-SMALL = {
-    "backbone": "resnet18_fpn",
-    "min_size": 64,
-    "max_size": 64,
-    "fpn_channels": 8,
-    "box_units": 8,
-    "anchor_sizes": [[8], [16], [32], [64], [128]],
-    "rpn_pre_nms_top_n_train": 50,
-    "rpn_post_nms_top_n_train": 20,
-    "rpn_pre_nms_top_n_test": 50,
-    "rpn_post_nms_top_n_test": 20,
-    "box_batch_size_per_image": 16,
-    "box_detections_per_img": 5,
-}
-
 
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory):
@@ -45,20 +30,20 @@ def shapes(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def model_file(tmp_path_factory, shapes):
+def model_file(tmp_path_factory, shapes, small_arguments):
     """An untrained detector of shapes."""
     classes = load_coco(shapes / "annotations.json").classes
     path = tmp_path_factory.mktemp("model") / "shapes.keras"
-    FasterRCNN(classes=classes, **SMALL).save(path)
+    FasterRCNN(classes=classes, **small_arguments).save(path)
     return path
 
 
 @pytest.fixture(scope="module")
-def mask_model_file(tmp_path_factory, shapes):
+def mask_model_file(tmp_path_factory, shapes, small_arguments):
     """An untrained detector of shapes and their masks, sure of whatever it finds."""
     classes = load_coco(shapes / "annotations.json").classes
     path = tmp_path_factory.mktemp("model") / "masks.keras"
-    model = MaskRCNN(classes=classes, **SMALL)
+    model = MaskRCNN(classes=classes, **small_arguments)
     model.box_head.class_logits.bias.assign([-9.0, 9.0, 0.0, 0.0, 0.0])
     model.save(path)
     return path

@@ -46,8 +46,7 @@ class Backbone:
         pooled_size: S of the second stage.
         box_trunk: model from `(n, S, S, C)` to `(n, F)`.
         mask_trunk: builds the mask head's model from `(n, 14, 14, C)` to `(n, S', S', C')`.
-        stages: what the names of each stage's layers begin with.
-        frozen_stages: how many of them stand still when little data is fine-tuned on.
+        frozen_stages: how many of the first stages stand still when little data is fine-tuned on.
     """
 
     model: keras.Model
@@ -57,7 +56,6 @@ class Backbone:
     pooled_size: int
     box_trunk: keras.Model
     mask_trunk: Callable[[], keras.Model]
-    stages: tuple[tuple[str, ...], ...]
     frozen_stages: int
 
 
@@ -104,7 +102,6 @@ def build_backbone(
             pooled_size=7,
             box_trunk=vgg16_fc(box_units or 4096, name="box_trunk"),
             mask_trunk=lambda: mask_trunk(MASK_POOLED_SIZE, 512, 256, head_norm),
-            stages=stages_of(name),
             frozen_stages=2,  # as in Fast R-CNN, 4.5
         )
     if not name.endswith("_fpn"):
@@ -118,7 +115,6 @@ def build_backbone(
             pooled_size=MASK_POOLED_SIZE,
             box_trunk=c5,
             mask_trunk=lambda: keras.Model(c5.input, c5.get_layer("mean").input, name="mask_trunk"),
-            stages=stages_of(name),
             frozen_stages=2,  # as in torchvision
         )
     if name == MOBILENET:
@@ -136,6 +132,5 @@ def build_backbone(
         pooled_size=7,
         box_trunk=box_trunk(7, fpn_channels, box_units or 1024, box_convs, head_norm),
         mask_trunk=lambda: mask_trunk(MASK_POOLED_SIZE, fpn_channels, fpn_channels, head_norm),
-        stages=stages_of(name),
         frozen_stages=frozen_stages,
     )

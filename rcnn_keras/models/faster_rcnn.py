@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from rcnn_keras.backbones import Backbone, build_backbone
+from rcnn_keras.backbones.backbone import stages_of
 from rcnn_keras.backbones.imagenet import CAFFE_MEAN, CAFFE_STD, load_imagenet
 from rcnn_keras.backbones.recomputed import Recomputed, is_of
 from rcnn_keras.layers import (
@@ -213,9 +214,9 @@ class FasterRCNN(Detector):
         )
         self._build_more(parts, config)
         self._connect(config, name)
-        self._stages, self._default_frozen = parts.stages, parts.frozen_stages
+        self._stages, self._default_frozen = stages_of(backbone), parts.frozen_stages
         self.freeze_backbone(frozen_stages)
-        stages = parts.stages[:recompute_stages]
+        stages = self._stages[:recompute_stages]
         self._recomputed = Recomputed(self.backbone, stages) if stages else None
 
     def _build_more(self, parts: Backbone, config: dict[str, Any]) -> None:

@@ -17,11 +17,11 @@ def run(scenes, make_detector, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     four = scenes[:4]
     model = make_detector(scenes.classes)
-    rate = keras.optimizers.schedules.CosineDecay(0.001, 200, warmup_target=0.02, warmup_steps=20)
+    rate = keras.optimizers.schedules.CosineDecay(0.001, 240, warmup_target=0.02, warmup_steps=20)
     model.compile(keras.optimizers.SGD(rate, momentum=0.9))
     history = model.fit(
         four.batches(4, shuffle=True, augment=rk.data.flips()),
-        steps_per_epoch=50,
+        steps_per_epoch=60,
         epochs=4,
         validation_data=four.batches(3),
         callbacks=[
@@ -40,7 +40,7 @@ def run(scenes, make_detector, tmp_path_factory):
 
 def test_four_images_are_learnt_by_heart(run, scenes):
     """Loss, sampler, encoder and decoder agree only if a detector can overfit."""
-    assert run["history"]["val_AP50"][-1] >= 0.8
+    assert run["history"]["val_AP50"][-1] >= 0.9
     assert run["history"]["loss"][-1] < run["history"]["loss"][0] / 2
     model, four = run["model"], scenes[:4]
     found = dict(zip([r.image_id for r in four], model.detect(four), strict=True))
