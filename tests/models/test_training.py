@@ -15,13 +15,13 @@ LOSSES = ("rpn_objectness_loss", "rpn_box_loss", "class_loss", "box_loss")
 def run(scenes, make_detector, tmp_path_factory):
     """A detector that learnt four scenes by heart, with all of Keras' callbacks on."""
     folder = tmp_path_factory.mktemp("run")
-    four = scenes[:4]
+    four = scenes[2:]  # in the first, two objects have one nearest anchor, so one is never learnt
     model = make_detector(scenes.classes)
-    rate = keras.optimizers.schedules.CosineDecay(0.001, 240, warmup_target=0.02, warmup_steps=20)
+    rate = keras.optimizers.schedules.CosineDecay(0.001, 200, warmup_target=0.02, warmup_steps=20)
     model.compile(keras.optimizers.SGD(rate, momentum=0.9))
     history = model.fit(
         four.batches(4, shuffle=True, augment=rk.data.flips()),
-        steps_per_epoch=60,
+        steps_per_epoch=50,
         epochs=4,
         validation_data=four.batches(3),
         callbacks=[
@@ -35,14 +35,14 @@ def run(scenes, make_detector, tmp_path_factory):
         ],
         verbose=0,
     )
-    return {"model": model, "history": history.history, "folder": folder}
+    return {"model": model, "four": four, "history": history.history, "folder": folder}
 
 
-def test_four_images_are_learnt_by_heart(run, scenes):
+def test_four_images_are_learnt_by_heart(run):
     """Loss, sampler, encoder and decoder agree only if a detector can overfit."""
-    assert run["history"]["val_AP50"][-1] >= 0.9
+    assert run["history"]["val_AP50"][-1] >= 0.95
     assert run["history"]["loss"][-1] < run["history"]["loss"][0] / 2
-    model, four = run["model"], scenes[:4]
+    model, four = run["model"], run["four"]
     found = dict(zip([r.image_id for r in four], model.detect(four), strict=True))
     scores = rk.evaluation.CocoScores(four, found).summary()
     assert scores["AP50"] == pytest.approx(run["history"]["val_AP50"][-1], abs=1e-6)
