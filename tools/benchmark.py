@@ -20,10 +20,10 @@ Each side runs one operation at a time on all threads, which is PyTorch's way. T
 runs several beside each other, each on all threads; on two cores that takes about 5% longer.
 
 Ours gets what `Batches` deliver, images padded and masks packed beforehand; torchvision pads inside
-its call. "Ours folded" is after `rk.models.fold_batchnorm(model)`. Images are in memory, of the
-size that the models resize to. A stage is timed by itself, on what the stage before it gave. Peak
-memory is that of the whole process, the framework, the drawing of weights and the folding included.
-With a GPU that both see, both run on it, and the memory is still that of the host.
+its call. "Ours folded" is after `fold_batchnorm(model, winograd=True)`. Images are in memory, of
+the size that the models resize to. A stage is timed by itself, on what the stage before it gave.
+Peak memory is that of the whole process, the framework, the drawing of weights and the folding
+included. With a GPU that both see, both run on it, and the memory is still that of the host.
 """
 
 import argparse

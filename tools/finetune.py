@@ -4,8 +4,8 @@
     python tools/finetune.py --data nuclei/train.json --val nuclei/val.json
 
 The detector is that of the demo, `runs/demo/best.keras`; without it, the demo runs first. By
-default the images are another kind of drawn scenes, gray negatives, with two classes that the
-detector does not know: round and angular. The recipe is `configs/mask_rcnn_finetune.yaml`. From
+default the images are another kind of drawn scenes, negatives, with two classes that the detector
+does not know: round and angular. The recipe is `configs/mask_rcnn_finetune.yaml`. From
 random weights the same network trains as long on the same images, with nothing frozen and a higher
 rate. Both are scored once, after the last epoch.
 """
@@ -94,12 +94,12 @@ def both(
 
 
 def negatives(count: int, seed: int, folder: Path) -> rk.data.DetectionDataset:
-    """Draw scenes as gray negatives, with circles as round and all other shapes as angular."""
+    """Draw scenes as negatives, with circles as round and all other shapes as angular."""
     drawn = rk.data.draw_shapes(count, size=(128, 128), seed=seed + 100, out=folder)
     label = np.array([int(name != "circle") for name in drawn.classes], np.int32)
     for record in drawn:
         with Image.open(record.path) as picture:
-            ImageOps.invert(picture.convert("L")).convert("RGB").save(record.path)
+            ImageOps.invert(picture.convert("RGB")).save(record.path)
     records = [replace(record, labels=label[record.labels]) for record in drawn]
     return rk.data.DetectionDataset(records, SHAPES, name="negatives")
 

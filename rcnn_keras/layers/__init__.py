@@ -13,6 +13,7 @@ from rcnn_keras.layers.proposal_layer import ProposalLayer
 from rcnn_keras.layers.roi_align import RoIAlign
 from rcnn_keras.layers.roi_sampler import RoISampler
 from rcnn_keras.layers.rpn_head import RPNHead
+from rcnn_keras.layers.winograd_conv import WinogradConv2D
 
 __all__ = [
     "AnchorGenerator",
@@ -29,5 +30,6 @@ __all__ = [
     "RealRoIs",
     "RoIAlign",
     "RoISampler",
+    "WinogradConv2D",
     "normalization",
 ]

@@ -6,6 +6,7 @@ import keras
 from keras import layers
 
 from rcnn_keras.layers.normalization import normalization
+from rcnn_keras.layers.winograd_conv import conv3x3
 
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")
@@ -20,6 +21,7 @@ class FeaturePyramid(layers.Layer):
         channels: channels of every level, 256 in the paper.
         strides: pixels a position of each map; by them a level is enlarged for the one below.
         norm: what follows each convolution, see `normalization`; None in the paper.
+        winograd: compute the 3x3 convolutions by Winograd's algorithm, see `WinogradConv2D`.
 
     Call arguments:
         features: list of maps `(B, H_l, W_l, C_l)`, finest first, C2..C5 in the paper.
@@ -28,11 +30,12 @@ class FeaturePyramid(layers.Layer):
         List of maps `(B, H_l, W_l, channels)`, one more than was given.
     """
 
-    def __init__(self, channels=256, strides=(4, 8, 16, 32), norm=None, **kwargs):
+    def __init__(self, channels=256, strides=(4, 8, 16, 32), norm=None, winograd=False, **kwargs):
         super().__init__(**kwargs)
         self.channels = channels
         self.strides = tuple(strides)
         self.norm = norm
+        self.winograd = winograd
 
     def build(self, input_shape):
         """Create a lateral and an output convolution for each level."""
@@ -40,9 +43,13 @@ class FeaturePyramid(layers.Layer):
         self.output_convs, self.output_norms = [], []
         for level, shape in enumerate(input_shape, start=2):
             merged = (*shape[:-1], self.channels)
-            self.lateral.append(self._conv(1, f"lateral{level}", shape))
+            lateral = layers.Conv2D(self.channels, 1, **self._options(f"lateral{level}"))
+            lateral.build(shape)
+            self.lateral.append(lateral)
             self.lateral_norms.append(self._norm(f"lateral_norm{level}", merged))
-            self.output_convs.append(self._conv(3, f"output{level}", merged))
+            output = conv3x3(self.channels, self.winograd, **self._options(f"output{level}"))
+            output.build(merged)
+            self.output_convs.append(output)
             self.output_norms.append(self._norm(f"output_norm{level}", merged))
         self.enlarge = [
             layers.UpSampling2D(coarse // fine, dtype=self.dtype_policy)
@@ -50,18 +57,13 @@ class FeaturePyramid(layers.Layer):
         ]
         self.halve = layers.MaxPooling2D(1, strides=2, dtype=self.dtype_policy)
 
-    def _conv(self, size, name, shape):
-        conv = layers.Conv2D(
-            self.channels,
-            size,
-            padding="same",
-            use_bias=self.norm is None,
-            kernel_initializer=keras.initializers.VarianceScaling(1.0, "fan_in", "uniform"),
-            dtype=self.dtype_policy,
-            name=name,
-        )
-        conv.build(shape)
-        return conv
+    def _options(self, name):
+        return {
+            "use_bias": self.norm is None,
+            "kernel_initializer": keras.initializers.VarianceScaling(1.0, "fan_in", "uniform"),
+            "dtype": self.dtype_policy,
+            "name": name,
+        }
 
     def _norm(self, name, shape):
         norm = normalization(self.norm, name, self.dtype_policy)
@@ -92,5 +94,9 @@ class FeaturePyramid(layers.Layer):
 
     def get_config(self):
         """Return the constructor's arguments."""
-        own = {"channels": self.channels, "strides": self.strides, "norm": self.norm}
-        return super().get_config() | own
+        return super().get_config() | {
+            "channels": self.channels,
+            "strides": self.strides,
+            "norm": self.norm,
+            "winograd": self.winograd,
+        }

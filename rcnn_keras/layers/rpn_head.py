@@ -3,6 +3,8 @@
 import keras
 from keras import layers, ops
 
+from rcnn_keras.layers.winograd_conv import conv3x3
+
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")
 class RPNHead(layers.Layer):
@@ -12,6 +14,7 @@ class RPNHead(layers.Layer):
         anchors_per_position: k, anchors at each position of a map.
         channels: channels of the 3x3 convolution; as many as the maps have by default.
         num_convs: 3x3 convolutions before the siblings: one in the paper, two in later models.
+        winograd: compute them by Winograd's algorithm, see `WinogradConv2D`.
 
     Call arguments:
         features: list of maps `(B, H_l, W_l, C)`; the same weights serve every level.
@@ -21,21 +24,21 @@ class RPNHead(layers.Layer):
         one of each a level, float32, in the order of `AnchorGenerator`.
     """
 
-    def __init__(self, anchors_per_position, channels=None, num_convs=1, **kwargs):
+    def __init__(self, anchors_per_position, channels=None, num_convs=1, winograd=False, **kwargs):
         super().__init__(**kwargs)
         self.anchors_per_position = anchors_per_position
         self.channels = channels
         self.num_convs = num_convs
+        self.winograd = winograd
 
     def build(self, input_shape):
         """Create the convolutions, drawn from N(0, 0.01) as in the paper."""
         normal = keras.initializers.RandomNormal(stddev=0.01)
         channels = self.channels or input_shape[0][-1]
         self.convs = [
-            layers.Conv2D(
+            conv3x3(
                 channels,
-                3,
-                padding="same",
+                self.winograd,
                 activation="relu",
                 kernel_initializer=normal,
                 dtype=self.dtype_policy,
@@ -82,4 +85,5 @@ class RPNHead(layers.Layer):
             "anchors_per_position": self.anchors_per_position,
             "channels": self.channels,
             "num_convs": self.num_convs,
+            "winograd": self.winograd,
         }

@@ -88,6 +88,8 @@ class FasterRCNN(Detector):
             the Fast R-CNN paper.
         image_mean: RGB mean in 0..255; default that of the backbone's weights, else ImageNet's.
         image_std: RGB deviation in 0..255, likewise.
+        winograd: compute the 3x3 convolutions of pyramid and RPN by Winograd's algorithm: faster on
+            a CPU, for inference, see `layers.WinogradConv2D`.
         antialias: average over pixels when an image is made smaller; False as in torchvision.
         seed: of the sampling of anchors and RoIs.
         name: the model's name.
@@ -140,6 +142,7 @@ class FasterRCNN(Detector):
         box_smooth_l1_beta: float = SMOOTH_L1_BETA,
         image_mean: tuple[float, ...] | None = None,
         image_std: tuple[float, ...] | None = None,
+        winograd: bool = False,
         antialias: bool = False,
         seed: int = 0,
         name: str | None = None,
@@ -171,9 +174,14 @@ class FasterRCNN(Detector):
         self.backbone.name = "backbone"
         self.fpn = None
         if parts.pyramid:
-            self.fpn = FeaturePyramid(fpn_channels, parts.map_strides, head_norm, name="fpn")
+            self.fpn = FeaturePyramid(
+                fpn_channels, parts.map_strides, head_norm, winograd, name="fpn"
+            )
         self.rpn_head = RPNHead(
-            len(sizes[0]) * len(aspect_ratios), num_convs=rpn_convs, name="rpn_head"
+            len(sizes[0]) * len(aspect_ratios),
+            num_convs=rpn_convs,
+            winograd=winograd,
+            name="rpn_head",
         )
         self.anchor_generator = AnchorGenerator(sizes, aspect_ratios, name="anchor_generator")
         self.proposal_layer = ProposalLayer(

@@ -1,4 +1,4 @@
-"""Batch norm folded into the convolution before it: the same detections in less time."""
+"""Batch norm folded into the convolution before it, and less to multiply: for inference."""
 
 import keras
 import numpy as np
@@ -8,7 +8,7 @@ from rcnn_keras.layers.normalization import BATCH_KINDS, BATCH_NORMS
 from rcnn_keras.models.detector import Detector
 
 
-def fold_batchnorm(model: Detector) -> Detector:
+def fold_batchnorm(model: Detector, *, winograd: bool = False) -> Detector:
     """Return a copy of a detector whose batch norms are in the kernels and biases before them.
 
     At inference a batch norm multiplies by constants and adds constants, which a convolution can do
@@ -17,14 +17,20 @@ def fold_batchnorm(model: Detector) -> Detector:
 
     Args:
         model: the detector, which stays as it is.
+        winograd: also compute the 3x3 convolutions of pyramid and RPN by Winograd's algorithm,
+            which is faster on a CPU, see `layers.WinogradConv2D`. Rounding grows to about 2e-5 of
+            the largest feature.
 
     Returns:
         A detector of the same class with `norm` and `head_norm` None where the model's are a batch
         norm; group norm, whose statistics are those of the image, stays.
     """
     config = model.get_config()
-    kinds = {key: None for key in ("norm", "head_norm") if config[key] in BATCH_KINDS}
-    folded = type(model).from_config(config | kinds)
+    changes: dict[str, bool | None] = {
+        key: None for key in ("norm", "head_norm") if config[key] in BATCH_KINDS
+    }
+    changes["winograd"] = winograd or config["winograd"]
+    folded = type(model).from_config(config | changes)
     _copy(model, folded)
     return folded
 

@@ -19,6 +19,7 @@ from rcnn_keras.ops.roi_align import (
     roi_levels,
 )
 from rcnn_keras.ops.roi_pool import listed_roi_pool, roi_pool
+from rcnn_keras.ops.winograd import winograd_conv
 
 __all__ = [
     "after",
@@ -54,4 +55,5 @@ __all__ = [
     "unlisted",
     "unpack_bits",
     "valid_boxes",
+    "winograd_conv",
 ]

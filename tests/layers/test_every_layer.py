@@ -23,6 +23,7 @@ from rcnn_keras.layers import (
     RoIAlign,
     RoISampler,
     RPNHead,
+    WinogradConv2D,
 )
 
 RNG = np.random.default_rng(0)
@@ -80,7 +81,12 @@ EXAMPLES = {
         (normal(2, 9, 4), normal(2, 9, 3, 4), BOXES, COUNT, SIZES),
     ),
     FeaturePyramid: (
-        lambda: {"channels": 5, "strides": (4, 8, 16), "norm": "frozen_batch"},
+        lambda: {
+            "channels": 5,
+            "strides": (4, 8, 16),
+            "norm": "frozen_batch",
+            "winograd": True,
+        },
         ([normal(2, 8, 12, 3), normal(2, 4, 6, 4), normal(2, 2, 3, 5)],),
     ),
     FrozenBatchNormalization: (lambda: {"epsilon": 0.1}, (normal(2, 5, 6, 3),)),
@@ -124,9 +130,10 @@ EXAMPLES = {
         (BOXES, COUNT, TARGETS, IDS, STEP),
     ),
     RPNHead: (
-        lambda: {"anchors_per_position": 2, "channels": 5, "num_convs": 2},
+        lambda: {"anchors_per_position": 2, "channels": 5, "num_convs": 2, "winograd": True},
         ([normal(2, 8, 12, 3), normal(2, 4, 6, 3)],),
     ),
+    WinogradConv2D: (lambda: {"filters": 5}, (normal(2, 8, 12, 3),)),
 }
 each_layer = pytest.mark.parametrize("cls", EXAMPLES, ids=lambda cls: cls.__name__)
 

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import rcnn_keras as rk
-from rcnn_keras.layers import FrozenBatchNormalization
+from rcnn_keras.layers import FrozenBatchNormalization, WinogradConv2D
 
 NORMS = (keras.layers.BatchNormalization, FrozenBatchNormalization)
 VARIANTS = {
@@ -45,13 +45,29 @@ def test_a_folded_detector_has_no_batch_norm(pair):
 
 def test_a_folded_detector_finds_the_same(pair, scenes):
     model, folded = pair
-    for record in scenes[:2]:
-        ours, theirs = model.detect(record.path)[0], folded.detect(record.path)[0]
+    assert_finds_the_same(folded, model, scenes[:2])
+
+
+def assert_finds_the_same(detector, expected, records):
+    for record in records:
+        ours, theirs = expected.detect(record.path)[0], detector.detect(record.path)[0]
         assert len(ours) > 5
         np.testing.assert_array_equal(ours.labels, theirs.labels)
         np.testing.assert_allclose(ours.boxes, theirs.boxes, atol=2e-2)
         np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-4)
         np.testing.assert_allclose(ours.masks, theirs.masks, atol=1e-3)
+
+
+def test_winograd_finds_the_same_and_is_saved(pair, scenes, tmp_path):
+    """The 3x3 convolutions of pyramid and RPN, and no others."""
+    model, _ = pair
+    fast = rk.models.fold_batchnorm(model, winograd=True)
+    convs = layers_of(fast, WinogradConv2D)
+    levels = len(model.fpn.output_convs) if model.fpn else 0
+    assert len(convs) == levels + model.get_config()["rpn_convs"]
+    assert not layers_of(model, WinogradConv2D)
+    fast.save(tmp_path / "fast.keras")
+    assert_finds_the_same(keras.models.load_model(tmp_path / "fast.keras"), model, scenes[:1])
 
 
 def test_group_norm_stays(scenes, make_detector):

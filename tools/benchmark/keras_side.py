@@ -36,7 +36,7 @@ def build(args):
     for name, slot in detector_slots(model).items():
         slot.variable.assign(slot.arrange(tensor_of(workload, name, slot.shape)))
     if args.folded:
-        model = rk.models.fold_batchnorm(model)
+        model = rk.models.fold_batchnorm(model, winograd=True)
     return model, tf.test.experimental.sync_devices
 
 
