@@ -8,12 +8,14 @@ graph. A sample is one image after resizing and before padding:
     labels  (n,) int32
     crowd   (n,) bool
     masks   (n, H, ceil(W / 8)) uint8, eight pixels a byte; only in pipelines with masks
+    proposals  (r, 4) float32 xyxy; only in pipelines with proposals, which need no object
 
-Every entry but the image has one row an object. The seed is an integer tensor of shape (2,), and
-the result is a function of sample and seed alone: the same seed gives the same pixels whatever
+Every other entry but the image has one row an object. The seed is an integer tensor of shape (2,),
+and the result is a function of sample and seed alone: the same seed gives the same pixels whatever
 runs beside it. Geometric augmentations clip the boxes to the image and drop the objects of which
 less than a pixel's side or a tenth of the area is left, or no pixel of the mask. Masks move as the
-image does and are set where they are at least one half. Pixels from outside the image are black;
+image does and are set where they are at least one half; proposals are clipped, and dropped where
+less than a pixel's side is left. Pixels from outside the image are black;
 padding, which the model sets to zero after normalisation, is of the mean colour instead.
 """
 
@@ -46,15 +48,22 @@ class flips:
         """Flip one sample."""
         coin = _uniform(seed, (2,), 0.0, 1.0) < 0.5
         height, width = _size(sample["image"])
-        image, (x1, y1, x2, y2) = sample["image"], tf.unstack(sample["boxes"], axis=1)
+        image = sample["image"]
         if self.horizontal:
             image = tf.cond(coin[0], lambda: tf.reverse(image, [1]), lambda: image)
-            x1, x2 = tf.where(coin[0], width - x2, x1), tf.where(coin[0], width - x1, x2)
         if self.vertical:
             upright = image
             image = tf.cond(coin[1], lambda: tf.reverse(upright, [0]), lambda: upright)
-            y1, y2 = tf.where(coin[1], height - y2, y1), tf.where(coin[1], height - y1, y2)
-        flipped = {"image": image, "boxes": tf.stack([x1, y1, x2, y2], axis=1)}
+
+        def flip_boxes(boxes: tf.Tensor) -> tf.Tensor:
+            x1, y1, x2, y2 = tf.unstack(boxes, axis=1)
+            if self.horizontal:
+                x1, x2 = tf.where(coin[0], width - x2, x1), tf.where(coin[0], width - x1, x2)
+            if self.vertical:
+                y1, y2 = tf.where(coin[1], height - y2, y1), tf.where(coin[1], height - y1, y2)
+            return tf.stack([x1, y1, x2, y2], axis=1)
+
+        flipped = _with_boxes(sample, flip_boxes) | {"image": image}
         if "masks" in sample:
             flipped["masks"] = self._flip_masks(sample["masks"], tf.shape(image)[1], coin)
         return sample | flipped
@@ -104,9 +113,9 @@ class scale_jitter:
             crop = image[top : top + height, left : left + width]
             return resize_image(crop, new_height, new_width)
 
-        ratio = (resized / window)[::-1]
-        boxes = (sample["boxes"] - tf.tile(offset[::-1], [2])) * tf.tile(ratio, [2])
-        return _moved(sample, rescale, boxes)
+        ratio = tf.tile((resized / window)[::-1], [2])
+        corner = tf.tile(offset[::-1], [2])
+        return _moved(sample, rescale, lambda boxes: (boxes - corner) * ratio)
 
 
 @dataclass(frozen=True)
@@ -285,17 +294,28 @@ def _affine(sample: Sample, matrix: tf.Tensor, shift: tf.Tensor) -> Sample:
     def move(image: tf.Tensor) -> tf.Tensor:
         return keras.ops.image.affine_transform(image, transform, data_format="channels_last")
 
-    x1, y1, x2, y2 = tf.unstack(sample["boxes"], axis=1)
-    corners = tf.stack([[x1, x2, x2, x1], [y1, y1, y2, y2]])
-    corners = tf.transpose(corners, [2, 1, 0])  # (n, 4 corners, xy)
-    moved = tf.linalg.matvec(matrix, corners - centre) + centre + shift
-    hull = tf.concat([tf.reduce_min(moved, axis=1), tf.reduce_max(moved, axis=1)], axis=1)
+    def hull(boxes: tf.Tensor) -> tf.Tensor:
+        x1, y1, x2, y2 = tf.unstack(boxes, axis=1)
+        corners = tf.stack([[x1, x2, x2, x1], [y1, y1, y2, y2]])
+        corners = tf.transpose(corners, [2, 1, 0])  # (n, 4 corners, xy)
+        moved = tf.linalg.matvec(matrix, corners - centre) + centre + shift
+        return tf.concat([tf.reduce_min(moved, axis=1), tf.reduce_max(moved, axis=1)], axis=1)
+
     return _moved(sample, move, hull)
 
 
-def _moved(sample: Sample, move: Callable[[tf.Tensor], tf.Tensor], boxes: tf.Tensor) -> Sample:
-    """Move the image and each mask, and set the boxes; drop objects that are out of sight."""
-    moved = _visible(sample | {"image": move(sample["image"]), "boxes": boxes})
+Change = Callable[[tf.Tensor], tf.Tensor]
+
+
+def _with_boxes(sample: Sample, change: Change) -> Sample:
+    """Change the boxes of the objects, and the proposals where there are some."""
+    names = [name for name in ("boxes", "proposals") if name in sample]
+    return sample | {name: change(sample[name]) for name in names}
+
+
+def _moved(sample: Sample, move: Change, move_boxes: Change) -> Sample:
+    """Move the image, each mask and the boxes; drop objects that are out of sight."""
+    moved = _visible(_with_boxes(sample, move_boxes) | {"image": move(sample["image"])})
     if "masks" in moved:  # of the objects that are left
         masks = change_masks(moved["masks"], tf.shape(sample["image"])[1], move)
         moved = drop_empty_masks(moved | {"masks": masks})
@@ -305,12 +325,21 @@ def _moved(sample: Sample, move: Callable[[tf.Tensor], tf.Tensor], boxes: tf.Ten
 def _visible(sample: Sample) -> Sample:
     """Clip the boxes to the image and drop the objects of which too little is left."""
     height, width = _size(sample["image"])
-    boxes = sample["boxes"]
-    clipped = tf.clip_by_value(boxes, 0.0, tf.stack([width, height, width, height]))
-    sides, seen = boxes[:, 2:] - boxes[:, :2], clipped[:, 2:] - clipped[:, :2]
+    whole = tf.stack([width, height, width, height])
+    clipped = _with_boxes(sample, lambda boxes: tf.clip_by_value(boxes, 0.0, whole))
+    sides, seen = _sides(sample["boxes"]), _sides(clipped["boxes"])
     keep = tf.reduce_min(seen, axis=1) >= MIN_SIDE
     keep &= tf.reduce_prod(seen, axis=1) >= MIN_VISIBLE * tf.reduce_prod(sides, axis=1)
-    return keep_objects(sample | {"boxes": clipped}, keep)
+    if "proposals" in sample:
+        proposals = clipped["proposals"]
+        large = tf.reduce_min(_sides(proposals), axis=1) >= MIN_SIDE
+        clipped |= {"proposals": tf.boolean_mask(proposals, large)}
+    return keep_objects(clipped, keep)
+
+
+def _sides(boxes: tf.Tensor) -> tf.Tensor:
+    """Width and height, `(n, 2)`."""
+    return boxes[:, 2:] - boxes[:, :2]
 
 
 def _size(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -1,6 +1,7 @@
 """The tf.data pipeline from records to padded training batches.
 
-B images a batch, H and W the batch's padded height and width, N = `max_objects`.
+B images a batch, H and W the batch's padded height and width, N = `max_objects`, R the
+most proposals of any image.
 """
 
 import copy
@@ -31,9 +32,11 @@ class Batches:
 
     inputs: `images` (B, H, W, 3) float32 in 0..255, zeros at the bottom and right, H and W the
     least multiples of 32 that hold the batch; `image_sizes` (B, 2) int32 height and width of the
-    valid part; `image_ids` (B,) int64. targets: `boxes` (B, N, 4) float32 xyxy in pixels of the
-    resized image; `labels` (B, N) int32, -1 where there is no object; `crowd` (B, N) bool; with
-    `masks`, `masks` (B, N, H, W / 8) uint8, eight pixels a byte as `numpy.packbits` lays them out.
+    valid part; `image_ids` (B,) int64; with `proposals`, `proposals` (B, R, 4) float32 xyxy in
+    pixels of the resized image and `num_proposals` (B,) int32. targets: `boxes` (B, N, 4) float32
+    xyxy in pixels of the resized image; `labels` (B, N) int32, -1 where there is no object;
+    `crowd` (B, N) bool; with `masks`, `masks` (B, N, H, W / 8) uint8, eight pixels a byte as
+    `numpy.packbits` lays them out.
 
     Which image comes when, and how it is augmented, is a pure function of seed and the number of
     the sample counted from the start of training, so a run resumed at any step reads what it would
@@ -53,10 +56,12 @@ class Batches:
             and this package's models do not.
         masks: read the segmentations too. An object whose mask has no pixel left at the resized
             image's size is dropped; a crowd region may do without a segmentation.
+        proposals: read the records' proposals too.
 
     Raises:
         ValueError: when a number is out of range, the dataset is empty, an image has more than
-            `max_objects` objects, or `masks` are wanted of an object without a sound segmentation.
+            `max_objects` objects, `masks` are wanted of an object without a sound segmentation, or
+            `proposals` of an image without them.
         TypeError: when `augment` cannot be called.
     """
 
@@ -73,6 +78,7 @@ class Batches:
         seed: int = 0,
         antialias: bool = False,
         masks: bool = False,
+        proposals: bool = False,
     ) -> None:
         for name, value in {
             "batch_size": batch_size,
@@ -97,6 +103,8 @@ class Batches:
                     )
         if masks:
             check_segmentations(dataset)
+        if proposals:
+            check_proposals(dataset)
         self.dataset = dataset
         self.batch_size = int(batch_size)
         self.shuffle = shuffle
@@ -107,6 +115,7 @@ class Batches:
         self.seed = seed
         self.antialias = antialias
         self.masks = masks
+        self.proposals = proposals
 
     def __len__(self) -> int:
         """Steps an epoch."""
@@ -121,7 +130,7 @@ class Batches:
             f"Batches({self.dataset!r}, batch_size={self.batch_size}, shuffle={self.shuffle}, "
             f"augment={self.augment!r}, min_size={self.min_size}, max_size={self.max_size}, "
             f"max_objects={self.max_objects}, seed={self.seed}, antialias={self.antialias}, "
-            f"masks={self.masks})"
+            f"masks={self.masks}, proposals={self.proposals})"
         )
 
     def sized(self, min_size: int | None, max_size: int | None) -> "Batches":
@@ -141,6 +150,18 @@ class Batches:
         if masks and not self.masks:
             check_segmentations(self.dataset)
         changed.masks = masks
+        return changed
+
+    def with_proposals(self, proposals: bool = True) -> "Batches":
+        """Return a copy with proposals in its inputs, or without.
+
+        Raises:
+            ValueError: when proposals are wanted of an image without them.
+        """
+        changed = copy.copy(self)
+        if proposals and not self.proposals:
+            check_proposals(self.dataset)
+        changed.proposals = proposals
         return changed
 
     def tf_dataset(self, *, repeat: bool = False, start_step: int = 0) -> tf.data.Dataset:
@@ -177,6 +198,7 @@ class Batches:
         sizes = tf.constant([(record.height, record.width) for record in records], tf.int32)
         resized_sizes = tf.constant([self._resized_size(record) for record in records], tf.int32)
         objects = _Objects(records)
+        most = max((len(r.proposals) for r in records if r.proposals is not None), default=0)
 
         def read(index: int) -> np.ndarray:
             record = records[index]
@@ -192,6 +214,11 @@ class Batches:
         def read_masks(index: int, size: np.ndarray) -> np.ndarray:
             return record_masks(records[index], *size.tolist())
 
+        def read_proposals(index: int) -> np.ndarray:
+            proposals = records[index].proposals
+            assert proposals is not None  # `check_proposals` saw to it
+            return proposals
+
         def padded_sample(number: tf.Tensor) -> tuple[Sample, Sample]:
             index = self._index(number)
             # Pillow decodes without holding Python's lock, so parallel calls do run in parallel.
@@ -200,13 +227,20 @@ class Batches:
             sample["image"] = self._resized(image, resized_sizes[index])
             ratio = tf.cast(resized_sizes[index] / sizes[index], tf.float32)[::-1]
             sample["boxes"] *= tf.tile(ratio, [2])
+            if self.proposals:
+                proposals = tf.numpy_function(read_proposals, [index], tf.float32)
+                sample["proposals"] = tf.ensure_shape(proposals, (None, 4)) * tf.tile(ratio, [2])
             if self.masks:
                 masks = tf.numpy_function(read_masks, [index, resized_sizes[index]], tf.uint8)
                 sample["masks"] = tf.ensure_shape(masks, (None, None, None))
                 sample = drop_empty_masks(sample)
             if self.augment is not None:
                 sample = self.augment(sample, self._sample_seed(image_ids[index], number))
-            return self._padded(sample, image_ids[index])
+            inputs, targets = self._padded(sample, image_ids[index])
+            if self.proposals:
+                inputs["num_proposals"] = tf.shape(sample["proposals"])[0]
+                inputs["proposals"] = _padded_rows(sample["proposals"], most, 0.0)
+            return inputs, targets
 
         return padded_sample
 
@@ -250,6 +284,15 @@ class Batches:
             if name in sample
         }
         return {"images": image, "image_sizes": size, "image_ids": image_id}, targets
+
+
+def check_proposals(dataset: "DetectionDataset") -> None:
+    """Raise a ValueError that names an image without proposals."""
+    for record in dataset:
+        if record.proposals is None:
+            raise ValueError(
+                f"{record.path} has no proposals: dataset.with_proposals(...) brings them in"
+            )
 
 
 class _Objects:

@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -129,6 +129,35 @@ class DetectionDataset(Sequence[Record]):
             name=self.name,
         )
 
+    def with_proposals(
+        self, proposals: Mapping[int, np.ndarray], most: int | None = None
+    ) -> "DetectionDataset":
+        """Return the dataset with regions for R-CNN and Fast R-CNN to look at.
+
+        Args:
+            proposals: for each image id `(r, 4)` boxes `xyxy` in pixels of the upright image, best
+                first, as `rcnn_keras.proposals.load_proposals` reads them.
+            most: how many to keep of each image; default all.
+
+        Raises:
+            ValueError: for an image without an entry, boxes that are not finite, or that reach more
+                than a pixel over the border; names the image.
+        """
+        records = []
+        for record in self:
+            if record.image_id not in proposals:
+                raise ValueError(f"no proposals for image id {record.image_id}, {record.path}")
+            boxes = np.asarray(proposals[record.image_id], np.float32)[:most]
+            changed = replace(record, proposals=boxes)
+            whole = np.array([record.width, record.height] * 2, np.float32)
+            if not np.all((boxes >= -1) & (boxes <= whole + 1)):
+                raise ValueError(
+                    f"{record.path}: proposals outside the image of "
+                    f"{record.width} x {record.height} pixels"
+                )
+            records.append(changed)
+        return self._with_records(records)
+
     def to_coco(self) -> dict[str, list]:
         """Return the dataset as a COCO dict: `images`, `annotations` and `categories`.
 
@@ -162,6 +191,7 @@ class DetectionDataset(Sequence[Record]):
         max_objects: int | None = None,
         seed: int = 0,
         masks: bool = False,
+        proposals: bool = False,
     ) -> "Batches":
         """Return the dataset as batches of `(inputs, targets)`; see `Batches`."""
         from rcnn_keras.data.batches import Batches  # batches is built on this module
@@ -176,6 +206,7 @@ class DetectionDataset(Sequence[Record]):
             max_objects=max_objects,
             seed=seed,
             masks=masks,
+            proposals=proposals,
         )
 
     def _with_records(self, records: Iterable[Record]) -> "DetectionDataset":

@@ -22,6 +22,8 @@ class Record:
             if no object has one.
         areas: `(n,)` float64 in square pixels as the file states them (in COCO, the mask's area,
             by which it sorts objects into small, medium and large); None stands for the boxes'.
+        proposals: `(r, 4)` float32 `xyxy` in pixels, regions in which R-CNN and Fast R-CNN look for
+            objects, best first; None if nobody looked for any.
         pixels: `(H, W, 3)` uint8 RGB of an image that is in memory and in no file; `path` then is
             a name for messages.
 
@@ -38,6 +40,7 @@ class Record:
     crowd: np.ndarray
     segmentations: tuple | None = None
     areas: np.ndarray | None = None
+    proposals: np.ndarray | None = None
     pixels: np.ndarray | None = None
 
     def __post_init__(self) -> None:
@@ -55,6 +58,11 @@ class Record:
             if array.shape != shape:
                 raise ValueError(f"{self.path}: {name} has shape {array.shape}, not {shape}")
             object.__setattr__(self, name, array)
+        if self.proposals is not None:
+            proposals = np.asarray(self.proposals, np.float32)
+            if proposals.ndim != 2 or proposals.shape[1] != 4:
+                raise ValueError(f"{self.path}: proposals have shape {proposals.shape}, not (r, 4)")
+            object.__setattr__(self, "proposals", proposals)
         if self.segmentations is not None and len(self.segmentations) != len(boxes):
             raise ValueError(
                 f"{self.path}: {len(self.segmentations)} segmentations for {len(boxes)} boxes"

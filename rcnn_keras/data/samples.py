@@ -6,10 +6,12 @@ from rcnn_keras.data.packed_masks import visible_masks
 
 Sample = dict[str, tf.Tensor]
 
+NOT_OF_OBJECTS = ("image", "proposals")
+
 
 def keep_objects(sample: Sample, keep: tf.Tensor) -> Sample:
     """Return the sample with the objects that `keep`, `(n,)` bool, is true for."""
-    rows = {name: value for name, value in sample.items() if name != "image"}
+    rows = {name: value for name, value in sample.items() if name not in NOT_OF_OBJECTS}
     return sample | {name: tf.boolean_mask(value, keep) for name, value in rows.items()}
 
 
