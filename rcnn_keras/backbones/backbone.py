@@ -67,6 +67,7 @@ def build_backbone(
     fpn_channels=256,
     box_units=None,
     box_convs=0,
+    box_ranks=None,
     head_norm=None,
 ):
     """Build a backbone and the trunks of its heads.
@@ -84,6 +85,7 @@ def build_backbone(
         box_units: width of the dense layers, 1024 after a pyramid and 4096 after VGG by default;
             a C4 head has none.
         box_convs: convolutions before them after a pyramid, see `box_trunk`.
+        box_ranks: of the factors of the dense layers, see `dense`; None for whole layers.
         head_norm: kind of normalisation of the heads' convolutions.
 
     Raises:
@@ -100,7 +102,7 @@ def build_backbone(
             map_strides=(16,),
             strides=(16,),
             pooled_size=7,
-            box_trunk=vgg16_fc(box_units or 4096, name="box_trunk"),
+            box_trunk=vgg16_fc(box_units or 4096, ranks=box_ranks, name="box_trunk"),
             mask_trunk=lambda: mask_trunk(MASK_POOLED_SIZE, 512, 256, head_norm),
             frozen_stages=2,  # as in Fast R-CNN, 4.5
         )
@@ -130,7 +132,7 @@ def build_backbone(
         map_strides=map_strides,
         strides=strides,
         pooled_size=7,
-        box_trunk=box_trunk(7, fpn_channels, box_units or 1024, box_convs, head_norm),
+        box_trunk=box_trunk(7, fpn_channels, box_units or 1024, box_convs, head_norm, box_ranks),
         mask_trunk=lambda: mask_trunk(MASK_POOLED_SIZE, fpn_channels, fpn_channels, head_norm),
         frozen_stages=frozen_stages,
     )

@@ -9,7 +9,7 @@ from keras import layers
 from rcnn_keras.layers.normalization import normalization
 
 
-def box_trunk(pooled_size, channels, units, num_convs=0, norm=None):
+def box_trunk(pooled_size, channels, units, num_convs=0, norm=None, ranks=None):
     """Return the layers of a pyramid's box head.
 
     Two dense layers (Feature Pyramid Networks, 4.2), or some 3x3 convolutions and one dense layer
@@ -21,6 +21,7 @@ def box_trunk(pooled_size, channels, units, num_convs=0, norm=None):
         units: width of the dense layers.
         num_convs: 3x3 convolutions; 0 for two dense layers.
         norm: what follows each convolution, see `layers.normalization`.
+        ranks: of the two dense layers' factors, see `dense`; None for whole layers.
 
     Returns:
         Functional model from `(n, S, S, C)` to `(n, units)`.
@@ -30,9 +31,20 @@ def box_trunk(pooled_size, channels, units, num_convs=0, norm=None):
     inputs = keras.Input((pooled_size, pooled_size, channels), name="pooled")
     x = _convs(inputs, channels, num_convs, norm)
     x = layers.Flatten(name="flatten")(x)
-    for fc in ("fc6",) if num_convs else ("fc6", "fc7"):
-        x = layers.Dense(units, activation="relu", kernel_initializer=initializer, name=fc)(x)
+    names = ("fc6",) if num_convs else ("fc6", "fc7")
+    for fc, rank in zip(names, ranks or [None] * len(names), strict=True):
+        x = dense(x, units, initializer, fc, rank)
     return keras.Model(inputs, x, name="box_trunk")
+
+
+def dense(x, units, initializer, name, rank=None):
+    """Apply a dense layer with ReLU, or its two factors of a rank (Fast R-CNN, 3.1).
+
+    The factors are layers `<name>_v` without bias, `rank` units wide, and `<name>`.
+    """
+    if rank:
+        x = layers.Dense(rank, use_bias=False, kernel_initializer=initializer, name=f"{name}_v")(x)
+    return layers.Dense(units, activation="relu", kernel_initializer=initializer, name=name)(x)
 
 
 def mask_trunk(pooled_size, channels_in, channels, norm=None):

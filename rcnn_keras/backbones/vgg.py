@@ -3,6 +3,8 @@
 import keras
 from keras import layers
 
+from rcnn_keras.backbones.trunks import dense
+
 BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 
 
@@ -29,12 +31,13 @@ def vgg16():
     return keras.Model(inputs, {"c4": x}, name="vgg16")
 
 
-def vgg16_fc(units=4096, dropout=0.5, name=None):
+def vgg16_fc(units=4096, dropout=0.5, ranks=None, name=None):
     """Return fc6 and fc7 with their dropout: the second stage of the papers' detector.
 
     Args:
         units: width of both layers.
         dropout: share of units dropped while training.
+        ranks: of the layers' factors, see `dense`; None for whole layers.
         name: the model's name.
 
     Returns:
@@ -42,7 +45,7 @@ def vgg16_fc(units=4096, dropout=0.5, name=None):
     """
     inputs = keras.Input((7, 7, 512), name="pooled")
     x = layers.Flatten(name="flatten")(inputs)
-    for fc in ("fc6", "fc7"):
-        x = layers.Dense(units, activation="relu", kernel_initializer="he_normal", name=fc)(x)
+    for fc, rank in zip(("fc6", "fc7"), ranks or (None, None), strict=True):
+        x = dense(x, units, "he_normal", fc, rank)
         x = layers.Dropout(dropout, name=f"{fc}_dropout")(x)
     return keras.Model(inputs, x, name=name)

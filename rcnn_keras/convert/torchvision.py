@@ -14,7 +14,7 @@ from rcnn_keras.convert.slots import STEP_COUNTER, Slot, fill, slots
 from rcnn_keras.convert.state_dict import read_state_dict
 from rcnn_keras.layers.normalization import BATCH_KINDS, EPSILON
 from rcnn_keras.models import FasterRCNN, MaskRCNN
-from rcnn_keras.models.faster_rcnn import IMAGENET_MEAN, IMAGENET_STD
+from rcnn_keras.models.two_stage import IMAGENET_MEAN, IMAGENET_STD
 
 Weights = str | PathLike | Mapping[str, np.ndarray]
 

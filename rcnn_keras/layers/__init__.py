@@ -11,6 +11,7 @@ from rcnn_keras.layers.mask_layer import MaskLayer, RealRoIs
 from rcnn_keras.layers.normalization import FrozenBatchNormalization, normalization
 from rcnn_keras.layers.proposal_layer import ProposalLayer
 from rcnn_keras.layers.roi_align import RoIAlign
+from rcnn_keras.layers.roi_pool import RoIPool
 from rcnn_keras.layers.roi_sampler import RoISampler
 from rcnn_keras.layers.rpn_head import RPNHead
 from rcnn_keras.layers.winograd_conv import WinogradConv2D
@@ -29,6 +30,7 @@ __all__ = [
     "RPNHead",
     "RealRoIs",
     "RoIAlign",
+    "RoIPool",
     "RoISampler",
     "WinogradConv2D",
     "normalization",

@@ -46,7 +46,7 @@ class DetectionLayer(keras.layers.Layer):
 
     def call(self, logits, deltas, rois, num_rois, image_sizes):
         """Return padded detections; see the class."""
-        count, num_classes = rois.shape[1], deltas.shape[2]
+        count, num_classes = ops.shape(rois)[1], deltas.shape[2]
         boxes = decode_boxes(deltas, rois[:, :, None], self.box_weights)
         boxes = clip_boxes(ops.reshape(boxes, (-1, count * num_classes, 4)), image_sizes)
         real = ops.arange(count)[None] < num_rois[:, None]

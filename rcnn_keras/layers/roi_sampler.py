@@ -18,6 +18,7 @@ class RoISampler(keras.layers.Layer):
         positive_fraction: largest share of foreground.
         box_weights: factors of the target deltas.
         seed: of the random draw.
+        lowest_iou: RoIs below this IoU are left out, background that is too easy (Fast R-CNN, 2.3).
 
     Call arguments:
         proposals: `(B, R, 4)` boxes in pixels.
@@ -39,6 +40,7 @@ class RoISampler(keras.layers.Layer):
         positive_fraction=0.25,
         box_weights=(10.0, 10.0, 5.0, 5.0),
         seed=0,
+        lowest_iou=0.0,
         **kwargs,
     ):
         super().__init__(dtype=kwargs.pop("dtype", "float32"), **kwargs)
@@ -48,6 +50,7 @@ class RoISampler(keras.layers.Layer):
         self.positive_fraction = positive_fraction
         self.box_weights = tuple(box_weights)
         self.seed = seed
+        self.lowest_iou = lowest_iou
 
     def call(self, proposals, num_proposals, targets, image_ids, step):
         """Match and sample; see the class."""
@@ -59,7 +62,8 @@ class RoISampler(keras.layers.Layer):
         def overlap_of(n):
             return iou(ops.take(gt_boxes, n, axis=1)[:, None], candidates)[:, 0]
 
-        matches, kinds = match(overlap_of, gt_valid, self.positive_iou, self.negative_iou)
+        thresholds = self.positive_iou, self.negative_iou
+        matches, kinds = match(overlap_of, gt_valid, *thresholds, lowest_iou=self.lowest_iou)
         kinds = ops.where(real, kinds, IGNORED)
         priorities = stateless_uniform(self.seed, image_ids, step, ops.shape(candidates)[1])
         indices, kinds = sample(kinds, priorities, self.count, self.positive_fraction)
@@ -80,4 +84,5 @@ class RoISampler(keras.layers.Layer):
             "positive_fraction": self.positive_fraction,
             "box_weights": self.box_weights,
             "seed": self.seed,
+            "lowest_iou": self.lowest_iou,
         }

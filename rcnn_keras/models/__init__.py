@@ -5,18 +5,22 @@ from typing import Any
 
 from rcnn_keras.models.detector import Detector
 from rcnn_keras.models.errors import NonFiniteLossError
+from rcnn_keras.models.fast_rcnn import FastRCNN
 from rcnn_keras.models.faster_rcnn import FasterRCNN
 from rcnn_keras.models.folding import fold_batchnorm
 from rcnn_keras.models.mask_rcnn import MaskRCNN
+from rcnn_keras.models.svd import truncate_svd
 
 __all__ = [
     "Detector",
+    "FastRCNN",
     "FasterRCNN",
     "MaskRCNN",
     "NonFiniteLossError",
     "fold_batchnorm",
     "from_preset",
     "list_presets",
+    "truncate_svd",
 ]
 
 

@@ -53,6 +53,7 @@ def _errors_between(config: Mapping[str, Any], alone: Mapping[str, str]) -> dict
         ("min_size", "max_size"),
         ("rpn_bg_iou_thresh", "rpn_fg_iou_thresh"),
         ("box_bg_iou_thresh", "box_fg_iou_thresh"),
+        ("box_bg_iou_low_thresh", "box_bg_iou_thresh"),
     ):
         if low in sound and high in sound and sound[low] > sound[high]:
             errors[low] = f"must be at most {high}={sound[high]!r}"
@@ -64,6 +65,10 @@ def _errors_between(config: Mapping[str, Any], alone: Mapping[str, str]) -> dict
     for name in ("frozen_stages", "recompute_stages"):
         if sound.get(name, 0) > len(stages_of(backbone)):
             errors[name] = f"must be at most {len(stages_of(backbone))} for {backbone}"
+    if backbone.endswith("_fpn") and sound.get("roi_pooling") == "pool":
+        errors["roi_pooling"] = f"must be 'align' for {backbone}: RoIPool reads one map"
+    if sound.get("box_ranks") and not backbone.endswith("_fpn") and backbone.startswith("resnet"):
+        errors["box_ranks"] = f"must be None for {backbone}, whose head has no dense layers"
     levels = len(default_anchor_sizes(backbone))
     sizes = sound.get("anchor_sizes")
     if sizes is not None and (len(sizes) != levels or len(set(map(len, sizes))) > 1):
@@ -151,6 +156,13 @@ RULES: dict[tuple[str, ...], Rule] = {  # by the ends of the arguments' names
     ("box_units",): (
         lambda value: value is None or _is_count(value),
         "must be None or a whole number of at least 1",
+    ),
+    ("roi_pooling",): (lambda value: value in ("pool", "align"), "must be 'pool' or 'align'"),
+    ("box_ranks",): (
+        lambda ranks: (
+            ranks is None or (_is_list(ranks) and len(ranks) == 2 and all(map(_is_count, ranks)))
+        ),
+        "must be None or two whole numbers of at least 1",
     ),
     ("anchor_sizes",): (
         lambda levels: levels is None or (_is_list(levels) and all(map(_are_positive, levels))),

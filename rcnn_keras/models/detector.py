@@ -17,7 +17,7 @@ from rcnn_keras.data.batches import Batches
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.detections import Detections
 from rcnn_keras.data.images import resized_size
-from rcnn_keras.data.unlabelled import unlabelled
+from rcnn_keras.data.unlabelled import Proposals, propose, unlabelled
 from rcnn_keras.losses import mean_over_batch
 from rcnn_keras.models.errors import NON_FINITE, plain_errors
 from rcnn_keras.ops import after, check_finite, num_replicas, packed_masks
@@ -36,9 +36,15 @@ class Detector(keras.Model):
     A subclass builds its layers, hands them to `_connect`, and writes three methods:
     `first_stage` (what runs once on the images), `second_stage` (from there to detections) and
     `losses_of` (from there to named losses).
+
+    Attributes:
+        loss_names: of the named losses.
+        takes_proposals: whether inputs have `"proposals" (B, R, 4)` in pixels of the images, and
+            `"num_proposals" (B,)`, how many are real; the latter may be left out.
     """
 
     loss_names: tuple[str, ...] = ()
+    takes_proposals = False
 
     def _connect(self, config: dict[str, Any], name: str | None) -> None:
         """Build the functional graph, and the metrics that follow the losses."""
@@ -46,6 +52,9 @@ class Detector(keras.Model):
             "images": keras.Input((None, None, 3), name="images"),
             "image_sizes": keras.Input((2,), dtype="int32", name="image_sizes"),
         }
+        if self.takes_proposals:
+            inputs["proposals"] = keras.Input((None, 4), name="proposals")
+            inputs["num_proposals"] = keras.Input((), dtype="int32", name="num_proposals")
         outputs = self.second_stage(self.first_stage(inputs, training=False))
         super().__init__(inputs, outputs, name=name)
         self.input_spec = None  # `call` takes more forms than the graph's own inputs
@@ -69,6 +78,8 @@ class Detector(keras.Model):
     def call(self, inputs, training=None):
         """Return detections; while training, the first stage's results, on which losses run."""
         inputs = complete_inputs(inputs)
+        if self.takes_proposals and inputs.get("proposals") is None:
+            raise ValueError(f"{type(self).__name__} needs 'proposals' beside the images")
         if training:
             return self.first_stage(inputs, training=True)
         return super().call({k: inputs[k] for k in self.input_names}, training=False)
@@ -213,7 +224,10 @@ class Detector(keras.Model):
         return self._with_truth(x).tf_dataset() if isinstance(x, Batches) else x
 
     def detect(
-        self, images: Image | Iterable[Image] | DetectionDataset, batch_size: int = 1
+        self,
+        images: Image | Iterable[Image] | DetectionDataset,
+        batch_size: int = 1,
+        proposals: Proposals | None = None,
     ) -> list[Detections]:
         """Detect objects in image files and arrays of any size.
 
@@ -223,12 +237,18 @@ class Detector(keras.Model):
             batch_size: images that run together. Images of different sizes are padded to the
                 largest, which can move their boxes a little, as the padding is in reach of the
                 convolutions.
+            proposals: for R-CNN and Fast R-CNN, where to look: a function from an image,
+                `(H, W, 3)` uint8, to `(r, 4)` boxes in its pixels; or the boxes themselves, a list
+                with an entry an image or a dict by the dataset's image ids. None if the dataset's
+                records have them.
 
         Returns:
             One `Detections` an image, in pixels of the image that was given.
 
         Raises:
             ImageError: for an image that cannot be read; names it.
+            ValueError: for proposals that are missing or do not fit the images, or that this
+                detector does not take.
         """
         if isinstance(images, (str, PathLike, np.ndarray)):
             images = [images]
@@ -238,6 +258,12 @@ class Detector(keras.Model):
             dataset = unlabelled(list(images), self.classes)
         if len(dataset) == 0:
             return []
+        if proposals is not None:
+            if not self.takes_proposals:
+                raise ValueError(
+                    f"{type(self).__name__} finds its own proposals and takes no others"
+                )
+            dataset = propose(dataset, proposals)
         batches = Batches(dataset, batch_size, max_objects=dataset.max_objects)
         with plain_errors():
             found = super().predict(self._sized(batches).tf_dataset(), verbose=0)
@@ -262,8 +288,8 @@ class Detector(keras.Model):
         )
 
     def _sized(self, batches: Batches) -> Batches:
-        """Fill in the model's image size."""
-        sized = batches.sized(self.min_size, self.max_size)
+        """Fill in the model's image size, and bring in the proposals that it takes."""
+        sized = batches.sized(self.min_size, self.max_size).with_proposals(self.takes_proposals)
         sized.antialias = batches.antialias or self.antialias
         return sized
 
@@ -295,7 +321,7 @@ class Detector(keras.Model):
 
 
 def complete_inputs(inputs):
-    """Return the inputs as a dict with `image_sizes` and `image_ids`, made up where left out."""
+    """Return the inputs as a dict with sizes, ids and counts made up where left out."""
     inputs = dict(inputs) if isinstance(inputs, dict) else {"images": inputs}
     batch, height, width = ops.shape(inputs["images"])[:3]
     if inputs.get("image_sizes") is None:
@@ -304,6 +330,8 @@ def complete_inputs(inputs):
     inputs["image_sizes"] = ops.cast(inputs["image_sizes"], "int32")
     if inputs.get("image_ids") is None:
         inputs["image_ids"] = ops.arange(batch, dtype="int64")
+    if inputs.get("proposals") is not None and inputs.get("num_proposals") is None:
+        inputs["num_proposals"] = ops.full((batch,), ops.shape(inputs["proposals"])[1], "int32")
     return inputs
 
 

@@ -9,33 +9,15 @@ from typing import Any
 import keras
 from keras import ops
 
-from rcnn_keras.backbones import Backbone, build_backbone
-from rcnn_keras.backbones.backbone import stages_of
-from rcnn_keras.backbones.imagenet import CAFFE_MEAN, CAFFE_STD, load_imagenet
-from rcnn_keras.backbones.recomputed import Recomputed, is_of
-from rcnn_keras.layers import (
-    AnchorGenerator,
-    AnchorSampler,
-    BoxHead,
-    DetectionLayer,
-    FeaturePyramid,
-    ImageNormalization,
-    ProposalLayer,
-    RoIAlign,
-    RoISampler,
-    RPNHead,
-)
-from rcnn_keras.losses import SMOOTH_L1_BETA, box_head_losses, rpn_losses
+from rcnn_keras.backbones import Backbone
+from rcnn_keras.layers import AnchorGenerator, AnchorSampler, ProposalLayer, RPNHead
+from rcnn_keras.losses import SMOOTH_L1_BETA, rpn_losses
 from rcnn_keras.models.arguments import check_arguments, default_anchor_sizes
-from rcnn_keras.models.detector import Detector
-from rcnn_keras.ops import listed
-from rcnn_keras.ops.matching import IGNORED
-
-IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+from rcnn_keras.models.two_stage import TwoStageDetector
 
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")
-class FasterRCNN(Detector):
+class FasterRCNN(TwoStageDetector):
     """Faster R-CNN; the defaults are those of torchvision's `fasterrcnn_resnet50_fpn`.
 
     Args:
@@ -149,34 +131,10 @@ class FasterRCNN(Detector):
     ):
         config = {k: v for k, v in locals().items() if k not in ("self", "name", "__class__")}
         check_arguments(config)
-        parts = build_backbone(
-            backbone,
-            norm=norm,
-            stride_in_1x1=stride_in_1x1,
-            fpn_channels=fpn_channels,
-            box_units=box_units,
-            box_convs=box_convs,
-            head_norm=head_norm,
-        )
+        parts = self._build_backbone(config)
         sizes = default_anchor_sizes(backbone) if anchor_sizes is None else anchor_sizes
         if rpn_ignore_border is None:
             rpn_ignore_border = not parts.pyramid
-        mean, std = IMAGENET_MEAN, IMAGENET_STD
-        if backbone_weights == "imagenet":
-            load_imagenet(parts.model, parts.box_trunk, backbone.removesuffix("_fpn"))
-            mean, std = CAFFE_MEAN, CAFFE_STD
-        image_mean = config["image_mean"] = mean if image_mean is None else image_mean
-        image_std = config["image_std"] = std if image_std is None else image_std
-
-        self.min_size, self.max_size, self.antialias = min_size, max_size, antialias
-        self.normalize = ImageNormalization(image_mean, image_std, name="normalize")
-        self.backbone = parts.model
-        self.backbone.name = "backbone"
-        self.fpn = None
-        if parts.pyramid:
-            self.fpn = FeaturePyramid(
-                fpn_channels, parts.map_strides, head_norm, winograd, name="fpn"
-            )
         self.rpn_head = RPNHead(
             len(sizes[0]) * len(aspect_ratios),
             num_convs=rpn_convs,
@@ -200,60 +158,13 @@ class FasterRCNN(Detector):
             seed,
             name="anchor_sampler",
         )
-        self.roi_sampler = RoISampler(
-            box_fg_iou_thresh,
-            box_bg_iou_thresh,
-            box_batch_size_per_image,
-            box_positive_fraction,
-            bbox_reg_weights,
-            seed + 1,
-            name="roi_sampler",
-        )
-        for sampler in (self.anchor_sampler, self.roi_sampler):
-            sampler.built = True  # they run in the losses only, not in the graph
-        self.box_roi_align = RoIAlign(parts.pooled_size, parts.strides, name="box_roi_align")
-        self.box_head = BoxHead(len(classes), parts.box_trunk, name="box_head")
-        self.detection_layer = DetectionLayer(
-            box_score_thresh,
-            box_nms_thresh,
-            box_detections_per_img,
-            bbox_reg_weights,
-            name="detections",
-        )
+        self.anchor_sampler.built = True  # it runs in the losses only, not in the graph
+        self._build_second_stage(parts, config, seed + 1)
         self._build_more(parts, config)
-        self._connect(config, name)
-        self._stages, self._default_frozen = stages_of(backbone), parts.frozen_stages
-        self.freeze_backbone(frozen_stages)
-        stages = self._stages[:recompute_stages]
-        self._recomputed = Recomputed(self.backbone, stages) if stages else None
+        self._finish(parts, config, name)
 
     def _build_more(self, parts: Backbone, config: dict[str, Any]) -> None:
         """Build the layers that a descendant has beside those of Faster R-CNN."""
-
-    def freeze_backbone(self, stages: int | None = None) -> None:
-        """Let the first stages of the backbone stand still in training; to be called anew to thaw.
-
-        A stage begins where the map is halved: a ResNet has its stem and four more, VGG-16 five
-        blocks, MobileNetV3 six. Batch norm in a frozen stage keeps its statistics. Compile the
-        model after it.
-
-        Args:
-            stages: how many; by default what suits a few hundred images: 2 of a ResNet
-                (torchvision's choice) and of VGG-16 (that of the Fast R-CNN paper), 3 of
-                MobileNetV3 (torchvision's). 0 trains all.
-
-        Raises:
-            ValueError: if the backbone has fewer stages.
-        """
-        stages = self._default_frozen if stages is None else stages
-        if stages not in range(len(self._stages) + 1):
-            raise ValueError(
-                f"stages must be in 0..{len(self._stages)} for {self._config['backbone']}; "
-                f"received {stages!r}"
-            )
-        for layer in self.backbone.layers:
-            layer.trainable = not is_of(layer, self._stages[: int(stages)])
-        self._config["frozen_stages"] = int(stages)
 
     def first_stage(self, inputs: dict, training: bool) -> dict[str, Any]:
         """Run backbone, pyramid and RPN once.
@@ -262,33 +173,18 @@ class FasterRCNN(Detector):
             `features`, a list of maps; `rpn_logits`, `rpn_deltas`, `anchors`, lists by level;
             `proposals` `(B, R, 4)`, `num_proposals` `(B,)`, and the inputs' sizes and ids.
         """
-        sizes = inputs["image_sizes"]
-        images = self.normalize(inputs["images"], sizes)
-        backbone = self.backbone
-        if training and self._config["recompute_stages"] > self._config["frozen_stages"]:
-            backbone = self._recomputed
-        maps = backbone(images, training=training)
-        features = [maps[level] for level in sorted(maps)]
-        features = self.fpn(features, training=training) if self.fpn else features[-1:]
+        first = self.features_of(inputs, training)
+        features, sizes = first["features"], first["image_sizes"]
         logits, deltas = self.rpn_head(features)
-        anchors = self.anchor_generator(images, features)
+        anchors = self.anchor_generator(first["images"], features)
         proposals, count = self.proposal_layer(logits, deltas, anchors, sizes, training=training)
-        return {
-            "features": features,
+        return first | {
             "rpn_logits": logits,
             "rpn_deltas": deltas,
             "anchors": anchors,
             "proposals": proposals,
             "num_proposals": count,
-            "image_sizes": sizes,
-            "image_ids": inputs.get("image_ids"),
         }
-
-    def second_stage(self, first: dict) -> dict:
-        """Classify and refine the proposals, and keep the best detections."""
-        rois, count = first["proposals"], first["num_proposals"]
-        logits, deltas = self.box_head(self.box_roi_align(first["features"], rois))
-        return self.detection_layer(logits, deltas, rois, count, first["image_sizes"])
 
     def losses_of(self, first: dict, targets: dict, training: bool) -> dict[str, tuple]:
         """Sample anchors and RoIs, and return the four losses as `(sum, count)`."""
@@ -302,17 +198,4 @@ class FasterRCNN(Detector):
         deltas = ops.take_along_axis(deltas, indices[..., None], axis=1)
         losses = rpn_losses(logits, deltas, goals, kinds)
 
-        sampled = self.roi_sampler(first["proposals"], first["num_proposals"], targets, ids, step)
-        return losses | self.roi_losses_of(first, targets, sampled, training)
-
-    def roi_losses_of(self, first, targets, sampled, training) -> dict[str, tuple]:
-        """Return the second stage's losses on the RoIs that `RoISampler` drew.
-
-        Padding is left out beforehand, lest it count in a batch norm of the head.
-        """
-        rois, classes, goals, _ = sampled
-        image, rois, classes, goals = listed(classes != IGNORED, rois, classes, goals)
-        pooled = self.box_roi_align(first["features"], rois, image)
-        logits, deltas = self.box_head(pooled[None], training=training)
-        beta = self._config["box_smooth_l1_beta"]
-        return box_head_losses(logits, deltas, goals[None], classes[None], beta)
+        return losses | self.second_stage_losses(first, targets, step, training)

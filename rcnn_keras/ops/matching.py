@@ -14,7 +14,7 @@ def real_boxes(targets):
     return ops.cast(targets["boxes"], "float32"), ops.logical_and(targets["labels"] >= 0, ~crowd)
 
 
-def match(overlap_of, gt_valid, positive_iou, negative_iou, force_best=False):
+def match(overlap_of, gt_valid, positive_iou, negative_iou, force_best=False, lowest_iou=0.0):
     """Match every candidate to the ground-truth box that it overlaps most.
 
     A candidate is positive from `positive_iou` up, negative below `negative_iou` and ignored in
@@ -32,10 +32,12 @@ def match(overlap_of, gt_valid, positive_iou, negative_iou, force_best=False):
         positive_iou: threshold in 0..1.
         negative_iou: threshold in 0..1, at most `positive_iou`.
         force_best: whether to apply the second rule.
+        lowest_iou: candidates below this IoU are ignored, in 0..1.
 
     Returns:
         `matches` `(B, A)` int32, the index of each candidate's box, and `kinds` `(B, A)` int32:
-        1 positive, 0 negative, -1 ignored. Without ground truth every candidate is negative.
+        1 positive, 0 negative, -1 ignored. Without ground truth every candidate is negative, or
+        ignored if there is a `lowest_iou`.
     """
 
     def look_at(n, so_far):
@@ -58,6 +60,8 @@ def match(overlap_of, gt_valid, positive_iou, negative_iou, force_best=False):
     best, matches, forced = ops.fori_loop(0, last, look_at, start)
     kinds = ops.where(best >= positive_iou, POSITIVE, IGNORED)
     kinds = ops.where(best < negative_iou, NEGATIVE, kinds)
+    if lowest_iou:
+        kinds = ops.where(best < lowest_iou, IGNORED, kinds)
     if force_best:
         kinds = ops.where(forced, POSITIVE, kinds)
     return matches, ops.cast(kinds, "int32")

@@ -21,6 +21,7 @@ from rcnn_keras.layers import (
     ProposalLayer,
     RealRoIs,
     RoIAlign,
+    RoIPool,
     RoISampler,
     RPNHead,
     WinogradConv2D,
@@ -118,6 +119,7 @@ EXAMPLES = {
         lambda: {"pooled_size": 3, "strides": (4, 8), "sampling_ratio": 1},
         ([normal(2, 15, 17, 3), normal(2, 7, 8, 3), normal(2, 4, 4, 3)], BOXES),
     ),
+    RoIPool: (lambda: {"pooled_size": 3, "stride": 4}, ([normal(2, 15, 17, 3)], BOXES)),
     RoISampler: (
         lambda: {
             "positive_iou": 0.6,
@@ -126,6 +128,7 @@ EXAMPLES = {
             "positive_fraction": 0.4,
             "box_weights": (4.0, 3.0, 2.0, 1.0),
             "seed": 3,
+            "lowest_iou": 0.1,
         },
         (BOXES, COUNT, TARGETS, IDS, STEP),
     ),

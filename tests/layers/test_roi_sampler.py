@@ -51,6 +51,12 @@ def test_hand_worked():
     assert set(matches[classes == 1]) == {1}
 
 
+def test_background_below_the_lowest_iou_is_left_out():
+    rois, classes, _, _ = sampled(targets(), lowest_iou=0.1)
+    assert boxes_of(rois, classes, 0) == [[10, 10, 30, 18]]
+    assert (classes >= 0).sum() == 5
+
+
 def test_thresholds():
     rois, classes, _, _ = sampled(targets(), positive_iou=0.95, negative_iou=0.1)
     assert boxes_of(rois, classes, 5) == [[10, 10, 30, 30]]

@@ -121,7 +121,7 @@ def stages(workload, model, clock):
         return model.proposal_layer(logits, deltas, anchors, sizes, training=False)
 
     def box_branch(features, rois, count):
-        logits, deltas = model.box_head(model.box_roi_align(features, rois))
+        logits, deltas = model.box_head(model.box_pooling(features, rois))
         return model.detection_layer(logits, deltas, rois, count, sizes)
 
     def mask_branch(features, boxes, labels):

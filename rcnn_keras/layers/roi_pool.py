@@ -1,0 +1,48 @@
+"""RoIPool as a layer."""
+
+import keras
+
+from rcnn_keras.ops import listed_roi_pool, roi_pool
+
+
+@keras.saving.register_keras_serializable(package="rcnn_keras")
+class RoIPool(keras.layers.Layer):
+    """Take the greatest feature in each of `pooled_size` x `pooled_size` cells of each RoI.
+
+    As Fast R-CNN has it (section 2.1), bit by bit: see `ops.roi_pool`.
+
+    Args:
+        pooled_size: S, 7 in the paper.
+        stride: pixels a position of the map.
+
+    Call arguments:
+        features: list of maps `(B, H_l, W_l, C)`, of which the first is read.
+        rois: `(B, R, 4)` boxes in pixels, or `(n, 4)` with
+        image: `(n,)` int32, the place in the batch of each RoI's image.
+
+    Returns:
+        `(B, R, S, S, C)` or `(n, S, S, C)` float32.
+    """
+
+    def __init__(self, pooled_size, stride, **kwargs):
+        super().__init__(dtype=kwargs.pop("dtype", "float32"), **kwargs)
+        self.pooled_size = pooled_size
+        self.stride = stride
+        self.supports_jit = False  # the loop over sizes of blocks ends where the RoIs say
+
+    def call(self, features, rois, image=None):
+        """Pool; see the class."""
+        how = (self.pooled_size, 1.0 / self.stride)
+        if image is None:
+            return roi_pool(features[0], rois, *how)
+        return listed_roi_pool(features[0], rois, image, *how)
+
+    def compute_output_spec(self, features, rois, image=None):
+        """S cells down and across for every RoI."""
+        size, channels = self.pooled_size, features[0].shape[-1]
+        return keras.KerasTensor((*rois.shape[:-1], size, size, channels), "float32")
+
+    def get_config(self):
+        """Return the constructor's arguments."""
+        own = {"pooled_size": self.pooled_size, "stride": self.stride}
+        return super().get_config() | own
