@@ -1,6 +1,7 @@
 """The R-CNN family of object detectors as Keras 3 models on TensorFlow."""
 
 import importlib
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ __all__ = [
     "evaluation",
     "models",
     "presets",
+    "proposals",
     "schedules",
     "visualize",
 ]
@@ -33,8 +35,10 @@ def __getattr__(name: str) -> Any:
 
 
 # Keras finds the classes of a saved model once they are imported. The command `rcnn` imports what
-# it needs by itself: its help and its errors should not wait seconds for TensorFlow.
-if [Path(argument).stem for argument in sys.argv[:1]] != ["rcnn"]:
-    from rcnn_keras import convert, data, evaluation, models, presets, visualize
+# it needs by itself: its help and its errors should not wait seconds for TensorFlow. Nor should the
+# processes that propose boxes, each of which would hold a TensorFlow of its own.
+_is_command = [Path(argument).stem for argument in sys.argv[:1]] == ["rcnn"]
+if not _is_command and "RCNN_KERAS_LEAN" not in os.environ:
+    from rcnn_keras import convert, data, evaluation, models, presets, proposals, visualize
     from rcnn_keras.data.detections import Detections
     from rcnn_keras.training import callbacks, schedules

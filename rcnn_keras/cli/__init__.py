@@ -6,6 +6,7 @@ from rcnn_keras.cli.data import data
 from rcnn_keras.cli.detect import detect
 from rcnn_keras.cli.evaluate import evaluate
 from rcnn_keras.cli.presets import presets
+from rcnn_keras.cli.proposals import proposals
 from rcnn_keras.cli.train import train
 
 __all__ = ["main"]
@@ -29,5 +30,5 @@ def main(traceback: bool) -> None:
     """Train, score and use detectors of the R-CNN family."""
 
 
-for command in (train, evaluate, detect, data, presets):
+for command in (train, evaluate, detect, data, proposals, presets):
     main.add_command(command)
