@@ -10,8 +10,11 @@ import click
 from rcnn_keras.cli.loading import load_detector, must_exist, quiet_import
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from rcnn_keras.data.detections import Detections
 
+MOST_PROPOSALS = 2000  # an image, as in the papers
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".gif")
 
 
@@ -43,7 +46,8 @@ def detect(
 
     The folder gets a picture of each image with its detections drawn, and detections.json: COCO
     result rows (boxes x, y, width, height in pixels; category i is the model's i-th class), with
-    the names of file and class added, and masks as run lengths in "segmentation".
+    the names of file and class added, and masks as run lengths in "segmentation". A model that
+    finds no proposals gets those of selective search, mode fast.
     """
     files = _image_files(images)
     must_exist(model, "model file")
@@ -59,7 +63,10 @@ def detect(
             f"--min-score {min_score:g}: the model gives no detections of {threshold:g} or less",
             err=True,
         )
-    found = [d.above(min_score) for d in detector.detect(files, batch_size=batch_size)]
+    search = _selective_search if detector.takes_proposals else None
+    found = [
+        d.above(min_score) for d in detector.detect(files, batch_size=batch_size, proposals=search)
+    ]
     out.mkdir(parents=True, exist_ok=True)
     rows = []
     for number, (file, picture, detections) in enumerate(zip(files, pictures, found, strict=True)):
@@ -67,6 +74,12 @@ def detect(
         rows += _result_rows(number + 1, file, detections)
         click.echo(f"{file}: {_counts(detections)}")
     (out / "detections.json").write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
+
+
+def _selective_search(image: "np.ndarray") -> "np.ndarray":
+    from rcnn_keras.proposals import selective_search
+
+    return selective_search(image, mode="fast")[:MOST_PROPOSALS]
 
 
 def _image_files(arguments: Iterable[str]) -> list[Path]:

@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     help="Folder of the images of a COCO file.  [default: the file's folder]",
 )
 @click.option("--split", default="test", show_default=True, help="Image list of a VOC folder.")
+@click.option(
+    "--proposals",
+    type=click.Path(path_type=Path),
+    help="File that `rcnn proposals` wrote, for models that find none.",
+)
 @click.option("--batch-size", default=1, show_default=True, type=click.IntRange(1))
 @click.option(
     "--out",
@@ -38,6 +43,7 @@ def evaluate(
     annotations: Path,
     images: Path | None,
     split: str,
+    proposals: Path | None,
     batch_size: int,
     out: Path | None,
 ) -> None:
@@ -53,11 +59,27 @@ def evaluate(
         from rcnn_keras.training.scoring import evaluate as score
     detector = load_detector(model)
     dataset = _load_dataset(annotations, images, split, detector.classes)
+    if detector.takes_proposals != (proposals is not None):
+        raise click.UsageError(
+            f"{model} needs --proposals: rcnn proposals {annotations} --out FILE"
+            if detector.takes_proposals
+            else f"{model} finds its own proposals: --proposals {proposals} is not for it"
+        )
+    if proposals is not None:
+        dataset = _with_proposals(dataset, proposals)
     evaluation = score(detector, dataset, batch_size=batch_size)
     print_scores(evaluation.summary())
     if out is not None:
         command = f"rcnn evaluate {model} --data {annotations}"
         evaluation.write(out, title=f"{model.name} on {dataset.name}", command=command)
+
+
+def _with_proposals(dataset: "DetectionDataset", file: Path) -> "DetectionDataset":
+    from rcnn_keras.proposals import check_proposals, load_proposals
+
+    proposals = load_proposals(file)
+    check_proposals(proposals, dataset)
+    return dataset.with_proposals(proposals)
 
 
 def _load_dataset(

@@ -9,7 +9,9 @@ from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.images import image_header, read_image
 from rcnn_keras.data.records import Record
 
-Proposals = Mapping[int, np.ndarray] | Sequence[np.ndarray] | Callable[[np.ndarray], np.ndarray]
+GivenProposals = (
+    Mapping[int, np.ndarray] | Sequence[np.ndarray] | Callable[[np.ndarray], np.ndarray]
+)
 
 
 def unlabelled(
@@ -34,7 +36,7 @@ def unlabelled(
     return DetectionDataset(records, classes)
 
 
-def propose(dataset: DetectionDataset, proposals: Proposals) -> DetectionDataset:
+def with_given_proposals(dataset: DetectionDataset, proposals: GivenProposals) -> DetectionDataset:
     """Return the dataset with proposals.
 
     Args:

@@ -17,7 +17,7 @@ from rcnn_keras.data.batches import Batches
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.detections import Detections
 from rcnn_keras.data.images import resized_size
-from rcnn_keras.data.unlabelled import Proposals, propose, unlabelled
+from rcnn_keras.data.unlabelled import GivenProposals, unlabelled, with_given_proposals
 from rcnn_keras.losses import mean_over_batch
 from rcnn_keras.models.errors import NON_FINITE, plain_errors
 from rcnn_keras.ops import after, check_finite, num_replicas, packed_masks
@@ -227,7 +227,7 @@ class Detector(keras.Model):
         self,
         images: Image | Iterable[Image] | DetectionDataset,
         batch_size: int = 1,
-        proposals: Proposals | None = None,
+        proposals: GivenProposals | None = None,
     ) -> list[Detections]:
         """Detect objects in image files and arrays of any size.
 
@@ -263,7 +263,7 @@ class Detector(keras.Model):
                 raise ValueError(
                     f"{type(self).__name__} finds its own proposals and takes no others"
                 )
-            dataset = propose(dataset, proposals)
+            dataset = with_given_proposals(dataset, proposals)
         batches = Batches(dataset, batch_size, max_objects=dataset.max_objects)
         with plain_errors():
             found = super().predict(self._sized(batches).tf_dataset(), verbose=0)

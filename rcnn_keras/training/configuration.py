@@ -27,7 +27,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, core_schema
 
 from rcnn_keras.data import augmentation
-from rcnn_keras.models import FasterRCNN, MaskRCNN
+from rcnn_keras.models import Detector, FasterRCNN, FastRCNN, MaskRCNN
 from rcnn_keras.models.arguments import argument_errors
 from rcnn_keras.presets import is_path, preset_arguments, preset_conflicts
 from rcnn_keras.training.configuration_file import ConfigurationError, Document, read_document
@@ -38,7 +38,11 @@ from rcnn_keras.training.sections import (
     raise_errors,
 )
 
-ARCHITECTURES = {"faster_rcnn": FasterRCNN, "mask_rcnn": MaskRCNN}
+ARCHITECTURES: dict[str, type[Detector]] = {
+    "fast_rcnn": FastRCNN,
+    "faster_rcnn": FasterRCNN,
+    "mask_rcnn": MaskRCNN,
+}
 # Arguments of the models that are no keys: the data has the classes, `training` the seed.
 NO_KEYS = ("classes", "seed")
 MORE_KEYS = ("architecture", "preset")  # keys that are no arguments of the constructor
@@ -156,6 +160,7 @@ class CocoSource(Section):
 
     annotations: File
     images: File | None = None
+    proposals: File | None = None
 
 
 class VocSource(Section):
@@ -163,6 +168,7 @@ class VocSource(Section):
 
     root: File
     split: str = "train"
+    proposals: File | None = None
 
 
 class DataSection(Section):
@@ -172,6 +178,7 @@ class DataSection(Section):
     batch_size: int = Field(default=2, ge=1)
     augment: tuple[AugmentationSection, ...] = ()
     max_objects: int | None = Field(default=None, ge=1)
+    max_proposals: int = Field(default=2000, ge=1)
     check_images: bool = True
 
 
@@ -295,6 +302,23 @@ class Configuration(Section):
                 f"data.format = 'voc': {self.model.architecture} learns masks, of which Pascal VOC "
                 f"annotations have none; give COCO files"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _has_the_proposals_it_takes(self) -> "Configuration":
+        takes = ARCHITECTURES[self.model.architecture].takes_proposals
+        for part, sources in (("train", self.data.train), ("val", self.data.val)):
+            for source in sources:
+                if takes and source.proposals is None:
+                    raise ValueError(
+                        f"data.{part}.proposals = None: {self.model.architecture} needs a file "
+                        f"that `rcnn proposals` wrote"
+                    )
+                if not takes and source.proposals is not None:
+                    raise ValueError(
+                        f"data.{part}.proposals = {source.proposals!r}: "
+                        f"{self.model.architecture} finds its own proposals"
+                    )
         return self
 
     @property

@@ -6,6 +6,7 @@ from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.problems import DatasetError, Problem
 from rcnn_keras.data.voc import load_voc
 from rcnn_keras.evaluation import check_segmentations
+from rcnn_keras.proposals import check_proposals, load_proposals
 from rcnn_keras.training.configuration import CocoData, CocoSource, VocData, VocSource
 from rcnn_keras.training.configuration_file import ConfigurationError
 
@@ -29,7 +30,7 @@ def read_data(
     problems: list[Problem] = []
     for source in sources:
         try:
-            datasets.append(_read(source, data.classes))
+            datasets.append(_read(source, data))
         except DatasetError as error:  # told together with what is wrong in the other files
             problems.extend(error.problems)
     if problems:
@@ -64,10 +65,16 @@ def check_images(*datasets: DetectionDataset) -> None:
         raise DatasetError(problems)
 
 
-def _read(source: CocoSource | VocSource, classes: tuple[str, ...] | None) -> DetectionDataset:
+def _read(source: CocoSource | VocSource, data: CocoData | VocData) -> DetectionDataset:
     if isinstance(source, VocSource):
-        return load_voc(source.root, source.split, classes=classes)
-    return load_coco(source.annotations, source.images, classes=classes)
+        dataset = load_voc(source.root, source.split, classes=data.classes)
+    else:
+        dataset = load_coco(source.annotations, source.images, classes=data.classes)
+    if source.proposals is None:
+        return dataset
+    proposals = load_proposals(source.proposals)
+    check_proposals(proposals, dataset)
+    return dataset.with_proposals(proposals, most=data.max_proposals)
 
 
 def _joined(datasets: list[DetectionDataset]) -> DetectionDataset:
