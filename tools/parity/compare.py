@@ -18,7 +18,7 @@ MASKS = 1e-3
 LOSSES = 1e-4  # of the loss
 GRADIENTS = 1e-3  # of a tensor's norm, or twice the distance of torchvision's two precisions
 STAGES = {"boxes": BOXES, "scores": SCORES, "labels": 0, "masks": MASKS}  # of detections
-NEAR_TIE = 1e-5  # scores this close may change places
+NEAR_TIE = 1e-5  # scores this close on either side may change places
 OUR_LOSSES = {
     "loss_objectness": "rpn_objectness_loss",
     "loss_rpn_box_reg": "rpn_box_loss",
@@ -184,12 +184,19 @@ def _tensors(arrays):
 def _matched(ours, expected):
     """Return an order of our rows in which near ties stand as theirs do, and a note on it.
 
-    It is shorter where a tie at the end of the list was broken otherwise than theirs.
+    Rows tie whose scores do so on either side: with both sides' rounding, a gap of theirs a little
+    above the limit may be none of ours. The order is shorter where a tie at the end of the list was
+    broken otherwise than theirs.
     """
     count, wanted = len(ours["boxes"]), len(expected["boxes"])
     order, scores, turned = np.arange(count), expected["scores"], 0
+    gaps = [scores, ours.get("scores", scores)]
     for k in range(min(count, wanted)):
-        tied = [j for j in range(k, min(count, wanted)) if abs(scores[k] - scores[j]) <= NEAR_TIE]
+        tied = [
+            j
+            for j in range(k, min(count, wanted))
+            if min(abs(side[k] - side[j]) for side in gaps) <= NEAR_TIE
+        ]
         best = min(tied, key=lambda j: _cost(ours, expected, order[j], k))
         if _cost(ours, expected, order[best], k) < _cost(ours, expected, order[k], k):
             order[[k, best]] = order[[best, k]]
