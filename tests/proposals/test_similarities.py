@@ -87,7 +87,7 @@ def test_size_and_fill_are_those_of_opencv(regions):
 def test_fill_by_hand():
     left, right = np.array([0, 0, 2, 4]), np.array([2, 0, 4, 4])
     assert fill_similarity(8, 8, left, right, 100) == 1  # nothing is left between them
-    assert fill_similarity(8, 8, left, right + [2, 0, 2, 0], 100) == pytest.approx(0.92)
+    assert fill_similarity(8, 8, left, right + np.array([2, 0, 2, 0]), 100) == pytest.approx(0.92)
     assert size_similarity(8, 8, 100) == pytest.approx(0.84)
 
 
