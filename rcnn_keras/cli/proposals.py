@@ -89,6 +89,8 @@ def proposals(
         _refuse(source, "image", others)
         if out is None and not show:
             raise click.UsageError("an image needs --out PNG or --show")
+        if out is not None and out.resolve() == source.resolve():
+            raise click.UsageError(f"{source} would be overwritten: name another file with --out")
         _picture(source, out, method, top or TOP, show, arguments)
 
 

@@ -112,8 +112,9 @@ def selective_search(
     boxes = _ranked(_groupings(rgb, MODES[mode], combinations)).astype(np.float64)
     boxes *= [width / searched_width, height / searched_height] * 2
     boxes = np.clip(boxes, 0, [width, height] * 2)
-    shorter_sides = (boxes[:, 2:] - boxes[:, :2]).min(axis=1)
-    return boxes[shorter_sides >= min(min_size, height, width)].astype(np.float32)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    keep = (sides.min(axis=1) >= min_size) | (sides == [width, height]).all(axis=1)
+    return boxes[keep].astype(np.float32)
 
 
 def _check_image(image: np.ndarray) -> np.ndarray:

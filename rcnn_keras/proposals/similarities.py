@@ -16,6 +16,7 @@ COLOUR_BINS = 25
 TEXTURE_BINS = 10
 DIRECTIONS = 8
 SIGMA = 1.0
+FLAT = 1e-3  # a slope below it, in values a pixel, is rounding
 RADIUS = 4  # of the filter, beyond which the Gaussian is below 0.1 % of its height
 
 
@@ -81,7 +82,8 @@ def texture_histogram(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
         ValueError: if image and mask do not fit, or the mask is empty.
     """
     _check_region(image, mask)
-    rises = np.maximum(gaussian_derivatives(image), 0)
+    rises = gaussian_derivatives(image)
+    rises[rises < FLAT] = 0
     steepest = rises.max(axis=(0, 1, 2))
     share = rises[:, mask] / np.where(steepest > 0, steepest, 1)  # (8, size, C)
     bins = np.minimum((share * TEXTURE_BINS).astype(np.int64), TEXTURE_BINS - 1)

@@ -36,8 +36,9 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
-        if before is None:
-            del os.environ[LEAN]
+        del os.environ[LEAN]
+        if before is not None:
+            os.environ[LEAN] = before
 
 
 def run_method(name: str, image: np.ndarray, arguments: dict[str, Any]) -> np.ndarray:
