@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "models": {"ops", "losses", "layers", "backbones", "data"},
     "visualize": {"data"},
     "evaluation": {"data", "visualize"},
+    "proposals": {"data", "ops", "visualize"},
 }
 BELOW_TRAINING = set(MAY_IMPORT)
 MAY_IMPORT |= dict.fromkeys(("training", "export", "convert"), BELOW_TRAINING)
