@@ -18,11 +18,7 @@ import numpy as np
 
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.images import read_image
-from rcnn_keras.proposals.cues import (
-    color_contrast,
-    edge_density,
-    superpixels_straddling,
-)
+from rcnn_keras.proposals.cues import color_contrast, edge_density, superpixels_straddling
 from rcnn_keras.proposals.likelihoods import Likelihoods, read_likelihoods, write_likelihoods
 from rcnn_keras.proposals.windows import check_windows, overlaps, sample_windows, suppress
 
