@@ -97,11 +97,13 @@ def selective_search() -> Callable[..., np.ndarray] | None:
 
 def windows(image: np.ndarray, objectness: Objectness, candidates: int) -> Ranked:
     """Return sampled windows as they come, and the best of the same windows."""
-    ranked = {"windows as sampled": sample_windows(*image.shape[:2], candidates)}
-    for iou in (0.5, 0.7):
-        best, _ = objectness.propose(image, candidates, candidates=candidates, iou_threshold=iou)
-        ranked[f"windows by objectness, suppressed at {iou}"] = best
-    return ranked
+    boxes = sample_windows(*image.shape[:2], candidates)
+    scores = objectness.score(image, boxes)
+    return {
+        "windows as sampled": boxes,
+        "windows by objectness, suppressed at 0.5": boxes[suppress(boxes, scores, 0.5, len(boxes))],
+        "windows by objectness, suppressed at 0.7": boxes[suppress(boxes, scores, 0.7, len(boxes))],
+    }
 
 
 def searched(boxes: np.ndarray, image: np.ndarray, objectness: Objectness) -> Ranked:

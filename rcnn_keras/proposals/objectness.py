@@ -118,7 +118,7 @@ class Objectness:
         image: Image,
         count: int = 1000,
         *,
-        candidates: int = 10_000,
+        candidates: int = 30_000,
         iou_threshold: float = 0.7,
         seed: int = 0,
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -130,7 +130,7 @@ class Objectness:
         Args:
             image: as above.
             count: the most windows to return.
-            candidates: how many windows are sampled.
+            candidates: how many windows are sampled. The more, the tighter some of them lie.
             iou_threshold: of the suppression. With a hundred windows or fewer, the paper's 0.5
                 finds more objects; with many, 0.7 finds as many, and more of them tightly.
             seed: of the sampled windows.
