@@ -160,7 +160,7 @@ def plot(path: str, found: dict[str, np.ndarray], most: int) -> None:
         axes.set_title(f"IoU {IOUS[row]}")
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("recall")
-    panels[0].legend(fontsize=7)
+    panels[-1].legend(fontsize=7, loc="upper left")
     figure.savefig(Path(path), format="png")
 
 
