@@ -36,9 +36,14 @@ TOP = 20
     help="Join regions by this one instead of the mode's; may be repeated, and they are added up.",
 )
 @click.option(
+    "--parameters",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Of objectness: the file that Objectness.save wrote.",
+)
+@click.option(
     "--min-size",
     type=click.FloatRange(0),
-    help="Leave out boxes whose shorter side has fewer pixels.",
+    help="Of selective search: leave out boxes whose shorter side has fewer pixels.",
 )
 @click.option(
     "--top",

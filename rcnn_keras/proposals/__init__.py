@@ -3,6 +3,9 @@
 The workers of `propose` import this package: nothing here may bring TensorFlow.
 """
 
+import importlib
+from typing import Any
+
 from rcnn_keras.proposals.methods import METHODS
 from rcnn_keras.proposals.proposal_file import (
     Proposals,
@@ -12,13 +15,23 @@ from rcnn_keras.proposals.proposal_file import (
 )
 from rcnn_keras.proposals.selective_search import selective_search
 from rcnn_keras.proposals.whole_set import propose
+from rcnn_keras.proposals.windows import sample_windows
 
 __all__ = [
     "METHODS",
+    "Objectness",
     "Proposals",
     "check_proposals",
     "load_proposals",
+    "objectness_windows",
     "propose",
+    "sample_windows",
     "save_proposals",
     "selective_search",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("Objectness", "objectness_windows"):  # their module brings rcnn_keras.data
+        return getattr(importlib.import_module("rcnn_keras.proposals.objectness"), name)
+    raise AttributeError(f"module 'rcnn_keras.proposals' has no attribute {name!r}")

@@ -14,6 +14,7 @@ import numpy as np
 # packages.
 METHODS = {
     "selective_search": "rcnn_keras.proposals.selective_search:selective_search",
+    "objectness": "rcnn_keras.proposals.objectness:objectness_windows",
 }
 
 Method = Callable[..., np.ndarray]
@@ -31,7 +32,8 @@ def full_arguments(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return a method's arguments with its defaults filled in, as JSON gives them back.
 
     Raises:
-        ValueError: for an argument that the method lacks, or a value that it refuses.
+        ValueError: for an argument that the method lacks, one that it needs and was not given, or a
+            value that it refuses.
     """
     method = method_named(name)
     _, *parameters = inspect.signature(method).parameters.values()
@@ -41,5 +43,8 @@ def full_arguments(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(f"{name} has no argument {argument!r}; it has {list(known)}")
     given = {key: value for key, value in known.items() if value is not inspect.Parameter.empty}
     full = json.loads(json.dumps({**given, **arguments}))
+    missing = [key for key in known if key not in full]
+    if missing:
+        raise ValueError(f"{name} needs {', '.join(missing)}")
     method(np.zeros((8, 8, 3), np.uint8), **full)  # a wrong value is told before any long work
     return full

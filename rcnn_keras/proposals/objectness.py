@@ -1,0 +1,240 @@
+"""Objectness: how likely a window is to hold an object of any class.
+
+Alexe, Deselaers, Ferrari, "Measuring the Objectness of Image Windows" (PAMI 2012): a naive Bayes
+classifier on the cues of `cues.py`, learnt from images with boxes.
+
+    image     a path or an array, as `rk.data.read_image` takes them
+    boxes     (n, 4) xyxy in pixels of the image, as it is and not as it is shrunk
+    b         bins of a cue's values
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from os import PathLike
+
+import cv2
+import numpy as np
+
+from rcnn_keras.data.dataset import DetectionDataset
+from rcnn_keras.data.images import read_image
+from rcnn_keras.proposals.cues import color_contrast, edge_density, superpixels_straddling
+from rcnn_keras.proposals.likelihoods import Likelihoods, read_likelihoods, write_likelihoods
+from rcnn_keras.proposals.windows import check_windows, overlaps, sample_windows, suppress
+
+Image = str | PathLike[str] | np.ndarray
+Cue = Callable[[np.ndarray, np.ndarray, float], np.ndarray]
+
+# Each cue, and the values among which its parameter theta is chosen.
+CUES: dict[str, tuple[Cue, tuple[float, ...]]] = {
+    "color_contrast": (color_contrast, (1.1, 1.25, 1.5, 2.0)),
+    "edge_density": (edge_density, (1.25, 1.5, 2.0, 3.0)),
+    "superpixels_straddling": (superpixels_straddling, (30.0, 60.0, 120.0, 240.0, 480.0)),
+}
+LONGEST_SIDE = 400  # pixels; larger images are shrunk to it before anything is counted in them
+POSITIVE_IOU = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Objectness:
+    """What was learnt: how often a window is an object's, and what each cue says of it.
+
+    Attributes:
+        prior: p(object) of a sampled window, between 0 and 1.
+        cues: for each cue in use its parameter and likelihoods; names are those of `CUES`.
+
+    Raises:
+        ValueError: a prior outside of 0..1, no cue, or one that is not known.
+    """
+
+    prior: float
+    cues: Mapping[str, Likelihoods]
+
+    def __post_init__(self) -> None:
+        if not 0 < self.prior < 1:
+            raise ValueError(f"prior must be between 0 and 1, not {self.prior!r}")
+        if not self.cues or not set(self.cues) <= set(CUES):
+            raise ValueError(f"cues must be some of {list(CUES)}, not {list(self.cues)}")
+
+    @classmethod
+    def fit(
+        cls, dataset: DetectionDataset, *, images: int = 100, windows: int = 3000, seed: int = 0
+    ) -> "Objectness":
+        """Learn the parameters from images with boxes of their objects, whatever their classes.
+
+        An object's window overlaps a box by an IoU of more than 0.5, any other is background.
+        Windows of a crowd region are left out. Each cue's theta is the one by which the objects'
+        windows get the greatest posterior on the whole, of a few values: the paper's criterion.
+        Simpler than in the paper: theta has a few values, windows come from `sample_windows`, a few
+        thousand an image instead of 100,000, and the objects' own boxes are among them.
+
+        Args:
+            dataset: at least one object in the images that are looked at.
+            images: how many of its images are looked at, evenly over the dataset.
+            windows: sampled in each.
+            seed: of the windows.
+
+        Raises:
+            ImageError: an image cannot be read.
+            ValueError: there are no objects, or an argument is below 1.
+        """
+        if images < 1 or windows < 1:
+            raise ValueError(f"images and windows must be at least 1, not {images} and {windows}")
+        examples = list(_examples(dataset, images, windows, seed))
+        is_object = np.concatenate([np.zeros(0, bool), *(labels for _, _, labels in examples)])
+        if is_object.all() or not is_object.any():
+            kind = "background" if is_object.any() else "objects"
+            raise ValueError(f"{dataset!r}: there are no windows of {kind} to learn from")
+        prior = float(is_object.mean())
+        learnt = {}
+        for name, (cue, grid) in CUES.items():
+            fitted = []
+            for theta in grid:
+                values = np.concatenate([cue(image, boxes, theta) for image, boxes, _ in examples])
+                likelihoods = Likelihoods.fit(theta, values[is_object], values[~is_object])
+                evidence = _logit(prior) + likelihoods.log_ratio(values[is_object])
+                fitted.append((np.log(_sigmoid(evidence)).mean(), theta, likelihoods))
+            learnt[name] = max(fitted, key=lambda entry: entry[0])[-1]
+        return cls(prior, learnt)
+
+    def score(self, image: Image, boxes: np.ndarray) -> np.ndarray:
+        """Return p(object | cues) of each box, `(n,)` float32 in 0..1.
+
+        Args:
+            image: as above.
+            boxes: as above, each with an area and inside the image.
+
+        Raises:
+            ImageError: the image cannot be read.
+            ValueError: for boxes of another shape, outside of the image or without area.
+        """
+        pixels = read_image(image)
+        height, width = pixels.shape[:2]
+        boxes = check_windows(boxes, height, width)
+        return _sigmoid(self._evidence(pixels, boxes)).astype(np.float32)
+
+    def propose(
+        self,
+        image: Image,
+        count: int = 1000,
+        *,
+        candidates: int = 30_000,
+        iou_threshold: float = 0.7,
+        seed: int = 0,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the windows of an image that are most likely to hold an object.
+
+        Sampled windows are scored, and each that overlaps a better one too much is dropped, so
+        that the first ones are not all of one object.
+
+        Args:
+            image: as above.
+            count: the most windows to return.
+            candidates: how many windows are sampled. The more, the tighter some of them lie.
+            iou_threshold: of the suppression. With a hundred windows or fewer, the paper's 0.5
+                finds more objects; with many, 0.7 finds as many, and more of them tightly.
+            seed: of the sampled windows.
+
+        Returns:
+            boxes `(n, 4)` float32 and their scores `(n,)` float32, best first; n is at most
+            `count`, less where the suppression leaves less.
+
+        Raises:
+            ImageError: the image cannot be read.
+            ValueError: an argument is out of range.
+        """
+        if count < 1 or not 0 <= iou_threshold <= 1:
+            raise ValueError(
+                f"count must be at least 1 and iou_threshold in 0..1, not {count} and "
+                f"{iou_threshold}"
+            )
+        pixels = read_image(image)
+        height, width = pixels.shape[:2]
+        boxes = sample_windows(height, width, candidates, seed)
+        evidence = self._evidence(pixels, boxes)  # sigmoids round to ties
+        kept = suppress(boxes, evidence, iou_threshold, count)
+        return boxes[kept], _sigmoid(evidence[kept]).astype(np.float32)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the parameters as a JSON file of some kilobytes that `load` reads back."""
+        write_likelihoods(path, self.prior, self.cues)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> "Objectness":
+        """Return the parameters that `save` wrote.
+
+        Raises:
+            ValueError: the file is not one of `save`'s; says where.
+            OSError: it cannot be read.
+        """
+        prior, cues = read_likelihoods(path)
+        try:
+            return cls(prior, cues)
+        except ValueError as error:
+            raise ValueError(f"{os.fspath(path)}: {error}") from error
+
+    def _evidence(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        """Return the log odds `(n,)` of object against background: Bayes' rule."""
+        small, boxes = _shrunk(image, boxes)
+        evidence = np.full(len(boxes), _logit(self.prior))
+        for name, likelihoods in self.cues.items():
+            evidence += likelihoods.log_ratio(CUES[name][0](small, boxes, likelihoods.theta))
+        return evidence
+
+
+def objectness_windows(
+    image: Image,
+    parameters: str | PathLike[str] | Objectness,
+    count: int = 1000,
+    candidates: int = 30_000,
+    iou_threshold: float = 0.7,
+    seed: int = 0,
+) -> np.ndarray:
+    """Return the boxes of `Objectness.propose` alone, for programs that take any proposals.
+
+    Args:
+        image: as above.
+        parameters: an `Objectness`, or the path of one that was saved.
+        count: this and the following as in `Objectness.propose`.
+        candidates: likewise.
+        iou_threshold: likewise.
+        seed: likewise.
+
+    Returns:
+        `(n, 4)` float32, best first.
+    """
+    known = parameters if isinstance(parameters, Objectness) else Objectness.load(parameters)
+    return known.propose(image, count, candidates, iou_threshold, seed)[0]
+
+
+def _examples(
+    dataset: DetectionDataset, images: int, windows: int, seed: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield shrunk images, windows in them, and which `(n,)` of the windows are objects."""
+    for index in np.linspace(0, len(dataset) - 1, min(images, len(dataset))).round().astype(int):
+        record = dataset[int(index)]
+        image = read_image(record.path if record.pixels is None else record.pixels)
+        height, width = image.shape[:2]
+        boxes = sample_windows(height, width, windows, seed + int(index))
+        boxes = np.concatenate([boxes, record.boxes])
+        covered = np.greater(overlaps(boxes, record.boxes), POSITIVE_IOU)
+        is_object = covered[:, ~record.crowd].any(1)
+        used = is_object | ~covered.any(1)
+        yield *_shrunk(image, boxes[used]), is_object[used]
+
+
+def _shrunk(image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return an image of at most `LONGEST_SIDE` pixels a side, and the boxes in it."""
+    height, width = image.shape[:2]
+    factor = min(1.0, LONGEST_SIDE / max(height, width))
+    size = max(1, round(factor * width)), max(1, round(factor * height))
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return small, boxes * np.array([size[0] / width, size[1] / height] * 2, np.float32)
+
+
+def _logit(p: float) -> float:
+    return float(np.log(p) - np.log1p(-p))
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return np.exp(-np.logaddexp(0, -x))
