@@ -24,6 +24,8 @@ class Record:
             by which it sorts objects into small, medium and large); None stands for the boxes'.
         pixels: `(H, W, 3)` uint8 RGB of an image that is in memory and in no file; `path` then is
             a name for messages.
+        difficult: `(n,)` bool; those of `crowd` that are single objects, which Pascal VOC marks as
+            hard to tell and scores by their own IoU. None stands for none.
 
     Raises:
         ValueError: if the arrays do not fit each other.
@@ -39,6 +41,7 @@ class Record:
     segmentations: tuple | None = None
     areas: np.ndarray | None = None
     pixels: np.ndarray | None = None
+    difficult: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         boxes = np.asarray(self.boxes, np.float32)
@@ -50,11 +53,15 @@ class Record:
         }
         if self.areas is not None:
             arrays["areas"] = np.asarray(self.areas, np.float64)
+        if self.difficult is not None:
+            arrays["difficult"] = np.asarray(self.difficult, bool)
         for name, array in arrays.items():
             shape = (len(boxes), 4) if name == "boxes" else (len(boxes),)
             if array.shape != shape:
                 raise ValueError(f"{self.path}: {name} has shape {array.shape}, not {shape}")
             object.__setattr__(self, name, array)
+        if self.difficult is not None and np.any(self.difficult & ~self.crowd):
+            raise ValueError(f"{self.path}: a difficult object must be among those of crowd")
         if self.segmentations is not None and len(self.segmentations) != len(boxes):
             raise ValueError(
                 f"{self.path}: {len(self.segmentations)} segmentations for {len(boxes)} boxes"
@@ -74,4 +81,5 @@ class Record:
             crowd=self.crowd[index],
             segmentations=self.segmentations and tuple(self.segmentations[i] for i in index),
             areas=None if self.areas is None else self.areas[index],
+            difficult=None if self.difficult is None else self.difficult[index],
         )
