@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from rcnn_keras.evaluation import curves
+from rcnn_keras.evaluation import curves, figures
 
 MEANINGS = {
     "AP": "IoU 0.50 to 0.95",
@@ -183,8 +183,8 @@ def _write_plots(
     plots = []
     for name, caption, plot, data, wide in wanted:
         light, dark = f"{name}.png", f"{name}_dark.png"
-        plot(folder / light, data, curves.LIGHT)
-        plot(folder / dark, data, curves.DARK)
+        plot(folder / light, data, figures.LIGHT)
+        plot(folder / dark, data, figures.DARK)
         plots.append({"light": light, "dark": dark, "caption": caption, "wide": wide})
     return plots
 

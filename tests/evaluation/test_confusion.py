@@ -94,7 +94,7 @@ def test_counts_as_loops(random_scene, iou):
             if found.scores[i] < 0.2:
                 continue
             box = found.boxes[i].tolist()
-            best = max(free, key=lambda k: overlap(box, free[k][0]), default=None)  # noqa: B023
+            best = max(free, key=lambda k: overlap(box, free[k][0]), default=None)
             if best is not None and overlap(box, free[best][0]) >= iou:
                 expected[free.pop(best)[1], found.labels[i]] += 1
             else:

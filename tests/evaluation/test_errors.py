@@ -134,7 +134,7 @@ def test_the_worst_are_the_surest_and_the_largest(scene):
         (2, 2, -1, 0),
     ]
     assert errors.worst("duplicate", 3) == []
-    with pytest.raises(ValueError, match="kind must be one of .* not 'typo'"):
+    with pytest.raises(ValueError, match=r"kind must be one of .* not 'typo'"):
         errors.worst("typo", 1)
 
 
