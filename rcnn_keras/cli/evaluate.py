@@ -1,7 +1,7 @@
 """`rcnn evaluate`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -29,9 +29,16 @@ if TYPE_CHECKING:
 @click.option("--split", default="test", show_default=True, help="Image list of a VOC folder.")
 @click.option("--batch-size", default=1, show_default=True, type=click.IntRange(1))
 @click.option(
+    "--protocol",
+    default="coco",
+    show_default=True,
+    type=click.Choice(["coco", "voc07", "voc"]),
+    help="Whose scores: COCO's, Pascal VOC 2007's (11 points), or VOC's from 2010 on (area).",
+)
+@click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Folder for scores.json, detections.json and report.html.",
+    help="Folder for scores.json, detections.json, errors.json and report.html.",
 )
 def evaluate(
     model: Path,
@@ -39,13 +46,18 @@ def evaluate(
     images: Path | None,
     split: str,
     batch_size: int,
+    protocol: Literal["coco", "voc07", "voc"],
     out: Path | None,
 ) -> None:
-    """Score a trained MODEL (.keras) on annotated images, as the COCO challenge does.
+    """Score a trained MODEL (.keras) on annotated images, as the COCO challenge or Pascal VOC does.
 
     \b
     Example:
       rcnn evaluate runs/first/best.keras --data data/bccd/test.json --images data/bccd/images
+
+    The report in --out also tells the errors apart: duplicates, bad localisation, wrong classes,
+    false alarms on background and missed objects, with a confusion matrix and the worst cases as
+    pictures.
     """
     must_exist(model, "model file")
     must_exist(annotations, "annotations")
@@ -53,10 +65,10 @@ def evaluate(
         from rcnn_keras.training.scoring import evaluate as score
     detector = load_detector(model)
     dataset = _load_dataset(annotations, images, split, detector.classes)
-    evaluation = score(detector, dataset, batch_size=batch_size)
+    evaluation = score(detector, dataset, batch_size=batch_size, protocol=protocol)
     print_scores(evaluation.summary())
     if out is not None:
-        command = f"rcnn evaluate {model} --data {annotations}"
+        command = f"rcnn evaluate {model} --data {annotations} --protocol {protocol}"
         evaluation.write(out, title=f"{model.name} on {dataset.name}", command=command)
 
 

@@ -1,8 +1,12 @@
 """What is taken for what: a confusion matrix with a background row and column."""
 
+from os import PathLike
+
 import numpy as np
 
 from rcnn_keras.data.dataset import DetectionDataset
+from rcnn_keras.evaluation.charts import plot_confusion
+from rcnn_keras.evaluation.figures import LIGHT, Theme
 from rcnn_keras.evaluation.pairs import Found, Kind, check_thresholds, paired
 
 BACKGROUND = "background"
@@ -51,14 +55,12 @@ class ConfusionMatrix:
         self.counts = np.zeros((background + 1, background + 1), np.int64)
         for pairs in paired(dataset, detections, kind=kind, min_score=min_score):
             wanted = np.broadcast_to(pairs.wanted, pairs.overlaps.shape)
-            taken = pairs.taken(wanted, iou)
-            took = taken >= 0
-            ignored = ~took & (pairs.best(~wanted)[0] >= iou)
+            taken = pairs.taken(wanted, iou)  # -1, the last one, is background
+            truth = np.append(pairs.record.labels, background)
+            counted = (taken >= 0) | (pairs.best(~wanted)[0] < iou)
+            np.add.at(self.counts, (truth[taken[counted]], pairs.labels[counted]), 1)
             missed = np.setdiff1d(np.flatnonzero(pairs.wanted), taken)
-            labels = pairs.record.labels
-            np.add.at(self.counts, (labels[taken[took]], pairs.labels[took]), 1)
-            np.add.at(self.counts, (background, pairs.labels[~took & ~ignored]), 1)
-            np.add.at(self.counts, (labels[missed], background), 1)
+            np.add.at(self.counts[:, background], truth[missed], 1)
 
     def table(self) -> dict[str, dict[str, int]]:
         """Return for each true class, and for background, how often each class was found."""
@@ -66,6 +68,10 @@ class ConfusionMatrix:
             truth: dict(zip(self.names, row, strict=True))
             for truth, row in zip(self.names, self.counts.tolist(), strict=True)
         }
+
+    def plot(self, path: str | PathLike[str], theme: Theme = LIGHT) -> None:
+        """Write the matrix as a PNG; see `plot_confusion`."""
+        plot_confusion(path, self.counts, self.names, theme)
 
     def shares(self) -> np.ndarray:
         """Return `(K + 1, K + 1)` float64 in 0..1, each row as shares of its sum; NaN where 0."""

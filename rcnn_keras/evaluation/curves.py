@@ -1,6 +1,7 @@
 """Plots of a training run: losses and average precision by epoch, precision by recall."""
 
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from rcnn_keras.evaluation.figures import (
     plain,
     save_figure,
 )
+from rcnn_keras.evaluation.voc import VocCurve
 from rcnn_keras.visualize import PALETTE
 
 if TYPE_CHECKING:
@@ -108,6 +110,50 @@ def plot_precision_recall(
     axes.set_xlabel("recall", color=theme.ink)
     axes.set_ylabel("precision", color=theme.ink)
     add_legend(axes, theme, title="AP50")
+    save_figure(figure, path)
+
+
+def plot_voc_curves(
+    path: str | PathLike[str],
+    curves: Mapping[str, VocCurve],
+    scores: Mapping[str, float],
+    theme: Theme = LIGHT,
+) -> None:
+    """Write a PNG of precision by recall for each class: the zig-zag, thin, and interpolated.
+
+    Args:
+        path: the file to write.
+        curves: of each class; those without objects to be found are left out.
+        scores: the average precision of each class, for the legend.
+        theme: the colours. Of more than 12 classes only the interpolated curves are drawn, gray.
+    """
+    known = {name: curve for name, curve in curves.items() if curve.positives}
+    figure, (axes,) = new_figure(theme, 1, 1, SINGLE)
+    named = len(known) <= NAMED_CLASSES
+    palette = colors(theme)
+    for i, (name, curve) in enumerate(known.items()):
+        color = palette[i % len(palette)] if named else theme.ink
+        style = ("-", "--")[i // len(palette) % 2] if named else "-"
+        if named:
+            axes.plot(curve.recall, curve.precision, color=color, linewidth=0.7, alpha=0.6)
+        # a level holds from the recall before it to its own; after the last one it is 0
+        recall = np.concatenate([[0], curve.recall, curve.recall[-1:]])
+        levels = np.concatenate([curve.interpolated[:1], curve.interpolated, [0]])
+        axes.step(
+            recall,
+            levels,
+            color=color,
+            linestyle=style,
+            linewidth=1.5 if named else 0.8,
+            alpha=1 if named else 0.3,
+            label=f"{scores[name]:.3f}  {plain(name)}",
+        )
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.02)
+    axes.set_xlabel("recall", color=theme.ink)
+    axes.set_ylabel("precision", color=theme.ink)
+    if named and known:
+        add_legend(axes, theme, title="AP")
     save_figure(figure, path)
 
 

@@ -5,11 +5,14 @@ Object Detectors" (ECCV 2012), with duplicates apart from bad localisation, and 
 faults at once, as in Bolya et al., "TIDE" (ECCV 2020).
 """
 
+from os import PathLike
 from typing import NamedTuple
 
 import numpy as np
 
 from rcnn_keras.data.dataset import DetectionDataset
+from rcnn_keras.evaluation.charts import plot_errors
+from rcnn_keras.evaluation.figures import LIGHT, Theme
 from rcnn_keras.evaluation.pairs import Found, Kind, Pairs, check_thresholds, paired
 
 RIGHT, DUPLICATE, LOCALISATION, WRONG_CLASS, BOTH, BACKGROUND, IGNORED = range(7)
@@ -33,7 +36,7 @@ class Case(NamedTuple):
         kind: a name of `KINDS`, or `MISSED`.
         image_id: of its image.
         label: the class that was found, or missed.
-        index: the detection's place among those of its image; -1 for a missed object.
+        detection: its place among those given for its image; -1 for a missed object.
         object: the object that decides the kind, by its place in the record; -1 for none.
         score: of the detection in 0..1; NaN for a missed object.
         overlap: the detection's IoU with that object, 0 for none.
@@ -42,7 +45,7 @@ class Case(NamedTuple):
     kind: str
     image_id: int
     label: int
-    index: int
+    detection: int
     object: int
     score: float
     overlap: float
@@ -143,6 +146,10 @@ class DetectionErrors:
             }
             for k, name in enumerate(self.classes)
         }
+
+    def plot(self, path: str | PathLike[str], theme: Theme = LIGHT) -> None:
+        """Write the table as a PNG with a stacked bar for each class; see `plot_errors`."""
+        plot_errors(path, self.table(), theme)
 
     def worst(self, kind: str, count: int) -> list[Case]:
         """Return the detections of a kind with the highest scores, or the largest missed objects.

@@ -5,7 +5,7 @@ they are.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
+from os import PathLike
 from typing import TYPE_CHECKING
 
 from rcnn_keras.visualize import PALETTE
@@ -76,6 +76,6 @@ def plain(name: str) -> str:
     return name.replace("$", r"\$")
 
 
-def save_figure(figure: "Figure", path: Path) -> None:
+def save_figure(figure: "Figure", path: str | PathLike[str]) -> None:
     """Write a figure to a file, whose ending says in which format."""
     figure.savefig(path, facecolor=figure.get_facecolor())

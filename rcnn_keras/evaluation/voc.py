@@ -138,6 +138,13 @@ class VocScores:
         known = [score for score in scores.values() if not np.isnan(score)]
         return {"mAP": float(np.mean(known)) if known else float("nan"), **scores}
 
+    def precision_recall(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Return for each class recall `(D,)` and precision `(D,)`, the zig-zag.
+
+        `curves` has the interpolated precision. Classes without objects are left out.
+        """
+        return {n: (c.recall, c.precision) for n, c in self.curves.items() if c.positives}
+
     def average_precision(self, name: str) -> float:
         """Return the average precision of a class by the protocol; NaN without objects."""
         curve = self.curves[name]

@@ -124,7 +124,7 @@ def test_the_worst_are_the_surest_and_the_largest(scene):
     scene.image([(2, B)], [(1, 0.8, FAR), (0, 0.7, THIRD)])
     errors = DetectionErrors(scene.dataset, scene.found)
     worst = errors.worst("background", 2)
-    assert [(c.image_id, c.label, c.index, c.object) for c in worst] == [
+    assert [(c.image_id, c.label, c.detection, c.object) for c in worst] == [
         *((1, 0, 1, -1), (2, 1, 0, -1))
     ]
     assert [c.score for c in worst] == pytest.approx([0.9, 0.8])
