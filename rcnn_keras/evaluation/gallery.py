@@ -3,6 +3,7 @@
 A picture is two panels cut out of the image: the ground truth, and what was found there.
 """
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 from pycocotools import mask as run_length
 
 from rcnn_keras import visualize
@@ -22,7 +24,7 @@ from rcnn_keras.evaluation.errors import FALSE_POSITIVES, MISSED, Case, Detectio
 
 MARGIN = 0.6  # of the longer side of what is shown, on all sides
 LEAST = 48  # pixels that a cut-out has at least, where the image has them
-WIDE = 240  # pixels to which small cut-outs are enlarged
+WIDE = 240  # pixels to which small cut-outs are enlarged at least
 
 
 class Picture(NamedTuple):
@@ -73,7 +75,9 @@ def draw_worst(
     return pictures
 
 
-def _draw(case: Case, record: Record, found: Detections | None, errors: DetectionErrors):
+def _draw(
+    case: Case, record: Record, found: Detections | None, errors: DetectionErrors
+) -> Image.Image:
     """Return both panels of a case."""
     with_masks = errors.kind == "mask"
     shown = [record.boxes[case.object]] if case.object >= 0 else []
@@ -86,7 +90,7 @@ def _draw(case: Case, record: Record, found: Detections | None, errors: Detectio
     left, top, right, bottom = window
     pixels = read_image(record.path if record.pixels is None else record.pixels)
     cut = np.ascontiguousarray(pixels[top:bottom, left:right])
-    zoom = max(1, WIDE // max(cut.shape[:2]))
+    zoom = math.ceil(WIDE / max(cut.shape[:2]))
     truth = _cut_record(record, window, with_masks)
     panels = [visualize.draw(cut, truth, classes=errors.classes, zoom=zoom)]
     if found is None:

@@ -82,8 +82,8 @@ def confusion_section(matrix: ConfusionMatrix) -> Section:
     text = (
         f"Detections of score {matrix.min_score:g} and more; the best first, each takes the free "
         f"object that it overlaps most, whatever its class, from {_overlap(matrix.kind)} "
-        f"{matrix.iou:g} on. Objects taken for background are missed; what was found on "
-        "background is a false alarm."
+        f"{matrix.iou:g} on. Objects taken for background are missed; what takes no object counts "
+        "as found on background, duplicates and badly localised detections with it."
     )
     caption = "Confusion matrix: numbers count, colours are shares of a row"
     return Section(
