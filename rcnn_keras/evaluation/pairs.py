@@ -198,12 +198,21 @@ def _read_rows(
     by_image: dict[int, list[Mapping[str, Any]]] = {}
     needed = ("image_id", "category_id", "score", "bbox", *(("segmentation",) * (kind == "mask")))
     for i, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise ValueError(
+                f"detections: a dict of Detections by image id, or COCO result rows, are needed; "
+                f"element {i} is of {type(row).__name__}"
+            )
         missing = [field for field in needed if field not in row]
         if missing:
             raise ValueError(f"detections: row {i} has no {missing[0]}")
         if row["category_id"] not in label_of:
             raise ValueError(
                 f"detections: row {i}: category_id {row['category_id']!r} is not in the dataset"
+            )
+        if len(row["bbox"]) != 4:
+            raise ValueError(
+                f"detections: row {i}: bbox {row['bbox']!r} is not x, y, width, height"
             )
         by_image.setdefault(row["image_id"], []).append(row)
     shapes = {}

@@ -113,6 +113,7 @@ def test_detections_that_cannot_be_scored(scene, fields, message):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
+        ({"bbox": [0, 0, 4]}, r"row 1: bbox \[0, 0, 4\] is not x, y, width, height"),
         ({"category_id": 4}, "row 1: category_id 4 is not in the dataset"),
         ({"image_id": 8}, r"images that are not in the dataset: \[8\]"),
         ({"score": float("nan")}, r"1\.png \(image 1\): detection 1: score .* nan"),
@@ -129,6 +130,12 @@ def test_rows_without_a_field(scene):
     bare = {name: value for name, value in ROW.items() if name != "score"}
     with pytest.raises(ValueError, match="row 0 has no score"):
         paired(scene.dataset, [bare])
+
+
+def test_a_list_as_detect_gives_it_lacks_the_image_ids(scene):
+    scene.image([(0, BOX)], [(0, 0.5, BOX)])
+    with pytest.raises(ValueError, match=r"Detections by image id, .* element 0 is of Detections"):
+        paired(scene.dataset, list(scene.found.values()))
 
 
 def test_masks_that_are_missing_or_of_another_size(mask_scene, scene):
