@@ -79,8 +79,8 @@ def test_what_is_small_is_enlarged_and_what_lies_at_the_border_is_cut_there(tmp_
 
 def test_boxes_are_drawn_where_they_are_in_the_cut_out(tmp_path, scene):
     """The square is black in the image; the box must lie around it on both panels."""
-    scene.image([(1, FAR)], [(1, 0.9, [120, 120, 160, 138])])
-    scene.records[0].pixels[120:160, 120:160] = 0
+    scene.image([(1, [60, 120, 100, 160])], [(1, 0.9, [60, 120, 100, 138])])
+    scene.records[0].pixels[120:160, 60:100] = 0
     errors = DetectionErrors(scene.dataset, scene.found)
     (picture,) = draw_worst(tmp_path, errors, scene.dataset, scene.found, kinds=["localisation"])
     left, right = panels(picture)
