@@ -18,6 +18,7 @@ from rcnn_keras.cli import main
 from rcnn_keras.cli.detect import _different_names
 from rcnn_keras.data.coco import load_coco
 from rcnn_keras.data.shapes import draw_shapes
+from rcnn_keras.evaluation import VocScores
 from rcnn_keras.models import FasterRCNN, MaskRCNN
 
 
@@ -196,7 +197,44 @@ def test_evaluate_prints_and_writes_scores(shapes, model_file, tmp_path):
     assert float(lines["AP"]) == pytest.approx(scores["AP"], abs=6e-4)
     assert scores["APl"] is None  # the images have 64 x 64 pixels: nothing in them is large
     assert lines["APl"] == "no ground truth"
-    assert (out / "report.html").exists()
+    report = (out / "report.html").read_text()
+    assert "<h2>Errors</h2>" in report
+    assert "<h2>Confusions</h2>" in report
+    errors = json.loads((out / "errors.json").read_text())
+    assert errors["kind"] == "box"
+    assert set(errors["errors"]) == {"circle", "triangle", "square", "star"}
+    content = json.loads((shapes / "annotations.json").read_text())
+    of_table = sum(row["objects"] for row in errors["errors"].values())
+    of_matrix = [sum(errors["confusion"][name].values()) for name in errors["errors"]]
+    assert of_table == sum(of_matrix) == len(content["annotations"])
+
+
+@pytest.mark.parametrize("protocol", ["voc07", "voc"])
+def test_evaluate_scores_as_pascal_voc(shapes, mask_model_file, tmp_path, protocol):
+    data = shapes / "annotations.json"
+    arguments = "--data", data, "--protocol", protocol, "--out", tmp_path
+    result = rcnn("evaluate", mask_model_file, *arguments)
+    assert result.exit_code == 0, result.output
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    lines = dict(line.split(maxsplit=1) for line in result.output.splitlines())
+    boxes = {"mAP", "AP/circle", "AP/triangle", "AP/square", "AP/star"}
+    assert set(lines) == set(scores) == boxes | {f"mask_{name}" for name in boxes}
+    dataset = load_coco(data)
+    rows = json.loads((tmp_path / "detections.json").read_text())
+    for prefix, kind in (("", "box"), ("mask_", "mask")):
+        expected = VocScores(dataset, rows, protocol=protocol, kind=kind).summary()
+        assert scores[f"{prefix}mAP"] == pytest.approx(expected["mAP"])
+    report = (tmp_path / "report.html").read_text()
+    assert "<h2>Precision and recall</h2>" in report
+    assert f"--protocol {protocol}" in report
+    assert {"voc07": "Pascal VOC 2007 counts", "voc": "VOC 2010 to 2012"}[protocol] in report
+    assert json.loads((tmp_path / "errors.json").read_text())["kind"] == "mask"
+
+
+def test_evaluate_names_the_protocols(shapes, model_file):
+    data = shapes / "annotations.json"
+    message = error_of("evaluate", model_file, "--data", data, "--protocol", "voc2007")
+    assert "'coco', 'voc07', 'voc'" in message
 
 
 def test_evaluate_scores_boxes_and_masks(shapes, mask_model_file, tmp_path):

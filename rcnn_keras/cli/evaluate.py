@@ -1,7 +1,7 @@
 """`rcnn evaluate`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -34,9 +34,16 @@ if TYPE_CHECKING:
 )
 @click.option("--batch-size", default=1, show_default=True, type=click.IntRange(1))
 @click.option(
+    "--protocol",
+    default="coco",
+    show_default=True,
+    type=click.Choice(["coco", "voc07", "voc"]),
+    help="Whose scores: COCO's, Pascal VOC 2007's (11 points), or VOC's from 2010 on (area).",
+)
+@click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Folder for scores.json, detections.json and report.html.",
+    help="Folder for scores.json, detections.json, errors.json and report.html.",
 )
 def evaluate(
     model: Path,
@@ -45,13 +52,18 @@ def evaluate(
     split: str,
     proposals: Path | None,
     batch_size: int,
+    protocol: Literal["coco", "voc07", "voc"],
     out: Path | None,
 ) -> None:
-    """Score a trained MODEL (.keras) on annotated images, as the COCO challenge does.
+    """Score a trained MODEL (.keras) on annotated images, as the COCO challenge or Pascal VOC does.
 
     \b
     Example:
       rcnn evaluate runs/first/best.keras --data data/bccd/test.json --images data/bccd/images
+
+    The report in --out also tells the errors apart: duplicates, bad localisation, wrong classes,
+    false alarms on background and missed objects, with a confusion matrix and the worst cases as
+    pictures.
     """
     must_exist(model, "model file")
     must_exist(annotations, "annotations")
@@ -67,10 +79,10 @@ def evaluate(
         )
     if proposals is not None:
         dataset = _with_proposals(dataset, proposals)
-    evaluation = score(detector, dataset, batch_size=batch_size)
+    evaluation = score(detector, dataset, batch_size=batch_size, protocol=protocol)
     print_scores(evaluation.summary())
     if out is not None:
-        command = f"rcnn evaluate {model} --data {annotations}"
+        command = f"rcnn evaluate {model} --data {annotations} --protocol {protocol}"
         evaluation.write(out, title=f"{model.name} on {dataset.name}", command=command)
 
 

@@ -40,6 +40,7 @@ class Object:
     crowd: bool
     segmentation: Any = None
     area: float | None = None
+    difficult: bool = False
 
 
 @dataclass
@@ -163,6 +164,7 @@ def _record(entry: Entry, header: ImageHeader, log: ProblemLog) -> Record:
             message = "box clipped to its image"
         log.mended(entry.file, objects[i].id, objects[i].field, objects[i].value, message)
     sides = clipped[:, 2:].astype(np.float64) - clipped[:, :2]
+    difficult = [o.difficult for o in objects]
     areas = [a if (a := o.area) is not None else sides[i].prod() for i, o in enumerate(objects)]
     record = Record(
         image_id=entry.image_id,
@@ -174,6 +176,7 @@ def _record(entry: Entry, header: ImageHeader, log: ProblemLog) -> Record:
         crowd=np.array([o.crowd for o in objects], bool),
         segmentations=tuple(segmentations) if any(segmentations) else None,
         areas=np.array(areas) if any(o.area is not None for o in objects) else None,
+        difficult=np.array(difficult) if any(difficult) else None,
     )
     return record if inside.all() else record.select(inside)
 

@@ -228,6 +228,7 @@ def _annotations(
                 bool(crowd),
                 item.get("segmentation") or None,
                 float(area) if usable else None,
+                difficult=crowd == 1 and item.get("difficult") == 1,
             )
         )
 

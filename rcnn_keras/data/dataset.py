@@ -244,6 +244,8 @@ class DetectionDataset(Sequence[Record]):
                 }
                 if record.segmentations is not None and record.segmentations[i] is not None:
                     annotation["segmentation"] = _plain(record.segmentations[i])
+                if record.difficult is not None and record.difficult[i]:
+                    annotation["difficult"] = 1
                 annotations.append(annotation)
         categories = [
             {"id": id, "name": name}

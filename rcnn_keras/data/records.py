@@ -26,6 +26,8 @@ class Record:
             objects, best first; None if nobody looked for any.
         pixels: `(H, W, 3)` uint8 RGB of an image that is in memory and in no file; `path` then is
             a name for messages.
+        difficult: `(n,)` bool; those of `crowd` that are single objects, which Pascal VOC marks as
+            hard to tell and scores by their own IoU. None stands for none.
 
     Raises:
         ValueError: if the arrays do not fit each other.
@@ -42,6 +44,7 @@ class Record:
     areas: np.ndarray | None = None
     proposals: np.ndarray | None = None
     pixels: np.ndarray | None = None
+    difficult: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         boxes = np.asarray(self.boxes, np.float32)
@@ -53,6 +56,8 @@ class Record:
         }
         if self.areas is not None:
             arrays["areas"] = np.asarray(self.areas, np.float64)
+        if self.difficult is not None:
+            arrays["difficult"] = np.asarray(self.difficult, bool)
         for name, array in arrays.items():
             shape = (len(boxes), 4) if name == "boxes" else (len(boxes),)
             if array.shape != shape:
@@ -63,6 +68,8 @@ class Record:
             if proposals.ndim != 2 or proposals.shape[1] != 4:
                 raise ValueError(f"{self.path}: proposals have shape {proposals.shape}, not (r, 4)")
             object.__setattr__(self, "proposals", proposals)
+        if self.difficult is not None and np.any(self.difficult & ~self.crowd):
+            raise ValueError(f"{self.path}: a difficult object must be among those of crowd")
         if self.segmentations is not None and len(self.segmentations) != len(boxes):
             raise ValueError(
                 f"{self.path}: {len(self.segmentations)} segmentations for {len(boxes)} boxes"
@@ -82,4 +89,5 @@ class Record:
             crowd=self.crowd[index],
             segmentations=self.segmentations and tuple(self.segmentations[i] for i in index),
             areas=None if self.areas is None else self.areas[index],
+            difficult=None if self.difficult is None else self.difficult[index],
         )

@@ -30,8 +30,9 @@ def load_voc(
     """Return one split of a Pascal VOC folder, checked as a whole before anything is done with it.
 
     Corners are taken as continuous coordinates as they stand, without the -1 of the VOC devkit;
-    objects marked `difficult` become crowd, which training leaves out and scoring ignores. Boxes
-    are clipped to the image; those without area or outside it are dropped.
+    objects marked `difficult` become crowd, which training leaves out and scoring ignores, and
+    `Record.difficult` says which they are. Boxes are clipped to the image; those without area or
+    outside it are dropped.
 
     Args:
         root: a folder with `Annotations`, `JPEGImages` and `ImageSets/Main/<split>.txt`; or, if it
@@ -213,7 +214,9 @@ def _objects(file: str, tree: ET.Element, names: tuple[str, ...], log: ProblemLo
             log.mended(file, where, "name", name, "object of a class not asked for dropped")
         elif corners is not None:
             difficult = item.findtext("difficult", "0").strip() == "1"
-            objects.append(Object(where, "bndbox", corners, corners, names.index(name), difficult))
+            crowd, label = difficult, names.index(name)
+            stated = Object(where, "bndbox", corners, corners, label, crowd, difficult=difficult)
+            objects.append(stated)
     return objects
 
 

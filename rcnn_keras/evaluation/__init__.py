@@ -2,5 +2,18 @@
 
 from rcnn_keras.data.masks import check_segmentations
 from rcnn_keras.evaluation.coco import CocoScores, coco_results
+from rcnn_keras.evaluation.confusion import ConfusionMatrix
+from rcnn_keras.evaluation.errors import DetectionErrors
+from rcnn_keras.evaluation.overlaps import box_iou, mask_iou
+from rcnn_keras.evaluation.voc import VocScores
 
-__all__ = ["CocoScores", "check_segmentations", "coco_results"]
+__all__ = [
+    "CocoScores",
+    "ConfusionMatrix",
+    "DetectionErrors",
+    "VocScores",
+    "box_iou",
+    "check_segmentations",
+    "coco_results",
+    "mask_iou",
+]

@@ -5,7 +5,6 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,9 +12,12 @@ from urllib.parse import quote
 
 import numpy as np
 
-from rcnn_keras.evaluation import curves
+from rcnn_keras.evaluation import curves, figures
+from rcnn_keras.evaluation.gallery import Picture
+from rcnn_keras.evaluation.sections import Plot, Section
 
 MEANINGS = {
+    "mAP": "mean over the classes",
     "AP": "IoU 0.50 to 0.95",
     "AP50": "IoU 0.50",
     "AP75": "IoU 0.75",
@@ -37,6 +39,11 @@ class _Kind(NamedTuple):
     precision_recall: Curves
     ap_names: Sequence[str]
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the table of classes; AP50 comes from the curves."""
+        return ("AP", "AP50") if self.precision_recall else ("AP",)
+
 
 def write_report(
     folder: str | os.PathLike[str],
@@ -48,6 +55,7 @@ def write_report(
     mask_scores: Mapping[str, float] | None = None,
     mask_precision_recall: Curves | None = None,
     pictures: Sequence[str | os.PathLike[str]] = (),
+    sections: Sequence[Section] = (),
     command: str = "",
     notes: Sequence[str] = (),
 ) -> Path:
@@ -58,7 +66,8 @@ def write_report(
     Args:
         folder: made where it does not exist; files of an earlier report are overwritten.
         title: heading of the page.
-        scores: COCO scores in 0..1 (`AP`, `AP50`, .., and `AP/<class>`); NaN is shown as n/a.
+        scores: scores in 0..1 (`AP`, `AP50`, .., or `mAP`, and `AP/<class>`); NaN is shown as
+            n/a.
         history: a Keras history, one value an epoch. Every `loss` is plotted with its `val_` twin,
             and `val_AP`, `val_AP50` and `val_AP75` with their `val_mask_` kin; what is not there
             is left out.
@@ -66,6 +75,7 @@ def write_report(
         mask_scores: the same scores of masks; None for a detector of boxes alone.
         mask_precision_recall: as `precision_recall`, of masks.
         pictures: image files to show; those outside the folder are copied to `pictures/`.
+        sections: further parts, between the curves and the pictures.
         command: what to type to train or evaluate this again.
         notes: paragraphs under the title.
 
@@ -86,10 +96,12 @@ def write_report(
             kinds[0]._replace(word="box "),
             _Kind("mask ", "mask_", *of_masks, curves.MASK_AP_NAMES),
         ]
-    paths = [Path(picture) for picture in pictures]
+    shown = [Picture(Path(picture), Path(picture).stem) for picture in pictures]
+    paths = [p.path for p in (*shown, *(p for section in sections for p in section.pictures))]
     _check(kinds, paths)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    links = _gather(folder, paths)
     source = resources.files("rcnn_keras.evaluation").joinpath("report.html.j2")
     template = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -98,10 +110,11 @@ def write_report(
         title=title,
         notes=notes,
         groups=[_tiles(kind) for kind in kinds],
-        columns=[f"{kind.word}{name}" for kind in kinds for name in ("AP", "AP50")],
+        columns=[f"{kind.word}{name}" for kind in kinds for name in kind.columns],
         classes=_class_rows(kinds),
-        plots=_write_plots(folder, history, kinds),
-        pictures=_gather(folder, paths),
+        plots=_write_plots(folder, _run_plots(history, kinds)),
+        sections=[_section(folder, section, links) for section in sections],
+        pictures=_shown(links, shown),
         command=command,
         machine=_machine(),
         versions=_versions(),
@@ -150,7 +163,7 @@ def _class_rows(kinds: Sequence[_Kind]) -> list[dict[str, Any]]:
             ap50 = math.nan
             if name in kind.precision_recall:
                 ap50 = float(np.mean(kind.precision_recall[name][1]))
-            cells += [_number(kind.scores[f"AP/{name}"]), _number(ap50)]
+            cells += [_number(kind.scores[f"AP/{name}"]), _number(ap50)][: len(kind.columns)]
         score = kinds[-1].scores[f"AP/{name}"]
         percent = 0 if math.isnan(score) else round(100 * score, 1)
         rows.append({"name": name, "cells": cells, "percent": percent})
@@ -161,37 +174,53 @@ def _number(score: float) -> str:
     return "n/a" if math.isnan(score) else f"{score:.3f}"
 
 
-def _write_plots(
-    folder: Path, history: Mapping[str, Sequence[float]], kinds: Sequence[_Kind]
-) -> list[dict[str, Any]]:
-    """Draw what there is data for, once for a light page and once for a dark one."""
-    wanted: list[tuple[str, str, Callable[..., None], Any, bool]] = []
+def _run_plots(history: Mapping[str, Sequence[float]], kinds: Sequence[_Kind]) -> list[Plot]:
+    """Return the plots of a run and of its scores that there is data for."""
+    plots = []
     if curves.loss_names(history):
-        caption = "Losses by epoch"
-        wanted.append(("losses", caption, curves.plot_losses, history, True))
+        draw = _with_data(curves.plot_losses, history)
+        plots.append(Plot("losses", "Losses by epoch", draw, wide=True))
     for kind in kinds:
         if any(name in history for name in kind.ap_names):
-            name = f"{kind.prefix}average_precision"
             caption = f"{kind.word}average precision on the validation images by epoch".capitalize()
-            by_epoch = partial(curves.plot_average_precision, names=kind.ap_names)
-            wanted.append((name, caption, by_epoch, history, False))
+            draw = _with_data(curves.plot_average_precision, history, names=kind.ap_names)
+            plots.append(Plot(f"{kind.prefix}average_precision", caption, draw))
         if kind.precision_recall:
-            name = f"{kind.prefix}precision_recall"
             caption = f"{kind.word}precision by recall".capitalize() + " at IoU 0.50"
-            by_recall = curves.plot_precision_recall
-            wanted.append((name, caption, by_recall, kind.precision_recall, False))
-    plots = []
-    for name, caption, plot, data, wide in wanted:
-        light, dark = f"{name}.png", f"{name}_dark.png"
-        plot(folder / light, data, curves.LIGHT)
-        plot(folder / dark, data, curves.DARK)
-        plots.append({"light": light, "dark": dark, "caption": caption, "wide": wide})
+            draw = _with_data(curves.plot_precision_recall, kind.precision_recall)
+            plots.append(Plot(f"{kind.prefix}precision_recall", caption, draw))
     return plots
 
 
-def _gather(folder: Path, pictures: Sequence[Path]) -> list[dict[str, str]]:
-    """Return names and relative links of the pictures, copying those from elsewhere."""
-    gathered = []
+def _with_data(plot: Callable[..., None], data: Any, **options: Any) -> Callable[..., None]:
+    return lambda path, theme: plot(path, data, theme, **options)
+
+
+def _write_plots(folder: Path, plots: Sequence[Plot]) -> list[dict[str, Any]]:
+    """Draw each plot once for a light page and once for a dark one."""
+    written = []
+    for plot in plots:
+        light, dark = f"{plot.name}.png", f"{plot.name}_dark.png"
+        plot.draw(folder / light, figures.LIGHT)
+        plot.draw(folder / dark, figures.DARK)
+        written.append({"light": light, "dark": dark, "caption": plot.caption, "wide": plot.wide})
+    return written
+
+
+def _section(folder: Path, section: Section, links: Mapping[Path, str]) -> dict[str, Any]:
+    return {
+        "title": section.title,
+        "text": section.text,
+        "header": section.header,
+        "rows": section.rows,
+        "plots": _write_plots(folder, section.plots),
+        "pictures": _shown(links, section.pictures),
+    }
+
+
+def _gather(folder: Path, pictures: Sequence[Path]) -> dict[Path, str]:
+    """Return the relative links of the pictures, copying those from elsewhere."""
+    links = {}
     for i, picture in enumerate(pictures):
         inside = picture.resolve()
         if not inside.is_relative_to(folder.resolve()):
@@ -199,9 +228,12 @@ def _gather(folder: Path, pictures: Sequence[Path]) -> list[dict[str, str]]:
             inside = folder.resolve() / "pictures" / f"{i:03d}_{picture.name}"
             inside.parent.mkdir(exist_ok=True)
             shutil.copyfile(picture, inside)
-        link = quote(inside.relative_to(folder.resolve()).as_posix())
-        gathered.append({"name": picture.stem, "link": link})
-    return gathered
+        links[picture] = quote(inside.relative_to(folder.resolve()).as_posix())
+    return links
+
+
+def _shown(links: Mapping[Path, str], pictures: Sequence[Picture]) -> list[dict[str, str]]:
+    return [{"name": caption, "link": links[path]} for path, caption in pictures]
 
 
 def _machine() -> str:

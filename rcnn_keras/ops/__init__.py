@@ -8,7 +8,7 @@ from rcnn_keras.ops.checks import after, check_finite
 from rcnn_keras.ops.listing import listed, unlisted
 from rcnn_keras.ops.masks import mask_targets, pack_bits, packed_masks, unpack_bits
 from rcnn_keras.ops.matching import match, sample
-from rcnn_keras.ops.nms import grouped_nms, nms
+from rcnn_keras.ops.nms import grouped_nms, nms, nms_loop
 from rcnn_keras.ops.random import stateless_uniform
 from rcnn_keras.ops.recomputation import recompute, recomputing
 from rcnn_keras.ops.replicas import num_replicas, sum_over_replicas
@@ -41,6 +41,7 @@ __all__ = [
     "match",
     "multilevel_roi_align",
     "nms",
+    "nms_loop",
     "num_replicas",
     "pack_bits",
     "packed_masks",

@@ -2,9 +2,10 @@
 
 B images, n candidate boxes an image. The kernel is `NonMaxSuppressionV4`, which TensorFlow, XLA
 and LiteRT all have; among equal scores the box that comes first wins, except in XLA, whose sort
-keeps no order among them.
+keeps no order among them. `nms_loop` says in numpy what is meant.
 """
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -65,3 +66,39 @@ def grouped_nms(boxes, scores, groups, iou_threshold, max_output, score_threshol
     extent = tf.reduce_max(boxes, axes, True) - tf.reduce_min(boxes, axes, True) + 1
     shifted = boxes + tf.cast(groups, boxes.dtype)[..., None] * extent
     return nms(shifted, scores, iou_threshold, max_output, score_threshold)
+
+
+def nms_loop(boxes, scores, iou_threshold, max_output=None, score_threshold=float("-inf")):
+    """Keep the best boxes of one image in plain numpy: the algorithm to read, `nms` to use.
+
+    Greedy suppression as R-CNN does it (Girshick et al. 2014): the best box stays, whatever
+    overlaps it too much goes, and so on with the rest. Overlaps are float32, as in the kernel.
+
+    Args:
+        boxes: `(n, 4)` boxes.
+        scores: `(n,)`; among equal ones the box that comes first wins.
+        iou_threshold: as in `nms`.
+        max_output: how many boxes to keep at the most; None for all.
+        score_threshold: as in `nms`.
+
+    Returns:
+        Indices of the boxes kept, int32, best first; not padded.
+    """
+    boxes, scores = np.asarray(boxes, np.float32).reshape(-1, 4), np.asarray(scores, np.float32)
+    rest = np.argsort(-scores, kind="stable")
+    rest = rest[scores[rest] > score_threshold]
+    kept = []
+    while len(rest) and len(kept) != max_output:
+        best, rest = rest[0], rest[1:]
+        kept.append(best)
+        rest = rest[_iou_with(boxes[best], boxes[rest]) <= iou_threshold]
+    return np.array(kept, np.int32)
+
+
+def _iou_with(box, others):
+    """Return the IoU of a box with others, `(m, 4)` to `(m,)`; 0 where one has no area."""
+    low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
+    intersection = np.maximum(high - low, 0).prod(axis=1)
+    area, areas = (box[2:] - box[:2]).prod(), (others[:, 2:] - others[:, :2]).prod(axis=1)
+    real = (area > 0) & (areas > 0)
+    return np.where(real, intersection / np.where(real, area + areas - intersection, 1), 0)

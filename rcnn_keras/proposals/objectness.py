@@ -204,7 +204,8 @@ def objectness_windows(
         `(n, 4)` float32, best first.
     """
     known = parameters if isinstance(parameters, Objectness) else Objectness.load(parameters)
-    return known.propose(image, count, candidates, iou_threshold, seed)[0]
+    how = {"candidates": candidates, "iou_threshold": iou_threshold, "seed": seed}
+    return known.propose(image, count, **how)[0]
 
 
 def _examples(

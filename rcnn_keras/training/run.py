@@ -6,7 +6,9 @@ RUN/last.keras        the model after the last epoch
 RUN/best.keras        the model of the best val_AP, for Mask R-CNN val_mask_AP
 RUN/detections.json   what best.keras finds in the validation data, as COCO result rows
 RUN/scores.json       its COCO scores
-RUN/report.html       scores, curves and pictures, with plots and pictures/ beside it; ends a run
+RUN/errors.json       its errors by kind, and its confusion matrix
+RUN/report.html       scores, curves, errors and pictures, with plots and pictures/ beside it; ends
+                      a run
 RUN/tensorboard/      if asked for
 RUN/backup/           if asked for, while the run is unfinished: what it resumes from
 """
@@ -42,6 +44,7 @@ FILES = (
     "best.keras",
     "detections.json",
     "scores.json",
+    "errors.json",
     "report.html",
     *(
         f"{plot}{page}.png"
@@ -49,6 +52,7 @@ FILES = (
             "losses",
             *("average_precision", "precision_recall"),
             *("mask_average_precision", "mask_precision_recall"),
+            *("errors", "confusion"),
         )
         for page in ("", "_dark")
     ),

@@ -5,23 +5,42 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rcnn_keras import visualize
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.detections import Detections
-from rcnn_keras.evaluation import CocoScores, check_segmentations, coco_results
-from rcnn_keras.evaluation.report import write_report
+from rcnn_keras.evaluation import (
+    CocoScores,
+    ConfusionMatrix,
+    DetectionErrors,
+    VocScores,
+    check_segmentations,
+    coco_results,
+)
+from rcnn_keras.evaluation.gallery import draw_worst
+from rcnn_keras.evaluation.report import Curves, write_report
+from rcnn_keras.evaluation.sections import (
+    Section,
+    confusion_section,
+    error_section,
+    voc_section,
+)
 from rcnn_keras.models import Detector
 
 PICTURES = 8
+PROTOCOLS = ("coco", "voc07", "voc")
 MIN_SIDE = 400  # pixels that a picture should have for its tags to be read
+VOC_NOTES = {
+    "voc07": "Scores as Pascal VOC 2007 counts them: mean of 11 points of the curve, IoU 0.50.",
+    "voc": "Scores as Pascal VOC 2010 to 2012 counts them: area under the curve, IoU 0.50.",
+}
 NOTE = "In the pictures: ground truth on the left, detections of score 0.5 and more on the right."
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A detector's detections on a dataset, and their scores.
+    """A detector's detections on a dataset, and their scores, all of one protocol.
 
     Attributes:
         dataset: the images and their ground truth.
@@ -34,8 +53,8 @@ class Evaluation:
     dataset: DetectionDataset
     detections: dict[int, Detections]
     results: list[dict[str, Any]]
-    scores: CocoScores
-    mask_scores: CocoScores | None = None
+    scores: CocoScores | VocScores
+    mask_scores: CocoScores | VocScores | None = None
 
     def summary(self) -> dict[str, float]:
         """Return all scores by name; those of masks begin with `mask_`, as `mask_AP/<class>`."""
@@ -49,9 +68,11 @@ class Evaluation:
         history: Mapping[str, Sequence[float]] | None = None,
         command: str = "",
     ) -> None:
-        """Write `detections.json`, `scores.json` and `report.html` with its pictures into a folder.
+        """Write detections, scores, errors and `report.html` with its pictures into a folder.
 
-        Detections are COCO result rows; a score over no ground truth is null.
+        `detections.json` has COCO result rows, `scores.json` the scores, null for one over no
+        ground truth, `errors.json` the table of errors and the confusion matrix: of masks where
+        the detector finds some, at an IoU and a score of 0.5.
 
         Args:
             out: the folder, made if missing.
@@ -65,19 +86,39 @@ class Evaluation:
         summary = self.summary().items()
         scores = {name: None if math.isnan(value) else value for name, value in summary}
         (out / "scores.json").write_text(json.dumps(scores, indent=2) + "\n", "utf-8")
+        sections = self._sections(out)
         masks = self.mask_scores
         write_report(
             out,
             title=title,
             scores=self.scores.summary(),
             history=history,
-            precision_recall=self.scores.precision_recall(),
+            precision_recall=_coco_curves(self.scores),
             mask_scores=masks.summary() if masks else None,
-            mask_precision_recall=masks.precision_recall() if masks else None,
+            mask_precision_recall=_coco_curves(masks),
+            sections=sections,
             pictures=self._draw_some(out / "pictures"),
             command=command,
-            notes=[f"{self.dataset.name}: {len(self.dataset)} images.", NOTE],
+            notes=[f"{self.dataset.name}: {len(self.dataset)} images.", *self._protocol(), NOTE],
         )
+
+    def _protocol(self) -> list[str]:
+        """Return what the report should say on the scores' protocol."""
+        return [VOC_NOTES[self.scores.protocol]] if isinstance(self.scores, VocScores) else []
+
+    def _sections(self, out: Path) -> list[Section]:
+        """Tell the errors apart, write `errors.json`, and return the parts of the report."""
+        kind: Literal["box", "mask"] = "box" if self.mask_scores is None else "mask"
+        errors = DetectionErrors(self.dataset, self.results, kind=kind)
+        confusion = ConfusionMatrix(self.dataset, self.results, kind=kind)
+        tables = {"kind": kind, "errors": errors.table(), "confusion": confusion.table()}
+        (out / "errors.json").write_text(json.dumps(tables, indent=2) + "\n", "utf-8")
+        worst = draw_worst(out / "pictures", errors, self.dataset, self.detections)
+        sections = [error_section(errors, worst), confusion_section(confusion)]
+        if isinstance(self.scores, VocScores):
+            masks = self.mask_scores if isinstance(self.mask_scores, VocScores) else None
+            sections.insert(0, voc_section(self.scores, masks))
+        return sections
 
     def _draw_some(self, folder: Path) -> list[Path]:
         """Draw images from all over the dataset, ground truth and detections side by side."""
@@ -86,31 +127,62 @@ class Evaluation:
         for i in range(0, len(self.dataset), math.ceil(len(self.dataset) / PICTURES)):
             record = self.dataset[i]
             zoom = max(1, MIN_SIDE // max(record.height, record.width))
-            truth = visualize.draw(record.path, record, classes=self.dataset.classes, zoom=zoom)
-            found = visualize.draw(record.path, self.detections[record.image_id], zoom=zoom)
+            image = record.path if record.pixels is None else record.pixels
+            truth = visualize.draw(image, record, classes=self.dataset.classes, zoom=zoom)
+            found = visualize.draw(image, self.detections[record.image_id], zoom=zoom)
             paths.append(folder / f"{Path(record.path).stem}_{record.image_id}.png")
             visualize.grid([truth, found], columns=2).save(paths[-1])
         return paths
 
 
-def summary_of(scores: CocoScores, mask_scores: CocoScores | None) -> dict[str, float]:
+def summary_of(
+    scores: CocoScores | VocScores, mask_scores: CocoScores | VocScores | None
+) -> dict[str, float]:
     """Return scores of boxes and, named `mask_..`, of masks as one dict."""
     of_masks = mask_scores.summary() if mask_scores else {}
     return scores.summary() | {f"mask_{name}": value for name, value in of_masks.items()}
 
 
-def evaluate(model: Detector, dataset: DetectionDataset, *, batch_size: int = 1) -> Evaluation:
-    """Detect in every image of a dataset of the model's classes, and score as COCO does.
+def evaluate(
+    model: Detector,
+    dataset: DetectionDataset,
+    *,
+    batch_size: int = 1,
+    protocol: Literal["coco", "voc07", "voc"] = "coco",
+) -> Evaluation:
+    """Detect in every image of a dataset of the model's classes, and score what was found.
+
+    Args:
+        model: the detector.
+        dataset: images with ground truth.
+        batch_size: images that run together.
+        protocol: as COCO scores, as Pascal VOC 2007 does, or as VOC 2010 and later.
 
     Raises:
-        ValueError: before any work, if the model finds masks and an object of the dataset has none.
+        ValueError: before any work, for another protocol, or if the model finds masks and an
+            object of the dataset has none.
     """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"evaluate: protocol must be one of {PROTOCOLS}, not {protocol!r}")
     if model.has_masks:
         check_segmentations(dataset)
     found = model.detect(dataset, batch_size=batch_size)
     detections = {record.image_id: d for record, d in zip(dataset, found, strict=True)}
     results = coco_results(dataset, detections)
-    most = model.detection_layer.max_detections
-    scores = CocoScores(dataset, results, most)
-    mask_scores = CocoScores(dataset, results, most, "segm") if model.has_masks else None
+    scores: CocoScores | VocScores
+    mask_scores: CocoScores | VocScores | None = None
+    if protocol == "coco":
+        most = model.detection_layer.max_detections
+        scores = CocoScores(dataset, results, most)
+        if model.has_masks:
+            mask_scores = CocoScores(dataset, results, most, "segm")
+    else:
+        scores = VocScores(dataset, results, protocol=protocol)
+        if model.has_masks:
+            mask_scores = VocScores(dataset, results, protocol=protocol, kind="mask")
     return Evaluation(dataset, detections, results, scores, mask_scores)
+
+
+def _coco_curves(scores: CocoScores | VocScores | None) -> Curves | None:
+    """Return precision at COCO's recalls; VOC's curves are a part of the report of their own."""
+    return scores.precision_recall() if isinstance(scores, CocoScores) else None

@@ -1,10 +1,11 @@
+import json
 import warnings
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from rcnn_keras.data import DatasetError, check_voc, load_coco, load_voc
+from rcnn_keras.data import DatasetError, Record, check_voc, load_coco, load_voc
 
 
 def object_xml(name, corners, difficult=0):
@@ -81,10 +82,25 @@ def test_reads_what_the_files_say(folder):
     assert (first.height, first.width) == (40, 60)
     assert first.boxes.tolist() == [[1, 2, 11, 22], [3, 4, 9.5, 8]]
     assert first.labels.tolist() == [2, 0]
-    assert first.crowd.tolist() == [False, True]  # difficult
+    assert first.crowd.tolist() == first.difficult.tolist() == [False, True]
     assert len(second) == 0
+    assert second.difficult is None
     assert load_voc(str(folder.root), "val")[0].labels.tolist() == [1]
     assert check_voc(folder.root) == []
+
+
+def test_difficult_objects_stay_known_in_a_coco_file(folder, tmp_path):
+    load_voc(folder.root).with_classes(["cat", "owl"]).save_coco(tmp_path / "a.json")
+    assert load_coco(tmp_path / "a.json")[0].difficult.tolist() == [False, True]
+    annotations = json.loads((tmp_path / "a.json").read_text())["annotations"]
+    assert [(a["iscrowd"], a.get("difficult")) for a in annotations] == [(0, None), (1, 1)]
+
+
+def test_a_difficult_object_that_is_not_left_out_is_an_error():
+    with pytest.raises(
+        ValueError, match=r"a\.png: a difficult object must be among those of crowd"
+    ):
+        Record(1, "a.png", 9, 9, [[0, 0, 3, 3]], [0], [False], difficult=[True])
 
 
 def test_split_lists_with_presence_and_spaces(folder):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rcnn_keras.ops import grouped_nms, nms
+from rcnn_keras.ops import grouped_nms, nms, nms_loop
 
 
 def random_boxes(rng, *shape, low=-100, spread=100, largest=80):
@@ -56,6 +56,45 @@ def test_nms_is_that_of_loops(seed, threshold, max_output):
         slow_nms(b, s, [0] * 60, threshold, max_output) for b, s in zip(boxes, scores, strict=True)
     ]
     check(nms(boxes, scores, threshold, max_output), expected, max_output)
+
+
+AWKWARD = {
+    "random": lambda rng, boxes, scores: None,
+    "equal scores": lambda rng, boxes, scores: scores.__setitem__(slice(None), 0.5),
+    "few scores": lambda rng, boxes, scores: scores.__setitem__(..., rng.integers(0, 3, 90) / 4),
+    "no width": lambda rng, boxes, scores: boxes.__setitem__(
+        (slice(None, None, 3), 2), boxes[::3, 0]
+    ),
+    "no area": lambda rng, boxes, scores: boxes.__setitem__((..., slice(2, 4)), boxes[:, :2]),
+    "identical": lambda rng, boxes, scores: boxes.__setitem__(slice(30, None), boxes[0]),
+    "whole pixels": lambda rng, boxes, scores: boxes.__setitem__(..., np.round(boxes / 20) * 20),
+}
+
+
+@pytest.mark.parametrize("awkward", AWKWARD)
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.5, 1.0])
+def test_nms_is_the_readable_loop(awkward, threshold):
+    """So is the slow one here, written apart from it; overlaps of exactly a half included."""
+    rng = np.random.default_rng(5)
+    boxes, scores = random_boxes(rng, 90), rng.permutation(90).astype("float32") / 90
+    AWKWARD[awkward](rng, boxes, scores)
+    for max_output, least in ((90, -np.inf), (7, 0.25)):
+        kept = nms_loop(boxes, scores, threshold, max_output, least).tolist()
+        assert kept == slow_nms(boxes, scores, [0] * 90, threshold, max_output, least)
+        check(nms(boxes[None], scores[None], threshold, max_output, least), [kept], max_output)
+    assert nms_loop(boxes, scores, threshold).tolist() == slow_nms(
+        boxes, scores, [0] * 90, threshold, 90
+    )
+
+
+def test_the_readable_loop_by_hand():
+    """IoUs of 0 with 1: 60/140 = 3/7; of 1 with 2 the same; 0 and 2 20/180."""
+    boxes = [[0, 0, 10, 10], [4, 0, 14, 10], [8, 0, 18, 10]]
+    assert nms_loop(boxes, [0.9, 0.8, 0.7], 0.42).tolist() == [0, 2]
+    assert nms_loop(boxes, [0.9, 0.8, 0.7], 0.43).tolist() == [0, 1, 2]
+    assert nms_loop(boxes, [0.8, 0.9, 0.7], 0.42, score_threshold=0.7).tolist() == [1]
+    nothing = nms_loop(np.zeros((0, 4)), np.zeros(0), 0.5)
+    assert (nothing.shape, nothing.dtype) == ((0,), np.int32)
 
 
 @pytest.mark.parametrize("row", range(3))

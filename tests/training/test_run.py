@@ -51,7 +51,13 @@ def test_a_run_writes_what_it_promises(run):
     scores = json.loads((out / "scores.json").read_text())
     assert scores["AP"] == pytest.approx(max(history.history["val_AP"]), abs=1e-6)
     assert "shapes" in (out / "report.html").read_text()
-    assert len(list((out / "pictures").glob("*.png"))) == 2
+    names = [path.name for path in (out / "pictures").glob("*.png")]
+    assert len([name for name in names if not name.startswith("error_")]) == 2
+    objects = [
+        row["objects"] for row in json.loads((out / "errors.json").read_text())["errors"].values()
+    ]
+    _, val_set = read_data(configuration.data)
+    assert sum(objects) == sum(map(len, val_set))
     assert not (out / "backup").exists()
 
 
