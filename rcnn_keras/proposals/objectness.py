@@ -204,8 +204,10 @@ def objectness_windows(
         `(n, 4)` float32, best first.
     """
     known = parameters if isinstance(parameters, Objectness) else Objectness.load(parameters)
-    how = {"candidates": candidates, "iou_threshold": iou_threshold, "seed": seed}
-    return known.propose(image, count, **how)[0]
+    boxes, _ = known.propose(
+        image, count, candidates=candidates, iou_threshold=iou_threshold, seed=seed
+    )
+    return boxes
 
 
 def _examples(
