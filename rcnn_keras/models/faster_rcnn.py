@@ -40,12 +40,13 @@ class FasterRCNN(Detector):
 
     Args:
         backbone: `"resnet18_fpn"`, `"resnet34_fpn"`, `"resnet50_fpn"`, `"resnet101_fpn"`; without
-            `_fpn` the C4 detector on one map of stride 16; `"mobilenet_v3_large_fpn"`; `"vgg16"`.
+            `_fpn` the C4 detector on one map of stride 16; `"mobilenet_v3_large_fpn"`; `"vgg16"`;
+            `"zf"`, the small network of the paper.
         classes: K class names, without the background.
         min_size: length to which an image's shorter side is resized, in pixels.
         max_size: most pixels of the longer side.
         norm: of the backbone: `"batch"` trains batch norm, `"frozen_batch"` keeps pre-trained
-            statistics, `"group"` uses group norm, None has biases instead. VGG has none.
+            statistics, `"group"` uses group norm, None has biases instead. VGG and ZF have none.
         backbone_weights: None for random ones, or `"imagenet"` for those of keras.applications
             (`resnet50`, `resnet101` with `stride_in_1x1=True`, and `vgg16`).
         stride_in_1x1: stride in a bottleneck's first 1x1 convolution, as in the first ResNet paper.
@@ -71,9 +72,10 @@ class FasterRCNN(Detector):
         rpn_positive_fraction: largest share of positives among them.
         rpn_score_thresh: proposals are dropped whose objectness is less, 0..1.
         rpn_convs: 3x3 convolutions of the RPN's head; 2 in torchvision's `_v2` models.
+        rpn_objectness: `"sigmoid"` of one logit an anchor, or the paper's `"softmax"` of two.
         rpn_ignore_border: train on no anchor that crosses the border; None means on a single map
             only, as the paper does and the users of pyramids do not.
-        box_units: width of the box head's dense layers; default 1024, VGG 4096.
+        box_units: width of the box head's dense layers; default 1024, VGG and ZF 4096.
         box_convs: 3x3 convolutions of a pyramid's box head before a single dense layer (4 in
             torchvision's `_v2` models); 0 has two dense layers.
         box_score_thresh: detections score more than this, 0..1.
@@ -128,6 +130,7 @@ class FasterRCNN(Detector):
         rpn_positive_fraction: float = 0.5,
         rpn_score_thresh: float = 0.0,
         rpn_convs: int = 1,
+        rpn_objectness: str = "sigmoid",
         rpn_ignore_border: bool | None = None,
         box_units: int | None = None,
         box_convs: int = 0,
@@ -181,6 +184,7 @@ class FasterRCNN(Detector):
             len(sizes[0]) * len(aspect_ratios),
             num_convs=rpn_convs,
             winograd=winograd,
+            objectness=rpn_objectness,
             name="rpn_head",
         )
         self.anchor_generator = AnchorGenerator(sizes, aspect_ratios, name="anchor_generator")
@@ -234,13 +238,13 @@ class FasterRCNN(Detector):
         """Let the first stages of the backbone stand still in training; to be called anew to thaw.
 
         A stage begins where the map is halved: a ResNet has its stem and four more, VGG-16 five
-        blocks, MobileNetV3 six. Batch norm in a frozen stage keeps its statistics. Compile the
-        model after it.
+        blocks, MobileNetV3 six, ZF three. Batch norm in a frozen stage keeps its statistics.
+        Compile the model after it.
 
         Args:
             stages: how many; by default what suits a few hundred images: 2 of a ResNet
                 (torchvision's choice) and of VGG-16 (that of the Fast R-CNN paper), 3 of
-                MobileNetV3 (torchvision's). 0 trains all.
+                MobileNetV3 (torchvision's), none of ZF (the paper's). 0 trains all.
 
         Raises:
             ValueError: if the backbone has fewer stages.
