@@ -3,7 +3,7 @@
 B images, A anchors, R proposals, S sampled anchors or RoIs, D detections, K classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -99,9 +99,14 @@ class FasterRCNN(Detector):
     Raises:
         ValueError: for an argument out of its range, named with its value.
         OSError: if ImageNet weights are wanted and cannot be fetched.
+
+    Attributes:
+        proposer: None, or a function from the inputs to the `proposals` and `num_proposals` on
+            which the second stage trains in place of the RPN's, see `train_alternating`.
     """
 
     loss_names: tuple[str, ...] = ("rpn_objectness_loss", "rpn_box_loss", "class_loss", "box_loss")
+    proposer: Callable[[dict], dict] | None = None
 
     def __init__(
         self,
@@ -277,7 +282,7 @@ class FasterRCNN(Detector):
         logits, deltas = self.rpn_head(features)
         anchors = self.anchor_generator(images, features)
         proposals, count = self.proposal_layer(logits, deltas, anchors, sizes, training=training)
-        return {
+        first = {
             "features": features,
             "rpn_logits": logits,
             "rpn_deltas": deltas,
@@ -287,6 +292,7 @@ class FasterRCNN(Detector):
             "image_sizes": sizes,
             "image_ids": inputs.get("image_ids"),
         }
+        return first | self.proposer(inputs) if self.proposer else first
 
     def second_stage(self, first: dict) -> dict:
         """Classify and refine the proposals, and keep the best detections."""
