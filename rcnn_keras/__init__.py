@@ -15,6 +15,7 @@ __all__ = [
     "models",
     "presets",
     "schedules",
+    "training",
     "visualize",
 ]
 
@@ -35,6 +36,6 @@ def __getattr__(name: str) -> Any:
 # Keras finds the classes of a saved model once they are imported. The command `rcnn` imports what
 # it needs by itself: its help and its errors should not wait seconds for TensorFlow.
 if [Path(argument).stem for argument in sys.argv[:1]] != ["rcnn"]:
-    from rcnn_keras import convert, data, evaluation, models, presets, visualize
+    from rcnn_keras import convert, data, evaluation, models, presets, training, visualize
     from rcnn_keras.data.detections import Detections
     from rcnn_keras.training import callbacks, schedules
