@@ -17,6 +17,7 @@ __all__ = [
     "presets",
     "proposals",
     "schedules",
+    "training",
     "visualize",
 ]
 
@@ -39,6 +40,15 @@ def __getattr__(name: str) -> Any:
 # processes that propose boxes, each of which would hold a TensorFlow of its own.
 _is_command = [Path(argument).stem for argument in sys.argv[:1]] == ["rcnn"]
 if not _is_command and "RCNN_KERAS_LEAN" not in os.environ:
-    from rcnn_keras import convert, data, evaluation, models, presets, proposals, visualize
+    from rcnn_keras import (
+        convert,
+        data,
+        evaluation,
+        models,
+        presets,
+        proposals,
+        training,
+        visualize,
+    )
     from rcnn_keras.data.detections import Detections
     from rcnn_keras.training import callbacks, schedules

@@ -41,7 +41,8 @@ def rpn_losses(logits, deltas, target_deltas, kinds):
     are divided by the number of sampled anchors here, and lambda is 1.
 
     Args:
-        logits: `(B, S)` objectness of the sampled anchors.
+        logits: `(B, S)` objectness of the sampled anchors; with the paper's softmax over two
+            classes the difference of their logits, of which this is the same cross-entropy.
         deltas: `(B, S, 4)` predictions for them.
         target_deltas: `(B, S, 4)`.
         kinds: `(B, S)` 1 positive, 0 negative, -1 padding.

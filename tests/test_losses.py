@@ -98,6 +98,26 @@ def test_smooth_l1_defaults_to_a_ninth():
     np.testing.assert_allclose(smooth_l1(np.float32([1, 1 / 18]), 0.0), [17 / 18, 1 / 72])
 
 
+def test_the_difference_of_two_logits_has_the_softmaxs_cross_entropy_and_gradient():
+    rng = np.random.default_rng(4)
+    pairs = rng.normal(0, 3, (2, 9, 2)).astype("float32")  # background, object
+    _, deltas, goals, kinds = rpn_batch(rng, 2, 9)
+    scores = tf.constant(pairs)
+    with tf.GradientTape() as tape:
+        tape.watch(scores)
+        losses = rpn_losses(scores[..., 1] - scores[..., 0], deltas, goals, kinds)
+        total, _ = losses["rpn_objectness_loss"]
+    p = np.exp(pairs.astype(float))
+    p /= p.sum(-1, keepdims=True)
+    expected, slope = 0.0, np.zeros_like(p)
+    for at in np.ndindex(*kinds.shape):
+        if kinds[at] != -1:
+            expected -= math.log(p[at][kinds[at]])
+            slope[at] = p[at] - np.eye(2)[kinds[at]]
+    np.testing.assert_allclose(total, expected, rtol=1e-5)
+    np.testing.assert_allclose(tape.gradient(total, scores), slope, atol=1e-5)
+
+
 def test_hand_worked_rpn_losses():
     losses = rpn_losses(
         np.float32([[0, 0, math.log(3), 9]]),

@@ -62,6 +62,33 @@ def test_baseline_has_the_numbers_of_the_configuration(name):
     )
 
 
+@pytest.mark.parametrize("name", ["shapes", "bccd"])
+def test_both_ways_of_training_share_one_recipe(name):
+    compare = tool("compare_training.py")
+    config = CONFIGS / f"faster_rcnn_resnet18_fpn_{name}.yaml"
+    recipe = load_configuration(config)
+    ours = compare["both"](config, ["training.seed=3"], 6, 4, 2)
+    joint, alternating = (ours[name].model_dump() for name in ("joint", "alternating"))
+    differ = ("epochs", "evaluate_every", "alternating")
+    own = [{key: part["training"].pop(key) for key in differ} for part in (joint, alternating)]
+    assert own == [
+        {"epochs": 6, "evaluate_every": 6, "alternating": None},
+        {"epochs": 4, "evaluate_every": 1, "alternating": {"detector_epochs": 2}},
+    ]
+    drops = [part["schedule"].pop("milestones", ()) for part in (joint, alternating)]
+    for moved, epochs in zip(drops, (6, 4), strict=True):
+        shares = [epoch / epochs for epoch in moved]
+        expected = getattr(recipe.schedule, "milestones", ())
+        assert shares == pytest.approx([epoch / recipe.training.epochs for epoch in expected])
+    assert joint == alternating
+    assert joint["model"] == recipe.model_dump()["model"]
+
+
+def test_comparison_of_trainings_prints_a_table():
+    table = tool("compare_training.py")["table"]([("joint", 0.1234, 0.5, 1288, 2.04)])
+    assert table.splitlines()[-1] == "| joint | 0.123 | 0.500 | 1,288 | 2.0 |"
+
+
 @pytest.mark.parametrize(("name", "images"), [("bccd", 292), ("nuclei", 164)])
 def test_baseline_has_the_rates_of_the_configuration(name, images):
     from rcnn_keras.training.schedules import build_schedule

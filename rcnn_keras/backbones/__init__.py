@@ -4,6 +4,7 @@ from rcnn_keras.backbones.backbone import Backbone, build_backbone
 from rcnn_keras.backbones.imagenet import load_imagenet
 from rcnn_keras.backbones.resnet import resnet, resnet_c5
 from rcnn_keras.backbones.vgg import vgg16, vgg16_fc
+from rcnn_keras.backbones.zf import zf
 
 __all__ = [
     "Backbone",
@@ -13,4 +14,5 @@ __all__ = [
     "resnet_c5",
     "vgg16",
     "vgg16_fc",
+    "zf",
 ]

@@ -11,11 +11,18 @@ from rcnn_keras.backbones.mobilenet_v3 import mobilenet_v3_large
 from rcnn_keras.backbones.resnet import DEPTHS, resnet, resnet_c5
 from rcnn_keras.backbones.trunks import box_trunk, mask_trunk
 from rcnn_keras.backbones.vgg import vgg16, vgg16_fc
+from rcnn_keras.backbones.zf import POOLED_SIZE as ZF_POOLED_SIZE
+from rcnn_keras.backbones.zf import zf
 
 MOBILENET = "mobilenet_v3_large_fpn"
-NAMES = (*(f"resnet{d}_fpn" for d in DEPTHS), *(f"resnet{d}" for d in DEPTHS), MOBILENET, "vgg16")
+NAMES = (
+    *(f"resnet{d}_fpn" for d in DEPTHS),
+    *(f"resnet{d}" for d in DEPTHS),
+    *(MOBILENET, "vgg16", "zf"),
+)
 RESNET_STAGES = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
 VGG_STAGES = tuple((f"block{number}",) for number in range(1, 6))
+ZF_STAGES = (("conv1",), ("conv2",), ("conv3", "conv4", "conv5"))
 # A stage of MobileNetV3 begins where the map is halved, as torchvision counts them.
 MOBILENET_STARTS = (0, 2, 4, 7, 13, 16, 17)
 MOBILENET_STAGES = tuple(
@@ -29,6 +36,8 @@ def stages_of(name):
     """Return what the names of the layers in each stage of a backbone begin with."""
     if name == "vgg16":
         return VGG_STAGES
+    if name == "zf":
+        return ZF_STAGES
     if name == MOBILENET:
         return MOBILENET_STAGES
     return RESNET_STAGES if name.endswith("_fpn") else RESNET_STAGES[:4]
@@ -74,16 +83,17 @@ def build_backbone(
 
     `resnetD_fpn` has RoIs pooled to 7x7 from a pyramid and two dense layers; `resnetD` alone is
     the C4 detector of the ResNet paper (14x14 from stride 16, then the fifth stage, which the mask
-    head shares); `vgg16` is the detector of the Faster R-CNN paper (7x7 from conv5_3, then fc6 and
-    fc7); `mobilenet_v3_large_fpn` is torchvision's, with a pyramid on two maps of stride 32.
+    head shares); `vgg16` and `zf` are the detectors of the Faster R-CNN paper (7x7 from conv5_3 and
+    6x6 from conv5, then fc6 and fc7); `mobilenet_v3_large_fpn` is torchvision's, with a pyramid on
+    two maps of stride 32.
 
     Args:
         name: one of `NAMES`.
         norm: kind of normalisation of a ResNet or MobileNet.
         stride_in_1x1: see `resnet`.
         fpn_channels: channels of the pyramid.
-        box_units: width of the dense layers, 1024 after a pyramid and 4096 after VGG by default;
-            a C4 head has none.
+        box_units: width of the dense layers, 1024 after a pyramid and 4096 after VGG and ZF by
+            default; a C4 head has none.
         box_convs: convolutions before them after a pyramid, see `box_trunk`.
         box_ranks: of the factors of the dense layers, see `dense`; None for whole layers.
         head_norm: kind of normalisation of the heads' convolutions.
@@ -105,6 +115,20 @@ def build_backbone(
             box_trunk=vgg16_fc(box_units or 4096, ranks=box_ranks, name="box_trunk"),
             mask_trunk=lambda: mask_trunk(MASK_POOLED_SIZE, 512, 256, head_norm),
             frozen_stages=2,  # as in Fast R-CNN, 4.5
+        )
+    if name == "zf":
+        size = ZF_POOLED_SIZE
+        return Backbone(
+            model=zf(),
+            pyramid=False,
+            map_strides=(16,),
+            strides=(16,),
+            pooled_size=size,
+            box_trunk=vgg16_fc(
+                box_units or 4096, ranks=box_ranks, name="box_trunk", pooled=(size, size, 256)
+            ),
+            mask_trunk=lambda: mask_trunk(MASK_POOLED_SIZE, 256, 256, head_norm),
+            frozen_stages=0,  # as in Faster R-CNN, 3.3
         )
     if not name.endswith("_fpn"):
         depth = int(name.removeprefix("resnet"))

@@ -31,19 +31,20 @@ def vgg16():
     return keras.Model(inputs, {"c4": x}, name="vgg16")
 
 
-def vgg16_fc(units=4096, dropout=0.5, ranks=None, name=None):
-    """Return fc6 and fc7 with their dropout: the second stage of the papers' detector.
+def vgg16_fc(units=4096, dropout=0.5, ranks=None, name=None, pooled=(7, 7, 512)):
+    """Return fc6 and fc7 with their dropout: the second stage of the papers' detectors.
 
     Args:
         units: width of both layers.
         dropout: share of units dropped while training.
         ranks: of the layers' factors, see `dense`; None for whole layers.
         name: the model's name.
+        pooled: shape of a RoI's features, `(S, S, C)`.
 
     Returns:
-        Functional model from `(n, 7, 7, 512)` to `(n, units)`.
+        Functional model from `(n, S, S, C)` to `(n, units)`.
     """
-    inputs = keras.Input((7, 7, 512), name="pooled")
+    inputs = keras.Input(pooled, name="pooled")
     x = layers.Flatten(name="flatten")(inputs)
     for fc, rank in zip(("fc6", "fc7"), ranks or (None, None), strict=True):
         x = dense(x, units, "he_normal", fc, rank)

@@ -8,7 +8,10 @@ from rcnn_keras.models import FasterRCNN
 
 # Arguments that say what the weights are, or where the network puts them to use.
 OF_BACKBONE = ("backbone", "norm", "stride_in_1x1", "backbone_weights")
-OF_HEADS = ("fpn_channels", "head_norm", "rpn_convs", "box_units", "box_convs")
+OF_HEADS = (
+    *("fpn_channels", "head_norm", "rpn_convs", "rpn_objectness"),
+    *("box_units", "box_convs"),
+)
 MASK_HEAD = ("mask_head.trunk", "mask_head.upsample", "mask_head.mask_logits")
 OF_CLASSES = ("box_head.class_logits", "box_head.box_deltas", MASK_HEAD[-1])
 OF_ANCHORS = ("rpn_head.objectness", "rpn_head.deltas")

@@ -6,6 +6,7 @@ from rcnn_keras.layers.box_head import BoxHead
 from rcnn_keras.layers.detection_layer import DetectionLayer
 from rcnn_keras.layers.feature_pyramid import FeaturePyramid
 from rcnn_keras.layers.image_normalization import ImageNormalization
+from rcnn_keras.layers.local_response import LocalResponseNormalization
 from rcnn_keras.layers.mask_head import MaskHead
 from rcnn_keras.layers.mask_layer import MaskLayer, RealRoIs
 from rcnn_keras.layers.normalization import FrozenBatchNormalization, normalization
@@ -24,6 +25,7 @@ __all__ = [
     "FeaturePyramid",
     "FrozenBatchNormalization",
     "ImageNormalization",
+    "LocalResponseNormalization",
     "MaskHead",
     "MaskLayer",
     "ProposalLayer",

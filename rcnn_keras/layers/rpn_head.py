@@ -5,31 +5,54 @@ from keras import layers, ops
 
 from rcnn_keras.layers.winograd_conv import conv3x3
 
+OBJECTNESS = ("sigmoid", "softmax")
+
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")
 class RPNHead(layers.Layer):
     """A 3x3 convolution and two 1x1 siblings: objectness and box deltas of every anchor.
+
+    Objectness is one logit an anchor, or two, background and object, under a softmax as in the
+    paper. The softmax of two is the sigmoid of their difference, `p = 1 / (1 + exp(z0 - z1))`, so
+    the difference is the logit of both: the same cross-entropy, the same score.
 
     Args:
         anchors_per_position: k, anchors at each position of a map.
         channels: channels of the 3x3 convolution; as many as the maps have by default.
         num_convs: 3x3 convolutions before the siblings: one in the paper, two in later models.
         winograd: compute them by Winograd's algorithm, see `WinogradConv2D`.
+        objectness: `"sigmoid"` of k logits, or `"softmax"` of 2k, the k of the background first.
+
+    Raises:
+        ValueError: for another objectness.
 
     Call arguments:
         features: list of maps `(B, H_l, W_l, C)`; the same weights serve every level.
 
     Returns:
-        `logits`, a list of `(B, H_l * W_l * k)`, and `deltas`, a list of `(B, H_l * W_l * k, 4)`,
-        one of each a level, float32, in the order of `AnchorGenerator`.
+        `logits` of objectness, a list of `(B, H_l * W_l * k)`, and `deltas`, a list of
+        `(B, H_l * W_l * k, 4)`, one of each a level, float32, in the order of `AnchorGenerator`.
     """
 
-    def __init__(self, anchors_per_position, channels=None, num_convs=1, winograd=False, **kwargs):
+    def __init__(
+        self,
+        anchors_per_position,
+        channels=None,
+        num_convs=1,
+        winograd=False,
+        objectness="sigmoid",
+        **kwargs,
+    ):
         super().__init__(**kwargs)
+        if objectness not in OBJECTNESS:
+            raise ValueError(
+                f"objectness must be one of {', '.join(OBJECTNESS)}; received {objectness!r}"
+            )
         self.anchors_per_position = anchors_per_position
         self.channels = channels
         self.num_convs = num_convs
         self.winograd = winograd
+        self.softmax = objectness == "softmax"
 
     def build(self, input_shape):
         """Create the convolutions, drawn from N(0, 0.01) as in the paper."""
@@ -48,7 +71,11 @@ class RPNHead(layers.Layer):
         ]
         k = self.anchors_per_position
         self.objectness = layers.Conv2D(
-            k, 1, kernel_initializer=normal, dtype="float32", name="objectness"
+            2 * k if self.softmax else k,
+            1,
+            kernel_initializer=normal,
+            dtype="float32",
+            name="objectness",
         )
         self.deltas = layers.Conv2D(
             4 * k, 1, kernel_initializer=normal, dtype="float32", name="deltas"
@@ -67,7 +94,11 @@ class RPNHead(layers.Layer):
             for conv in self.convs:
                 hidden = conv(hidden)
             batch = ops.shape(feature)[0]
-            logits.append(ops.reshape(self.objectness(hidden), (batch, -1)))
+            logit = self.objectness(hidden)
+            if self.softmax:
+                background, is_object = ops.split(logit, 2, axis=-1)
+                logit = is_object - background
+            logits.append(ops.reshape(logit, (batch, -1)))
             deltas.append(ops.reshape(self.deltas(hidden), (batch, -1, 4)))
         return logits, deltas
 
@@ -86,4 +117,5 @@ class RPNHead(layers.Layer):
             "channels": self.channels,
             "num_convs": self.num_convs,
             "winograd": self.winograd,
+            "objectness": "softmax" if self.softmax else "sigmoid",
         }

@@ -9,6 +9,7 @@ from typing import Any
 from rcnn_keras.backbones.backbone import MOBILENET, NAMES, stages_of
 from rcnn_keras.backbones.imagenet import SOURCES
 from rcnn_keras.layers.normalization import KINDS
+from rcnn_keras.layers.rpn_head import OBJECTNESS
 
 PYRAMID_SIZES = ((32,), (64,), (128,), (256,), (512,))
 SINGLE_MAP_SIZES = ((128, 256, 512),)
@@ -143,6 +144,10 @@ RULES: dict[tuple[str, ...], Rule] = {  # by the ends of the arguments' names
     ("backbone_weights",): (
         lambda value: value in (None, "imagenet"),
         "must be None or 'imagenet'",
+    ),
+    ("rpn_objectness",): (
+        lambda value: value in OBJECTNESS,
+        f"must be one of {', '.join(OBJECTNESS)}",
     ),
     ("_thresh", "_fraction"): (_is_share, "must be in 0..1"),
     ("box_convs", "frozen_stages", "recompute_stages"): (

@@ -41,6 +41,8 @@ class Detector(keras.Model):
         loss_names: of the named losses.
         takes_proposals: whether inputs have `"proposals" (B, R, 4)` in pixels of the images, and
             `"num_proposals" (B,)`, how many are real; the latter may be left out.
+        trained_losses: names of the losses that training adds up and logs, by default all; compile
+            the model after a change.
     """
 
     loss_names: tuple[str, ...] = ()
@@ -61,6 +63,7 @@ class Detector(keras.Model):
         self.classes = tuple(config["classes"])
         self.has_masks = "masks" in outputs
         self._config = keras.tree.lists_to_tuples(config)  # as a saved model gives them back
+        self.trained_losses = self.loss_names
         self.loss_trackers = {n: keras.metrics.Mean(name=n) for n in self.loss_names}
 
     def first_stage(self, inputs: dict, training: bool) -> dict:
@@ -126,6 +129,12 @@ class Detector(keras.Model):
         self._track(self._loss_tracker, self.compute_loss(x, y, first, training=False), y)
         return self.compute_metrics(x, y, first)
 
+    @property
+    def metrics(self):
+        """Keras' metrics of the model, without losses that are not trained."""
+        idle = [t for name, t in self.loss_trackers.items() if name not in self.trained_losses]
+        return [metric for metric in super().metrics if metric not in idle]
+
     def _track(self, tracker, loss, targets):
         """Note this replica's part of a loss, in the mean over the images of an epoch."""
         images = ops.shape(targets["labels"])[0]
@@ -156,6 +165,7 @@ class Detector(keras.Model):
         losses = {
             name: mean_over_batch(total, count)
             for name, (total, count) in self.losses_of(y_pred, targets, training).items()
+            if name in self.trained_losses
         }
         for name, loss in losses.items():
             self._track(self.loss_trackers[name], loss, y)

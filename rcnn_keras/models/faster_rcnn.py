@@ -3,7 +3,7 @@
 B images, A anchors, R proposals, S sampled anchors or RoIs, D detections, K classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -22,12 +22,13 @@ class FasterRCNN(TwoStageDetector):
 
     Args:
         backbone: `"resnet18_fpn"`, `"resnet34_fpn"`, `"resnet50_fpn"`, `"resnet101_fpn"`; without
-            `_fpn` the C4 detector on one map of stride 16; `"mobilenet_v3_large_fpn"`; `"vgg16"`.
+            `_fpn` the C4 detector on one map of stride 16; `"mobilenet_v3_large_fpn"`; `"vgg16"`;
+            `"zf"`, the small network of the paper.
         classes: K class names, without the background.
         min_size: length to which an image's shorter side is resized, in pixels.
         max_size: most pixels of the longer side.
         norm: of the backbone: `"batch"` trains batch norm, `"frozen_batch"` keeps pre-trained
-            statistics, `"group"` uses group norm, None has biases instead. VGG has none.
+            statistics, `"group"` uses group norm, None has biases instead. VGG and ZF have none.
         backbone_weights: None for random ones, or `"imagenet"` for those of keras.applications
             (`resnet50`, `resnet101` with `stride_in_1x1=True`, and `vgg16`).
         stride_in_1x1: stride in a bottleneck's first 1x1 convolution, as in the first ResNet paper.
@@ -53,9 +54,10 @@ class FasterRCNN(TwoStageDetector):
         rpn_positive_fraction: largest share of positives among them.
         rpn_score_thresh: proposals are dropped whose objectness is less, 0..1.
         rpn_convs: 3x3 convolutions of the RPN's head; 2 in torchvision's `_v2` models.
+        rpn_objectness: `"sigmoid"` of one logit an anchor, or the paper's `"softmax"` of two.
         rpn_ignore_border: train on no anchor that crosses the border; None means on a single map
             only, as the paper does and the users of pyramids do not.
-        box_units: width of the box head's dense layers; default 1024, VGG 4096.
+        box_units: width of the box head's dense layers; default 1024, VGG and ZF 4096.
         box_convs: 3x3 convolutions of a pyramid's box head before a single dense layer (4 in
             torchvision's `_v2` models); 0 has two dense layers.
         box_score_thresh: detections score more than this, 0..1.
@@ -79,9 +81,14 @@ class FasterRCNN(TwoStageDetector):
     Raises:
         ValueError: for an argument out of its range, named with its value.
         OSError: if ImageNet weights are wanted and cannot be fetched.
+
+    Attributes:
+        proposer: None, or a function from the inputs to the `proposals` and `num_proposals` on
+            which the second stage trains in place of the RPN's, see `train_alternating`.
     """
 
     loss_names: tuple[str, ...] = ("rpn_objectness_loss", "rpn_box_loss", "class_loss", "box_loss")
+    proposer: Callable[[dict], dict] | None = None
 
     def __init__(
         self,
@@ -110,6 +117,7 @@ class FasterRCNN(TwoStageDetector):
         rpn_positive_fraction: float = 0.5,
         rpn_score_thresh: float = 0.0,
         rpn_convs: int = 1,
+        rpn_objectness: str = "sigmoid",
         rpn_ignore_border: bool | None = None,
         box_units: int | None = None,
         box_convs: int = 0,
@@ -139,6 +147,7 @@ class FasterRCNN(TwoStageDetector):
             len(sizes[0]) * len(aspect_ratios),
             num_convs=rpn_convs,
             winograd=winograd,
+            objectness=rpn_objectness,
             name="rpn_head",
         )
         self.anchor_generator = AnchorGenerator(sizes, aspect_ratios, name="anchor_generator")
@@ -178,13 +187,14 @@ class FasterRCNN(TwoStageDetector):
         logits, deltas = self.rpn_head(features)
         anchors = self.anchor_generator(first["images"], features)
         proposals, count = self.proposal_layer(logits, deltas, anchors, sizes, training=training)
-        return first | {
+        first |= {
             "rpn_logits": logits,
             "rpn_deltas": deltas,
             "anchors": anchors,
             "proposals": proposals,
             "num_proposals": count,
         }
+        return first | self.proposer(inputs) if self.proposer else first
 
     def losses_of(self, first: dict, targets: dict, training: bool) -> dict[str, tuple]:
         """Sample anchors and RoIs, and return the four losses as `(sum, count)`."""

@@ -109,13 +109,13 @@ class TwoStageDetector(Detector):
         """Let the first stages of the backbone stand still in training; to be called anew to thaw.
 
         A stage begins where the map is halved: a ResNet has its stem and four more, VGG-16 five
-        blocks, MobileNetV3 six. Batch norm in a frozen stage keeps its statistics. Compile the
-        model after it.
+        blocks, MobileNetV3 six, ZF three. Batch norm in a frozen stage keeps its statistics.
+        Compile the model after it.
 
         Args:
             stages: how many; by default what suits a few hundred images: 2 of a ResNet
                 (torchvision's choice) and of VGG-16 (that of the Fast R-CNN paper), 3 of
-                MobileNetV3 (torchvision's). 0 trains all.
+                MobileNetV3 (torchvision's), none of ZF (the paper's). 0 trains all.
 
         Raises:
             ValueError: if the backbone has fewer stages.

@@ -247,6 +247,16 @@ class CosineSchedule(ScheduleSection):
     final_factor: Share = 0.0
 
 
+class AlternatingSection(Section):
+    """Training in four steps, see `train_alternating`.
+
+    `training.epochs` are those of a step of the RPN. The schedule is that of every step; for steps
+    of the detector it is drawn out or in to their own epochs.
+    """
+
+    detector_epochs: int = Field(ge=1)
+
+
 class TrainingSection(Section):
     """The run itself."""
 
@@ -257,6 +267,18 @@ class TrainingSection(Section):
     early_stopping_patience: int | None = Field(default=None, ge=1)
     tensorboard: bool = False
     backup: bool = False
+    alternating: AlternatingSection | None = None
+
+    @model_validator(mode="after")
+    def _alternates_alone(self) -> "TrainingSection":
+        if self.alternating is not None:
+            for name in ("evaluate_every", "early_stopping_patience", "backup"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(
+                        f"{name} does not go with alternating, which is scored once, after the "
+                        f"last step, and goes on by itself after the last finished one"
+                    )
+        return self
 
     @model_validator(mode="after")
     def _tensorboard_is_installed(self) -> "TrainingSection":

@@ -3,7 +3,7 @@
 RUN/config.yaml       the configuration, all defaults filled in: trains the same run again
 RUN/history.csv       losses and scores of each epoch
 RUN/last.keras        the model after the last epoch
-RUN/best.keras        the model of the best val_AP, for Mask R-CNN val_mask_AP
+RUN/best.keras        the model of the best val_AP, for Mask R-CNN val_mask_AP, or of the last step
 RUN/detections.json   what best.keras finds in the validation data, as COCO result rows
 RUN/scores.json       its COCO scores
 RUN/errors.json       its errors by kind, and its confusion matrix
@@ -11,6 +11,7 @@ RUN/report.html       scores, curves, errors and pictures, with plots and pictur
                       a run
 RUN/tensorboard/      if asked for
 RUN/backup/           if asked for, while the run is unfinished: what it resumes from
+RUN/1_rpn/ ..         with `training.alternating` the four steps, see `train_alternating`
 """
 
 import json
@@ -29,6 +30,7 @@ from rcnn_keras.data.augmentation import compose
 from rcnn_keras.data.batches import Batches
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.presets import from_preset
+from rcnn_keras.training.alternating import STEPS, UNFINISHED, train_alternating
 from rcnn_keras.training.callbacks import CocoEvaluation
 from rcnn_keras.training.configuration import ARCHITECTURES, Configuration
 from rcnn_keras.training.datasets import check_images, read_data
@@ -57,7 +59,10 @@ FILES = (
         for page in ("", "_dark")
     ),
 )
-FOLDERS = ("tensorboard", "backup")
+FOLDERS = (
+    *("tensorboard", "backup"),
+    *(f"{step.name}{end}" for step in STEPS for end in ("", UNFINISHED)),
+)
 PICTURE = re.compile(r'src="pictures/([^"/]+)"')  # in a report, which names those of its run
 
 
@@ -67,7 +72,7 @@ def train(
     """Train, score and report one run.
 
     A run with `training.backup` that was stopped goes on after its last whole epoch when it is
-    started again, until there is a report.
+    started again, until there is a report; one with `training.alternating` after its last step.
 
     Args:
         configuration: from `load_configuration`.
@@ -75,7 +80,8 @@ def train(
         overwrite: remove what an earlier run left in `out`, once all else is known to be sound.
 
     Returns:
-        The History of `fit`; `history.history["val_AP"]` has the scores.
+        The History of `fit`; `history.history["val_AP"]` has the scores. With
+        `training.alternating` that of the last step, or an empty one if none was left to run.
 
     Raises:
         ConfigurationError: the classes of `data.val` are not those of `data.train`, or one of them
@@ -99,17 +105,21 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     (out / "config.yaml").write_text(configuration.to_yaml(), "utf-8")
     epochs = HistoryFile(out / "history.csv", resumes=resumes)
-    callbacks = build_callbacks(configuration, val_set, out, epochs)
-    done = _epochs_done(out, epochs) if resumes else 0
-    if done and done not in epochs.rows:
-        callbacks.append(MissedEpochEnd(done, callbacks))
-    history = model.fit(
-        training_batches(configuration, train_set),
-        epochs=configuration.training.epochs,
-        initial_epoch=done,
-        callbacks=callbacks,
-    )
-    model.load_weights(out / "best.keras")
+    batches = training_batches(configuration, train_set)
+    if configuration.training.alternating is None:
+        callbacks = build_callbacks(configuration, val_set, out, epochs)
+        done = _epochs_done(out, epochs) if resumes else 0
+        if done and done not in epochs.rows:
+            callbacks.append(MissedEpochEnd(done, callbacks))
+        history = model.fit(
+            batches,
+            epochs=configuration.training.epochs,
+            initial_epoch=done,
+            callbacks=callbacks,
+        )
+        model.load_weights(out / "best.keras")
+    else:
+        history = _alternate(configuration, model, batches, out, epochs)
     evaluation = evaluate(model, val_set)
     evaluation.write(
         out,
@@ -137,18 +147,54 @@ def build_model(configuration: Configuration, dataset: DetectionDataset) -> kera
             seed=configuration.training.seed,
             **configuration.model_arguments,
         )
+    steps_per_epoch = len(training_batches(configuration, dataset))
+    model.compile(_optimizer(configuration, steps_per_epoch, model, configuration.training.epochs))
+    return model
+
+
+def _optimizer(
+    configuration: Configuration, steps_per_epoch: int, model: keras.Model, epochs: int
+) -> keras.optimizers.Optimizer:
+    """Build the configured optimizer with its schedule drawn out or in to `epochs`."""
     schedule = configuration.schedule.model_dump()
+    if "milestones" in schedule:
+        share = epochs / configuration.training.epochs
+        schedule["milestones"] = [share * epoch for epoch in schedule["milestones"]]
     arguments = configuration.optimizer.model_dump()
     learning_rate = build_schedule(
         schedule.pop("name"),
         arguments.pop("learning_rate"),
-        epochs=configuration.training.epochs,
-        steps_per_epoch=len(training_batches(configuration, dataset)),
+        epochs=epochs,
+        steps_per_epoch=steps_per_epoch,
         **schedule,
     )
-    optimizer = build_optimizer(arguments.pop("name"), model, learning_rate, **arguments)
-    model.compile(optimizer)
-    return model
+    return build_optimizer(arguments.pop("name"), model, learning_rate, **arguments)
+
+
+def _alternate(
+    configuration: Configuration,
+    model: keras.Model,
+    batches: Batches,
+    out: Path,
+    history: HistoryFile,
+) -> keras.callbacks.History:
+    """Train in the four steps of `train_alternating`, of which the last leaves the best model."""
+    training = configuration.training
+    assert training.alternating is not None
+    callbacks: list[keras.callbacks.Callback] = [history]
+    if training.tensorboard:
+        callbacks.append(keras.callbacks.TensorBoard(out / "tensorboard"))
+    histories = train_alternating(
+        model,
+        batches,
+        partial(_optimizer, configuration, len(batches)),
+        epochs=(training.epochs, training.alternating.detector_epochs) * 2,
+        out=out,
+        callbacks=callbacks,
+    )
+    for name in ("last.keras", "best.keras"):
+        shutil.copy(out / STEPS[-1].name / "model.keras", out / name)
+    return histories.get(STEPS[-1].name, keras.callbacks.History())
 
 
 def training_batches(configuration: Configuration, dataset: DetectionDataset) -> Batches:
@@ -242,7 +288,8 @@ def _resumes(out: Path, configuration: Configuration) -> bool:
             )
         history = HistoryFile(out / "history.csv", resumes=True)
         trained = configuration.training.epochs in history.rows
-        if trained or (configuration.training.backup and "backup" in found):
+        by_steps = configuration.training.alternating is not None
+        if trained or by_steps or (configuration.training.backup and "backup" in found):
             return True
     if found not in ([], ["config.yaml"]):
         raise FileExistsError(

@@ -16,6 +16,7 @@ SIZE = (64, 96)
         ("resnet18", False, (16,), 14, 256, 512),
         ("resnet50", False, (16,), 14, 1024, 2048),
         ("vgg16", False, (16,), 7, 512, 24),
+        ("zf", False, (16,), 6, 256, 24),
         ("mobilenet_v3_large_fpn", True, (32,), 7, 16, 24),
     ],
 )
@@ -32,7 +33,8 @@ def test_parts_fit_together(name, pyramid, strides, pooled_size, channels, featu
     if not pyramid:
         assert maps[0][-1] == channels
     assert parts.box_trunk.compute_output_shape(pooled) == (5, features)
-    depth = {"resnet18": (7, 512), "resnet50": (7, 2048), "vgg16": (14, 256)}.get(name, (14, 16))
+    depth = {"resnet18": (7, 512), "resnet50": (7, 2048), "vgg16": (14, 256)}
+    depth = (depth | {"zf": (14, 256)}).get(name, (14, 16))
     mask_pooled = (5, 14, 14, channels)
     assert parts.mask_trunk().compute_output_shape(mask_pooled) == (5, depth[0], *depth)
 
@@ -49,6 +51,7 @@ def test_names():
     assert set(NAMES) == {
         *(f"resnet{d}{end}" for d in (18, 34, 50, 101) for end in ("", "_fpn")),
         "vgg16",
+        "zf",
         "mobilenet_v3_large_fpn",
     }
 

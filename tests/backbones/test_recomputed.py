@@ -36,7 +36,7 @@ def step(backbone, call, images):
 # The convolutions of the first two stages.
 @pytest.mark.parametrize(
     ("name", "convs"),
-    [("resnet18_fpn", 5), ("vgg16", 4), ("mobilenet_v3_large_fpn", 9)],
+    [("resnet18_fpn", 5), ("vgg16", 4), ("zf", 2), ("mobilenet_v3_large_fpn", 9)],
 )
 def test_a_step_is_the_same_and_runs_the_first_stages_twice(name, convs):
     images = np.random.default_rng(0).normal(size=(2, 64, 96, 3)).astype("float32")

@@ -15,6 +15,7 @@ CONFIG = {
     "fpn_channels": 8,
     "head_norm": None,
     "rpn_convs": 1,
+    "rpn_objectness": "sigmoid",
     "box_units": None,
     "box_convs": 0,
 }
@@ -33,6 +34,10 @@ CONFIG = {
                 "backbone": "must be 'resnet18_fpn', as the weights have it",
                 "box_convs": "must be 0, as the weights have it",
             },
+        ),
+        (
+            {"rpn_objectness": "softmax"},
+            {"rpn_objectness": "must be 'sigmoid', as the weights have it"},
         ),
         (
             {"backbone_weights": "imagenet"},

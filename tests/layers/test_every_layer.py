@@ -16,6 +16,7 @@ from rcnn_keras.layers import (
     FeaturePyramid,
     FrozenBatchNormalization,
     ImageNormalization,
+    LocalResponseNormalization,
     MaskHead,
     MaskLayer,
     ProposalLayer,
@@ -95,6 +96,10 @@ EXAMPLES = {
         lambda: {"mean": (10.0, 20.0, 30.0), "std": (2.0, 3.0, 4.0), "size_divisor": 16},
         (IMAGES, SIZES),
     ),
+    LocalResponseNormalization: (
+        lambda: {"size": 5, "alpha": 0.1, "beta": 0.5},
+        (normal(2, 8, 12, 3),),
+    ),
     MaskHead: (
         lambda: {"num_classes": 6, "trunk": map_trunk(), "channels": 3},
         (normal(2, 3, 3, 4),),
@@ -133,7 +138,13 @@ EXAMPLES = {
         (BOXES, COUNT, TARGETS, IDS, STEP),
     ),
     RPNHead: (
-        lambda: {"anchors_per_position": 2, "channels": 5, "num_convs": 2, "winograd": True},
+        lambda: {
+            "anchors_per_position": 2,
+            "channels": 5,
+            "num_convs": 2,
+            "winograd": True,
+            "objectness": "softmax",
+        },
         ([normal(2, 8, 12, 3), normal(2, 4, 6, 3)],),
     ),
     WinogradConv2D: (lambda: {"filters": 5}, (normal(2, 8, 12, 3),)),

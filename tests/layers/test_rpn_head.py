@@ -1,7 +1,8 @@
+import keras
 import numpy as np
 import pytest
 
-from rcnn_keras.layers import AnchorGenerator, RPNHead
+from rcnn_keras.layers import AnchorGenerator, ProposalLayer, RPNHead
 
 K = 6  # anchors at a position: two sizes, three aspect ratios
 
@@ -85,3 +86,57 @@ def test_outputs_are_float32_under_mixed_precision(mixed_bfloat16):
     logits, deltas = layer([np.ones((1, 2, 2, 8), np.float32)])
     assert layer.convs[0].compute_dtype == "bfloat16"
     assert logits[0].dtype == deltas[0].dtype == "float32"
+
+
+# the paper's two-way softmax
+
+
+def softmax_head():
+    layer = RPNHead(K, objectness="softmax")
+    layer.build([(None, None, None, 8)])
+    rng = np.random.default_rng(2)
+    for conv in (layer.convs[0], layer.objectness):
+        conv.kernel.assign(rng.normal(size=conv.kernel.shape))
+        conv.bias.assign(rng.normal(size=conv.bias.shape))
+    return layer
+
+
+def test_a_logit_has_the_softmaxs_probability(reference):
+    head = softmax_head()
+    assert head.objectness.kernel.shape == (1, 1, 8, 2 * K)
+    feature = np.random.default_rng(3).normal(0, 0.1, (2, 4, 5, 8)).astype(np.float32)
+    (logits,), (deltas,) = head([feature])
+    hidden = np.maximum(reference.conv(feature, head.convs[0].kernel, head.convs[0].bias), 0)
+    scores = reference.conv(hidden, head.objectness.kernel, head.objectness.bias)
+    background, is_object = (np.exp(scores[..., part]) for part in (slice(K), slice(K, None)))
+    expected = (is_object / (background + is_object)).reshape(2, -1)
+    assert expected.min() < 0.1
+    assert expected.max() > 0.9
+    np.testing.assert_allclose(keras.ops.sigmoid(logits), expected, rtol=1e-4, atol=1e-6)
+    assert deltas.shape == (2, 4 * 5 * K, 4)
+
+
+def test_a_sigmoid_of_the_difference_proposes_the_same():
+    """Same logits in, same proposals out: whatever follows reads nothing else of the head."""
+    two = softmax_head()
+    one = RPNHead(K)
+    one.build([(None, None, None, 8)])
+    for name in ("kernel", "bias"):
+        values = getattr(two.objectness, name).numpy()
+        getattr(one.objectness, name).assign(values[..., K:] - values[..., :K])
+        getattr(one.convs[0], name).assign(getattr(two.convs[0], name))
+        getattr(one.deltas, name).assign(getattr(two.deltas, name))
+    feature = np.random.default_rng(3).normal(0, 0.1, (1, 4, 5, 8)).astype(np.float32)
+    anchors = AnchorGenerator(((8, 16),))(np.zeros((1, 32, 40, 3)), [feature])
+    sizes = np.array([[32, 40]], np.int32)
+    layer = ProposalLayer((90, 90), (90, 90), score_threshold=0.6)
+    (boxes, count), (expected, expected_count) = (
+        layer(*head([feature]), anchors, sizes) for head in (two, one)
+    )
+    assert 0 < int(count[0]) == int(expected_count[0]) < 90
+    np.testing.assert_allclose(boxes, expected, atol=1e-4)
+
+
+def test_another_objectness_is_refused():
+    with pytest.raises(ValueError, match="sigmoid, softmax; received 'relu'"):
+        RPNHead(3, objectness="relu")

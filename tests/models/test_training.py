@@ -164,9 +164,11 @@ def test_mixed_bfloat16_trains_with_boxes_and_losses_in_float32(scenes, make_det
     assert found["boxes"].dtype == found["scores"].dtype == np.float32
 
 
-@pytest.mark.parametrize("backbone", [pytest.param("resnet18", marks=pytest.mark.slow), "vgg16"])
+@pytest.mark.parametrize(
+    "backbone", [pytest.param("resnet18", marks=pytest.mark.slow), "vgg16", "zf"]
+)
 def test_detectors_on_one_map_train(backbone, scenes, make_detector):
-    units = {"box_units": 32} if backbone == "vgg16" else {"box_units": None}
+    units = {"box_units": None if backbone == "resnet18" else 32}
     keras.utils.set_random_seed(0)
     model = rk.models.FasterRCNN(
         backbone,
@@ -178,6 +180,7 @@ def test_detectors_on_one_map_train(backbone, scenes, make_detector):
         rpn_post_nms_top_n_test=32,
         box_batch_size_per_image=16,
         norm="group",
+        rpn_objectness="softmax" if backbone == "zf" else "sigmoid",
         **units,
     )
     assert model.rpn_head.anchors_per_position == 9

@@ -141,6 +141,8 @@ WEIGHTS = "model.backbone_weights"
         ("norm=layer", "norm = 'layer': must be one of batch, frozen_batch, group"),
         ("anchor_sizes=[[8]]", "anchor_sizes = [[8.0]]: must have 5 levels for resnet50_fpn"),
         ("backbone=vgg16", "must have 1 level for vgg16"),
+        ("backbone=zf", "must have 1 level for zf"),
+        ("rpn_objectness=relu", "rpn_objectness = 'relu': must be one of sigmoid, softmax"),
         ("anchor_sizes=[[8], [8], [8], [8], [8, 9]]", "each a list of as many sizes"),
         ("anchor_sizes=[[8], [8], [8], [8], [-8]]", "for each level a list of sizes above 0"),
         ("anchor_sizes=[[8], [8], [8], [8], []]", "for each level a list of sizes above 0"),
@@ -167,6 +169,7 @@ def test_model_arguments_are_checked_before_anything_is_built(write, override, m
     ("overrides", "message"),
     [
         (["backbone=resnet18"], "keras.applications has no resnet18"),
+        (["backbone=zf"], "keras.applications has no zf"),
         (["backbone=resnet50"], "needs stride_in_1x1=True"),
         (["backbone=resnet50", "stride_in_1x1=true", "norm=group"], "not norm='group'"),
         (["backbone=vgg16", "box_units=64"], "not box_units=64"),
@@ -235,6 +238,32 @@ def test_no_value_in_any_place_is_more_than_an_error(write, value):
 def test_sections_must_agree(write, override, message):
     (error,) = errors_of(write(GOOD), [override])
     assert message in error
+
+
+def test_alternating_reads_back_the_same(write):
+    assert load_configuration(write(GOOD)).training.alternating is None
+    alternating = "training.alternating={detector_epochs: 8}"
+    configuration = load_configuration(write(GOOD), [alternating, "model.rpn_objectness=softmax"])
+    assert configuration.training.alternating.detector_epochs == 8
+    assert configuration.model_arguments["rpn_objectness"] == "softmax"
+    assert load_configuration(write(configuration.to_yaml())) == configuration
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["alternating={detector_epochs: 0}"], "detector_epochs = 0: should be greater than"),
+        (["alternating={}"], "alternating.detector_epochs: missing"),
+        (["alternating={detector_epoch: 2}"], "did you mean 'detector_epochs'?"),
+        (["backup=true"], "backup does not go with alternating"),
+        (["evaluate_every=2"], "evaluate_every does not go with alternating"),
+        (["early_stopping_patience=2"], "early_stopping_patience does not go with alternating"),
+    ],
+)
+def test_what_alternating_refuses(write, overrides, message):
+    overrides = ["alternating={detector_epochs: 8}", *overrides]
+    errors = errors_of(write(GOOD), [f"training.{override}" for override in overrides])
+    assert any(message in error for error in errors), errors
 
 
 def test_mask_rcnn_takes_the_same_arguments_and_needs_masks(write):
