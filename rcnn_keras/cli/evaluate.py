@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from rcnn_keras.cli.loading import load_detector, must_exist, quiet_import
+from rcnn_keras.cli.loading import load_dataset, load_detector, must_exist, quiet_import
 from rcnn_keras.cli.scores import print_scores
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def evaluate(
     with quiet_import():
         from rcnn_keras.training.scoring import evaluate as score
     detector = load_detector(model)
-    dataset = _load_dataset(annotations, images, split, detector.classes)
+    dataset = load_dataset(annotations, images, split, detector.classes)
     if detector.takes_proposals != (proposals is not None):
         raise click.UsageError(
             f"{model} needs --proposals: rcnn proposals {annotations} --out FILE"
@@ -92,14 +92,3 @@ def _with_proposals(dataset: "DetectionDataset", file: Path) -> "DetectionDatase
     proposals = load_proposals(file)
     check_proposals(proposals, dataset)
     return dataset.with_proposals(proposals)
-
-
-def _load_dataset(
-    annotations: Path, images: Path | None, split: str, classes: tuple[str, ...]
-) -> "DetectionDataset":
-    from rcnn_keras.data.coco import load_coco
-    from rcnn_keras.data.voc import load_voc
-
-    if annotations.is_dir():
-        return load_voc(annotations, split, classes=classes)
-    return load_coco(annotations, images, classes=classes)

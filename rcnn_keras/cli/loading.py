@@ -1,4 +1,4 @@
-"""What the commands load: files that must be there, TensorFlow in silence, a trained model."""
+"""What the commands load: files that must be there, TensorFlow in silence, a model, data."""
 
 import os
 import sys
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rcnn_keras.data.dataset import DetectionDataset
     from rcnn_keras.models import Detector
 
 
@@ -28,6 +29,18 @@ def load_detector(path: Path) -> "Detector":
     if not isinstance(model, Detector):
         raise ValueError(f"{path} holds a {type(model).__name__}, not a detector of this package")
     return model
+
+
+def load_dataset(
+    annotations: Path, images: Path | None, split: str, classes: tuple[str, ...] | None = None
+) -> "DetectionDataset":
+    """Load a COCO JSON file with its folder of images, or a split of a Pascal VOC folder."""
+    from rcnn_keras.data.coco import load_coco
+    from rcnn_keras.data.voc import load_voc
+
+    if annotations.is_dir():
+        return load_voc(annotations, split, classes=classes)
+    return load_coco(annotations, images, classes=classes)
 
 
 @contextmanager

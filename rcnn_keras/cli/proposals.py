@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rcnn_keras.cli.loading import must_exist, quiet_import
+from rcnn_keras.cli.loading import load_dataset, must_exist, quiet_import
 from rcnn_keras.proposals.methods import METHODS
 from rcnn_keras.proposals.selective_search import MODES, SIMILARITIES
 
@@ -88,7 +88,9 @@ def proposals(
         _refuse(source, "data set", {"--top": top, "--show": show or None})
         if out is None:
             raise click.UsageError("a data set needs --out FILE")
-        _propose(_load_dataset(source, images, split), out, method, workers, arguments)
+        with quiet_import():
+            dataset = load_dataset(source, images, split or "train")
+        _propose(dataset, out, method, workers, arguments)
     else:
         others = {"--images": images, "--split": split, "--workers": workers}
         _refuse(source, "image", others)
@@ -149,12 +151,3 @@ def _propose(
         )
     counts = [len(boxes) for boxes in found.values()]
     click.echo(f"{out}: {sum(counts)} proposals of {len(counts)} images")
-
-
-def _load_dataset(annotations: Path, images: Path | None, split: str | None) -> "DetectionDataset":
-    with quiet_import():
-        from rcnn_keras.data.coco import load_coco
-        from rcnn_keras.data.voc import load_voc
-    if annotations.is_dir():
-        return load_voc(annotations, split or "train")
-    return load_coco(annotations, images)

@@ -327,6 +327,15 @@ class Configuration(Section):
         return self
 
     @model_validator(mode="after")
+    def _has_an_rpn_to_alternate_with(self) -> "Configuration":
+        model = ARCHITECTURES[self.model.architecture]
+        if self.training.alternating and not issubclass(model, FasterRCNN):
+            raise ValueError(
+                f"training.alternating: {self.model.architecture} has no RPN to train in turn"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _has_the_proposals_it_takes(self) -> "Configuration":
         takes = ARCHITECTURES[self.model.architecture].takes_proposals
         for part, sources in (("train", self.data.train), ("val", self.data.val)):

@@ -99,6 +99,7 @@ def test_the_first_proposals_are_kept(folder):
         ("data.val.proposals=null", r"data\.val\.proposals = None: fast_rcnn needs a file"),
         ("model={architecture: faster_rcnn}", "faster_rcnn finds its own proposals"),
         ("model.rpn_nms_thresh=0.5", "unknown key"),
+        ("training.alternating={detector_epochs: 1}", "fast_rcnn has no RPN to train in turn"),
     ],
 )
 def test_configurations_that_do_not_fit(change, message, folder):
