@@ -10,27 +10,24 @@ import importlib.util
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     Field,
     GetCoreSchemaHandler,
     ValidationError,
     ValidationInfo,
-    create_model,
-    model_serializer,
     model_validator,
 )
 from pydantic_core import CoreSchema, core_schema
 
-from rcnn_keras.data import augmentation
 from rcnn_keras.models import Detector, FasterRCNN, FastRCNN, MaskRCNN
 from rcnn_keras.models.arguments import argument_errors
 from rcnn_keras.presets import is_path, preset_arguments, preset_conflicts
 from rcnn_keras.training.configuration_file import ConfigurationError, Document, read_document
+from rcnn_keras.training.data_section import CocoData, VocData, absolute
 from rcnn_keras.training.sections import (
     Section,
     arguments_section,
@@ -46,28 +43,14 @@ ARCHITECTURES: dict[str, type[Detector]] = {
 # Arguments of the models that are no keys: the data has the classes, `training` the seed.
 NO_KEYS = ("classes", "seed")
 MORE_KEYS = ("architecture", "preset")  # keys that are no arguments of the constructor
-AUGMENTATIONS = {
-    "flips": augmentation.flips,
-    "scale_jitter": augmentation.scale_jitter,
-    "color_jitter": augmentation.color_jitter,
-    "rotation": augmentation.rotation,
-    "translation": augmentation.translation,
-    "erasing": augmentation.erasing,
-}
 
 Share = Annotated[float, Field(ge=0, le=1)]
 ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
 
 
-def _absolute(path: str, info: ValidationInfo) -> str:
-    """Resolve a path against the configuration file's folder."""
-    folder = (info.context or {}).get("folder", ".")
-    return str(Path(folder, Path(path).expanduser()).resolve())
-
-
 def _preset_there(name: str, info: ValidationInfo) -> str:
     """Return a preset's name, or the whole path of a `.keras` file that is there."""
-    name = _absolute(name, info) if is_path(name) else name
+    name = absolute(name, info) if is_path(name) else name
     try:
         preset_arguments(name)
     except OSError as error:
@@ -75,7 +58,6 @@ def _preset_there(name: str, info: ValidationInfo) -> str:
     return name
 
 
-File = Annotated[str, AfterValidator(_absolute)]
 PresetName = Annotated[str, AfterValidator(_preset_there)]
 
 
@@ -116,86 +98,6 @@ def _model_arguments(model: Any) -> dict[str, Any]:
     """Return the arguments in a section `model`; with a preset those alone that are given."""
     given = dict(model) if model.preset is None else model.model_fields_set
     return {name: value for name, value in model if name in given and name not in MORE_KEYS}
-
-
-class NamedAugmentation(Section):
-    """One augmentation: a mapping of its name to its parameters."""
-
-    @model_validator(mode="after")
-    def _is_one(self) -> "NamedAugmentation":
-        if len(self._chosen()) != 1:
-            raise ValueError("should be one augmentation, such as 'flips: {horizontal: true}'")
-        self.build()
-        return self
-
-    @model_serializer
-    def _only_chosen(self) -> dict[str, Any]:
-        return {name: section.model_dump() for name, section in self._chosen().items()}
-
-    def _chosen(self) -> dict[str, Section]:
-        return {name: section for name, section in self if section is not None}
-
-    def build(self) -> augmentation.Augmentation:
-        """Make the augmentation."""
-        ((name, section),) = self._chosen().items()
-        return AUGMENTATIONS[name](**dict(section))
-
-
-if TYPE_CHECKING:
-    AugmentationSection = NamedAugmentation
-else:
-    AugmentationSection = create_model(
-        "AugmentationSection",
-        __base__=NamedAugmentation,
-        **{name: (arguments_section(call) | None, None) for name, call in AUGMENTATIONS.items()},
-    )
-
-
-def _sequence(value: Any) -> Any:
-    return value if isinstance(value, tuple) else (value,)
-
-
-class CocoSource(Section):
-    """A COCO JSON file and the folder of its images, by default where `load_coco` looks."""
-
-    annotations: File
-    images: File | None = None
-    proposals: File | None = None
-
-
-class VocSource(Section):
-    """One split of a Pascal VOC folder."""
-
-    root: File
-    split: str = "train"
-    proposals: File | None = None
-
-
-class DataSection(Section):
-    """What every format shares."""
-
-    classes: tuple[str, ...] | None = None
-    batch_size: int = Field(default=2, ge=1)
-    augment: tuple[AugmentationSection, ...] = ()
-    max_objects: int | None = Field(default=None, ge=1)
-    max_proposals: int = Field(default=2000, ge=1)
-    check_images: bool = True
-
-
-class CocoData(DataSection):
-    """COCO JSON; several files for one part are joined."""
-
-    format: Literal["coco"]
-    train: Annotated[tuple[CocoSource, ...], BeforeValidator(_sequence), Field(min_length=1)]
-    val: Annotated[tuple[CocoSource, ...], BeforeValidator(_sequence), Field(min_length=1)]
-
-
-class VocData(DataSection):
-    """Pascal VOC; several splits for one part are joined."""
-
-    format: Literal["voc"]
-    train: Annotated[tuple[VocSource, ...], BeforeValidator(_sequence), Field(min_length=1)]
-    val: Annotated[tuple[VocSource, ...], BeforeValidator(_sequence), Field(min_length=1)]
 
 
 class OptimizerSection(Section):

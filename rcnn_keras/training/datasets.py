@@ -7,8 +7,8 @@ from rcnn_keras.data.problems import DatasetError, Problem
 from rcnn_keras.data.voc import load_voc
 from rcnn_keras.evaluation import check_segmentations
 from rcnn_keras.proposals import check_proposals, load_proposals
-from rcnn_keras.training.configuration import CocoData, CocoSource, VocData, VocSource
 from rcnn_keras.training.configuration_file import ConfigurationError
+from rcnn_keras.training.data_section import CocoData, CocoSource, VocData, VocSource
 
 
 def read_data(
