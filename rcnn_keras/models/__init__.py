@@ -8,8 +8,10 @@ from rcnn_keras.models.errors import NonFiniteLossError
 from rcnn_keras.models.faster_rcnn import FasterRCNN
 from rcnn_keras.models.folding import fold_batchnorm
 from rcnn_keras.models.mask_rcnn import MaskRCNN
+from rcnn_keras.models.rcnn import RCNN
 
 __all__ = [
+    "RCNN",
     "Detector",
     "FasterRCNN",
     "MaskRCNN",

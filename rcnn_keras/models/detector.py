@@ -17,6 +17,7 @@ from rcnn_keras.data.batches import Batches
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.detections import Detections
 from rcnn_keras.data.images import resized_size
+from rcnn_keras.data.proposals import Proposals, with_given_proposals
 from rcnn_keras.data.unlabelled import unlabelled
 from rcnn_keras.losses import mean_over_batch
 from rcnn_keras.models.errors import NON_FINITE, plain_errors
@@ -39,6 +40,7 @@ class Detector(keras.Model):
     """
 
     loss_names: tuple[str, ...] = ()
+    takes_proposals = False  # whether inputs have `proposals` (B, R, 4) and `num_proposals` (B,)
 
     def _connect(self, config: dict[str, Any], name: str | None) -> None:
         """Build the functional graph, and the metrics that follow the losses."""
@@ -46,6 +48,9 @@ class Detector(keras.Model):
             "images": keras.Input((None, None, 3), name="images"),
             "image_sizes": keras.Input((2,), dtype="int32", name="image_sizes"),
         }
+        if self.takes_proposals:
+            inputs["proposals"] = keras.Input((None, 4), name="proposals")
+            inputs["num_proposals"] = keras.Input((), dtype="int32", name="num_proposals")
         outputs = self.second_stage(self.first_stage(inputs, training=False))
         super().__init__(inputs, outputs, name=name)
         self.input_spec = None  # `call` takes more forms than the graph's own inputs
@@ -69,6 +74,8 @@ class Detector(keras.Model):
     def call(self, inputs, training=None):
         """Return detections; while training, the first stage's results, on which losses run."""
         inputs = complete_inputs(inputs)
+        if self.takes_proposals and "proposals" not in inputs:
+            raise ValueError(f"{type(self).__name__} needs inputs['proposals'], (B, R, 4) boxes")
         if training:
             return self.first_stage(inputs, training=True)
         return super().call({k: inputs[k] for k in self.input_names}, training=False)
@@ -213,7 +220,10 @@ class Detector(keras.Model):
         return self._with_truth(x).tf_dataset() if isinstance(x, Batches) else x
 
     def detect(
-        self, images: Image | Iterable[Image] | DetectionDataset, batch_size: int = 1
+        self,
+        images: Image | Iterable[Image] | DetectionDataset,
+        batch_size: int = 1,
+        proposals: Proposals | None = None,
     ) -> list[Detections]:
         """Detect objects in image files and arrays of any size.
 
@@ -223,12 +233,17 @@ class Detector(keras.Model):
             batch_size: images that run together. Images of different sizes are padded to the
                 largest, which can move their boxes a little, as the padding is in reach of the
                 convolutions.
+            proposals: for models that take them, the `(r, 4)` boxes `xyxy` to look at, in pixels of
+                the upright image: a list with those of each image, a mapping from image ids (for
+                images that are in no dataset, their numbers from 0), or a function from an image,
+                `(H, W, 3)` uint8. Left out, those of the dataset.
 
         Returns:
             One `Detections` an image, in pixels of the image that was given.
 
         Raises:
             ImageError: for an image that cannot be read; names it.
+            ValueError: for proposals that are missing, not wanted, or outside their image.
         """
         if isinstance(images, (str, PathLike, np.ndarray)):
             images = [images]
@@ -238,6 +253,10 @@ class Detector(keras.Model):
             dataset = unlabelled(list(images), self.classes)
         if len(dataset) == 0:
             return []
+        if proposals is not None:
+            if not self.takes_proposals:
+                raise ValueError(f"{type(self).__name__} finds its regions itself: no proposals")
+            dataset = with_given_proposals(dataset, proposals)
         batches = Batches(dataset, batch_size, max_objects=dataset.max_objects)
         with plain_errors():
             found = super().predict(self._sized(batches).tf_dataset(), verbose=0)
@@ -250,7 +269,9 @@ class Detector(keras.Model):
         """Undo the resizing of one image's detections, and drop their padding."""
         count = int(found["num_detections"])
         size = (record.height, record.width)
-        resized = resized_size(*size, self.min_size, self.max_size)
+        resized = size
+        if self.min_size is not None:
+            resized = resized_size(*size, self.min_size, self.max_size)
         scale = np.array([size[1] / resized[1], size[0] / resized[0]] * 2, np.float32)
         return Detections(
             boxes=found["boxes"][:count] * scale,
@@ -265,7 +286,7 @@ class Detector(keras.Model):
         """Fill in the model's image size."""
         sized = batches.sized(self.min_size, self.max_size)
         sized.antialias = batches.antialias or self.antialias
-        return sized
+        return sized.with_proposals(self.takes_proposals)
 
     def _with_truth(self, batches: Batches) -> Batches:
         """Return sized batches with the targets that the losses need, of the model's classes."""
@@ -304,6 +325,8 @@ def complete_inputs(inputs):
     inputs["image_sizes"] = ops.cast(inputs["image_sizes"], "int32")
     if inputs.get("image_ids") is None:
         inputs["image_ids"] = ops.arange(batch, dtype="int64")
+    if "proposals" in inputs and inputs.get("num_proposals") is None:
+        inputs["num_proposals"] = ops.full((batch,), ops.shape(inputs["proposals"])[1], "int32")
     return inputs
 
 

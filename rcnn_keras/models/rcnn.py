@@ -1,0 +1,220 @@
+"""R-CNN (Girshick et al. 2014): regions with the features of a convolutional network.
+
+B images, R proposals an image, D detections, K classes, P and F numbers of pool5 and fc7 a region.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import keras
+from keras import layers, ops
+
+from rcnn_keras.backbones import crop_network, load_imagenet
+from rcnn_keras.backbones.alexnet import CHANNELS
+from rcnn_keras.backbones.crop_network import CROP_SIZES, SMALLEST_CROP
+from rcnn_keras.backbones.imagenet import CAFFE_MEAN, CAFFE_STD
+from rcnn_keras.layers import DetectionLayer, ImageNormalization, RegionFeatures
+from rcnn_keras.models.arguments import RULES
+from rcnn_keras.models.detector import Detector
+from rcnn_keras.models.faster_rcnn import IMAGENET_MEAN, IMAGENET_STD
+
+BOX_WEIGHTS = (1.0, 1.0, 1.0, 1.0)  # deltas as appendix C has them
+
+
+@keras.saving.register_keras_serializable(package="rcnn_keras")
+class RCNN(Detector):
+    """R-CNN: each proposal is warped to a crop and goes through the whole network by itself.
+
+    Inputs have `proposals` `(B, R, 4)` in pixels and `num_proposals` `(B,)` beside the images,
+    which keep their own size. The scores of detections are the sigmoid of the SVMs' margins: 0.5
+    is the separating plane, and -1, the margin of an easy negative, is 0.27.
+
+    `fit` does not train it: its parts are learnt one after the other, by `training.train_rcnn`.
+
+    Args:
+        backbone: `"alexnet"` or `"vgg16"`.
+        classes: K class names, without the background.
+        crop_size: side of the warped crops in pixels; default 227 for AlexNet and, the only one
+            that it takes, 224 for VGG-16.
+        context: pixels of the image around the proposal on each side of a crop.
+        channels: of AlexNet's five convolutions, even numbers; default those of the paper.
+        units: width of fc6 and fc7.
+        backbone_weights: None for random ones, or `"imagenet"` for those of keras.applications
+            (`vgg16` alone).
+        classifier: `"svm"`, one linear SVM a class, or `"softmax"`, what fine-tuning trained.
+        box_regression: move the proposals as the regressors of each class say.
+        box_score_thresh: detections score more than this, 0..1.
+        box_nms_thresh: IoU above which a weaker detection of the same class is dropped.
+        box_detections_per_img: D.
+        image_mean: RGB mean in 0..255, also what lies outside an image; default that of the
+            backbone's weights, else ImageNet's.
+        image_std: RGB deviation in 0..255, likewise.
+        name: the model's name.
+
+    Raises:
+        ValueError: for an argument out of its range, named with its value.
+        OSError: if ImageNet weights are wanted and cannot be fetched.
+    """
+
+    takes_proposals = True
+
+    def __init__(
+        self,
+        backbone: str = "alexnet",
+        classes: Sequence[str] = (),
+        *,
+        crop_size: int | None = None,
+        context: int = 16,
+        channels: tuple[int, ...] | None = None,
+        units: int = 4096,
+        backbone_weights: str | None = None,
+        classifier: Literal["svm", "softmax"] = "svm",
+        box_regression: bool = True,
+        box_score_thresh: float = 0.05,
+        box_nms_thresh: float = 0.3,
+        box_detections_per_img: int = 100,
+        image_mean: tuple[float, ...] | None = None,
+        image_std: tuple[float, ...] | None = None,
+        name: str | None = None,
+    ):
+        config = {k: v for k, v in locals().items() if k not in ("self", "name", "__class__")}
+        _check(config)
+        network = crop_network(backbone, crop_size=crop_size, channels=channels, units=units)
+        mean, std = IMAGENET_MEAN, IMAGENET_STD
+        if backbone_weights == "imagenet":
+            load_imagenet(network.get_layer("vgg16"), network.get_layer("box_trunk"), "vgg16")
+            mean, std = CAFFE_MEAN, CAFFE_STD
+        image_mean = config["image_mean"] = mean if image_mean is None else image_mean
+        image_std = config["image_std"] = std if image_std is None else image_std
+
+        self.min_size = self.max_size = None  # images keep their size
+        self.antialias = False
+        self.classifier, self.box_regression = classifier, box_regression
+        self.normalize = ImageNormalization(image_mean, image_std, 1, name="normalize")
+        self.network = network
+        self.region_features = RegionFeatures(network, context, name="region_features")
+        sizes = self.region_features.feature_sizes
+        normal = keras.initializers.RandomNormal(stddev=0.01)
+        count = len(classes)
+        # All three are there whatever the detections come from: a copy may want another.
+        self.class_logits = layers.Dense(
+            count + 1, kernel_initializer=normal, dtype="float32", name="class_logits"
+        )
+        self.svm = layers.Dense(count, kernel_initializer="zeros", dtype="float32", name="svm")
+        self.box_regressor = layers.Dense(
+            4 * count, kernel_initializer="zeros", dtype="float32", name="box_regressor"
+        )
+        self.class_logits.build((None, None, sizes["fc7"]))
+        self.svm.build((None, None, sizes["fc7"]))
+        self.box_regressor.build((None, None, sizes["pool5"]))
+        self.box_deltas = layers.Reshape((-1, count, 4), name="box_deltas")
+        self.detection_layer = DetectionLayer(
+            box_score_thresh,
+            box_nms_thresh,
+            box_detections_per_img,
+            BOX_WEIGHTS,
+            margins=classifier == "svm",
+            name="detections",
+        )
+        self._connect(config, name)
+
+    def first_stage(self, inputs: dict, training: bool) -> dict[str, Any]:
+        """Compute the features of every proposal.
+
+        Returns:
+            `pool5` `(B, R, P)`, `fc7` `(B, R, F)`, `proposals`, `num_proposals`, `image_sizes`.
+        """
+        sizes, rois, count = (inputs[k] for k in ("image_sizes", "proposals", "num_proposals"))
+        images = self.normalize(inputs["images"], sizes)
+        features = self.region_features(images, sizes, rois, count)
+        return features | {"proposals": rois, "num_proposals": count, "image_sizes": sizes}
+
+    def second_stage(self, first: dict) -> dict:
+        """Score each proposal for each class, move it, and keep the best detections."""
+        rois, count = first["proposals"], first["num_proposals"]
+        classify = self.svm if self.classifier == "svm" else self.class_logits
+        deltas = self.box_deltas(self.box_regressor(first["pool5"]))
+        if not self.box_regression:
+            deltas = ops.zeros_like(deltas)
+        scores = classify(first["fc7"])
+        return self.detection_layer(scores, deltas, rois, count, first["image_sizes"])
+
+    def losses_of(self, first: dict, targets: dict, training: bool) -> dict[str, tuple]:
+        """Raise: the parts of R-CNN have no loss in common."""
+        raise NotImplementedError(f"RCNN has no loss of its own to fit or evaluate: {HOW_TO_TRAIN}")
+
+    def fit(self, *args, **kwargs):
+        """Raise: R-CNN is trained in stages."""
+        raise NotImplementedError(f"RCNN is not trained by fit: {HOW_TO_TRAIN}")
+
+    def variant(
+        self,
+        *,
+        classifier: Literal["svm", "softmax"] | None = None,
+        box_regression: bool | None = None,
+    ) -> "RCNN":
+        """Return a copy with the same weights that makes its detections in another way.
+
+        Args:
+            classifier: as in the constructor; default this model's.
+            box_regression: likewise.
+        """
+        changes = {"classifier": classifier, "box_regression": box_regression}
+        changes = {k: v for k, v in changes.items() if v is not None}
+        copy = type(self).from_config(self.get_config() | changes)
+        copy.network.set_weights(self.network.get_weights())
+        for part in ("class_logits", "svm", "box_regressor"):
+            getattr(copy, part).set_weights(getattr(self, part).get_weights())
+        return copy
+
+
+HOW_TO_TRAIN = "rcnn_keras.training.train_rcnn(model, dataset, out) trains its stages"
+
+
+def _check(config: dict[str, Any]) -> None:
+    """Raise a ValueError with a line for each argument that cannot be used."""
+    errors = {}
+    for suffixes, (holds, rule) in RULES.items():
+        for name, value in config.items():
+            if name.endswith(suffixes) and not holds(value) and name != "crop_size":
+                errors[name] = rule
+    backbone, crop_size, channels = (config[k] for k in ("backbone", "crop_size", "channels"))
+    if backbone not in CROP_SIZES:
+        errors["backbone"] = f"must be one of {', '.join(CROP_SIZES)}"
+    elif backbone == "vgg16":
+        if crop_size not in (None, CROP_SIZES["vgg16"]):
+            errors["crop_size"] = f"must be {CROP_SIZES['vgg16']} for vgg16"
+        if channels is not None:
+            errors["channels"] = "must be None for vgg16"
+    else:
+        if crop_size is not None and not (_is_whole(crop_size) and crop_size >= SMALLEST_CROP):
+            errors["crop_size"] = f"must be a whole number of at least {SMALLEST_CROP} for alexnet"
+        if channels is not None and not _are_five_even(channels):
+            errors["channels"] = f"must be {len(CHANNELS)} even whole numbers above 0"
+        if config["backbone_weights"] == "imagenet":
+            errors["backbone_weights"] = (
+                "must be None for alexnet: keras.applications has no weights for it"
+            )
+    if not _is_whole(config["units"]) or config["units"] < 1:
+        errors["units"] = "must be a whole number of at least 1"
+    elif config["backbone_weights"] == "imagenet" and config["units"] != 4096:
+        errors["units"] = "must be 4096 for weights of ImageNet"
+    side = crop_size or CROP_SIZES.get(backbone, SMALLEST_CROP)
+    context = config["context"]
+    if not _is_whole(context) or context < 0 or (_is_whole(side) and 2 * context >= side):
+        errors["context"] = f"must be a whole number from 0 to less than half of the crop, {side}"
+    if config["classifier"] not in ("svm", "softmax"):
+        errors["classifier"] = "must be 'svm' or 'softmax'"
+    if errors:
+        lines = (f"{name} {rule}; received {config[name]!r}" for name, rule in errors.items())
+        raise ValueError("\n".join(lines))
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _are_five_even(values: Any) -> bool:
+    return len(values) == len(CHANNELS) and all(
+        _is_whole(n) and n > 0 and n % 2 == 0 for n in values
+    )
