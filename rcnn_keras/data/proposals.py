@@ -7,8 +7,7 @@ import numpy as np
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.images import read_image
 
-Boxes = np.ndarray | Sequence
-Proposals = Mapping[int, Boxes] | Sequence[Boxes] | Callable[[np.ndarray], Boxes]
+Proposals = Mapping[int, np.ndarray] | Sequence[np.ndarray] | Callable[[np.ndarray], np.ndarray]
 
 
 def with_given_proposals(dataset: DetectionDataset, proposals: Proposals) -> DetectionDataset:

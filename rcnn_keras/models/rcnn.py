@@ -4,7 +4,7 @@ B images, R proposals an image, D detections, K classes, P and F numbers of pool
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import keras
 from keras import layers, ops
@@ -68,7 +68,7 @@ class RCNN(Detector):
         channels: tuple[int, ...] | None = None,
         units: int = 4096,
         backbone_weights: str | None = None,
-        classifier: Literal["svm", "softmax"] = "svm",
+        classifier: str = "svm",
         box_regression: bool = True,
         box_score_thresh: float = 0.05,
         box_nms_thresh: float = 0.3,
@@ -150,7 +150,7 @@ class RCNN(Detector):
     def variant(
         self,
         *,
-        classifier: Literal["svm", "softmax"] | None = None,
+        classifier: str | None = None,
         box_regression: bool | None = None,
     ) -> "RCNN":
         """Return a copy with the same weights that makes its detections in another way.
