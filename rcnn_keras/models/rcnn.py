@@ -122,9 +122,12 @@ class RCNN(Detector):
         """Compute the features of every proposal.
 
         Returns:
-            `pool5` `(B, R, P)`, `fc7` `(B, R, F)`, `proposals`, `num_proposals`, `image_sizes`.
+            `pool5` `(B, R + 1, P)`, `fc7` `(B, R + 1, F)` and `proposals`, the last row of each
+            being padding; `num_proposals` and `image_sizes` as they came in.
         """
-        sizes, rois, count = (inputs[k] for k in ("image_sizes", "proposals", "num_proposals"))
+        sizes, count = inputs["image_sizes"], inputs["num_proposals"]
+        # One row of padding, lest a batch without proposals be without rows.
+        rois = ops.pad(inputs["proposals"], ((0, 0), (0, 1), (0, 0)))
         images = self.normalize(inputs["images"], sizes)
         features = self.region_features(images, sizes, rois, count)
         return features | {"proposals": rois, "num_proposals": count, "image_sizes": sizes}

@@ -25,7 +25,7 @@ def warp_regions(images, image_sizes, rois, image, crop_size, context):
     Returns:
         `(n, S, S, C)` float32.
     """
-    image_sizes = tf.cast(image_sizes, tf.int32)
+    image_sizes = tf.minimum(tf.cast(image_sizes, tf.int32), tf.shape(images)[1:3])
     steps = (tf.range(crop_size, dtype=tf.float32) + 0.5 - context) / (crop_size - 2 * context)
     x = rois[:, :1] + steps * (rois[:, 2:3] - rois[:, :1])  # (n, S) centres of the crop's pixels
     y = rois[:, 1:2] + steps * (rois[:, 3:] - rois[:, 1:2])

@@ -48,7 +48,7 @@ class FeatureExtractor:
         )
 
     def __call__(self, record: Record, boxes: np.ndarray) -> dict[str, tf.Tensor]:
-        """Return the model's first stage for `(w, 4)` boxes, `pool5` `(1, w, P)` and so on."""
+        """Return the model's first stage for `(w, 4)` boxes, `pool5` `(1, w + 1, P)` and so on."""
         image = read_image(record.path if record.pixels is None else record.pixels)
         return self._first_stage(image, boxes)
 
@@ -106,7 +106,7 @@ class FeatureCache(Sequence[tuple[np.ndarray, Windows]]):
         for done, index in enumerate(missing, start=1):
             windows = self.windows(index)
             found = extract(self.dataset[index], windows.boxes)
-            pool5, fc7 = (found[name][0].numpy() for name in ("pool5", "fc7"))
+            pool5, fc7 = (found[name][0, :-1].numpy() for name in ("pool5", "fc7"))
             norms = np.stack([np.linalg.norm(x, axis=1) for x in (pool5, fc7)], axis=1)
             near = windows.best() > NEAR_IOU
             for name, rows in (("fc7", fc7), ("pool5", pool5[near]), ("norms", norms)):
