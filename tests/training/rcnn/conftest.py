@@ -34,10 +34,10 @@ def scenes(tmp_path_factory):
 
 def small_rcnn(classes, **arguments):
     keras.utils.set_random_seed(0)
-    small = {"crop_size": 67, "context": 6, "channels": (8, 8, 8, 8, 8), "units": 16}
+    small = {"crop_size": 67, "context": 6, "channels": (8, 8, 8, 8, 16), "units": 32}
     return rk.models.RCNN("alexnet", classes, **(small | arguments))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_rcnn():
     return small_rcnn

@@ -14,24 +14,16 @@ from rcnn_keras.training.scoring import evaluate
 
 svm = pytest.importorskip("sklearn.svm")
 
-FAST = {"steps": 3, "positives": 4, "negatives": 8, "learning_rate": 0.01, "svm_c": 0.1}
+FAST = {"steps": 3, "positives": 8, "negatives": 16, "learning_rate": 0.01, "svm_c": 0.01}
 VARIANTS = ["softmax", "softmax + box regression", "svm", "svm + box regression"]
 
 
 @pytest.fixture(scope="module")
-def run(scenes, tmp_path_factory):
+def run(scenes, make_rcnn, tmp_path_factory):
     """A short training, and its folder."""
     out = tmp_path_factory.mktemp("run") / "rcnn"
-    from_conftest = rk.models.RCNN(
-        "alexnet",
-        scenes[0].classes,
-        crop_size=67,
-        context=6,
-        channels=(8, 8, 8, 8, 8),
-        units=16,
-        box_score_thresh=0.0,
-    )
-    return train_rcnn(from_conftest, scenes[0], out, val=scenes[1], **FAST), out
+    model = make_rcnn(scenes[0].classes, box_score_thresh=0.0)
+    return train_rcnn(model, scenes[0], out, val=scenes[1], **FAST), out
 
 
 def fail(*args, **kwargs):
@@ -53,14 +45,16 @@ def test_the_model_s_margins_are_scikit_learn_s(run, scenes):
     overlaps = np.concatenate([w.overlaps for w in windows])
     first = FeatureExtractor(trained.model)(scenes[1][0], scenes[1][0].proposals)
     margins = trained.model.svm(first["fc7"])[0]
+    spread = 0.0
     for k in range(4):
         used = (labels == k) | (overlaps[:, k] < 0.3)
         classifier = svm.LinearSVC(
-            C=0.1, loss="hinge", class_weight={True: 2}, intercept_scaling=10, max_iter=100_000
+            C=0.01, loss="hinge", class_weight={True: 2}, intercept_scaling=10, max_iter=100_000
         ).fit(features[used], labels[used] == k)
         expected = classifier.decision_function(first["fc7"].numpy()[0] * scale)
-        np.testing.assert_allclose(margins[:, k], expected, atol=0.02)
-        assert np.ptp(expected) > 0.1
+        np.testing.assert_allclose(margins[:, k], expected, atol=0.01)
+        spread += np.ptp(expected)
+    assert spread > 0.5  # some class could be learnt
 
 
 def test_the_regressors_are_the_ridge_s(run, scenes):
