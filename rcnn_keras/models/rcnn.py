@@ -10,15 +10,14 @@ import keras
 from keras import layers, ops
 
 from rcnn_keras.backbones import crop_network, load_imagenet
-from rcnn_keras.backbones.alexnet import CHANNELS
-from rcnn_keras.backbones.crop_network import CROP_SIZES, SMALLEST_CROP
 from rcnn_keras.backbones.imagenet import CAFFE_MEAN, CAFFE_STD
 from rcnn_keras.layers import DetectionLayer, ImageNormalization, RegionFeatures
-from rcnn_keras.models.arguments import RULES
 from rcnn_keras.models.detector import Detector
 from rcnn_keras.models.faster_rcnn import IMAGENET_MEAN, IMAGENET_STD
+from rcnn_keras.models.rcnn_arguments import check_rcnn_arguments
 
 BOX_WEIGHTS = (1.0, 1.0, 1.0, 1.0)  # deltas as appendix C has them
+HOW_TO_TRAIN = "rcnn_keras.training.train_rcnn(model, dataset, out) trains its stages"
 
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")
@@ -78,7 +77,7 @@ class RCNN(Detector):
         name: str | None = None,
     ):
         config = {k: v for k, v in locals().items() if k not in ("self", "name", "__class__")}
-        _check(config)
+        check_rcnn_arguments(config)
         network = crop_network(backbone, crop_size=crop_size, channels=channels, units=units)
         mean, std = IMAGENET_MEAN, IMAGENET_STD
         if backbone_weights == "imagenet":
@@ -169,55 +168,3 @@ class RCNN(Detector):
         for part in ("class_logits", "svm", "box_regressor"):
             getattr(copy, part).set_weights(getattr(self, part).get_weights())
         return copy
-
-
-HOW_TO_TRAIN = "rcnn_keras.training.train_rcnn(model, dataset, out) trains its stages"
-
-
-def _check(config: dict[str, Any]) -> None:
-    """Raise a ValueError with a line for each argument that cannot be used."""
-    errors = {}
-    for suffixes, (holds, rule) in RULES.items():
-        for name, value in config.items():
-            if name.endswith(suffixes) and not holds(value) and name != "crop_size":
-                errors[name] = rule
-    backbone, crop_size, channels = (config[k] for k in ("backbone", "crop_size", "channels"))
-    if backbone not in CROP_SIZES:
-        errors["backbone"] = f"must be one of {', '.join(CROP_SIZES)}"
-    elif backbone == "vgg16":
-        if crop_size not in (None, CROP_SIZES["vgg16"]):
-            errors["crop_size"] = f"must be {CROP_SIZES['vgg16']} for vgg16"
-        if channels is not None:
-            errors["channels"] = "must be None for vgg16"
-    else:
-        if crop_size is not None and not (_is_whole(crop_size) and crop_size >= SMALLEST_CROP):
-            errors["crop_size"] = f"must be a whole number of at least {SMALLEST_CROP} for alexnet"
-        if channels is not None and not _are_five_even(channels):
-            errors["channels"] = f"must be {len(CHANNELS)} even whole numbers above 0"
-        if config["backbone_weights"] == "imagenet":
-            errors["backbone_weights"] = (
-                "must be None for alexnet: keras.applications has no weights for it"
-            )
-    if not _is_whole(config["units"]) or config["units"] < 1:
-        errors["units"] = "must be a whole number of at least 1"
-    elif config["backbone_weights"] == "imagenet" and config["units"] != 4096:
-        errors["units"] = "must be 4096 for weights of ImageNet"
-    side = crop_size or CROP_SIZES.get(backbone, SMALLEST_CROP)
-    context = config["context"]
-    if not _is_whole(context) or context < 0 or (_is_whole(side) and 2 * context >= side):
-        errors["context"] = f"must be a whole number from 0 to less than half of the crop, {side}"
-    if config["classifier"] not in ("svm", "softmax"):
-        errors["classifier"] = "must be 'svm' or 'softmax'"
-    if errors:
-        lines = (f"{name} {rule}; received {config[name]!r}" for name, rule in errors.items())
-        raise ValueError("\n".join(lines))
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _are_five_even(values: Any) -> bool:
-    return len(values) == len(CHANNELS) and all(
-        _is_whole(n) and n > 0 and n % 2 == 0 for n in values
-    )

@@ -185,6 +185,7 @@ def test_other_detectors_want_no_proposals(make_detector):
         ({"crop_size": 100, "context": 50}, "context must be a whole number from 0 to less than"),
         ({"channels": (4, 4, 4, 4)}, "channels must be 5 even whole numbers above 0; received"),
         ({"channels": (4, 4, 4, 3, 4)}, "channels must be 5 even"),
+        ({"channels": 8}, "channels must be 5 even whole numbers above 0; received 8"),
         ({"units": 0}, "units must be a whole number of at least 1; received 0"),
         ({"classifier": "tree"}, "classifier must be 'svm' or 'softmax'; received 'tree'"),
         ({"box_nms_thresh": 1.5}, "box_nms_thresh must be in 0..1; received 1.5"),

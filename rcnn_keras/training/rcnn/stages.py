@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -30,6 +31,12 @@ from rcnn_keras.training.rcnn.fine_tuning import WindowSampler, fine_tune
 from rcnn_keras.training.rcnn.finished import Result, arrays_of, key_of, once
 from rcnn_keras.training.rcnn.svm import require_sklearn, train_svms
 from rcnn_keras.training.rcnn.windows import Windows
+
+# Arguments of the model that no stage depends on.
+NOT_TRAINED_WITH = (
+    *("name", "classifier", "box_regression"),
+    *("box_score_thresh", "box_nms_thresh", "box_detections_per_img"),
+)
 
 
 @dataclass
@@ -100,7 +107,9 @@ def train_rcnn(
     log = Log(out / "train.log")
 
     backup = out / "fine_tuning.weights.h5"
-    rate = learning_rate if isinstance(learning_rate, float) else learning_rate.get_config()
+    rate: Any = learning_rate
+    if isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+        rate = keras.optimizers.schedules.serialize(learning_rate)
     config = {k: v for k, v in model.get_config().items() if k not in NOT_TRAINED_WITH}
     data = arrays_of(dataset)
     key = key_of(config, data, steps, rate, positives, negatives, seed)
@@ -159,13 +168,6 @@ def train_rcnn(
         for line in table(scores, model.classes):
             log(line)
     return TrainedRCNN(model, mining, scores)
-
-
-# Arguments of the model that no stage depends on.
-NOT_TRAINED_WITH = (
-    *("name", "classifier", "box_regression"),
-    *("box_score_thresh", "box_nms_thresh", "box_detections_per_img"),
-)
 
 
 class Log:
