@@ -33,12 +33,16 @@ def error_analysis(model: RCNN, dataset: DetectionDataset) -> dict[str, dict[str
         name: model.variant(classifier=classifier, box_regression=moved)
         for name, (classifier, moved) in VARIANTS.items()
     }
+    detect = {
+        name: tf.function(variant.second_stage, reduce_retracing=True)
+        for name, variant in variants.items()
+    }
     found: dict[str, dict[int, Any]] = {name: {} for name in variants}
     for record in dataset:
         assert record.proposals is not None  # `train_rcnn` saw to it
         first = extract(record, record.proposals)
         for name, variant in variants.items():
-            outputs = tf.nest.map_structure(lambda x: x[0].numpy(), variant.second_stage(first))
+            outputs = tf.nest.map_structure(lambda x: x[0].numpy(), detect[name](first))
             found[name][record.image_id] = variant._in_given_pixels(outputs, record)
     most = model.detection_layer.max_detections
     scores = {name: CocoScores(dataset, found[name], most) for name in variants}
