@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from rcnn_keras.backbones import alexnet, crop_network
+from rcnn_keras.backbones import alexnet
 
 # By hand: kernel height x width x channels in x channels out + biases.
 PARAMETERS = {
@@ -50,11 +50,3 @@ def test_groups_see_half_of_the_channels():
     before, after = keras.Model(small.input, [norm1, small.get_layer("conv2").output])(x)
     expected = keras.ops.relu(keras.ops.conv(before, whole, padding="same"))
     np.testing.assert_allclose(after, expected, rtol=1e-4, atol=1e-4)
-
-
-def test_vgg_16_on_crops():
-    network = crop_network("vgg16", units=8)
-    shapes = {name: x.shape for name, x in network.output.items()}
-    assert shapes == {"pool5": (None, 7, 7, 512), "fc7": (None, 8)}
-    assert network.input_shape == (None, 224, 224, 3)
-    assert network.get_layer("vgg16").count_params() == 14_714_688  # VGG-16 without its top
