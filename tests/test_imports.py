@@ -38,7 +38,7 @@ MAY_IMPORT["cli"] = set(MAY_IMPORT)
 MAY_IMPORT_FROM_OUTSIDE = {"ops": {"keras", "tensorflow", "numpy"}}
 
 # Heavy packages, imported in the functions that use them and not with the module.
-LAZY = {"matplotlib", "jinja2"}
+LAZY = {"matplotlib", "jinja2", "sklearn"}
 ONLY_CLI = {"click"}
 
 # TensorFlow's raw kernels, and the rooms that may name them.

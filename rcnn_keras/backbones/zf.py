@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from rcnn_keras.layers.local_response import LocalResponseNormalization
+from rcnn_keras.layers.within_channel_norm import WithinChannelNorm
 
 CONVS = ((96, 7, 2), (256, 5, 2), (384, 3, 1), (384, 3, 1), (256, 3, 1))  # channels, size, stride
 POOLED_SIZE = 6
@@ -35,7 +35,7 @@ def zf():
             name=f"conv{number}",
         )(x)
         if halved:
-            x = LocalResponseNormalization(name=f"norm{number}")(x)
+            x = WithinChannelNorm(name=f"norm{number}")(x)
             x = layers.ZeroPadding2D(1, name=f"pool{number}_pad")(x)
             x = layers.MaxPooling2D(3, strides=2, name=f"pool{number}")(x)
     return keras.Model(inputs, {"c4": x}, name="zf")

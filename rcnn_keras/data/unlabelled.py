@@ -1,6 +1,6 @@
 """Images without ground truth as a dataset, so that detection reads them as training does."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from os import PathLike
 
 import numpy as np
@@ -8,10 +8,6 @@ import numpy as np
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.images import image_header, read_image
 from rcnn_keras.data.records import Record
-
-GivenProposals = (
-    Mapping[int, np.ndarray] | Sequence[np.ndarray] | Callable[[np.ndarray], np.ndarray]
-)
 
 
 def unlabelled(
@@ -34,27 +30,3 @@ def unlabelled(
         empty = np.zeros((0, 4)), np.zeros(0), np.zeros(0)
         records.append(Record(number, path, height, width, *empty, pixels=pixels))
     return DetectionDataset(records, classes)
-
-
-def with_given_proposals(dataset: DetectionDataset, proposals: GivenProposals) -> DetectionDataset:
-    """Return the dataset with proposals.
-
-    Args:
-        dataset: the images.
-        proposals: boxes `(r, 4)` by image id, or a list of them with an entry an image, or a
-            function from an image `(H, W, 3)` uint8 to them.
-
-    Raises:
-        ValueError: for another number of entries than images, or as `with_proposals` does.
-        ImageError: for an image that cannot be read; names it.
-    """
-    if isinstance(proposals, Mapping):
-        return dataset.with_proposals(proposals)
-    if callable(proposals):
-        boxes = [proposals(read_image(r.path if r.pixels is None else r.pixels)) for r in dataset]
-    else:
-        boxes = list(proposals)
-    if len(boxes) != len(dataset):
-        raise ValueError(f"{len(boxes)} entries of proposals for {len(dataset)} images")
-    ids = (record.image_id for record in dataset)
-    return dataset.with_proposals(dict(zip(ids, boxes, strict=True)))

@@ -6,16 +6,18 @@ from rcnn_keras.layers.box_head import BoxHead
 from rcnn_keras.layers.detection_layer import DetectionLayer
 from rcnn_keras.layers.feature_pyramid import FeaturePyramid
 from rcnn_keras.layers.image_normalization import ImageNormalization
-from rcnn_keras.layers.local_response import LocalResponseNormalization
+from rcnn_keras.layers.local_response_norm import LocalResponseNorm
 from rcnn_keras.layers.mask_head import MaskHead
 from rcnn_keras.layers.mask_layer import MaskLayer, RealRoIs
 from rcnn_keras.layers.normalization import FrozenBatchNormalization, normalization
 from rcnn_keras.layers.proposal_layer import ProposalLayer
+from rcnn_keras.layers.region_features import RegionFeatures
 from rcnn_keras.layers.roi_align import RoIAlign
 from rcnn_keras.layers.roi_pool import RoIPool
 from rcnn_keras.layers.roi_sampler import RoISampler
 from rcnn_keras.layers.rpn_head import RPNHead
 from rcnn_keras.layers.winograd_conv import WinogradConv2D
+from rcnn_keras.layers.within_channel_norm import WithinChannelNorm
 
 __all__ = [
     "AnchorGenerator",
@@ -25,15 +27,17 @@ __all__ = [
     "FeaturePyramid",
     "FrozenBatchNormalization",
     "ImageNormalization",
-    "LocalResponseNormalization",
+    "LocalResponseNorm",
     "MaskHead",
     "MaskLayer",
     "ProposalLayer",
     "RPNHead",
     "RealRoIs",
+    "RegionFeatures",
     "RoIAlign",
     "RoIPool",
     "RoISampler",
     "WinogradConv2D",
+    "WithinChannelNorm",
     "normalization",
 ]

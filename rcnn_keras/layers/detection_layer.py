@@ -17,9 +17,11 @@ class DetectionLayer(keras.layers.Layer):
         nms_iou: IoU above which a weaker detection of the same class is dropped.
         max_detections: D.
         box_weights: factors of the deltas.
+        margins: whether the logits are margins of one classifier a class, whose scores are their
+            sigmoid; otherwise they are those of one softmax.
 
     Call arguments:
-        logits: `(B, R, K + 1)`.
+        logits: `(B, R, K + 1)`, background first; `(B, R, K)` with `margins`.
         deltas: `(B, R, K, 4)`.
         rois: `(B, R, 4)` boxes in pixels.
         num_rois: `(B,)` how many of them are real.
@@ -36,6 +38,7 @@ class DetectionLayer(keras.layers.Layer):
         nms_iou=0.5,
         max_detections=100,
         box_weights=(10.0, 10.0, 5.0, 5.0),
+        margins=False,
         **kwargs,
     ):
         super().__init__(dtype=kwargs.pop("dtype", "float32"), **kwargs)
@@ -43,6 +46,7 @@ class DetectionLayer(keras.layers.Layer):
         self.nms_iou = nms_iou
         self.max_detections = max_detections
         self.box_weights = tuple(box_weights)
+        self.margins = margins
 
     def call(self, logits, deltas, rois, num_rois, image_sizes):
         """Return padded detections; see the class."""
@@ -50,10 +54,11 @@ class DetectionLayer(keras.layers.Layer):
         boxes = decode_boxes(deltas, rois[:, :, None], self.box_weights)
         boxes = clip_boxes(ops.reshape(boxes, (-1, count * num_classes, 4)), image_sizes)
         real = ops.arange(count)[None] < num_rois[:, None]
-        scores = ops.where(real[..., None], ops.softmax(logits)[..., 1:], 0.0)
+        scores = ops.sigmoid(logits) if self.margins else ops.softmax(logits)[..., 1:]
+        scores = ops.where(real[..., None], scores, 0.0)
         scores = ops.reshape(scores, (-1, count * num_classes))
         scores = ops.where(valid_boxes(boxes, MIN_SIZE), scores, 0.0)
-        classes = ops.tile(ops.arange(num_classes), [count])
+        classes = ops.tile(ops.arange(num_classes), (count,))
 
         index, found = grouped_nms(
             boxes,
@@ -89,4 +94,5 @@ class DetectionLayer(keras.layers.Layer):
             "nms_iou": self.nms_iou,
             "max_detections": self.max_detections,
             "box_weights": self.box_weights,
+            "margins": self.margins,
         }

@@ -9,9 +9,11 @@ from rcnn_keras.models.fast_rcnn import FastRCNN
 from rcnn_keras.models.faster_rcnn import FasterRCNN
 from rcnn_keras.models.folding import fold_batchnorm
 from rcnn_keras.models.mask_rcnn import MaskRCNN
+from rcnn_keras.models.rcnn import RCNN
 from rcnn_keras.models.svd import truncate_svd
 
 __all__ = [
+    "RCNN",
     "Detector",
     "FastRCNN",
     "FasterRCNN",

@@ -17,7 +17,8 @@ from rcnn_keras.data.batches import Batches
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.detections import Detections
 from rcnn_keras.data.images import resized_size
-from rcnn_keras.data.unlabelled import GivenProposals, unlabelled, with_given_proposals
+from rcnn_keras.data.proposals import Proposals, with_given_proposals
+from rcnn_keras.data.unlabelled import unlabelled
 from rcnn_keras.losses import mean_over_batch
 from rcnn_keras.models.errors import NON_FINITE, plain_errors
 from rcnn_keras.ops import after, check_finite, num_replicas, packed_masks
@@ -237,7 +238,7 @@ class Detector(keras.Model):
         self,
         images: Image | Iterable[Image] | DetectionDataset,
         batch_size: int = 1,
-        proposals: GivenProposals | None = None,
+        proposals: Proposals | None = None,
     ) -> list[Detections]:
         """Detect objects in image files and arrays of any size.
 
@@ -286,7 +287,9 @@ class Detector(keras.Model):
         """Undo the resizing of one image's detections, and drop their padding."""
         count = int(found["num_detections"])
         size = (record.height, record.width)
-        resized = resized_size(*size, self.min_size, self.max_size)
+        resized = size
+        if self.min_size is not None:
+            resized = resized_size(*size, self.min_size, self.max_size)
         scale = np.array([size[1] / resized[1], size[0] / resized[0]] * 2, np.float32)
         return Detections(
             boxes=found["boxes"][:count] * scale,

@@ -104,10 +104,12 @@ class FastRCNN(TwoStageDetector):
         """Run backbone and pyramid once.
 
         Returns:
-            `features`, a list of maps; `proposals` `(B, R, 4)`, `num_proposals` `(B,)`, and the
+            `features`, a list of maps; `proposals` `(B, R + 1, 4)`, `num_proposals` `(B,)`, and the
             inputs' sizes and ids.
         """
-        given = {name: inputs[name] for name in ("proposals", "num_proposals")}
+        # One row of padding: there is something to gather even where nothing was proposed.
+        proposals = ops.pad(inputs["proposals"], ((0, 0), (0, 1), (0, 0)))
+        given = {"proposals": proposals, "num_proposals": inputs["num_proposals"]}
         return self.features_of(inputs, training) | given
 
     def losses_of(self, first: dict, targets: dict, training: bool) -> dict[str, tuple]:

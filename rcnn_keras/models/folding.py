@@ -24,12 +24,20 @@ def fold_batchnorm(model: Detector, *, winograd: bool = False) -> Detector:
     Returns:
         A detector of the same class with `norm` and `head_norm` None where the model's are a batch
         norm; group norm, whose statistics are those of the image, stays.
+
+    Raises:
+        ValueError: `winograd` for a detector without an RPN.
     """
     config = model.get_config()
     changes: dict[str, bool | None] = {
-        key: None for key in ("norm", "head_norm") if config[key] in BATCH_KINDS
+        key: None for key in ("norm", "head_norm") if config.get(key) in BATCH_KINDS
     }
-    changes["winograd"] = winograd or config["winograd"]
+    if winograd:
+        if "winograd" not in config:
+            raise ValueError(
+                f"winograd=True is for detectors with an RPN, not {type(model).__name__}"
+            )
+        changes["winograd"] = True
     folded = type(model).from_config(config | changes)
     _copy(model, folded)
     return folded

@@ -5,7 +5,9 @@ from rcnn_keras.ops.batch_norm import batch_norm
 from rcnn_keras.ops.box_coder import decode_boxes, encode_boxes
 from rcnn_keras.ops.boxes import area, clip_boxes, inside_image, iou, valid_boxes
 from rcnn_keras.ops.checks import after, check_finite
+from rcnn_keras.ops.chunks import in_chunks
 from rcnn_keras.ops.listing import listed, unlisted
+from rcnn_keras.ops.local_response_norm import local_response_norm
 from rcnn_keras.ops.masks import mask_targets, pack_bits, packed_masks, unpack_bits
 from rcnn_keras.ops.matching import match, sample
 from rcnn_keras.ops.nms import grouped_nms, nms, nms_loop
@@ -19,6 +21,7 @@ from rcnn_keras.ops.roi_align import (
     roi_levels,
 )
 from rcnn_keras.ops.roi_pool import listed_roi_pool, roi_pool
+from rcnn_keras.ops.warp import warp_regions
 from rcnn_keras.ops.winograd import winograd_conv
 
 __all__ = [
@@ -32,11 +35,13 @@ __all__ = [
     "encode_boxes",
     "grid_anchors",
     "grouped_nms",
+    "in_chunks",
     "inside_image",
     "iou",
     "listed",
     "listed_roi_align",
     "listed_roi_pool",
+    "local_response_norm",
     "mask_targets",
     "match",
     "multilevel_roi_align",
@@ -56,5 +61,6 @@ __all__ = [
     "unlisted",
     "unpack_bits",
     "valid_boxes",
+    "warp_regions",
     "winograd_conv",
 ]

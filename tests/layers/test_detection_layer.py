@@ -136,3 +136,32 @@ def test_works_in_a_graph_of_unknown_batch(second_stage):
     graph = tf.function(lambda *args: layer(*args), input_signature=specs)
     for name, value in layer(*second_stage).items():
         np.testing.assert_allclose(graph(*second_stage)[name], value, atol=1e-4)
+
+
+def test_margins_are_scored_by_their_sigmoid(second_stage):
+    """A softmax over a class and a background of logit 0 is the sigmoid of the class's logit."""
+    logits, deltas, rois, count, sizes = second_stage
+    margins = logits[..., 1:2]
+    as_softmax = np.concatenate([np.zeros_like(margins), margins], axis=-1)
+    by_margin = DetectionLayer(0.3, 0.5, 20, WEIGHTS, margins=True)
+    by_softmax = DetectionLayer(0.3, 0.5, 20, WEIGHTS)
+    expected = by_softmax(as_softmax, deltas[:, :, :1], rois, count, sizes)
+    for name, values in by_margin(margins, deltas[:, :, :1], rois, count, sizes).items():
+        np.testing.assert_allclose(values, expected[name], rtol=1e-6)
+
+
+def test_the_number_of_rois_may_be_unknown(second_stage):
+    layer = DetectionLayer(0.05, 0.5, 20, WEIGHTS)
+    graph = tf.function(
+        lambda *x: layer(*x),
+        [
+            tf.TensorSpec((None, None, K + 1)),
+            tf.TensorSpec((None, None, K, 4)),
+            tf.TensorSpec((None, None, 4)),
+            tf.TensorSpec((None,), tf.int32),
+            tf.TensorSpec((None, 2), tf.int32),
+        ],
+    )
+    expected = layer(*second_stage)
+    for name, values in graph(*second_stage).items():
+        np.testing.assert_allclose(values, expected[name], atol=1e-4)

@@ -16,16 +16,18 @@ from rcnn_keras.layers import (
     FeaturePyramid,
     FrozenBatchNormalization,
     ImageNormalization,
-    LocalResponseNormalization,
+    LocalResponseNorm,
     MaskHead,
     MaskLayer,
     ProposalLayer,
     RealRoIs,
+    RegionFeatures,
     RoIAlign,
     RoIPool,
     RoISampler,
     RPNHead,
     WinogradConv2D,
+    WithinChannelNorm,
 )
 
 RNG = np.random.default_rng(0)
@@ -55,6 +57,13 @@ def map_trunk():
     return keras.Model(inputs, keras.layers.Conv2D(5, 1)(inputs))
 
 
+def crop_network():
+    inputs = keras.Input((6, 6, 3))
+    pool5 = keras.layers.MaxPooling2D(3)(inputs)
+    fc7 = keras.layers.Dense(5)(keras.layers.Flatten()(pool5))
+    return keras.Model(inputs, {"pool5": pool5, "fc7": fc7})
+
+
 # For each layer: constructor arguments, a function that makes them anew, and call arguments.
 EXAMPLES = {
     AnchorGenerator: (
@@ -79,8 +88,9 @@ EXAMPLES = {
             "nms_iou": 0.4,
             "max_detections": 8,
             "box_weights": (4.0, 3.0, 2.0, 1.0),
+            "margins": True,
         },
-        (normal(2, 9, 4), normal(2, 9, 3, 4), BOXES, COUNT, SIZES),
+        (normal(2, 9, 3), normal(2, 9, 3, 4), BOXES, COUNT, SIZES),
     ),
     FeaturePyramid: (
         lambda: {
@@ -96,9 +106,13 @@ EXAMPLES = {
         lambda: {"mean": (10.0, 20.0, 30.0), "std": (2.0, 3.0, 4.0), "size_divisor": 16},
         (IMAGES, SIZES),
     ),
-    LocalResponseNormalization: (
+    WithinChannelNorm: (
         lambda: {"size": 5, "alpha": 0.1, "beta": 0.5},
         (normal(2, 8, 12, 3),),
+    ),
+    LocalResponseNorm: (
+        lambda: {"size": 3, "alpha": 0.1, "beta": 0.5, "k": 2.0},
+        (normal(2, 5, 6, 7),),
     ),
     MaskHead: (
         lambda: {"num_classes": 6, "trunk": map_trunk(), "channels": 3},
@@ -120,6 +134,10 @@ EXAMPLES = {
         ),
     ),
     RealRoIs: (dict, (BOXES[:, :4], TARGETS["labels"])),
+    RegionFeatures: (
+        lambda: {"network": crop_network(), "context": 1, "chunk_size": 4},
+        (IMAGES, SIZES, BOXES, COUNT),
+    ),
     RoIAlign: (
         lambda: {"pooled_size": 3, "strides": (4, 8), "sampling_ratio": 1},
         ([normal(2, 15, 17, 3), normal(2, 7, 8, 3), normal(2, 4, 4, 3)], BOXES),

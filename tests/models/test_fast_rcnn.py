@@ -153,12 +153,30 @@ def test_proposals_come_as_function_list_or_dict(model, proposed, scenes):
             np.testing.assert_array_equal(a.boxes, b.boxes)
 
 
+def test_nothing_is_found_where_nothing_was_proposed(model, scenes):
+    found = model.detect([r.path for r in scenes[:2]], proposals=[np.zeros((0, 4), "f4")] * 2)
+    assert [len(detections) for detections in found] == [0, 0]
+
+
+def test_folding(proposed):
+    """VGG-16 has no norm to fold, a ResNet has; Winograd's convolutions are those of an RPN."""
+    model = fast_rcnn(proposed.classes, "resnet18", box_score_thresh=0.0)
+    folded = rk.models.fold_batchnorm(model)
+    assert folded.get_config()["norm"] is None
+    ours, theirs = folded.detect(proposed[:1])[0], model.detect(proposed[:1])[0]
+    np.testing.assert_allclose(ours.boxes, theirs.boxes, atol=2e-2)
+    with pytest.raises(
+        ValueError, match="winograd=True is for detectors with an RPN, not FastRCNN"
+    ):
+        rk.models.fold_batchnorm(model, winograd=True)
+
+
 def test_missing_proposals_are_told(model, scenes, detector):
     with pytest.raises(ValueError, match=r"shapes_000000\.png has no proposals"):
         model.detect(scenes)
     with pytest.raises(ValueError, match="FastRCNN needs 'proposals' beside the images"):
         model(np.zeros((1, 96, 96, 3), "f4"))
-    with pytest.raises(ValueError, match="1 entries of proposals for 2 images"):
+    with pytest.raises(ValueError, match="proposals of 1 images for 2 images"):
         model.detect([scenes[0].path, scenes[1].path], proposals=[np.zeros((0, 4))])
     with pytest.raises(ValueError, match="FasterRCNN finds its own proposals"):
         detector.detect(scenes[0].path, proposals=[np.zeros((0, 4))])

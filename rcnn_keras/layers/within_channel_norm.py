@@ -5,7 +5,7 @@ from keras import ops
 
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")
-class LocalResponseNormalization(keras.layers.Layer):
+class WithinChannelNorm(keras.layers.Layer):
     """Divide each value by a power of the mean square around it, in its own channel.
 
     `y = x / (1 + alpha * m) ** beta`, where m is the mean of `x * x` over a square of positions,

@@ -1,0 +1,64 @@
+"""AlexNet (Krizhevsky et al. 2012): the network of the R-CNN paper."""
+
+import keras
+from keras import layers, ops
+
+from rcnn_keras.layers import LocalResponseNorm
+
+CHANNELS = (96, 256, 384, 384, 256)
+
+
+def alexnet(crop_size=227, channels=CHANNELS, units=4096, dropout=0.5):
+    """Return AlexNet up to fc7, as the Caffe model behind R-CNN has it.
+
+    The second, fourth and fifth convolution have two groups, each of which sees half of the
+    channels, as the paper spread them over two GPUs; they are two layers here, `conv2_1` and
+    `conv2_2`. Normalisation follows pooling, as in Caffe's model; in the paper it precedes it.
+
+    Args:
+        crop_size: side S of the square input in pixels, at least 67.
+        channels: of the five convolutions, even.
+        units: width of fc6 and fc7.
+        dropout: share of their units dropped while training.
+
+    Returns:
+        Functional model from `(n, S, S, 3)` to `{"pool5" (n, 6, 6, 256), "fc7" (n, 4096)}`, for
+        the defaults.
+    """
+    inputs = keras.Input((crop_size, crop_size, 3), name="crops")
+    x = _conv(inputs, channels[0], 11, "conv1", strides=4, padding="valid")
+    x = layers.MaxPooling2D(3, strides=2, name="pool1")(x)
+    x = LocalResponseNorm(name="norm1")(x)
+    x = _grouped_conv(x, channels[1], 5, "conv2")
+    x = layers.MaxPooling2D(3, strides=2, name="pool2")(x)
+    x = LocalResponseNorm(name="norm2")(x)
+    x = _conv(x, channels[2], 3, "conv3")
+    x = _grouped_conv(x, channels[3], 3, "conv4")
+    x = _grouped_conv(x, channels[4], 3, "conv5")
+    pool5 = layers.MaxPooling2D(3, strides=2, name="pool5")(x)
+    x = layers.Flatten(name="flatten")(pool5)
+    for fc in ("fc6", "fc7"):
+        x = layers.Dense(units, activation="relu", kernel_initializer="he_normal", name=fc)(x)
+        x = layers.Dropout(dropout, name=f"{fc}_dropout")(x)
+    return keras.Model(inputs, {"pool5": pool5, "fc7": x}, name="alexnet")
+
+
+def _conv(x, channels, size, name, strides=1, padding="same"):
+    return layers.Conv2D(
+        channels,
+        size,
+        strides=strides,
+        padding=padding,
+        activation="relu",
+        kernel_initializer="he_normal",
+        name=name,
+    )(x)
+
+
+def _grouped_conv(x, channels, size, name):
+    """Two convolutions side by side: on CPUs TensorFlow has a grouped one only through XLA."""
+    halves = ops.split(x, 2, axis=-1)
+    parts = [
+        _conv(half, channels // 2, size, f"{name}_{k}") for k, half in enumerate(halves, start=1)
+    ]
+    return layers.Concatenate(name=name)(parts)

@@ -1,0 +1,87 @@
+"""Every region of every image through a network of its own (R-CNN, 2.1).
+
+B images, R regions an image, S side of a crop.
+"""
+
+import math
+
+import keras
+from keras import ops
+
+from rcnn_keras.ops import in_chunks, listed, unlisted, warp_regions
+
+FEATURES = ("pool5", "fc7")
+
+
+@keras.saving.register_keras_serializable(package="rcnn_keras")
+class RegionFeatures(keras.layers.Layer):
+    """Warp each region to a square crop and compute its features.
+
+    Crops are made and used up a few at a time: the 2,000 of an image would be 1.2 GB.
+
+    Args:
+        network: model from `(n, S, S, 3)` to `{"pool5" (n, ...), "fc7" (n, F)}`.
+        context: pixels of a crop around the region, on each side.
+        chunk_size: crops that are in memory together.
+
+    Call arguments:
+        images: `(B, H, W, 3)`, less the mean.
+        image_sizes: `(B, 2)` int32.
+        rois: `(B, R, 4)` boxes in pixels.
+        num_rois: `(B,)` how many of them are real.
+
+    Returns:
+        `{"pool5" (B, R, P), "fc7" (B, R, F)}` float32, zeros for padding. No gradient flows.
+    """
+
+    def __init__(self, network, context=16, chunk_size=32, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.network = network
+        self.context = context
+        self.chunk_size = chunk_size
+        self.crop_size = network.input_shape[1]
+        self.supports_jit = False  # XLA has no crop_and_resize
+
+    def call(self, images, image_sizes, rois, num_rois):
+        """Compute features; see the class."""
+        images = ops.cast(images, "float32")
+
+        def features_of(rois, image):
+            found = self.network(self._warp(images, image_sizes, rois, image), training=False)
+            return [ops.reshape(ops.cast(found[k], "float32"), (-1, s)) for k, s in sizes.items()]
+
+        sizes = self.feature_sizes
+        real = ops.arange(ops.shape(rois)[1])[None] < ops.cast(num_rois, "int32")[:, None]
+        image, listed_rois = listed(real, rois)
+        shapes = [(size,) for size in sizes.values()]
+        features = in_chunks(features_of, self.chunk_size, shapes, listed_rois, image)
+        return {k: unlisted(real, rows) for k, rows in zip(sizes, features, strict=True)}
+
+    def _warp(self, images, image_sizes, rois, image):
+        return warp_regions(images, image_sizes, rois, image, self.crop_size, self.context)
+
+    @property
+    def feature_sizes(self):
+        """Numbers that each kind of feature has a region, `{"pool5": P, "fc7": F}`."""
+        return {name: math.prod(self.network.output[name].shape[1:]) for name in FEATURES}
+
+    def compute_output_spec(self, images, image_sizes, rois, num_rois):
+        """One row of each kind a region."""
+        return {
+            name: keras.KerasTensor((*rois.shape[:2], size), "float32")
+            for name, size in self.feature_sizes.items()
+        }
+
+    def get_config(self):
+        """Return the constructor's arguments."""
+        return super().get_config() | {
+            "network": keras.saving.serialize_keras_object(self.network),
+            "context": self.context,
+            "chunk_size": self.chunk_size,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        """Rebuild the layer, its network included."""
+        network = keras.saving.deserialize_keras_object(config["network"])
+        return cls(**config | {"network": network})

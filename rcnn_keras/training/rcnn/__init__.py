@@ -1,0 +1,5 @@
+"""R-CNN's training in three stages: fine-tuning, one SVM a class, box regression."""
+
+from rcnn_keras.training.rcnn.stages import TrainedRCNN, train_rcnn
+
+__all__ = ["TrainedRCNN", "train_rcnn"]

@@ -1,0 +1,133 @@
+"""Features of all windows on disk: computed once, read again and again.
+
+FOLDER/key.txt             what the features depend on, as a hash
+FOLDER/<image id>_fc7.npy    `(w, F)` of every window, ground truth first
+FOLDER/<image id>_pool5.npy  `(v, P)` of the windows near to ground truth, in the same order
+FOLDER/<image id>_norms.npy  `(w, 2)` Euclidean norms of pool5 and fc7 of every window
+
+w windows of an image, v of them near to ground truth, F and P numbers a window.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from rcnn_keras.data.dataset import DetectionDataset
+from rcnn_keras.data.images import read_image
+from rcnn_keras.data.records import Record
+from rcnn_keras.models import RCNN
+from rcnn_keras.training.rcnn.windows import Windows, image_windows
+
+NEAR_IOU = 0.6  # windows that overlap ground truth by more are trained to regress to it
+TARGET_NORM = 20.0  # to which the published code scales the mean norm of features
+IMAGES_A_LINE = 500  # of the log
+
+
+class FeatureExtractor:
+    """Computes the features of windows of an image, as the detector does for its proposals."""
+
+    def __init__(self, model: RCNN):
+        self._first_stage = tf.function(
+            lambda image, boxes: model.first_stage(
+                {
+                    "images": image[None],
+                    "image_sizes": tf.shape(image)[:2][None],
+                    "proposals": boxes[None],
+                    "num_proposals": tf.shape(boxes)[:1],
+                },
+                training=False,
+            ),
+            input_signature=[
+                tf.TensorSpec((None, None, 3), tf.uint8),
+                tf.TensorSpec((None, 4), tf.float32),
+            ],
+            autograph=False,
+        )
+
+    def __call__(self, record: Record, boxes: np.ndarray) -> dict[str, tf.Tensor]:
+        """Return the model's first stage for `(w, 4)` boxes, `pool5` `(1, w + 1, P)` and so on."""
+        image = read_image(record.path if record.pixels is None else record.pixels)
+        return self._first_stage(image, boxes)
+
+
+class FeatureCache(Sequence[tuple[np.ndarray, Windows]]):
+    """The features of a dataset's windows in a folder; item i is `(fc7 (w, F), windows)`.
+
+    Args:
+        folder: made if missing.
+        key: of the network's weights and arguments and of the windows.
+        dataset: images with proposals.
+
+    Raises:
+        ValueError: if the folder has the features of another key.
+    """
+
+    def __init__(self, folder: Path, key: str, dataset: DetectionDataset):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.dataset = folder, dataset
+        file = folder / "key.txt"
+        if not file.exists():
+            _write_aside(file, lambda aside: aside.write_text(key))
+        elif file.read_text() != key:
+            raise ValueError(
+                f"{folder} has features of another network or of other windows: remove the folder"
+            )
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index):
+        """Return the fc7 features `(w, F)` of an image, memory-mapped, and its windows."""
+        return self._read(index, "fc7"), self.windows(index)
+
+    def windows(self, index: int) -> Windows:
+        """Return the windows of an image."""
+        return image_windows(self.dataset[index], len(self.dataset.classes))
+
+    def near(self, index: int) -> tuple[np.ndarray, Windows, np.ndarray]:
+        """Return pool5 `(v, P)` of the windows near to ground truth, all windows, and which."""
+        windows = self.windows(index)
+        return self._read(index, "pool5"), windows, np.flatnonzero(windows.best() > NEAR_IOU)
+
+    def scale(self, name: str) -> float:
+        """Return the factor that makes the mean norm of `pool5` or `fc7` 20, 1 if all are zero."""
+        column = ("pool5", "fc7").index(name)
+        norms = np.concatenate([self._read(i, "norms")[:, column] for i in range(len(self))])
+        mean = norms.mean(dtype=np.float64)
+        return TARGET_NORM / mean if mean > 0 else 1.0
+
+    def fill(self, model: RCNN, log: Callable[[str], None]) -> int:
+        """Compute what is not there yet, image by image; return of how many images."""
+        extract = FeatureExtractor(model)
+        missing = [i for i in range(len(self)) if not self._path(i, "norms").exists()]
+        for done, index in enumerate(missing, start=1):
+            windows = self.windows(index)
+            found = extract(self.dataset[index], windows.boxes)
+            pool5, fc7 = (found[name][0, :-1].numpy() for name in ("pool5", "fc7"))
+            norms = np.stack([np.linalg.norm(x, axis=1) for x in (pool5, fc7)], axis=1)
+            near = windows.best() > NEAR_IOU
+            for name, rows in (("fc7", fc7), ("pool5", pool5[near]), ("norms", norms)):
+                _write_aside(self._path(index, name), partial(_save, rows))
+            if done % IMAGES_A_LINE == 0:
+                log(f"features of {done} of {len(missing)} images")
+        return len(missing)
+
+    def _path(self, index: int, name: str) -> Path:
+        return self.folder / f"{self.dataset[index].image_id}_{name}.npy"
+
+    def _read(self, index: int, name: str) -> np.ndarray:
+        return np.load(self._path(index, name), mmap_mode="r")
+
+
+def _save(rows: np.ndarray, path: Path) -> None:
+    np.save(path, rows)
+
+
+def _write_aside(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file under another name and rename it, so that what has its name is whole."""
+    aside = path.with_name(f"aside_{path.name}")
+    write(aside)
+    aside.replace(path)

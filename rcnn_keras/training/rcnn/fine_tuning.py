@@ -1,0 +1,155 @@
+"""Stage 1: fine-tune the network as a classifier of windows (R-CNN, 2.3).
+
+S side of a crop, K classes.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from rcnn_keras.data.dataset import DetectionDataset
+from rcnn_keras.data.images import read_image
+from rcnn_keras.models import RCNN
+from rcnn_keras.models.errors import plain_errors
+from rcnn_keras.ops import warp_regions
+from rcnn_keras.training.rcnn.windows import image_windows
+
+POSITIVE_IOU = 0.5
+MOMENTUM = 0.9
+STEPS_BETWEEN_BACKUPS = 500
+DECODED_IMAGES = 256  # kept in memory: 140 MB for those of Pascal VOC
+
+
+class WindowSampler:
+    """Draws batches of windows from all images: so many positives, so many of background.
+
+    A window is a positive of the class of its nearest ground truth from IoU 0.5 up, and background
+    otherwise. What a step draws is a function of the seed and its number.
+
+    Args:
+        dataset: images with proposals.
+        positives: windows of objects in a batch.
+        negatives: windows of background.
+        seed: of the draws.
+
+    Raises:
+        ValueError: if the dataset has no windows of one kind.
+    """
+
+    def __init__(
+        self, dataset: DetectionDataset, positives: int = 32, negatives: int = 96, seed: int = 0
+    ):
+        windows = [image_windows(record, len(dataset.classes)) for record in dataset]
+        self.images = np.repeat(np.arange(len(windows)), [len(w) for w in windows])
+        self.boxes = np.concatenate([w.boxes for w in windows])
+        self.classes = np.concatenate([w.classes(POSITIVE_IOU) for w in windows])
+        self.seed = seed
+        kinds = (
+            ("objects", np.flatnonzero(self.classes > 0), positives),
+            ("background", np.flatnonzero(self.classes == 0), negatives),
+        )
+        for name, found, wanted in kinds:
+            if wanted and not len(found):
+                raise ValueError(f"no proposal of the dataset is a window of {name}")
+        self.kinds = [(found, wanted) for _, found, wanted in kinds]
+
+    @property
+    def batch_size(self) -> int:
+        """Windows in a batch."""
+        return sum(wanted for _, wanted in self.kinds)
+
+    def draw(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the windows of a step, positives first.
+
+        Returns:
+            `(n,)` int64 numbers of images in the dataset, `(n, 4)` float32 boxes, and `(n,)` int32
+            classes, 0 for background.
+        """
+        rng = np.random.default_rng((self.seed, step))
+        drawn = np.concatenate([found[rng.integers(len(found), size=n)] for found, n in self.kinds])
+        return self.images[drawn], self.boxes[drawn], self.classes[drawn]
+
+
+def crop_batches(
+    model: RCNN, dataset: DetectionDataset, sampler: WindowSampler, start: int = 0
+) -> tf.data.Dataset:
+    """Return batches of `(crops (n, S, S, 3), classes (n,))` without end, from step `start` on."""
+    records = list(dataset)
+    crop_size, context = model.region_features.crop_size, model.region_features.context
+
+    @lru_cache(DECODED_IMAGES)
+    def read(index: int) -> np.ndarray:
+        record = records[index]
+        return read_image(record.path if record.pixels is None else record.pixels)
+
+    def crop(index: tf.Tensor, box: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        image = tf.numpy_function(lambda i: read(int(i)), [index], tf.uint8)
+        image = tf.ensure_shape(image, (None, None, 3))[None]
+        size = tf.shape(image)[1:3][None]
+        image = model.normalize(image, size)
+        return warp_regions(image, size, box[None], tf.zeros(1, tf.int32), crop_size, context)[
+            0
+        ], label
+
+    def draw(step: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        types = (tf.int64, tf.float32, tf.int32)
+        drawn = tf.numpy_function(sampler.draw, [step], types)
+        shapes = ((None,), (None, 4), (None,))
+        return tuple(tf.ensure_shape(x, s) for x, s in zip(drawn, shapes, strict=True))
+
+    with tf.device("CPU:0"):
+        windows = tf.data.Dataset.counter(start).map(draw).unbatch()
+        crops = windows.map(crop, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        return crops.batch(sampler.batch_size, drop_remainder=True).prefetch(2)
+
+
+def fine_tune(
+    model: RCNN,
+    dataset: DetectionDataset,
+    *,
+    steps: int,
+    learning_rate: float | keras.optimizers.schedules.LearningRateSchedule,
+    sampler: WindowSampler,
+    backup: Path,
+    log: Callable[[str], None],
+) -> None:
+    """Train the network and its softmax of K + 1 classes by SGD with momentum 0.9.
+
+    Every 500 steps its state is written to `backup`, a `.weights.h5` file, from which a run that
+    was stopped goes on. What dropout drops is not the same then.
+
+    Args:
+        model: whose `network` and `class_logits` are trained.
+        dataset: images with proposals.
+        steps: batches in all.
+        learning_rate: 0.001 in the paper, a tenth of the pre-training's.
+        sampler: draws the windows.
+        backup: the file; it is left there.
+        log: takes lines of text.
+    """
+    crops = keras.Input(model.network.input_shape[1:], name="crops")
+    tuned = keras.Model(crops, model.class_logits(model.network(crops)["fc7"]), name="fine_tuning")
+    tuned.compile(
+        keras.optimizers.SGD(learning_rate, momentum=MOMENTUM),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    tuned.optimizer.build(tuned.trainable_variables)
+    if backup.exists():
+        tuned.load_weights(backup)
+    done = int(tuned.optimizer.iterations)
+    while done < steps:
+        count = min(STEPS_BETWEEN_BACKUPS, steps - done)
+        with plain_errors(dataset):
+            batches = crop_batches(model, dataset, sampler, done)
+            history = tuned.fit(batches, steps_per_epoch=count, shuffle=False, verbose=0).history
+        done += count
+        loss, accuracy = history["loss"][-1], history["accuracy"][-1]
+        log(f"step {done} of {steps}: loss {loss:.4f}, accuracy {accuracy:.4f}")
+        aside = backup.with_name(f"aside_{backup.name}")
+        tuned.save_weights(aside)
+        aside.replace(backup)

@@ -1,0 +1,63 @@
+"""What a finished stage leaves behind, so that it need not run again."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rcnn_keras.data.dataset import DetectionDataset
+
+Result = tuple[list[np.ndarray], Any]  # arrays, and notes that JSON can hold
+
+
+def once(path: Path, key: str, compute: Callable[[], Result]) -> Result:
+    """Return a stage's result from its file, or compute it and write the file.
+
+    Args:
+        path: an `.npz` file, written aside and renamed.
+        key: of all that the result depends on.
+        compute: runs the stage.
+
+    Raises:
+        ValueError: if the file is of another key.
+    """
+    if not path.exists():
+        arrays, notes = compute()
+        aside = path.with_name(f"aside_{path.name}")
+        texts = {"key": np.array(key), "notes": np.array(json.dumps(notes))}
+        np.savez(aside, **texts, **{f"array_{i}": x for i, x in enumerate(arrays)})  # type: ignore[arg-type]
+        aside.replace(path)
+    with np.load(path) as file:
+        if str(file["key"]) != key:
+            raise ValueError(
+                f"{path} is of a training with other data, arguments or weights: take another "
+                f"folder, or remove this one"
+            )
+        arrays = [file[f"array_{i}"] for i in range(len(file.files) - 2)]
+        return arrays, json.loads(str(file["notes"]))
+
+
+def key_of(*parts: Any) -> str:
+    """Return a hash of texts, numbers, None, dicts and lists of them, and lists of arrays."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, list) and part and isinstance(part[0], np.ndarray):
+            for array in part:
+                digest.update(str((array.shape, array.dtype)).encode())
+                digest.update(np.ascontiguousarray(array).data)
+        else:
+            digest.update(json.dumps(part, sort_keys=True, default=str).encode())
+    return digest.hexdigest()
+
+
+def arrays_of(dataset: DetectionDataset) -> list[np.ndarray]:
+    """Return all of a dataset that the stages learn from but the pixels, for a key."""
+    return [array for record in dataset for array in _arrays(record)]
+
+
+def _arrays(record: Any) -> Iterable[np.ndarray]:
+    yield np.array([record.image_id, record.height, record.width])
+    yield from (record.boxes, record.labels, record.crowd, record.proposals)
