@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Most of a test is tracing, on one thread; the tests of a file stay together for their fixtures.
+TWO := --numprocesses 2 --dist loadfile
 
 .PHONY: help setup demo test test-all parity lint clean
 
@@ -27,10 +29,10 @@ demo: $(STAMP)
 	$(BIN)/python tools/demo.py
 
 test: $(STAMP) lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TWO)
 
 test-all: $(STAMP) lint
-	$(BIN)/python -m pytest -m ""
+	$(BIN)/python -m pytest $(TWO) -m ""
 
 parity: $(STAMP)
 	$(BIN)/python tools/parity/run.py $(PARITY)
