@@ -165,9 +165,7 @@ def test_folding(proposed):
     assert folded.get_config()["norm"] is None
     ours, theirs = folded.detect(proposed[:1])[0], model.detect(proposed[:1])[0]
     np.testing.assert_allclose(ours.boxes, theirs.boxes, atol=2e-2)
-    with pytest.raises(
-        ValueError, match="for detectors with an RPN, not FastRCNN"
-    ):
+    with pytest.raises(ValueError, match="for detectors with an RPN, not FastRCNN"):
         rk.models.fold_batchnorm(model, winograd=True)
 
 
