@@ -79,7 +79,7 @@ def test_the_resolved_configuration_reads_back_the_same_from_another_folder(path
     again = load_configuration(write(text))
     assert again == configuration
     assert again.to_yaml() == text
-    all_stated = set(yaml.safe_load(text)["model"]) >= {"min_size", "rpn_nms_thresh", "norm"}
+    all_stated = set(yaml.safe_load(text)["model"]) >= {"min_size", "box_nms_thresh", "norm"}
     assert all_stated == (configuration.model.preset is None)  # which brings its own
 
 
