@@ -1,15 +1,12 @@
 """`rcnn evaluate`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import click
 
 from rcnn_keras.cli.loading import load_dataset, load_detector, must_exist, quiet_import
 from rcnn_keras.cli.scores import print_scores
-
-if TYPE_CHECKING:
-    from rcnn_keras.data.dataset import DetectionDataset
 
 
 @click.command()
@@ -68,6 +65,7 @@ def evaluate(
     must_exist(model, "model file")
     must_exist(annotations, "annotations")
     with quiet_import():
+        from rcnn_keras.proposals.proposal_file import read_into
         from rcnn_keras.training.scoring import evaluate as score
     detector = load_detector(model)
     dataset = load_dataset(annotations, images, split, detector.classes)
@@ -78,17 +76,9 @@ def evaluate(
             else f"{model} finds its own proposals: --proposals {proposals} is not for it"
         )
     if proposals is not None:
-        dataset = _with_proposals(dataset, proposals)
+        dataset = read_into(dataset, proposals)
     evaluation = score(detector, dataset, batch_size=batch_size, protocol=protocol)
     print_scores(evaluation.summary())
     if out is not None:
         command = f"rcnn evaluate {model} --data {annotations} --protocol {protocol}"
         evaluation.write(out, title=f"{model.name} on {dataset.name}", command=command)
-
-
-def _with_proposals(dataset: "DetectionDataset", file: Path) -> "DetectionDataset":
-    from rcnn_keras.proposals import check_proposals, load_proposals
-
-    proposals = load_proposals(file)
-    check_proposals(proposals, dataset)
-    return dataset.with_proposals(proposals)

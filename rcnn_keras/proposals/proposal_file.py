@@ -198,6 +198,20 @@ def check_proposals(proposals: Mapping[int, np.ndarray], dataset: "DetectionData
         raise ValueError(f"the proposals are those of other images: image {_shown(others)}")
 
 
+def read_into(
+    dataset: "DetectionDataset", path: str | PathLike, most: int | None = None
+) -> "DetectionDataset":
+    """Return a data set with the proposals of a file, the first `most` of each image.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: as `load_proposals` and `check_proposals` do.
+    """
+    proposals = load_proposals(path)
+    check_proposals(proposals, dataset)
+    return dataset.with_proposals(proposals, most=most)
+
+
 @contextmanager
 def written_aside(path: Path) -> Iterator[IO[bytes]]:
     """Open a file beside `path` that takes its place once it is whole and on the disk."""

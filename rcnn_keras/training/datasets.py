@@ -6,7 +6,7 @@ from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.problems import DatasetError, Problem
 from rcnn_keras.data.voc import load_voc
 from rcnn_keras.evaluation import check_segmentations
-from rcnn_keras.proposals import check_proposals, load_proposals
+from rcnn_keras.proposals.proposal_file import read_into
 from rcnn_keras.training.configuration_file import ConfigurationError
 from rcnn_keras.training.data_section import CocoData, CocoSource, VocData, VocSource
 
@@ -72,9 +72,7 @@ def _read(source: CocoSource | VocSource, data: CocoData | VocData) -> Detection
         dataset = load_coco(source.annotations, source.images, classes=data.classes)
     if source.proposals is None:
         return dataset
-    proposals = load_proposals(source.proposals)
-    check_proposals(proposals, dataset)
-    return dataset.with_proposals(proposals, most=data.max_proposals)
+    return read_into(dataset, source.proposals, data.max_proposals)
 
 
 def _joined(datasets: list[DetectionDataset]) -> DetectionDataset:
