@@ -72,6 +72,7 @@ def build_backbone(
     name,
     *,
     norm="batch",
+    width=1.0,
     stride_in_1x1=False,
     fpn_channels=256,
     box_units=None,
@@ -90,6 +91,7 @@ def build_backbone(
     Args:
         name: one of `NAMES`.
         norm: kind of normalisation of a ResNet or MobileNet.
+        width: factor of a ResNet's channels, see `resnet`; the others have none.
         stride_in_1x1: see `resnet`.
         fpn_channels: channels of the pyramid.
         box_units: width of the dense layers, 1024 after a pyramid and 4096 after VGG and ZF by
@@ -132,9 +134,9 @@ def build_backbone(
         )
     if not name.endswith("_fpn"):
         depth = int(name.removeprefix("resnet"))
-        c5 = resnet_c5(depth, norm, stride_in_1x1, name="box_trunk")
+        c5 = resnet_c5(depth, norm, stride_in_1x1, width, name="box_trunk")
         return Backbone(
-            model=resnet(depth, norm, stride_in_1x1, stages=3),
+            model=resnet(depth, norm, stride_in_1x1, 3, width),
             pyramid=False,
             map_strides=(4, 8, 16),
             strides=(16,),
@@ -148,7 +150,7 @@ def build_backbone(
         frozen_stages = 3
     else:
         depth = int(name.removeprefix("resnet").removesuffix("_fpn"))
-        model, map_strides = resnet(depth, norm, stride_in_1x1), (4, 8, 16, 32)
+        model, map_strides = resnet(depth, norm, stride_in_1x1, width=width), (4, 8, 16, 32)
         strides, frozen_stages = map_strides, 2
     return Backbone(
         model=model,

@@ -14,10 +14,11 @@ DEPTHS = {
     50: ("bottleneck", (3, 4, 6, 3)),
     101: ("bottleneck", (3, 4, 23, 3)),
 }
+STEM_CHANNELS = 64
 STAGE_CHANNELS = (64, 128, 256, 512)
 
 
-def resnet(depth, norm="batch", stride_in_1x1=False, stages=4):
+def resnet(depth, norm="batch", stride_in_1x1=False, stages=4, width=1.0):
     """Return a ResNet without its classifier.
 
     Args:
@@ -26,49 +27,73 @@ def resnet(depth, norm="batch", stride_in_1x1=False, stages=4):
         stride_in_1x1: halve the map in a bottleneck's first 1x1 convolution, as the first paper
             did, and not in its 3x3 convolution.
         stages: how many of the four stages to build, 3 for a C4 detector.
+        width: factor of every layer's channels (Zagoruyko and Komodakis 2016 widen; below 1 it
+            narrows), a multiple of 1/64.
 
     Returns:
         Functional model from `(B, H, W, 3)` to `{"c2": .., "c5": ..}` of strides 4, 8, 16, 32.
 
     Raises:
-        ValueError: for another depth.
+        ValueError: for another depth, and for a width that gives no whole channels, or with group
+            norm no whole groups of 32.
     """
     if depth not in DEPTHS:
         raise ValueError(f"ResNet's depth must be one of {sorted(DEPTHS)}; received {depth!r}")
+    check_width(width, norm)
     inputs = keras.Input((None, None, 3), name="images")
-    x = _conv(_padded(inputs, 7, 2, "conv1"), 64, 7, 2, norm, "conv1")
+    x = _conv(_padded(inputs, 7, 2, "conv1"), int(STEM_CHANNELS * width), 7, 2, norm, "conv1")
     x = normalization(norm, "bn1")(x)
     x = layers.Activation("relu", name="relu")(_padded(x, 3, 2, "maxpool"))
     x = layers.MaxPooling2D(3, strides=2, name="maxpool")(x)
     outputs = {}
     for stage in range(1, stages + 1):
-        x = _stage(x, depth, stage, norm, stride_in_1x1)
+        x = _stage(x, depth, stage, norm, stride_in_1x1, width)
         outputs[f"c{stage + 1}"] = x
     return keras.Model(inputs, outputs, name=f"resnet{depth}")
 
 
-def resnet_c5(depth, norm="batch", stride_in_1x1=False, name=None):
+def resnet_c5(depth, norm="batch", stride_in_1x1=False, width=1.0, name=None):
     """Return the last stage and the mean over its map: the second stage of a C4 detector.
 
     Args:
         depth: as in `resnet`.
         norm: as in `resnet`.
         stride_in_1x1: as in `resnet`.
+        width: as in `resnet`.
         name: the model's name.
 
     Returns:
         Functional model from `(n, S, S, C4 channels)` to `(n, C5 channels)`.
     """
     kind, _ = DEPTHS[depth]
-    inputs = keras.Input((None, None, 256 if kind == "basic" else 1024), name="pooled")
-    x = _stage(inputs, depth, 4, norm, stride_in_1x1)
+    channels = int((256 if kind == "basic" else 1024) * width)
+    inputs = keras.Input((None, None, channels), name="pooled")
+    x = _stage(inputs, depth, 4, norm, stride_in_1x1, width)
     x = layers.GlobalAveragePooling2D(name="mean")(x)
     return keras.Model(inputs, x, name=name)
 
 
-def _stage(x, depth, stage, norm, stride_in_1x1):
+def check_width(width, norm):
+    """Raise ValueError for a width of which `width_rule` has something to say."""
+    if rule := width_rule(width, norm):
+        raise ValueError(f"ResNet's width {rule}; received {width!r}")
+
+
+def width_rule(width, norm):
+    """Return the rule that a width breaks, or None: channels and group norm's groups are whole."""
+    least = 32 / STEM_CHANNELS if norm == "group" else 1 / STEM_CHANNELS
+    if width > 0 and width % least == 0:
+        return None
+    return (
+        "must be a multiple of 1/2 above 0 with norm='group', whose 32 groups are whole"
+        if norm == "group"
+        else f"must be a multiple of 1/{STEM_CHANNELS} above 0, which gives whole channels"
+    )
+
+
+def _stage(x, depth, stage, norm, stride_in_1x1, width):
     kind, repeats = DEPTHS[depth]
-    channels = STAGE_CHANNELS[stage - 1]
+    channels = int(STAGE_CHANNELS[stage - 1] * width)
     for block in range(repeats[stage - 1]):
         stride = 2 if block == 0 and stage > 1 else 1
         name = f"layer{stage}_{block}"

@@ -131,6 +131,7 @@ def load_backbone(model: FasterRCNN, weights: Weights) -> None:
     source, state = _state(weights, f"the weights of {config['backbone']}")
     _check_norm(config["norm"], "the model's norm")
     for key, value in (
+        ("backbone_width", 1.0),
         ("stride_in_1x1", False),
         ("image_mean", IMAGENET_MEAN),
         ("image_std", IMAGENET_STD),

@@ -7,7 +7,7 @@ from rcnn_keras.layers.normalization import BATCH_KINDS
 from rcnn_keras.models import FasterRCNN
 
 # Arguments that say what the weights are, or where the network puts them to use.
-OF_BACKBONE = ("backbone", "norm", "stride_in_1x1", "backbone_weights")
+OF_BACKBONE = ("backbone", "backbone_width", "norm", "stride_in_1x1", "backbone_weights")
 OF_HEADS = (
     *("fpn_channels", "head_norm", "rpn_convs", "rpn_objectness"),
     *("box_units", "box_convs"),

@@ -8,6 +8,7 @@ from typing import Any
 
 from rcnn_keras.backbones.backbone import MOBILENET, NAMES, stages_of
 from rcnn_keras.backbones.imagenet import SOURCES
+from rcnn_keras.backbones.resnet import width_rule
 from rcnn_keras.layers.normalization import KINDS
 from rcnn_keras.layers.rpn_head import OBJECTNESS
 
@@ -79,6 +80,11 @@ def _errors_between(config: Mapping[str, Any], alone: Mapping[str, str]) -> dict
         )
     if backbone == MOBILENET and config["norm"] == "group":
         errors["norm"] = "must not be 'group' for MobileNetV3: its channels do not divide by 32"
+    width = sound.get("backbone_width", 1.0)
+    if width != 1 and not backbone.startswith("resnet"):
+        errors["backbone_width"] = f"must be 1 for {backbone}: only a ResNet has a width"
+    elif rule := width_rule(width, config["norm"]):
+        errors["backbone_width"] = rule
     if config["backbone_weights"] == "imagenet":
         missing = _imagenet_needs(backbone.removesuffix("_fpn"), config)
         if missing:
@@ -98,6 +104,8 @@ def _imagenet_needs(network: str, config: Mapping[str, Any]) -> str | None:
     if config["norm"] in ("group", None):
         norm = config["norm"]
         return f"norm='batch' or 'frozen_batch', with which they were trained, not norm={norm!r}"
+    if config["backbone_width"] != 1:
+        return f"backbone_width=1, with which they were trained, not {config['backbone_width']!r}"
     if not config["stride_in_1x1"]:
         return (
             "stride_in_1x1=True: keras.applications' ResNets halve the map in the first 1x1 "
@@ -144,6 +152,10 @@ RULES: dict[tuple[str, ...], Rule] = {  # by the ends of the arguments' names
     ("backbone_weights",): (
         lambda value: value in (None, "imagenet"),
         "must be None or 'imagenet'",
+    ),
+    ("_width",): (
+        lambda value: _is_number(value) and value > 0,
+        "must be a number above 0",
     ),
     ("rpn_objectness",): (
         lambda value: value in OBJECTNESS,

@@ -24,6 +24,7 @@ class FastRCNN(TwoStageDetector):
         min_size: length to which an image's shorter side is resized, in pixels.
         max_size: most pixels of the longer side.
         norm: as in `FasterRCNN`.
+        backbone_width: as in `FasterRCNN`.
         backbone_weights: as in `FasterRCNN`.
         stride_in_1x1: as in `FasterRCNN`.
         frozen_stages: how many of the backbone's first stages stand still, see `freeze_backbone`;
@@ -69,6 +70,7 @@ class FastRCNN(TwoStageDetector):
         min_size: int = 600,
         max_size: int = 1000,
         norm: str | None = "batch",
+        backbone_width: float = 1.0,
         backbone_weights: str | None = None,
         stride_in_1x1: bool = False,
         frozen_stages: int = 0,

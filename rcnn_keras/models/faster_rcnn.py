@@ -29,6 +29,8 @@ class FasterRCNN(TwoStageDetector):
         max_size: most pixels of the longer side.
         norm: of the backbone: `"batch"` trains batch norm, `"frozen_batch"` keeps pre-trained
             statistics, `"group"` uses group norm, None has biases instead. VGG and ZF have none.
+        backbone_width: factor of a ResNet's channels, as in Wide Residual Networks (Zagoruyko and
+            Komodakis 2016), a multiple of 1/64, with group norm of 1/2. Published weights need 1.
         backbone_weights: None for random ones, or `"imagenet"` for those of keras.applications
             (`resnet50`, `resnet101` with `stride_in_1x1=True`, and `vgg16`).
         stride_in_1x1: stride in a bottleneck's first 1x1 convolution, as in the first ResNet paper.
@@ -98,6 +100,7 @@ class FasterRCNN(TwoStageDetector):
         min_size: int = 800,
         max_size: int = 1333,
         norm: str | None = "batch",
+        backbone_width: float = 1.0,
         backbone_weights: str | None = None,
         stride_in_1x1: bool = False,
         frozen_stages: int = 0,

@@ -39,6 +39,7 @@ class TwoStageDetector(Detector):
         parts = build_backbone(
             backbone,
             norm=config["norm"],
+            width=config["backbone_width"],
             stride_in_1x1=config["stride_in_1x1"],
             fpn_channels=config["fpn_channels"],
             box_units=config["box_units"],

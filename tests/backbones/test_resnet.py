@@ -152,6 +152,40 @@ def test_kernels_are_drawn_by_he_over_the_fan_out():
         assert kernel.std() == pytest.approx(np.sqrt(2 / fan_out), rel=0.05)
 
 
+@pytest.mark.parametrize(("depth", "width"), [(18, 0.5), (50, 0.25), (18, 2)])
+def test_width_is_a_factor_of_all_channels(depth, width):
+    model, whole = resnet(depth, width=width), resnet(depth)
+    for layer in model.layers:
+        if layer.weights:
+            shape = np.array(whole.get_layer(layer.name).weights[0].shape, float)
+            image = layer.name == "conv1"
+            shape[-2 + image :] *= width
+            assert tuple(layer.weights[0].shape) == tuple(shape), layer.name
+
+
+def test_a_narrow_c4_detectors_stages_fit_together():
+    body, trunk = resnet(18, width=0.5, stages=3), resnet_c5(18, width=0.5)
+    assert body.output["c4"].shape[-1] == trunk.input.shape[-1] == 128
+    assert trunk.output.shape[-1] == 256
+
+
+@pytest.mark.parametrize(
+    ("width", "norm", "message"),
+    [
+        (0.3, "batch", r"multiple of 1/64 above 0.*received 0\.3"),
+        (0, None, "multiple of 1/64 above 0.*received 0"),
+        (0.25, "group", r"multiple of 1/2 above 0.*32 groups.*received 0\.25"),
+    ],
+)
+def test_a_width_without_whole_channels(width, norm, message):
+    with pytest.raises(ValueError, match=message):
+        resnet(18, norm, width=width)
+
+
+def test_half_width_has_whole_groups():
+    assert resnet(18, "group", width=0.5).output["c2"].shape[-1] == 32
+
+
 @pytest.mark.parametrize("depth", [19, "18", None])
 def test_unknown_depth(depth):
     with pytest.raises(ValueError, match=r"one of \[18, 34, 50, 101\]; received"):

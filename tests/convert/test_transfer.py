@@ -9,6 +9,7 @@ from rcnn_keras.models import FasterRCNN, MaskRCNN
 SMALL = {"backbone": "resnet18_fpn", "fpn_channels": 8, "box_units": 8, "min_size": 64}
 CONFIG = {
     "backbone": "resnet18_fpn",
+    "backbone_width": 1.0,
     "norm": "batch",
     "stride_in_1x1": False,
     "backbone_weights": None,

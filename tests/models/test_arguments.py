@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 
-from rcnn_keras.models import FasterRCNN
+from rcnn_keras.models import FasterRCNN, MaskRCNN
 from rcnn_keras.models.arguments import argument_errors, check_arguments
 
 DEFAULTS = {
@@ -44,3 +44,31 @@ def test_every_wrong_argument_has_a_line_with_its_value():
 )
 def test_a_value_of_another_type_is_no_crash(name, value):
     assert set(argument_errors(DEFAULTS | {name: value})) == {name}
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"backbone_width": "0.5"}, "must be a number above 0"),
+        ({"backbone": "mobilenet_v3_large_fpn"}, "must be 1 for mobilenet_v3_large_fpn"),
+        ({"backbone": "vgg16"}, "must be 1 for vgg16"),
+        ({"backbone_width": 0.25, "norm": "group"}, "must be a multiple of 1/2"),
+        ({"backbone_width": 0.25}, None),
+        ({"backbone": "resnet50"}, None),
+    ],
+)
+def test_only_a_resnet_has_a_width(changes, rule):
+    errors = argument_errors(DEFAULTS | {"backbone_width": 0.5} | changes)
+    assert set(errors) == ({"backbone_width"} if rule else set())
+    assert rule is None or errors["backbone_width"].startswith(rule)
+
+
+@pytest.mark.parametrize("backbone", ["resnet18_fpn", "resnet18"])
+def test_a_narrow_detector(backbone):
+    arguments = {"fpn_channels": 16, "box_units": 16, "recompute_stages": 0}
+    model = MaskRCNN(backbone, ["a"], backbone_width=0.25, **arguments)
+    assert model.backbone.get_layer("conv1").kernel.shape[-1] == 16
+    again = MaskRCNN.from_config(model.get_config())
+    shapes = [weight.shape for weight in model.weights]
+    assert shapes == [weight.shape for weight in again.weights]
+    assert model.get_config()["backbone_width"] == 0.25
