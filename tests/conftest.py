@@ -26,6 +26,8 @@ def small_arguments():
     """A detector that is quick to build, on images of 64 x 64, as a configuration has it."""
     return {
         "backbone": "resnet18_fpn",
+        "backbone_width": 0.25,
+        "recompute_stages": 0,  # less to trace
         "min_size": 64,
         "max_size": 64,
         "fpn_channels": 8,

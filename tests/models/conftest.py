@@ -29,6 +29,8 @@ def small_detector(
         "box_detections_per_img": 20,
         "recompute_stages": 0,  # less to trace
     }
+    if backbone.startswith("resnet"):
+        small["backbone_width"] = 0.25
     keras.utils.set_random_seed(0)
     return architecture(backbone, classes, **(small | arguments))
 

@@ -110,7 +110,9 @@ def test_backbones_and_poolings(backbone, arguments, pooling, proposed, tmp_path
 
 def test_it_learns_by_heart(scenes):
     four = scenes[2:].with_proposals(jittered(scenes[2:]))
-    model = fast_rcnn(scenes.classes, "resnet18_fpn", roi_pooling="align", fpn_channels=32)
+    model = fast_rcnn(
+        scenes.classes, "resnet18_fpn", roi_pooling="align", fpn_channels=32, backbone_width=0.25
+    )
     model.compile(keras.optimizers.SGD(0.02, momentum=0.9))
     history = model.fit(
         four.batches(4, shuffle=True, augment=rk.data.flips()),

@@ -19,6 +19,7 @@ from rcnn_keras.training.datasets import read_data
 MODEL = {
     "architecture": "fast_rcnn",
     "backbone": "resnet18_fpn",
+    "backbone_width": 0.25,
     "roi_pooling": "align",
     "min_size": 64,
     "max_size": 64,
