@@ -50,7 +50,7 @@ def test_python_example_runs(folder):
     example = block("python", "In Python")
     smaller = {
         "epochs=12": "epochs=1",
-        "min_size=240, max_size=320": "min_size=96, max_size=96, backbone_width=0.25, recompute_stages=0",
+        "min_size=240, max_size=320": "min_size=96, max_size=96, backbone_width=0.25",
     }
     for text, small in smaller.items():
         assert example.count(text) == 1
