@@ -12,7 +12,7 @@ OUT/error_analysis.json    AP with SVMs or softmax, with and without box regress
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -100,7 +100,8 @@ def train_rcnn(
             numbers out of range, and if the folder has a training of other data or arguments.
     """
     require_sklearn()
-    _check(model, dataset, val, steps=steps, negatives=negatives, svm_c=svm_c, ridge=ridge)
+    numbers = {"steps": steps, "positives": positives, "negatives": negatives, "seed": seed}
+    _check(model, dataset, val, numbers | {"svm_c": svm_c, "ridge": ridge})
     sampler = WindowSampler(dataset, positives, negatives, seed)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -197,7 +198,22 @@ class _Scaled(Sequence[tuple[np.ndarray, Windows]]):
         return features * features.dtype.type(self.factor), windows
 
 
-def _check(model: RCNN, dataset: DetectionDataset, val: DetectionDataset | None, **numbers) -> None:
+def number_errors(numbers: Mapping[str, Any]) -> dict[str, str]:
+    """Return the name of each argument of `train_rcnn` out of its range, and the rule it breaks."""
+    rules = dict.fromkeys(("steps", "negatives", "svm_c", "ridge"), "must be above 0")
+    errors = {name: rule for name, rule in rules.items() if not numbers[name] > 0}
+    for name in ("positives", "seed"):
+        if not numbers[name] >= 0:
+            errors[name] = "must be at least 0"
+    return errors
+
+
+def _check(
+    model: RCNN,
+    dataset: DetectionDataset,
+    val: DetectionDataset | None,
+    numbers: Mapping[str, float],
+) -> None:
     """Raise a ValueError for what would fail later."""
     if not isinstance(model, RCNN):
         raise ValueError(f"train_rcnn trains an RCNN, not a {type(model).__name__}")
@@ -212,6 +228,5 @@ def _check(model: RCNN, dataset: DetectionDataset, val: DetectionDataset | None,
         if len(part) == 0:
             raise ValueError("the dataset has no images")
         check_proposals(part)
-    for name, value in numbers.items():
-        if not value > 0:
-            raise ValueError(f"{name} must be above 0; received {value!r}")
+    for name, rule in number_errors(numbers).items():
+        raise ValueError(f"{name} {rule}; received {numbers[name]!r}")
