@@ -27,7 +27,7 @@ def rcnn_argument_errors(config: Mapping[str, Any]) -> dict[str, str]:
     errors = {}
     for suffixes, (holds, rule) in RULES.items():
         for name, value in config.items():
-            if name.endswith(suffixes) and not holds(value) and name != "crop_size":
+            if name.endswith(suffixes) and not holds(value):
                 errors[name] = rule
     backbone, crop_size, channels = (config[k] for k in ("backbone", "crop_size", "channels"))
     if backbone not in CROP_SIZES:

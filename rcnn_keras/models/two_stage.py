@@ -3,6 +3,7 @@
 B images, R proposals, S sampled RoIs, D detections, K classes.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from rcnn_keras.backbones import Backbone, build_backbone
@@ -53,7 +54,9 @@ class TwoStageDetector(Detector):
         config["image_mean"] = mean if config["image_mean"] is None else config["image_mean"]
         config["image_std"] = std if config["image_std"] is None else config["image_std"]
 
-        self.min_size, self.max_size = config["min_size"], config["max_size"]
+        sizes = config["min_size"]
+        self.min_sizes = tuple(sizes) if isinstance(sizes, Sequence) else (sizes,)
+        self.min_size, self.max_size = self.min_sizes[-1], config["max_size"]
         self.antialias = config["antialias"]
         self.normalize = ImageNormalization(
             config["image_mean"], config["image_std"], name="normalize"
@@ -152,10 +155,14 @@ class TwoStageDetector(Detector):
             "image_ids": inputs.get("image_ids"),
         }
 
+    def judge(self, first: dict) -> tuple:
+        """Return class logits `(B, R, K + 1)` and deltas `(B, R, K, 4)` of the proposals."""
+        return self.box_head(self.box_pooling(first["features"], first["proposals"]))
+
     def second_stage(self, first: dict) -> dict:
         """Classify and refine the proposals, and keep the best detections."""
         rois, count = first["proposals"], first["num_proposals"]
-        logits, deltas = self.box_head(self.box_pooling(first["features"], rois))
+        logits, deltas = self.judge(first)
         return self.detection_layer(logits, deltas, rois, count, first["image_sizes"])
 
     def second_stage_losses(self, first, targets, step, training) -> dict[str, tuple]:
