@@ -108,7 +108,7 @@ class Batches:
         if masks:
             check_segmentations(dataset)
         if proposals:
-            check_proposals(dataset)
+            require_proposals(dataset)
         self.dataset = dataset
         self.batch_size = int(batch_size)
         self.shuffle = shuffle
@@ -164,7 +164,7 @@ class Batches:
         """
         changed = copy.copy(self)
         if proposals and not self.proposals:
-            check_proposals(self.dataset)
+            require_proposals(self.dataset)
         changed.proposals = proposals
         return changed
 
@@ -220,7 +220,7 @@ class Batches:
 
         def read_proposals(index: int) -> np.ndarray:
             proposals = records[index].proposals
-            assert proposals is not None  # `check_proposals` saw to it
+            assert proposals is not None  # `require_proposals` saw to it
             return proposals
 
         def padded_sample(number: tf.Tensor) -> tuple[Sample, Sample]:
@@ -298,7 +298,7 @@ class Batches:
         return {"images": image, "image_sizes": size, "image_ids": image_id}, targets
 
 
-def check_proposals(dataset: "DetectionDataset") -> None:
+def require_proposals(dataset: "DetectionDataset") -> None:
     """Raise a ValueError that names an image without proposals."""
     for record in dataset:
         if record.proposals is None:

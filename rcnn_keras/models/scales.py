@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from rcnn_keras.data.batches import check_proposals
+from rcnn_keras.data.batches import require_proposals
 from rcnn_keras.data.detections import Detections
 from rcnn_keras.data.images import read_image, resize_image, resized_size
 from rcnn_keras.data.padding import padded_image
@@ -57,7 +57,7 @@ def detect_at_scales(
     if not min_sizes:
         raise ValueError("min_sizes must have at least one size")
     dataset = model.dataset_of(images, proposals)
-    check_proposals(dataset)
+    require_proposals(dataset)
     judge = tf.function(
         lambda **inputs: model.judge(model.first_stage(inputs, training=False)),
         autograph=False,

@@ -27,7 +27,7 @@ from rcnn_keras.training.optimizers import build_optimizer
 from rcnn_keras.training.rcnn import train_rcnn
 from rcnn_keras.training.rcnn.error_analysis import analysis_section
 from rcnn_keras.training.run_callbacks import MissedEpochEnd, build_callbacks
-from rcnn_keras.training.run_folder import FILES, STAGES, clear, epochs_done, resumes
+from rcnn_keras.training.run_folder import FILES, STAGES, clear, epochs_done, remove_torn, resumes
 from rcnn_keras.training.schedules import LearningRateSchedule, build_schedule
 from rcnn_keras.training.scoring import evaluate
 
@@ -70,6 +70,7 @@ def train(
     model = build_model(configuration, train_set)
     if overwrite:
         clear(out)
+    remove_torn(out)
     out.mkdir(parents=True, exist_ok=True)
     (out / "config.yaml").write_text(configuration.to_yaml(), "utf-8")
     epochs = HistoryFile(out / "history.csv", resumes=goes_on)

@@ -22,7 +22,7 @@ import shutil
 from pathlib import Path
 from urllib.parse import unquote
 
-from rcnn_keras.training.alternating import STEPS, UNFINISHED
+from rcnn_keras.training.alternating import STEPS
 from rcnn_keras.training.configuration import Configuration, RCNNConfiguration
 from rcnn_keras.training.history import HistoryFile
 
@@ -49,7 +49,7 @@ FILES = (
 STAGES = "stages"
 FOLDERS = (
     *("tensorboard", "backup", STAGES),
-    *(f"{step.name}{end}" for step in STEPS for end in ("", UNFINISHED)),
+    *(step.name for step in STEPS),
 )
 PICTURE = re.compile(r'src="pictures/([^"/]+)"')  # in a report, which names those of its run
 
@@ -66,6 +66,13 @@ def clear(out: Path) -> None:
         (out / name).unlink(missing_ok=True)
     for name in FOLDERS:
         shutil.rmtree(out / name, ignore_errors=True)
+
+
+def remove_torn(out: Path) -> None:
+    """Remove what a run that was killed had not written to its end, see `written_aside`."""
+    for name in (*FILES, *FOLDERS):
+        for folder in out.glob(f".{name}.*"):
+            shutil.rmtree(folder)
 
 
 def resumes(out: Path, configuration: Configuration) -> bool:

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.images import read_image
+from rcnn_keras.data.written_aside import written_aside
 from rcnn_keras.models import RCNN
 from rcnn_keras.models.errors import plain_errors
 from rcnn_keras.ops import warp_regions
@@ -150,6 +151,5 @@ def fine_tune(
         done += count
         loss, accuracy = history["loss"][-1], history["accuracy"][-1]
         log(f"step {done} of {steps}: loss {loss:.4f}, accuracy {accuracy:.4f}")
-        aside = backup.with_name(f"aside_{backup.name}")
-        tuned.save_weights(aside)
-        aside.replace(backup)
+        with written_aside(backup) as aside:
+            tuned.save_weights(aside)

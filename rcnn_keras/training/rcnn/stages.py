@@ -21,8 +21,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from rcnn_keras.data.batches import check_proposals
+from rcnn_keras.data.batches import require_proposals
 from rcnn_keras.data.dataset import DetectionDataset
+from rcnn_keras.data.written_aside import written_aside
 from rcnn_keras.models import RCNN
 from rcnn_keras.training.rcnn.box_regression import train_box_regressors
 from rcnn_keras.training.rcnn.error_analysis import error_analysis, table
@@ -157,8 +158,8 @@ def train_rcnn(
 
     weights, _ = once(out / "box_regressor.npz", key_of(key, ridge), stage_3)
     model.box_regressor.set_weights(weights)
-    model.save(out / "aside_rcnn.keras")
-    (out / "aside_rcnn.keras").replace(out / "rcnn.keras")
+    with written_aside(out / "rcnn.keras") as aside:
+        model.save(aside)
     scores = None
     if val is not None:
         scores = error_analysis(model, val)
@@ -227,6 +228,6 @@ def _check(
             )
         if len(part) == 0:
             raise ValueError("the dataset has no images")
-        check_proposals(part)
+        require_proposals(part)
     for name, rule in number_errors(numbers).items():
         raise ValueError(f"{name} {rule}; received {numbers[name]!r}")
