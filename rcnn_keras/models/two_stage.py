@@ -6,6 +6,8 @@ B images, R proposals, S sampled RoIs, D detections, K classes.
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from rcnn_keras.backbones import Backbone, build_backbone
 from rcnn_keras.backbones.backbone import stages_of
 from rcnn_keras.backbones.imagenet import CAFFE_MEAN, CAFFE_STD, load_imagenet
@@ -21,9 +23,10 @@ from rcnn_keras.layers import (
 )
 from rcnn_keras.losses import box_head_losses
 from rcnn_keras.models.detector import Detector
-from rcnn_keras.ops import listed
+from rcnn_keras.ops import drawing_for, listed
 from rcnn_keras.ops.matching import IGNORED
 
+MOST_ROIS = 2**16  # sampled of an image
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
@@ -46,6 +49,7 @@ class TwoStageDetector(Detector):
             box_convs=config.get("box_convs", 0),
             box_ranks=config.get("box_ranks"),
             head_norm=config["head_norm"],
+            seed=config["seed"] + 2,  # the samplers' come before
         )
         mean, std = IMAGENET_MEAN, IMAGENET_STD
         if config["backbone_weights"] == "imagenet":
@@ -169,16 +173,21 @@ class TwoStageDetector(Detector):
         """Sample RoIs among proposals and ground truth, and return the second stage's losses."""
         proposals, count = first["proposals"], first["num_proposals"]
         sampled = self.roi_sampler(proposals, count, targets, first["image_ids"], step)
-        return self.roi_losses_of(first, targets, sampled, training)
+        return self.roi_losses_of(first, targets, sampled, step, training)
 
-    def roi_losses_of(self, first, targets, sampled, training) -> dict[str, tuple]:
+    def roi_losses_of(self, first, targets, sampled, step, training) -> dict[str, tuple]:
         """Return the second stage's losses on the RoIs that `RoISampler` drew.
 
         Padding is left out beforehand, lest it count in a batch norm of the head.
         """
         rois, classes, goals, _ = sampled
-        image, rois, classes, goals = listed(classes != IGNORED, rois, classes, goals)
+        # What dropout drops of a RoI depends on its image and its place among those of the image.
+        places = first["image_ids"][:, None] * MOST_ROIS + np.arange(rois.shape[1])
+        image, rois, classes, goals, places = listed(
+            classes != IGNORED, rois, classes, goals, places
+        )
         pooled = self.box_pooling(first["features"], rois, image)
-        logits, deltas = self.box_head(pooled[None], training=training)
+        with drawing_for(places, step):
+            logits, deltas = self.box_head(pooled[None], training=training)
         beta = self._config["box_smooth_l1_beta"]
         return box_head_losses(logits, deltas, goals[None], classes[None], beta)
