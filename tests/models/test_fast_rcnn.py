@@ -239,7 +239,7 @@ def test_what_is_dropped_of_an_image_does_not_depend_on_its_batch(proposed):
     def losses(rows, step=3):
         first = model.first_stage({k: v[rows] for k, v in inputs.items()}, training=True)
         found = model.second_stage_losses(
-            first, {k: v[rows] for k, v in targets.items()}, step, training=True
+            first, {k: v[rows] for k, v in targets.items()}, np.array(step), training=True
         )
         return np.array([float(total) for total, _ in found.values()])
 
