@@ -19,7 +19,7 @@ from rcnn_keras.training.configuration import load_configuration
 from rcnn_keras.training.configuration_file import ConfigurationError
 from rcnn_keras.training.rcnn import stages
 from rcnn_keras.training.run import build_model
-from rcnn_keras.training.run_folder import clear
+from rcnn_keras.training.run_folder import clear, remove_torn
 
 pytest.importorskip("sklearn")
 
@@ -133,15 +133,22 @@ def test_a_stopped_run_goes_on_and_a_finished_one_is_kept(folder, run, tmp_path,
 
 
 def test_another_configuration_wants_another_folder(folder, run, tmp_path):
-    out = tmp_path / "run"
-    shutil.copytree(run, out)
-    (out / "report.html").unlink()
+    shutil.copytree(run / "stages", tmp_path / "stages")
+    shutil.copy(run / "config.yaml", tmp_path)
     other = "training.svm_c=0.01"
-    result = rcnn("train", folder / "rcnn.yaml", "--out", out, "--set", other)
+    result = rcnn("train", folder / "rcnn.yaml", "--out", tmp_path, "--set", other)
     assert result.exit_code == 1
     assert "unfinished run of another configuration" in result.output
-    clear(out)  # what --overwrite does
-    assert not any(out.iterdir())
+
+
+def test_overwriting_removes_what_a_run_wrote(run, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(run, out)
+    (out / ".stages.abc").mkdir()  # of a run that was killed
+    (out / "notes.txt").write_text("mine")
+    clear(out)
+    remove_torn(out)
+    assert [path.name for path in out.iterdir()] == ["notes.txt"]
 
 
 def test_the_keys_of_training_are_the_arguments_of_the_stages(folder):
