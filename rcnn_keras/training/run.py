@@ -92,8 +92,7 @@ def train(
         command=f"rcnn train {out / 'config.yaml'}",
         sections=sections,
     )
-    for unneeded in ("backup", f"{STAGES}/features"):
-        shutil.rmtree(out / unneeded, ignore_errors=True)
+    shutil.rmtree(out / "backup", ignore_errors=True)
     return history
 
 
@@ -180,6 +179,7 @@ def _train_stages(
     trained = train_rcnn(
         model, train_set, out / STAGES, val=val_set, learning_rate=rate, **arguments
     )
+    shutil.rmtree(out / STAGES / "features")  # gigabytes, and all is learnt from them
     shutil.copy(out / STAGES / "rcnn.keras", out / "best.keras")
     assert trained.scores is not None
     return analysis_section(trained.scores, model.classes)

@@ -13,7 +13,7 @@ RUN/tensorboard/      if asked for
 RUN/backup/           if asked for, while the run is unfinished: what it resumes from
 RUN/1_rpn/ ..         with `training.alternating` the four steps, see `train_alternating`
 RUN/stages/           of R-CNN, which has no history and no last.keras, see `train_rcnn`; the
-                      features are removed at the end
+                      features are removed once all is learnt from them
 """
 
 import json
