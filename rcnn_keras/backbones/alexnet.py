@@ -3,6 +3,7 @@
 import keras
 from keras import layers, ops
 
+from rcnn_keras.backbones.trunks import dropped_dense
 from rcnn_keras.layers import LocalResponseNorm
 
 CHANNELS = (96, 256, 384, 384, 256)
@@ -37,10 +38,8 @@ def alexnet(crop_size=227, channels=CHANNELS, units=4096, dropout=0.5):
     x = _grouped_conv(x, channels[4], 3, "conv5")
     pool5 = layers.MaxPooling2D(3, strides=2, name="pool5")(x)
     x = layers.Flatten(name="flatten")(pool5)
-    for fc in ("fc6", "fc7"):
-        x = layers.Dense(units, activation="relu", kernel_initializer="he_normal", name=fc)(x)
-        x = layers.Dropout(dropout, name=f"{fc}_dropout")(x)
-    return keras.Model(inputs, {"pool5": pool5, "fc7": x}, name="alexnet")
+    fc7 = dropped_dense(x, units, dropout)
+    return keras.Model(inputs, {"pool5": pool5, "fc7": fc7}, name="alexnet")
 
 
 def _conv(x, channels, size, name, strides=1, padding="same"):

@@ -79,6 +79,7 @@ def build_backbone(
     box_convs=0,
     box_ranks=None,
     head_norm=None,
+    seed=0,
 ):
     """Build a backbone and the trunks of its heads.
 
@@ -99,6 +100,7 @@ def build_backbone(
         box_convs: convolutions before them after a pyramid, see `box_trunk`.
         box_ranks: of the factors of the dense layers, see `dense`; None for whole layers.
         head_norm: kind of normalisation of the heads' convolutions.
+        seed: of the dropout after VGG's and ZF's dense layers.
 
     Raises:
         ValueError: for another name, with the nearest.
@@ -114,7 +116,7 @@ def build_backbone(
             map_strides=(16,),
             strides=(16,),
             pooled_size=7,
-            box_trunk=vgg16_fc(box_units or 4096, ranks=box_ranks, name="box_trunk"),
+            box_trunk=vgg16_fc(box_units or 4096, ranks=box_ranks, name="box_trunk", seed=seed),
             mask_trunk=lambda: mask_trunk(MASK_POOLED_SIZE, 512, 256, head_norm),
             frozen_stages=2,  # as in Fast R-CNN, 4.5
         )
@@ -127,7 +129,11 @@ def build_backbone(
             strides=(16,),
             pooled_size=size,
             box_trunk=vgg16_fc(
-                box_units or 4096, ranks=box_ranks, name="box_trunk", pooled=(size, size, 256)
+                box_units or 4096,
+                ranks=box_ranks,
+                name="box_trunk",
+                pooled=(size, size, 256),
+                seed=seed,
             ),
             mask_trunk=lambda: mask_trunk(MASK_POOLED_SIZE, 256, 256, head_norm),
             frozen_stages=0,  # as in Faster R-CNN, 3.3

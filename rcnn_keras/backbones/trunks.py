@@ -7,6 +7,7 @@ import keras
 from keras import layers
 
 from rcnn_keras.layers.normalization import normalization
+from rcnn_keras.layers.stateless_dropout import StatelessDropout
 
 
 def box_trunk(pooled_size, channels, units, num_convs=0, norm=None, ranks=None):
@@ -45,6 +46,22 @@ def dense(x, units, initializer, name, rank=None):
     if rank:
         x = layers.Dense(rank, use_bias=False, kernel_initializer=initializer, name=f"{name}_v")(x)
     return layers.Dense(units, activation="relu", kernel_initializer=initializer, name=name)(x)
+
+
+def dropped_dense(x, units, dropout, ranks=None, seed=0):
+    """Apply fc6 and fc7 with ReLU, each followed by dropout, as AlexNet and VGG have them.
+
+    Args:
+        x: `(n, F)`.
+        units: width of both layers.
+        dropout: share of units dropped while training.
+        ranks: of the layers' factors, see `dense`; None for whole layers.
+        seed: of what fc6 drops, and one more of what fc7 does.
+    """
+    for number, (fc, rank) in enumerate(zip(("fc6", "fc7"), ranks or (None, None), strict=True)):
+        x = dense(x, units, "he_normal", fc, rank)
+        x = StatelessDropout(dropout, seed + number, name=f"{fc}_dropout")(x)
+    return x
 
 
 def mask_trunk(pooled_size, channels_in, channels, norm=None):

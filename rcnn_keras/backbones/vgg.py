@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from rcnn_keras.backbones.trunks import dense
+from rcnn_keras.backbones.trunks import dropped_dense
 
 BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 
@@ -31,7 +31,7 @@ def vgg16():
     return keras.Model(inputs, {"c4": x}, name="vgg16")
 
 
-def vgg16_fc(units=4096, dropout=0.5, ranks=None, name=None, pooled=(7, 7, 512)):
+def vgg16_fc(units=4096, dropout=0.5, ranks=None, name=None, pooled=(7, 7, 512), seed=0):
     """Return fc6 and fc7 with their dropout: the second stage of the papers' detectors.
 
     Args:
@@ -40,13 +40,12 @@ def vgg16_fc(units=4096, dropout=0.5, ranks=None, name=None, pooled=(7, 7, 512))
         ranks: of the layers' factors, see `dense`; None for whole layers.
         name: the model's name.
         pooled: shape of a RoI's features, `(S, S, C)`.
+        seed: of what fc6 drops, and one more of what fc7 does.
 
     Returns:
         Functional model from `(n, S, S, C)` to `(n, units)`.
     """
     inputs = keras.Input(pooled, name="pooled")
     x = layers.Flatten(name="flatten")(inputs)
-    for fc, rank in zip(("fc6", "fc7"), ranks or (None, None), strict=True):
-        x = dense(x, units, "he_normal", fc, rank)
-        x = layers.Dropout(dropout, name=f"{fc}_dropout")(x)
+    x = dropped_dense(x, units, dropout, ranks, seed)
     return keras.Model(inputs, x, name=name)

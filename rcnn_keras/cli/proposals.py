@@ -114,6 +114,8 @@ def _picture(
     """Draw the first proposals of an image."""
     from rcnn_keras.proposals.methods import full_arguments, method_named
 
+    with quiet_import():
+        method_named(method)  # brings TensorFlow, if it is objectness
     arguments = full_arguments(method, arguments)
     with quiet_import():
         from rcnn_keras.data.images import read_image

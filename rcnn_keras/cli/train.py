@@ -36,6 +36,7 @@ def train(config: Path, overrides: tuple[str, ...], out: Path | None, overwrite:
 
     The whole file is checked before anything starts. The run folder gets config.yaml (all defaults
     filled in), history.csv, best.keras, last.keras, scores.json, detections.json and report.html.
+    R-CNN, which is trained in stages, has the folder stages/ instead of a history and last.keras.
     """
     from rcnn_keras.training.configuration_file import read_document
 

@@ -15,13 +15,13 @@ import tensorflow as tf
 from rcnn_keras.data.augmentation import Augmentation
 from rcnn_keras.data.images import ImageError, read_image, resize_image, resized_size
 from rcnn_keras.data.masks import check_segmentations, record_masks
+from rcnn_keras.data.padding import padded_image, padded_masks, padded_rows
 from rcnn_keras.data.samples import Sample, drop_empty_masks
 
 if TYPE_CHECKING:
     from rcnn_keras.data.dataset import DetectionDataset
     from rcnn_keras.data.records import Record
 
-SIZE_MULTIPLE = 32  # the coarsest stride of a feature pyramid's backbone
 # What stands where there is no object.
 PADDING = {"boxes": 0.0, "labels": -1, "crowd": False, "masks": 0}
 DTYPES = {"boxes": tf.float32, "labels": tf.int32, "crowd": tf.bool}
@@ -38,17 +38,17 @@ class Batches:
     `crowd` (B, N) bool; with `masks`, `masks` (B, N, H, W / 8) uint8, eight pixels a byte as
     `numpy.packbits` lays them out.
 
-    Which image comes when, and how it is augmented, is a pure function of seed and the number of
-    the sample counted from the start of training, so a run resumed at any step reads what it would
-    have read, whatever the number of threads.
+    Which image comes when, at which size, and how it is augmented, is a pure function of seed and
+    the number of the sample counted from the start of training, so a run resumed at any step reads
+    what it would have read, whatever the number of threads.
 
     Args:
         dataset: the images and their objects.
         batch_size: B; the last batch of a single pass may be smaller.
         shuffle: visit the images in a new random order each epoch.
         augment: `augmentation(sample, seed) -> sample`, see `rcnn_keras.data.augmentation`.
-        min_size: length in pixels to which the shorter side is resized; None keeps the image's
-            own size until `sized` says otherwise.
+        min_size: length in pixels to which the shorter side is resized; of several, each sample
+            draws one. None keeps the image's own size until `sized` says otherwise.
         max_size: most pixels of the longer side, as torchvision's detectors have it.
         max_objects: N; default the most objects in any image.
         seed: of the order and of the augmentations.
@@ -72,7 +72,7 @@ class Batches:
         shuffle: bool = False,
         augment: Augmentation | None = None,
         *,
-        min_size: int | None = None,
+        min_size: int | Sequence[int] | None = None,
         max_size: int | None = None,
         max_objects: int | None = None,
         seed: int = 0,
@@ -82,13 +82,17 @@ class Batches:
     ) -> None:
         for name, value in {
             "batch_size": batch_size,
-            "min_size": min_size,
             "max_size": max_size,
             "max_objects": max_objects,
         }.items():
-            if value is not None and (not isinstance(value, int | np.integer) or value < 1):
+            if value is not None and not _is_count(value):
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-        if min_size and max_size and max_size < min_size:
+        sizes = _several(min_size)
+        if not sizes or not all(size is None or _is_count(size) for size in sizes):
+            raise ValueError(
+                f"min_size must be a whole number of at least 1, or several, got {min_size!r}"
+            )
+        if max_size and any(size and max_size < size for size in sizes):
             raise ValueError(f"max_size {max_size} is less than min_size {min_size}")
         if len(dataset) == 0:
             raise ValueError("the dataset has no images, so there are no batches to make")
@@ -104,7 +108,7 @@ class Batches:
         if masks:
             check_segmentations(dataset)
         if proposals:
-            check_proposals(dataset)
+            require_proposals(dataset)
         self.dataset = dataset
         self.batch_size = int(batch_size)
         self.shuffle = shuffle
@@ -133,7 +137,7 @@ class Batches:
             f"masks={self.masks}, proposals={self.proposals})"
         )
 
-    def sized(self, min_size: int | None, max_size: int | None) -> "Batches":
+    def sized(self, min_size: int | Sequence[int] | None, max_size: int | None) -> "Batches":
         """Return a copy with the sizes filled in where they were None."""
         filled = copy.copy(self)
         filled.min_size = self.min_size or min_size
@@ -160,7 +164,7 @@ class Batches:
         """
         changed = copy.copy(self)
         if proposals and not self.proposals:
-            check_proposals(self.dataset)
+            require_proposals(self.dataset)
         changed.proposals = proposals
         return changed
 
@@ -196,7 +200,7 @@ class Batches:
         records = list(self.dataset)
         image_ids = tf.constant([record.image_id for record in records], tf.int64)
         sizes = tf.constant([(record.height, record.width) for record in records], tf.int32)
-        resized_sizes = tf.constant([self._resized_size(record) for record in records], tf.int32)
+        resized_sizes = tf.constant([self._resized_sizes(record) for record in records], tf.int32)
         objects = _Objects(records)
         most = max((len(r.proposals) for r in records if r.proposals is not None), default=0)
 
@@ -216,7 +220,7 @@ class Batches:
 
         def read_proposals(index: int) -> np.ndarray:
             proposals = records[index].proposals
-            assert proposals is not None  # `check_proposals` saw to it
+            assert proposals is not None  # `require_proposals` saw to it
             return proposals
 
         def padded_sample(number: tf.Tensor) -> tuple[Sample, Sample]:
@@ -224,14 +228,15 @@ class Batches:
             # Pillow decodes without holding Python's lock, so parallel calls do run in parallel.
             image = tf.ensure_shape(tf.numpy_function(read, [index], tf.uint8), (None, None, 3))
             sample = objects.of(index)
-            sample["image"] = self._resized(image, resized_sizes[index])
-            ratio = tf.cast(resized_sizes[index] / sizes[index], tf.float32)[::-1]
+            size = resized_sizes[index, self._drawn(number, resized_sizes.shape[1])]
+            sample["image"] = self._resized(image, size)
+            ratio = tf.cast(size / sizes[index], tf.float32)[::-1]
             sample["boxes"] *= tf.tile(ratio, [2])
             if self.proposals:
                 proposals = tf.numpy_function(read_proposals, [index], tf.float32)
                 sample["proposals"] = tf.ensure_shape(proposals, (None, 4)) * tf.tile(ratio, [2])
             if self.masks:
-                masks = tf.numpy_function(read_masks, [index, resized_sizes[index]], tf.uint8)
+                masks = tf.numpy_function(read_masks, [index, size], tf.uint8)
                 sample["masks"] = tf.ensure_shape(masks, (None, None, None))
                 sample = drop_empty_masks(sample)
             if self.augment is not None:
@@ -239,7 +244,7 @@ class Batches:
             inputs, targets = self._padded(sample, image_ids[index])
             if self.proposals:
                 inputs["num_proposals"] = tf.shape(sample["proposals"])[0]
-                inputs["proposals"] = _padded_rows(sample["proposals"], most, 0.0)
+                inputs["proposals"] = padded_rows(sample["proposals"], most, 0.0)
             return inputs, targets
 
         return padded_sample
@@ -260,10 +265,19 @@ class Batches:
             seed = tf.random.experimental.stateless_fold_in(seed, part)
         return seed
 
-    def _resized_size(self, record: "Record") -> tuple[int, int]:
+    def _drawn(self, number: tf.Tensor, count: int) -> tf.Tensor:
+        """The one of `count` sizes that sample `number` has."""
+        seed = tf.constant([self.seed, 1], tf.int64)  # augmentations have 0
+        seed = tf.random.experimental.stateless_fold_in(seed, number)
+        return tf.random.stateless_uniform((), seed, 0, count, tf.int64)
+
+    def _resized_sizes(self, record: "Record") -> list[tuple[int, int]]:
+        """The height and width that a record has at each `min_size`."""
         height, width = record.height, record.width
-        min_size = self.min_size or min(height, width)
-        return resized_size(height, width, min_size, self.max_size or sys.maxsize)
+        return [
+            resized_size(height, width, size or min(height, width), self.max_size or sys.maxsize)
+            for size in _several(self.min_size)
+        ]
 
     def _resized(self, image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
         if self.min_size is None and self.max_size is None:
@@ -273,26 +287,33 @@ class Batches:
     def _padded(self, sample: Sample, image_id: tf.Tensor) -> tuple[Sample, Sample]:
         image = sample["image"]
         size = tf.shape(image)[:2]
-        bottom, right = tf.unstack(-size % SIZE_MULTIPLE)
-        image = tf.pad(image, [[0, bottom], [0, right], [0, 0]])
-        image = tf.ensure_shape(image, (None, None, 3))
+        image = tf.ensure_shape(padded_image(image), (None, None, 3))
         if self.masks:
-            sample = sample | {"masks": _padded_masks(sample["masks"], size)}
+            sample = sample | {"masks": padded_masks(sample["masks"], size)}
         targets = {
-            name: _padded_rows(sample[name], self.max_objects, padding)
+            name: padded_rows(sample[name], self.max_objects, padding)
             for name, padding in PADDING.items()
             if name in sample
         }
         return {"images": image, "image_sizes": size, "image_ids": image_id}, targets
 
 
-def check_proposals(dataset: "DetectionDataset") -> None:
+def require_proposals(dataset: "DetectionDataset") -> None:
     """Raise a ValueError that names an image without proposals."""
     for record in dataset:
         if record.proposals is None:
             raise ValueError(
                 f"{record.path} has no proposals: dataset.with_proposals(...) brings them in"
             )
+
+
+def _several(size: int | Sequence[int] | None) -> Sequence[int | None]:
+    """A size, or none, as a list of one."""
+    return list(size) if isinstance(size, list | tuple) else [size]  # type: ignore[list-item]
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and bool(value >= 1)
 
 
 class _Objects:
@@ -309,21 +330,3 @@ class _Objects:
     def of(self, index: tf.Tensor) -> Sample:
         first, stop = self.starts[index], self.starts[index + 1]
         return {name: column[first:stop] for name, column in self.columns.items()}
-
-
-def _padded_masks(masks: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """Fill up packed masks of an image of `size` to multiples of `SIZE_MULTIPLE` pixels."""
-    message = "the augmentation must change the masks of a sample with its image"
-    expected = tf.stack([size[0], -(-size[1] // 8)])
-    with tf.control_dependencies(
-        [tf.debugging.assert_equal(tf.shape(masks)[1:], expected, message)]
-    ):
-        missing = tf.stack([-size[0] % SIZE_MULTIPLE, (-size[1] % SIZE_MULTIPLE) // 8])
-    return tf.pad(masks, tf.stack([[0, 0], [0, missing[0]], [0, missing[1]]]))
-
-
-def _padded_rows(rows: tf.Tensor, count: int, value: float) -> tf.Tensor:
-    """Fill up to `count` rows with `value`."""
-    missing = [[0, count - tf.shape(rows)[0]]] + [[0, 0]] * (rows.shape.rank - 1)
-    padded = tf.pad(rows, missing, constant_values=tf.cast(value, rows.dtype))
-    return tf.ensure_shape(padded, (count, *rows.shape[1:]))

@@ -186,7 +186,7 @@ class DetectionDataset(Sequence[Record]):
         shuffle: bool = False,
         augment: Callable | None = None,
         *,
-        min_size: int | None = None,
+        min_size: int | Sequence[int] | None = None,
         max_size: int | None = None,
         max_objects: int | None = None,
         seed: int = 0,

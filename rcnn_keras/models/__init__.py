@@ -10,6 +10,7 @@ from rcnn_keras.models.faster_rcnn import FasterRCNN
 from rcnn_keras.models.folding import fold_batchnorm
 from rcnn_keras.models.mask_rcnn import MaskRCNN
 from rcnn_keras.models.rcnn import RCNN
+from rcnn_keras.models.scales import detect_at_scales
 from rcnn_keras.models.svd import truncate_svd
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "FasterRCNN",
     "MaskRCNN",
     "NonFiniteLossError",
+    "detect_at_scales",
     "fold_batchnorm",
     "from_preset",
     "list_presets",

@@ -57,7 +57,7 @@ def _errors_between(config: Mapping[str, Any], alone: Mapping[str, str]) -> dict
         ("box_bg_iou_thresh", "box_fg_iou_thresh"),
         ("box_bg_iou_low_thresh", "box_bg_iou_thresh"),
     ):
-        if low in sound and high in sound and sound[low] > sound[high]:
+        if low in sound and high in sound and _greatest(sound[low]) > sound[high]:
             errors[low] = f"must be at most {high}={sound[high]!r}"
     backbone = config["backbone"]
     if backbone not in NAMES:
@@ -126,6 +126,10 @@ def _is_count(value: Any) -> bool:
     return _is_number(value) and isinstance(value, Integral) and int(value) >= 1
 
 
+def _greatest(values: Any) -> Any:
+    return max(values) if _is_list(values) else values
+
+
 def _is_list(values: Any) -> bool:
     return isinstance(values, Sequence) and not isinstance(values, str) and len(values) > 0
 
@@ -166,7 +170,11 @@ RULES: dict[tuple[str, ...], Rule] = {  # by the ends of the arguments' names
         lambda value: value == 0 or _is_count(value),
         "must be a whole number of at least 0",
     ),
-    ("_size", "_per_image", "_per_img", "_channels", "_train", "_test", "rpn_convs"): (
+    ("min_size",): (
+        lambda size: _is_count(size) or (_is_list(size) and all(map(_is_count, size))),
+        "must be a whole number of at least 1, or a list of them",
+    ),
+    ("max_size", "_per_image", "_per_img", "_channels", "_train", "_test", "rpn_convs"): (
         _is_count,
         "must be a whole number of at least 1",
     ),

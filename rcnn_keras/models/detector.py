@@ -20,10 +20,12 @@ from rcnn_keras.data.images import resized_size
 from rcnn_keras.data.proposals import Proposals, with_given_proposals
 from rcnn_keras.data.unlabelled import unlabelled
 from rcnn_keras.losses import mean_over_batch
+from rcnn_keras.models.batch import complete_inputs, complete_targets
 from rcnn_keras.models.errors import NON_FINITE, plain_errors
-from rcnn_keras.ops import after, check_finite, num_replicas, packed_masks
+from rcnn_keras.ops import after, check_finite, num_replicas
 
 Image = str | PathLike | np.ndarray
+Images = Image | Iterable[Image] | DetectionDataset
 
 
 class Detector(keras.Model):
@@ -42,12 +44,15 @@ class Detector(keras.Model):
         loss_names: of the named losses.
         takes_proposals: whether inputs have `"proposals" (B, R, 4)` in pixels of the images, and
             `"num_proposals" (B,)`, how many are real; the latter may be left out.
+        min_sizes: lengths of an image's shorter side of which training draws one; `min_size` is
+            that of detection.
         trained_losses: names of the losses that training adds up and logs, by default all; compile
             the model after a change.
     """
 
     loss_names: tuple[str, ...] = ()
     takes_proposals = False
+    min_sizes: tuple[int, ...] = ()
 
     def _connect(self, config: dict[str, Any], name: str | None) -> None:
         """Build the functional graph, and the metrics that follow the losses."""
@@ -187,9 +192,10 @@ class Detector(keras.Model):
     ):
         """Train as `keras.Model.fit` does, also on `Batches`.
 
-        `Batches` are resized by this model's `min_size` and `max_size` and read without end, so
-        an epoch is `len(x)` steps. A callback that puts scores into the logs is moved before those
-        that read them, and `monitor="val_AP"` and its kin are maximised.
+        `Batches` are resized by this model's `min_size`, of several each image draws one, and
+        `max_size`, and read without end, so an epoch is `len(x)` steps. A callback that puts scores
+        into the logs is moved before those that read them, and `monitor="val_AP"` and its kin are
+        maximised.
 
         Raises:
             NonFiniteLossError: as soon as an image, the loss or a gradient is not finite, before
@@ -203,6 +209,7 @@ class Detector(keras.Model):
             steps = kwargs.get("steps_per_epoch") or len(x)
             kwargs["steps_per_epoch"] = steps
             start_step = kwargs.get("initial_epoch", 0) * steps
+            x = x.sized(self.min_sizes, None)
             x = self._with_truth(x).tf_dataset(repeat=True, start_step=start_step)
         with plain_errors(dataset):
             return super().fit(
@@ -236,7 +243,7 @@ class Detector(keras.Model):
 
     def detect(
         self,
-        images: Image | Iterable[Image] | DetectionDataset,
+        images: Images,
         batch_size: int = 1,
         proposals: Proposals | None = None,
     ) -> list[Detections]:
@@ -261,20 +268,9 @@ class Detector(keras.Model):
             ValueError: for proposals that are missing or do not fit the images, or that this
                 detector does not take.
         """
-        if isinstance(images, (str, PathLike, np.ndarray)):
-            images = [images]
-        if isinstance(images, DetectionDataset):
-            dataset = images
-        else:
-            dataset = unlabelled(list(images), self.classes)
+        dataset = self.dataset_of(images, proposals)
         if len(dataset) == 0:
             return []
-        if proposals is not None:
-            if not self.takes_proposals:
-                raise ValueError(
-                    f"{type(self).__name__} finds its own proposals and takes no others"
-                )
-            dataset = with_given_proposals(dataset, proposals)
         batches = Batches(dataset, batch_size, max_objects=dataset.max_objects)
         with plain_errors():
             found = super().predict(self._sized(batches).tf_dataset(), verbose=0)
@@ -283,16 +279,36 @@ class Detector(keras.Model):
             for i, record in enumerate(dataset)
         ]
 
+    def dataset_of(
+        self,
+        images: Images,
+        proposals: Proposals | None = None,
+    ) -> DetectionDataset:
+        """Return images and proposals, in all forms that `detect` takes, as a dataset."""
+        if isinstance(images, (str, PathLike, np.ndarray)):
+            images = [images]
+        if not isinstance(images, DetectionDataset):
+            images = unlabelled(list(images), self.classes)
+        if proposals is None or len(images) == 0:
+            return images
+        if not self.takes_proposals:
+            raise ValueError(f"{type(self).__name__} finds its own proposals and takes no others")
+        return with_given_proposals(images, proposals)
+
     def _in_given_pixels(self, found: dict[str, np.ndarray], record) -> Detections:
         """Undo the resizing of one image's detections, and drop their padding."""
-        count = int(found["num_detections"])
         size = (record.height, record.width)
         resized = size
         if self.min_size is not None:
             resized = resized_size(*size, self.min_size, self.max_size)
         scale = np.array([size[1] / resized[1], size[0] / resized[0]] * 2, np.float32)
+        return self.as_detections(found | {"boxes": found["boxes"] * scale}, size)
+
+    def as_detections(self, found: dict[str, np.ndarray], size: tuple[int, int]) -> Detections:
+        """Return an image's padded detections, in its pixels, as `Detections`."""
+        count = int(found["num_detections"])
         return Detections(
-            boxes=found["boxes"][:count] * scale,
+            boxes=found["boxes"][:count],
             scores=found["scores"][:count],
             labels=found["labels"][:count],
             classes=self.classes,
@@ -331,41 +347,6 @@ class Detector(keras.Model):
         model = cls(**{**config, "backbone_weights": None})
         model._config["backbone_weights"] = weights
         return model
-
-
-def complete_inputs(inputs):
-    """Return the inputs as a dict with sizes, ids and counts made up where left out."""
-    inputs = dict(inputs) if isinstance(inputs, dict) else {"images": inputs}
-    batch, height, width = ops.shape(inputs["images"])[:3]
-    if inputs.get("image_sizes") is None:
-        size = ops.stack([ops.cast(height, "int32"), ops.cast(width, "int32")])
-        inputs["image_sizes"] = ops.tile(size[None], [batch, 1])
-    inputs["image_sizes"] = ops.cast(inputs["image_sizes"], "int32")
-    if inputs.get("image_ids") is None:
-        inputs["image_ids"] = ops.arange(batch, dtype="int64")
-    if inputs.get("proposals") is not None and inputs.get("num_proposals") is None:
-        inputs["num_proposals"] = ops.full((batch,), ops.shape(inputs["proposals"])[1], "int32")
-    return inputs
-
-
-def complete_targets(targets, height, width):
-    """Return the targets with `crowd`, packed masks, and one more row of padding.
-
-    Matching looks for the best of N boxes and so needs one, also in a batch that has none.
-    """
-    boxes, labels = targets["boxes"], targets["labels"]
-    crowd = targets.get("crowd")
-    crowd = ops.zeros_like(labels, "bool") if crowd is None else ops.cast(crowd, "bool")
-    row = ((0, 0), (0, 1))
-    masks = {}
-    if "masks" in targets:
-        packed = packed_masks(targets["masks"], height, width)
-        masks = {"masks": ops.pad(packed, (*row, (0, 0), (0, 0)))}
-    return masks | {
-        "boxes": ops.pad(boxes, (*row, (0, 0))),
-        "labels": ops.pad(labels, row, constant_values=-1),
-        "crowd": ops.pad(crowd, row, constant_values=False),
-    }
 
 
 def scores_first(callbacks: Any) -> Any:

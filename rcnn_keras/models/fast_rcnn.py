@@ -21,7 +21,8 @@ class FastRCNN(TwoStageDetector):
     Args:
         backbone: as in `FasterRCNN`.
         classes: K class names, without the background.
-        min_size: length to which an image's shorter side is resized, in pixels.
+        min_size: length to which an image's shorter side is resized, in pixels;
+            of several as in `FasterRCNN`, and `detect_at_scales` takes them all.
         max_size: most pixels of the longer side.
         norm: as in `FasterRCNN`.
         backbone_width: as in `FasterRCNN`.
@@ -67,7 +68,7 @@ class FastRCNN(TwoStageDetector):
         backbone: str = "vgg16",
         classes: Sequence[str] = (),
         *,
-        min_size: int = 600,
+        min_size: int | tuple[int, ...] = 600,
         max_size: int = 1000,
         norm: str | None = "batch",
         backbone_width: float = 1.0,

@@ -25,7 +25,9 @@ class FasterRCNN(TwoStageDetector):
             `_fpn` the C4 detector on one map of stride 16; `"mobilenet_v3_large_fpn"`; `"vgg16"`;
             `"zf"`, the small network of the paper.
         classes: K class names, without the background.
-        min_size: length to which an image's shorter side is resized, in pixels.
+        min_size: length to which an image's shorter side is resized, in pixels;
+            of several, each image draws one whenever it is trained on, and detection takes the
+            last.
         max_size: most pixels of the longer side.
         norm: of the backbone: `"batch"` trains batch norm, `"frozen_batch"` keeps pre-trained
             statistics, `"group"` uses group norm, None has biases instead. VGG and ZF have none.
@@ -97,7 +99,7 @@ class FasterRCNN(TwoStageDetector):
         backbone: str = "resnet50_fpn",
         classes: Sequence[str] = (),
         *,
-        min_size: int = 800,
+        min_size: int | tuple[int, ...] = 800,
         max_size: int = 1333,
         norm: str | None = "batch",
         backbone_width: float = 1.0,

@@ -47,9 +47,9 @@ class MaskRCNN(FasterRCNN):
         logits = self.mask_head(self.mask_roi_align(first["features"], rois, image))
         return found | {"masks": self.mask_layer(logits, found["labels"])}
 
-    def roi_losses_of(self, first, targets, sampled, training) -> dict[str, tuple]:
+    def roi_losses_of(self, first, targets, sampled, step, training) -> dict[str, tuple]:
         """Return the losses of classes, boxes and masks, the last on positive RoIs alone."""
-        losses = super().roi_losses_of(first, targets, sampled, training)
+        losses = super().roi_losses_of(first, targets, sampled, step, training)
         rois, classes, _, matches = sampled
         positive = classes > 0
         image, rois, labels, matches = listed(positive, rois, classes - 1, matches)

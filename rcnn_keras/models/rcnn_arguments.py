@@ -16,10 +16,18 @@ def check_rcnn_arguments(config: Mapping[str, Any]) -> None:
     Raises:
         ValueError: with a line for each argument that cannot be used, and its value.
     """
+    errors = rcnn_argument_errors(config)
+    if errors:
+        lines = (f"{name} {rule}; received {config[name]!r}" for name, rule in errors.items())
+        raise ValueError("\n".join(lines))
+
+
+def rcnn_argument_errors(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the name of each argument of `RCNN` that cannot be used, and the rule it breaks."""
     errors = {}
     for suffixes, (holds, rule) in RULES.items():
         for name, value in config.items():
-            if name.endswith(suffixes) and not holds(value) and name != "crop_size":
+            if name.endswith(suffixes) and not holds(value):
                 errors[name] = rule
     backbone, crop_size, channels = (config[k] for k in ("backbone", "crop_size", "channels"))
     if backbone not in CROP_SIZES:
@@ -48,9 +56,7 @@ def check_rcnn_arguments(config: Mapping[str, Any]) -> None:
         errors["context"] = f"must be a whole number from 0 to less than half of the crop, {side}"
     if config["classifier"] not in ("svm", "softmax"):
         errors["classifier"] = "must be 'svm' or 'softmax'"
-    if errors:
-        lines = (f"{name} {rule}; received {config[name]!r}" for name, rule in errors.items())
-        raise ValueError("\n".join(lines))
+    return errors
 
 
 def _is_whole(value: Any) -> bool:

@@ -3,7 +3,10 @@
 B images, R proposals, S sampled RoIs, D detections, K classes.
 """
 
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from rcnn_keras.backbones import Backbone, build_backbone
 from rcnn_keras.backbones.backbone import stages_of
@@ -20,9 +23,10 @@ from rcnn_keras.layers import (
 )
 from rcnn_keras.losses import box_head_losses
 from rcnn_keras.models.detector import Detector
-from rcnn_keras.ops import listed
+from rcnn_keras.ops import drawing_for, listed
 from rcnn_keras.ops.matching import IGNORED
 
+MOST_ROIS = 2**16  # sampled of an image
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
@@ -46,6 +50,7 @@ class TwoStageDetector(Detector):
             box_convs=config.get("box_convs", 0),
             box_ranks=config.get("box_ranks"),
             head_norm=config["head_norm"],
+            seed=config["seed"] + 2,  # the samplers' come before
         )
         mean, std = IMAGENET_MEAN, IMAGENET_STD
         if config["backbone_weights"] == "imagenet":
@@ -54,7 +59,9 @@ class TwoStageDetector(Detector):
         config["image_mean"] = mean if config["image_mean"] is None else config["image_mean"]
         config["image_std"] = std if config["image_std"] is None else config["image_std"]
 
-        self.min_size, self.max_size = config["min_size"], config["max_size"]
+        sizes = config["min_size"]
+        self.min_sizes = tuple(sizes) if isinstance(sizes, Sequence) else (sizes,)
+        self.min_size, self.max_size = self.min_sizes[-1], config["max_size"]
         self.antialias = config["antialias"]
         self.normalize = ImageNormalization(
             config["image_mean"], config["image_std"], name="normalize"
@@ -153,26 +160,35 @@ class TwoStageDetector(Detector):
             "image_ids": inputs.get("image_ids"),
         }
 
+    def judge(self, first: dict) -> tuple:
+        """Return class logits `(B, R, K + 1)` and deltas `(B, R, K, 4)` of the proposals."""
+        return self.box_head(self.box_pooling(first["features"], first["proposals"]))
+
     def second_stage(self, first: dict) -> dict:
         """Classify and refine the proposals, and keep the best detections."""
         rois, count = first["proposals"], first["num_proposals"]
-        logits, deltas = self.box_head(self.box_pooling(first["features"], rois))
+        logits, deltas = self.judge(first)
         return self.detection_layer(logits, deltas, rois, count, first["image_sizes"])
 
     def second_stage_losses(self, first, targets, step, training) -> dict[str, tuple]:
         """Sample RoIs among proposals and ground truth, and return the second stage's losses."""
         proposals, count = first["proposals"], first["num_proposals"]
         sampled = self.roi_sampler(proposals, count, targets, first["image_ids"], step)
-        return self.roi_losses_of(first, targets, sampled, training)
+        return self.roi_losses_of(first, targets, sampled, step, training)
 
-    def roi_losses_of(self, first, targets, sampled, training) -> dict[str, tuple]:
+    def roi_losses_of(self, first, targets, sampled, step, training) -> dict[str, tuple]:
         """Return the second stage's losses on the RoIs that `RoISampler` drew.
 
         Padding is left out beforehand, lest it count in a batch norm of the head.
         """
         rois, classes, goals, _ = sampled
-        image, rois, classes, goals = listed(classes != IGNORED, rois, classes, goals)
+        # What dropout drops of a RoI depends on its image and its place among those of the image.
+        places = first["image_ids"][:, None] * MOST_ROIS + np.arange(rois.shape[1])
+        image, rois, classes, goals, places = listed(
+            classes != IGNORED, rois, classes, goals, places
+        )
         pooled = self.box_pooling(first["features"], rois, image)
-        logits, deltas = self.box_head(pooled[None], training=training)
+        with drawing_for(places, step):
+            logits, deltas = self.box_head(pooled[None], training=training)
         beta = self._config["box_smooth_l1_beta"]
         return box_head_losses(logits, deltas, goals[None], classes[None], beta)

@@ -11,7 +11,7 @@ from rcnn_keras.ops.local_response_norm import local_response_norm
 from rcnn_keras.ops.masks import mask_targets, pack_bits, packed_masks, unpack_bits
 from rcnn_keras.ops.matching import match, sample
 from rcnn_keras.ops.nms import grouped_nms, nms, nms_loop
-from rcnn_keras.ops.random import stateless_uniform
+from rcnn_keras.ops.random import drawing_for, drawn_for, stateless_uniform
 from rcnn_keras.ops.recomputation import recompute, recomputing
 from rcnn_keras.ops.replicas import num_replicas, sum_over_replicas
 from rcnn_keras.ops.roi_align import (
@@ -32,6 +32,8 @@ __all__ = [
     "check_finite",
     "clip_boxes",
     "decode_boxes",
+    "drawing_for",
+    "drawn_for",
     "encode_boxes",
     "grid_anchors",
     "grouped_nms",

@@ -5,7 +5,14 @@ falls in, so each number is a hash of (seed, image id, step, position): a counte
 in the manner of Salmon et al. 2011, with MurmurHash3's finaliser as its mixing function.
 """
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import tensorflow as tf
+
+_block = threading.local()  # the replicas of a strategy are traced in threads of their own
 
 
 def stateless_uniform(seed, image_ids, step, count):
@@ -29,6 +36,29 @@ def stateless_uniform(seed, image_ids, step, count):
     position = tf.cast(tf.range(count), tf.uint32) * tf.constant(0x9E3779B9, tf.uint32)
     bits = _mix(_mix(key[:, None] + position[None]) ^ key[:, None])
     return tf.cast(tf.bitwise.right_shift(bits, tf.constant(8, tf.uint32)), tf.float32) * 2.0**-24
+
+
+@contextmanager
+def drawing_for(rows: Any, step: Any) -> Iterator[None]:
+    """Say, for layers called inside the block, what their draws are for.
+
+    A layer deep in a network is handed neither.
+
+    Args:
+        rows: `(n,)` integers, what each row of the layers' inputs is known by; None for its number.
+        step: integer scalar, the training step.
+    """
+    before = drawn_for()
+    _block.drawn_for = rows, tf.convert_to_tensor(step)
+    try:
+        yield
+    finally:
+        _block.drawn_for = before
+
+
+def drawn_for() -> tuple[Any, Any]:
+    """Return rows and step of the innermost block of `drawing_for`, None and 0 outside of any."""
+    return getattr(_block, "drawn_for", (None, 0))
 
 
 def _mix(x):

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from rcnn_keras.data.written_aside import written_aside
+
 BINS = 30
 FORMAT = "rcnn_keras objectness 1"  # the last word changes when older programs cannot read a file
 
@@ -89,13 +91,8 @@ def write_likelihoods(
     for name, likelihoods in cues.items():
         numbers = {key: np.asarray(value).tolist() for key, value in asdict(likelihoods).items()}
         content["cues"][name] = numbers
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(json.dumps(content, indent=1), encoding="utf-8")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with written_aside(path) as aside:
+        aside.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def read_likelihoods(path: str | PathLike[str]) -> tuple[float, dict[str, Likelihoods]]:

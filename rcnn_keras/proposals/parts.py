@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rcnn_keras.proposals.proposal_file import load_proposals, write_proposals, written_aside
+from rcnn_keras.proposals.proposal_file import load_proposals, write_proposals
 
 if TYPE_CHECKING:
     from rcnn_keras.data.records import Record
@@ -33,8 +33,10 @@ class Parts:
         elif any(not path.name.startswith(".") for path in folder.glob("*")):
             raise ValueError(f"{folder} is in the way: it holds no parts of proposals")
         else:
-            with written_aside(manifest) as file:
-                file.write(json.dumps(dict(header), sort_keys=True).encode())
+            from rcnn_keras.data.written_aside import written_aside  # the room brings TensorFlow
+
+            with written_aside(manifest) as aside:
+                aside.write_text(json.dumps(dict(header), sort_keys=True), "utf-8")
 
     def __contains__(self, record: "Record") -> bool:
         """Return whether the proposals of an image are there."""

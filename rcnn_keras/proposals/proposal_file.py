@@ -9,14 +9,11 @@ a JSON header that says how they were made. The same proposals always give the s
 """
 
 import json
-import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from os import PathLike
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -147,10 +144,9 @@ def write_proposals(
         "image_ids": np.array(list(proposals), np.int64),
         "image_sizes": np.array(sizes, np.int32).reshape(-1, 2),
     }
-    with (
-        written_aside(Path(path)) as file,
-        zipfile.ZipFile(file, "w") as archive,
-    ):
+    from rcnn_keras.data.written_aside import written_aside  # the room brings TensorFlow
+
+    with written_aside(path) as aside, zipfile.ZipFile(aside, "w") as archive:
         archive.writestr(_entry("header.json"), json.dumps(header, sort_keys=True))
         for name, array in content.items():
             with archive.open(_entry(f"{name}.npy"), "w", force_zip64=True) as entry:
@@ -210,21 +206,6 @@ def read_into(
     proposals = load_proposals(path)
     check_proposals(proposals, dataset)
     return dataset.with_proposals(proposals, most=most)
-
-
-@contextmanager
-def written_aside(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file beside `path` that takes its place once it is whole and on the disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(aside, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:

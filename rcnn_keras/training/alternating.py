@@ -8,7 +8,6 @@ OUT/4_detector/model.keras  3, with the second stage on its proposals: the whole
 A step's folder is there once the step is finished.
 """
 
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 
 import keras
 
+from rcnn_keras.data.written_aside import written_aside
 from rcnn_keras.models import FasterRCNN
 
 
@@ -43,8 +43,6 @@ STEPS = (
     Step("3_rpn", rpn=True, convolutions=False),
     Step("4_detector", rpn=False, convolutions=False),
 )
-
-UNFINISHED = ".partial"  # end of the name of a folder that is being written
 
 
 def train_alternating(
@@ -158,12 +156,9 @@ def _save(model: FasterRCNN, folder: Path) -> None:
     """Save a copy of the model that has no optimizer; the folder appears when all is written."""
     copy = type(model).from_config(model.get_config())
     copy.set_weights(model.get_weights())
-    partial = folder.with_name(f"{folder.name}{UNFINISHED}")
-    for old in (partial, folder):
-        shutil.rmtree(old, ignore_errors=True)
-    partial.mkdir(parents=True)
-    copy.save(partial / "model.keras")
-    partial.rename(folder)
+    with written_aside(folder) as aside:
+        aside.mkdir()
+        copy.save(aside / "model.keras")
 
 
 def _saved(folder: Path, model: FasterRCNN) -> FasterRCNN:

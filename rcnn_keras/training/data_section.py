@@ -92,17 +92,22 @@ class VocSource(Section):
 
 
 class DataSection(Section):
-    """What every format shares."""
+    """What every format shares, and all ways to train."""
 
     classes: tuple[str, ...] | None = None
-    batch_size: int = Field(default=2, ge=1)
-    augment: tuple[AugmentationSection, ...] = ()
-    max_objects: int | None = Field(default=None, ge=1)
     max_proposals: int = Field(default=2000, ge=1)
     check_images: bool = True
 
 
-class CocoData(DataSection):
+class BatchSection(DataSection):
+    """What `fit` needs beside: how images come together."""
+
+    batch_size: int = Field(default=2, ge=1)
+    augment: tuple[AugmentationSection, ...] = ()
+    max_objects: int | None = Field(default=None, ge=1)
+
+
+class CocoFiles(Section):
     """COCO JSON; several files for one part are joined."""
 
     format: Literal["coco"]
@@ -110,9 +115,28 @@ class CocoData(DataSection):
     val: Annotated[tuple[CocoSource, ...], BeforeValidator(_sequence), Field(min_length=1)]
 
 
-class VocData(DataSection):
+class VocSplits(Section):
     """Pascal VOC; several splits for one part are joined."""
 
     format: Literal["voc"]
     train: Annotated[tuple[VocSource, ...], BeforeValidator(_sequence), Field(min_length=1)]
     val: Annotated[tuple[VocSource, ...], BeforeValidator(_sequence), Field(min_length=1)]
+
+
+class CocoData(CocoFiles, DataSection):
+    """COCO data of which windows are cut."""
+
+
+class VocData(VocSplits, DataSection):
+    """Pascal VOC data of which windows are cut."""
+
+
+class CocoBatches(CocoFiles, BatchSection):
+    """COCO data in batches."""
+
+
+class VocBatches(VocSplits, BatchSection):
+    """Pascal VOC data in batches."""
+
+
+AnyData = CocoData | VocData | CocoBatches | VocBatches

@@ -8,12 +8,10 @@ from rcnn_keras.data.voc import load_voc
 from rcnn_keras.evaluation import check_segmentations
 from rcnn_keras.proposals.proposal_file import read_into
 from rcnn_keras.training.configuration_file import ConfigurationError
-from rcnn_keras.training.data_section import CocoData, CocoSource, VocData, VocSource
+from rcnn_keras.training.data_section import AnyData, CocoSource, VocSource
 
 
-def read_data(
-    data: CocoData | VocData, *, masks: bool = False
-) -> tuple[DetectionDataset, DetectionDataset]:
+def read_data(data: AnyData, *, masks: bool = False) -> tuple[DetectionDataset, DetectionDataset]:
     """Return the training and the validation data, of the same classes in the same order.
 
     Args:
@@ -65,7 +63,7 @@ def check_images(*datasets: DetectionDataset) -> None:
         raise DatasetError(problems)
 
 
-def _read(source: CocoSource | VocSource, data: CocoData | VocData) -> DetectionDataset:
+def _read(source: CocoSource | VocSource, data: AnyData) -> DetectionDataset:
     if isinstance(source, VocSource):
         dataset = load_voc(source.root, source.split, classes=data.classes)
     else:

@@ -67,6 +67,7 @@ class Evaluation:
         title: str,
         history: Mapping[str, Sequence[float]] | None = None,
         command: str = "",
+        sections: Sequence[Section] = (),
     ) -> None:
         """Write detections, scores, errors and `report.html` with its pictures into a folder.
 
@@ -79,6 +80,7 @@ class Evaluation:
             title: heading of the report.
             history: losses and scores of each epoch, for its curves.
             command: what made the results.
+            sections: further parts of the report, before those of the errors.
         """
         out = Path(out)
         out.mkdir(parents=True, exist_ok=True)
@@ -86,7 +88,7 @@ class Evaluation:
         summary = self.summary().items()
         scores = {name: None if math.isnan(value) else value for name, value in summary}
         (out / "scores.json").write_text(json.dumps(scores, indent=2) + "\n", "utf-8")
-        sections = self._sections(out)
+        sections = [*sections, *self._sections(out)]
         masks = self.mask_scores
         write_report(
             out,

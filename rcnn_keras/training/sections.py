@@ -54,14 +54,14 @@ def arguments_section(
     Args:
         function: every argument is annotated, sequences as tuples.
         without: arguments that are no keys.
-        **fields: more keys, as `pydantic.create_model` takes them.
+        **fields: more keys, or another type for one, as `pydantic.create_model` takes them.
     """
     hints = get_type_hints(
         function.__init__ if inspect.isclass(function) else function, include_extras=True
     )
     for name, parameter in inspect.signature(function).parameters.items():
         variadic = parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
-        if not variadic and name not in without:
+        if not variadic and name not in (*without, *fields):
             default = ... if parameter.default is parameter.empty else parameter.default
             fields[name] = (hints[name], default)
     return create_model(function.__name__, __base__=Section, **fields)

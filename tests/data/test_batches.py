@@ -351,3 +351,48 @@ def test_an_augmentation_that_forgets_the_masks_is_told(segmented):
 
     with pytest.raises(tf.errors.InvalidArgumentError, match="must change the masks of a sample"):
         list(segmented.batches(1, augment=halve, masks=True))
+
+
+def test_each_sample_draws_one_of_several_sizes(dataset):
+    """Padding holds the batch's largest, and boxes are in the pixels of the size drawn."""
+    batches = Batches(dataset, 3, shuffle=True, min_size=(20, 32, 70), max_size=96, seed=4)
+    stream = listed(batches.tf_dataset(repeat=True).take(14))
+    by_id = {record.image_id: record for record in dataset}
+    drawn = set()
+    for inputs, targets in stream:
+        sizes = inputs["image_sizes"]
+        largest = -(-sizes.max(axis=0) // 32) * 32
+        assert inputs["images"].shape[1:3] == tuple(largest)
+        for i, image_id in enumerate(inputs["image_ids"]):
+            record = by_id[image_id]
+            own = np.array([record.height, record.width])
+            candidates = [
+                tuple(np.floor(own * min(size / own.min(), 96 / own.max())).astype(int))
+                for size in (20, 32, 70)
+            ]
+            size = tuple(sizes[i])
+            assert size in candidates
+            drawn.add((image_id, size))
+            count = len(record.labels)
+            ratio = np.tile(size[::-1] / own[::-1], 2)
+            np.testing.assert_allclose(targets["boxes"][i, :count], record.boxes * ratio, rtol=1e-4)
+    assert len(drawn) > 2 * len(dataset)  # 6 epochs
+    # Whatever a run did before, the same sample has the same size.
+    resumed = listed(batches.tf_dataset(repeat=True, start_step=9).take(5))
+    for first, second in zip(stream[9:], resumed, strict=True):
+        assert_same(first, second)
+    other = Batches(dataset, 3, shuffle=True, min_size=(20, 32, 70), max_size=96, seed=5)
+    sizes = [inputs["image_sizes"] for inputs, _ in listed(other.tf_dataset(repeat=True).take(14))]
+    assert any(np.any(a != b["image_sizes"]) for a, (b, _) in zip(sizes, stream, strict=True))
+
+
+def test_one_of_several_sizes_is_that_size(dataset):
+    several, one = (Batches(dataset, 2, min_size=size, max_size=96) for size in ([40], 40))
+    for first, second in zip(listed(several.tf_dataset()), listed(one.tf_dataset()), strict=True):
+        assert_same(first, second)
+
+
+@pytest.mark.parametrize("sizes", [(), (0, 32), (32, "64"), (32, 200), 3.5])
+def test_several_sizes_are_checked(dataset, sizes):
+    with pytest.raises(ValueError, match=r"min_size.* got|max_size 96 is less than"):
+        Batches(dataset, 2, min_size=sizes, max_size=96)

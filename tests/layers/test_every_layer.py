@@ -26,6 +26,7 @@ from rcnn_keras.layers import (
     RoIPool,
     RoISampler,
     RPNHead,
+    StatelessDropout,
     WinogradConv2D,
     WithinChannelNorm,
 )
@@ -165,6 +166,7 @@ EXAMPLES = {
         },
         ([normal(2, 8, 12, 3), normal(2, 4, 6, 3)],),
     ),
+    StatelessDropout: (lambda: {"rate": 0.3, "seed": 4}, (normal(5, 7),)),
     WinogradConv2D: (lambda: {"filters": 5}, (normal(2, 8, 12, 3),)),
 }
 each_layer = pytest.mark.parametrize("cls", EXAMPLES, ids=lambda cls: cls.__name__)

@@ -32,6 +32,9 @@ def test_every_wrong_argument_has_a_line_with_its_value():
     ("name", "value"),
     [
         ("min_size", "800"),
+        ("min_size", ()),
+        ("min_size", (480, 0)),
+        ("min_size", (480, 1400)),
         ("max_size", 1333.5),
         ("rpn_batch_size_per_image", True),
         ("box_nms_thresh", None),

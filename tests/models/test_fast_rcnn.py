@@ -9,6 +9,7 @@ import tensorflow as tf
 
 import rcnn_keras as rk
 from rcnn_keras.layers import RoIAlign, RoIPool
+from rcnn_keras.models.batch import complete_targets
 
 
 def fast_rcnn(classes, backbone="vgg16", **arguments):
@@ -229,3 +230,23 @@ def test_truncation_that_cannot_be(model, proposed):
     thin = rk.models.truncate_svd(model, (5, 5))
     with pytest.raises(ValueError, match="whole layers fc6 and fc7"):
         rk.models.truncate_svd(thin, (5, 5))
+
+
+def test_what_is_dropped_of_an_image_does_not_depend_on_its_batch(proposed):
+    """Losses of two images are those of each alone, sampling and dropout included."""
+    model = fast_rcnn(proposed.classes, "zf", frozen_stages=0)
+    inputs, targets = next(iter(model._with_truth(proposed.batches(2))))
+    targets = complete_targets(targets, 96, 96)
+
+    def losses(rows, step=3):
+        first = model.first_stage({k: v[rows] for k, v in inputs.items()}, training=True)
+        found = model.second_stage_losses(
+            first, {k: v[rows] for k, v in targets.items()}, np.array(step), training=True
+        )
+        return np.array([float(total) for total, _ in found.values()])
+
+    both = losses(slice(0, 2))
+    np.testing.assert_allclose(losses(slice(0, 1)) + losses(slice(1, 2)), both, rtol=1e-4)
+    np.testing.assert_array_equal(losses(slice(0, 2)), both)
+    assert np.abs(losses(slice(0, 2), step=4) - both).max() > 0.01
+    assert not [w.path for w in model.weights if "seed" in w.path]

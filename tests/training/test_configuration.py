@@ -79,8 +79,8 @@ def test_the_resolved_configuration_reads_back_the_same_from_another_folder(path
     again = load_configuration(write(text))
     assert again == configuration
     assert again.to_yaml() == text
-    all_stated = set(yaml.safe_load(text)["model"]) >= {"min_size", "box_nms_thresh", "norm"}
-    assert all_stated == (configuration.model.preset is None)  # which brings its own
+    all_stated = set(yaml.safe_load(text)["model"]) >= {"image_mean", "box_nms_thresh"}
+    assert all_stated == (configuration.preset is None)  # which brings its own
 
 
 BAD = """
@@ -267,6 +267,17 @@ def test_what_alternating_refuses(write, overrides, message):
     overrides = ["alternating={detector_epochs: 8}", *overrides]
     errors = errors_of(write(GOOD), [f"training.{override}" for override in overrides])
     assert any(message in error for error in errors), errors
+
+
+def test_several_sizes_read_back_the_same(write):
+    configuration = load_configuration(write(GOOD), ["model.min_size=[480, 688, 600]"])
+    assert configuration.model_arguments["min_size"] == (480, 688, 600)
+    assert load_configuration(write(configuration.to_yaml())) == configuration
+    assert load_configuration(write(GOOD)).model_arguments["min_size"] == 240
+    (error,) = errors_of(write(GOOD), ["model.min_size=[480, 1400]"])
+    assert error == (
+        "--set model.min_size: model.min_size = [480, 1400]: must be at most max_size=1333"
+    )
 
 
 def test_mask_rcnn_takes_the_same_arguments_and_needs_masks(write):

@@ -17,7 +17,9 @@ from rcnn_keras.training.configuration import load_configuration
 from rcnn_keras.training.configuration_file import ConfigurationError
 from rcnn_keras.training.datasets import read_data
 from rcnn_keras.training.history import HistoryFile
-from rcnn_keras.training.run import _clear, build_callbacks, train
+from rcnn_keras.training.run import train
+from rcnn_keras.training.run_callbacks import build_callbacks
+from rcnn_keras.training.run_folder import clear
 from rcnn_keras.training.scoring import evaluate
 
 SECTIONS = {
@@ -68,7 +70,7 @@ def test_overwriting_removes_the_plots_of_masks_too(run, tmp_path):
     assert {"mask_average_precision.png", "mask_precision_recall_dark.png"} <= written
     for name in written:
         (tmp_path / name).write_text("")
-    _clear(tmp_path)
+    clear(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -16,14 +16,9 @@ from rcnn_keras.training.configuration import load_configuration
 from rcnn_keras.training.configuration_file import ConfigurationError
 from rcnn_keras.training.datasets import check_images, read_data
 from rcnn_keras.training.history import HistoryFile
-from rcnn_keras.training.run import (
-    _clear,
-    _epochs_done,
-    _resumes,
-    build_callbacks,
-    build_model,
-    train,
-)
+from rcnn_keras.training.run import build_model, train
+from rcnn_keras.training.run_callbacks import build_callbacks
+from rcnn_keras.training.run_folder import clear, epochs_done, resumes
 from rcnn_keras.training.scoring import evaluate
 
 SECTIONS = {
@@ -82,7 +77,7 @@ def test_a_finished_run_is_overwritten_only_on_demand(run):
 def test_a_stopped_run_is_overwritten_only_on_demand(config, tmp_path):
     configuration = load_configuration(config, ["training.backup=false"])
     (tmp_path / "config.yaml").write_text(configuration.to_yaml())
-    assert not _resumes(tmp_path, configuration)  # nothing to lose
+    assert not resumes(tmp_path, configuration)  # nothing to lose
     for name in ("best.keras", "last.keras", "scores.json", "losses.png"):
         (tmp_path / name).write_text("")
         message = f"holds config.yaml, {name} of a run that has no backup.*--out.*--overwrite"
@@ -106,13 +101,13 @@ def test_overwriting_removes_what_a_run_wrote_and_nothing_else(run, tmp_path):
     _, finished, _ = run
     out = tmp_path / "out"
     shutil.copytree(finished, out)
-    _clear(out)
+    clear(out)
     assert list(out.iterdir()) == []
     shutil.copytree(finished, out, dirs_exist_ok=True)
     mine = [out / "pictures" / "mine_1.png", out / "notes.txt", out / "plot.png"]
     for path in mine:
         path.write_text("mine")
-    _clear(out)
+    clear(out)
     assert sorted(path for path in out.rglob("*") if path.is_file()) == sorted(mine)
 
 
@@ -144,8 +139,8 @@ def test_a_trained_run_without_its_report_goes_on_to_it(run, tmp_path):
     configuration, finished, _ = run
     for name in ("config.yaml", "history.csv"):
         shutil.copy(finished / name, tmp_path)
-    assert _resumes(tmp_path, configuration)
-    assert _epochs_done(tmp_path, HistoryFile(tmp_path / "history.csv", resumes=True)) == 2
+    assert resumes(tmp_path, configuration)
+    assert epochs_done(tmp_path, HistoryFile(tmp_path / "history.csv", resumes=True)) == 2
 
 
 def test_the_model_is_compiled_as_configured(config):

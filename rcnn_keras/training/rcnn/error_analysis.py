@@ -1,6 +1,7 @@
 """Average precision with and without each part (R-CNN, table 2 and appendix B)."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any
 
@@ -8,6 +9,7 @@ import tensorflow as tf
 
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.evaluation import CocoScores
+from rcnn_keras.evaluation.sections import Section
 from rcnn_keras.models import RCNN
 from rcnn_keras.training.rcnn.features import FeatureExtractor
 
@@ -56,11 +58,34 @@ def _ap50(scores: CocoScores) -> dict[str, float]:
 
 
 def table(scores: dict[str, dict[str, float]], classes: Sequence[str]) -> list[str]:
-    """Return AP50 of each variant and class as lines of text."""
-    names = [f"AP50/{name}" for name in classes]
+    """Return AP50 of each class and of all, and AP, of each variant as lines of text."""
     width = max(map(len, scores))
-    lines = ["  ".join([" " * width, *(f"{n[:10]:>10}" for n in (*classes, "AP50", "AP"))])]
+    header = "".join(f"  {column[:10]:>10}" for column in (*classes, "AP50", "AP"))
+    rows = [
+        f"{variant:<{width}}" + "".join(f"  {value:10.4f}" for value in values)
+        for variant, values in _rows(scores, classes)
+    ]
+    return [" " * width + header, *rows]
+
+
+def analysis_section(scores: dict[str, dict[str, float]], classes: Sequence[str]) -> Section:
+    """Return the same table as a part of a report."""
+    return Section(
+        "Parts of R-CNN",
+        "AP at IoU 0.50 of each class and their mean, and AP at IoU 0.50 to 0.95, of the softmax "
+        "that fine-tuning left and of the SVMs, with proposals as they came and moved by box "
+        "regression; all on the same features.",
+        ("scored by", *classes, "AP50", "AP"),
+        [
+            (variant, *("n/a" if math.isnan(value) else f"{value:.3f}" for value in values))
+            for variant, values in _rows(scores, classes)
+        ],
+    )
+
+
+def _rows(
+    scores: dict[str, dict[str, float]], classes: Sequence[str]
+) -> Iterator[tuple[str, list[float]]]:
+    columns = (*(f"AP50/{name}" for name in classes), "AP50", "AP")
     for variant, values in scores.items():
-        columns = [values.get(name, float("nan")) for name in (*names, "AP50", "AP")]
-        lines.append("  ".join([f"{variant:<{width}}", *(f"{value:10.4f}" for value in columns)]))
-    return lines
+        yield variant, [values.get(column, math.nan) for column in columns]

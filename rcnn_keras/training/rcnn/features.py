@@ -9,7 +9,6 @@ w windows of an image, v of them near to ground truth, F and P numbers a window.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ import tensorflow as tf
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.images import read_image
 from rcnn_keras.data.records import Record
+from rcnn_keras.data.written_aside import written_aside
 from rcnn_keras.models import RCNN
 from rcnn_keras.training.rcnn.windows import Windows, image_windows
 
@@ -70,7 +70,8 @@ class FeatureCache(Sequence[tuple[np.ndarray, Windows]]):
         self.folder, self.dataset = folder, dataset
         file = folder / "key.txt"
         if not file.exists():
-            _write_aside(file, lambda aside: aside.write_text(key))
+            with written_aside(file) as aside:
+                aside.write_text(key)
         elif file.read_text() != key:
             raise ValueError(
                 f"{folder} has features of another network or of other windows: remove the folder"
@@ -110,7 +111,8 @@ class FeatureCache(Sequence[tuple[np.ndarray, Windows]]):
             norms = np.stack([np.linalg.norm(x, axis=1) for x in (pool5, fc7)], axis=1)
             near = windows.best() > NEAR_IOU
             for name, rows in (("fc7", fc7), ("pool5", pool5[near]), ("norms", norms)):
-                _write_aside(self._path(index, name), partial(_save, rows))
+                with written_aside(self._path(index, name)) as aside:
+                    np.save(aside, rows)
             if done % IMAGES_A_LINE == 0:
                 log(f"features of {done} of {len(missing)} images")
         return len(missing)
@@ -120,14 +122,3 @@ class FeatureCache(Sequence[tuple[np.ndarray, Windows]]):
 
     def _read(self, index: int, name: str) -> np.ndarray:
         return np.load(self._path(index, name), mmap_mode="r")
-
-
-def _save(rows: np.ndarray, path: Path) -> None:
-    np.save(path, rows)
-
-
-def _write_aside(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file under another name and rename it, so that what has its name is whole."""
-    aside = path.with_name(f"aside_{path.name}")
-    write(aside)
-    aside.replace(path)

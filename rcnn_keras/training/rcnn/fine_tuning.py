@@ -13,9 +13,10 @@ import tensorflow as tf
 
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.images import read_image
+from rcnn_keras.data.written_aside import written_aside
 from rcnn_keras.models import RCNN
 from rcnn_keras.models.errors import plain_errors
-from rcnn_keras.ops import warp_regions
+from rcnn_keras.ops import drawing_for, warp_regions
 from rcnn_keras.training.rcnn.windows import image_windows
 
 POSITIVE_IOU = 0.5
@@ -120,7 +121,7 @@ def fine_tune(
     """Train the network and its softmax of K + 1 classes by SGD with momentum 0.9.
 
     Every 500 steps its state is written to `backup`, a `.weights.h5` file, from which a run that
-    was stopped goes on. What dropout drops is not the same then.
+    was stopped goes on, with the windows and the dropout that it would have had.
 
     Args:
         model: whose `network` and `class_logits` are trained.
@@ -132,7 +133,7 @@ def fine_tune(
         log: takes lines of text.
     """
     crops = keras.Input(model.network.input_shape[1:], name="crops")
-    tuned = keras.Model(crops, model.class_logits(model.network(crops)["fc7"]), name="fine_tuning")
+    tuned = _Classifier(crops, model.class_logits(model.network(crops)["fc7"]), name="fine_tuning")
     tuned.compile(
         keras.optimizers.SGD(learning_rate, momentum=MOMENTUM),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -150,6 +151,13 @@ def fine_tune(
         done += count
         loss, accuracy = history["loss"][-1], history["accuracy"][-1]
         log(f"step {done} of {steps}: loss {loss:.4f}, accuracy {accuracy:.4f}")
-        aside = backup.with_name(f"aside_{backup.name}")
-        tuned.save_weights(aside)
-        aside.replace(backup)
+        with written_aside(backup) as aside:
+            tuned.save_weights(aside)
+
+
+class _Classifier(keras.Model):
+    """A model whose dropout is told the step."""
+
+    def train_step(self, data):
+        with drawing_for(None, self.optimizer.iterations):
+            return super().train_step(data)

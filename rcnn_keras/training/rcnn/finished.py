@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from rcnn_keras.data.dataset import DetectionDataset
+from rcnn_keras.data.written_aside import written_aside
 
 Result = tuple[list[np.ndarray], Any]  # arrays, and notes that JSON can hold
 
@@ -17,7 +18,7 @@ def once(path: Path, key: str, compute: Callable[[], Result]) -> Result:
     """Return a stage's result from its file, or compute it and write the file.
 
     Args:
-        path: an `.npz` file, written aside and renamed.
+        path: an `.npz` file, there whole or not at all.
         key: of all that the result depends on.
         compute: runs the stage.
 
@@ -26,10 +27,10 @@ def once(path: Path, key: str, compute: Callable[[], Result]) -> Result:
     """
     if not path.exists():
         arrays, notes = compute()
-        aside = path.with_name(f"aside_{path.name}")
         texts = {"key": np.array(key), "notes": np.array(json.dumps(notes))}
-        np.savez(aside, **texts, **{f"array_{i}": x for i, x in enumerate(arrays)})  # type: ignore[arg-type]
-        aside.replace(path)
+        numbered: dict[str, Any] = {f"array_{i}": x for i, x in enumerate(arrays)}
+        with written_aside(path) as aside:
+            np.savez(aside, **texts, **numbered)  # type: ignore[arg-type]
     with np.load(path) as file:
         if str(file["key"]) != key:
             raise ValueError(

@@ -12,7 +12,7 @@ OUT/error_analysis.json    AP with SVMs or softmax, with and without box regress
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -21,8 +21,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from rcnn_keras.data.batches import check_proposals
+from rcnn_keras.data.batches import require_proposals
 from rcnn_keras.data.dataset import DetectionDataset
+from rcnn_keras.data.written_aside import written_aside
 from rcnn_keras.models import RCNN
 from rcnn_keras.training.rcnn.box_regression import train_box_regressors
 from rcnn_keras.training.rcnn.error_analysis import error_analysis, table
@@ -100,7 +101,8 @@ def train_rcnn(
             numbers out of range, and if the folder has a training of other data or arguments.
     """
     require_sklearn()
-    _check(model, dataset, val, steps=steps, negatives=negatives, svm_c=svm_c, ridge=ridge)
+    numbers = {"steps": steps, "positives": positives, "negatives": negatives, "seed": seed}
+    _check(model, dataset, val, numbers | {"svm_c": svm_c, "ridge": ridge})
     sampler = WindowSampler(dataset, positives, negatives, seed)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -156,8 +158,8 @@ def train_rcnn(
 
     weights, _ = once(out / "box_regressor.npz", key_of(key, ridge), stage_3)
     model.box_regressor.set_weights(weights)
-    model.save(out / "aside_rcnn.keras")
-    (out / "aside_rcnn.keras").replace(out / "rcnn.keras")
+    with written_aside(out / "rcnn.keras") as aside:
+        model.save(aside)
     scores = None
     if val is not None:
         scores = error_analysis(model, val)
@@ -197,7 +199,22 @@ class _Scaled(Sequence[tuple[np.ndarray, Windows]]):
         return features * features.dtype.type(self.factor), windows
 
 
-def _check(model: RCNN, dataset: DetectionDataset, val: DetectionDataset | None, **numbers) -> None:
+def number_errors(numbers: Mapping[str, Any]) -> dict[str, str]:
+    """Return the name of each argument of `train_rcnn` out of its range, and the rule it breaks."""
+    rules = dict.fromkeys(("steps", "negatives", "svm_c", "ridge"), "must be above 0")
+    errors = {name: rule for name, rule in rules.items() if not numbers[name] > 0}
+    for name in ("positives", "seed"):
+        if not numbers[name] >= 0:
+            errors[name] = "must be at least 0"
+    return errors
+
+
+def _check(
+    model: RCNN,
+    dataset: DetectionDataset,
+    val: DetectionDataset | None,
+    numbers: Mapping[str, float],
+) -> None:
     """Raise a ValueError for what would fail later."""
     if not isinstance(model, RCNN):
         raise ValueError(f"train_rcnn trains an RCNN, not a {type(model).__name__}")
@@ -211,7 +228,6 @@ def _check(model: RCNN, dataset: DetectionDataset, val: DetectionDataset | None,
             )
         if len(part) == 0:
             raise ValueError("the dataset has no images")
-        check_proposals(part)
-    for name, value in numbers.items():
-        if not value > 0:
-            raise ValueError(f"{name} must be above 0; received {value!r}")
+        require_proposals(part)
+    for name, rule in number_errors(numbers).items():
+        raise ValueError(f"{name} {rule}; received {numbers[name]!r}")

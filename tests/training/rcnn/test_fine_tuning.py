@@ -3,6 +3,7 @@ import pytest
 
 from rcnn_keras.data import DetectionDataset, Record
 from rcnn_keras.ops import iou
+from rcnn_keras.training.rcnn import fine_tuning
 from rcnn_keras.training.rcnn.features import FeatureExtractor
 from rcnn_keras.training.rcnn.fine_tuning import WindowSampler, crop_batches, fine_tune
 
@@ -65,6 +66,22 @@ def test_stopped_it_goes_on_at_its_step(scenes, make_rcnn, tmp_path):
         np.testing.assert_array_equal(a, b)
     fine_tune(again, dataset, steps=3, **how)
     assert [line.split(":")[0] for line in lines] == ["step 2 of 2", "step 3 of 3"]
+
+
+def test_stopped_or_not_the_weights_are_the_same(scenes, make_rcnn, tmp_path, monkeypatch):
+    """Windows, dropout, momentum: nothing is drawn that the backup does not know of."""
+    monkeypatch.setattr(fine_tuning, "STEPS_BETWEEN_BACKUPS", 2)
+    dataset = scenes[0][:4]
+    sampler = WindowSampler(dataset, 2, 2)
+    how = {"learning_rate": 0.01, "sampler": sampler, "log": lambda line: None}
+    whole, first, second = (make_rcnn(dataset.classes) for _ in range(3))
+    fine_tune(whole, dataset, steps=4, backup=tmp_path / "whole.weights.h5", **how)
+    fine_tune(first, dataset, steps=2, backup=tmp_path / "parts.weights.h5", **how)
+    fine_tune(second, dataset, steps=4, backup=tmp_path / "parts.weights.h5", **how)
+    for a, b in zip(whole.network.get_weights(), second.network.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    dropout = whole.network.get_layer("fc7_dropout")
+    assert (dropout.rate, dropout.variables) == (0.5, [])
 
 
 def test_data_without_one_kind_of_windows_is_refused():

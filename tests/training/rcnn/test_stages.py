@@ -144,7 +144,7 @@ def test_stopped_among_the_svms_it_goes_on_from_the_features(
     monkeypatch.setattr(FeatureExtractor, "__call__", fail)
     train_rcnn(make_rcnn(dataset.classes), dataset, tmp_path, **FAST)
     assert (tmp_path / "rcnn.keras").exists()
-    assert list(tmp_path.glob("aside_*")) == []
+    assert list(tmp_path.glob(".*")) == []
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,44 @@
+"""Files and folders that are there whole or not at all."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+
+@contextmanager
+def written_aside(path: str | PathLike[str]) -> Iterator[Path]:
+    """Give a path to write to, which takes the place of `path` once the block is through.
+
+    It has the same name, in a hidden folder beside `path`, so that the endings that Keras and NumPy
+    look at stay, and the last step is a renaming. A program that is killed on the way leaves what
+    was there before, and the hidden folder; after an exception the hidden folder is removed too.
+
+    Args:
+        path: of a file or a folder, which is replaced if it is there; its parents are made.
+
+    Yields:
+        Where to write the file, or to make the folder.
+
+    Raises:
+        FileNotFoundError: the block wrote nothing.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        aside = Path(folder, path.name)
+        yield aside
+        _to_disk(aside)
+        if path.is_dir():  # nothing can be renamed to a folder that is not empty
+            path.rename(Path(folder, f"{path.name}.old"))
+        aside.replace(path)
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file, or all files of a folder, have left the system's buffers."""
+    for file in (path, *path.rglob("*")):
+        if not file.is_dir():
+            with file.open("r+b") as opened:
+                os.fsync(opened.fileno())
