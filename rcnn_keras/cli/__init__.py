@@ -19,7 +19,7 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context):
         try:
             return super().invoke(ctx)
-        except (ValueError, OSError, FloatingPointError) as error:
+        except (ValueError, OSError, FloatingPointError, ImportError) as error:
             if ctx.params.get("traceback"):
                 raise
             raise click.ClickException(str(error)) from error

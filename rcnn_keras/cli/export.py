@@ -95,8 +95,8 @@ def export(model: Path, kind: str, out: Path, overwrite: bool, **options: Any) -
     given = {key: value for key, value in options.items() if value}
     _check_options(kind, given, overwrite)
     must_exist(model, "model file")
-    for folder in [given["calibrate"]] if "calibrate" in given else []:
-        must_exist(folder, "folder")
+    if "calibrate" in given:
+        must_exist(given["calibrate"], "folder")
     for image in given.get("warm_up", ()):
         must_exist(image, "image")
     with quiet_import():

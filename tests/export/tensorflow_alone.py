@@ -22,6 +22,7 @@ BLOCKED = ("keras", "rcnn_keras", "tf_keras")
 sys.modules.update(dict.fromkeys(BLOCKED))  # None: importing them fails
 
 import grpc  # noqa: E402
+import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from tensorflow_serving.apis import (  # noqa: E402
     predict_pb2,
@@ -126,6 +127,8 @@ def main(saved_model, folder, client):
     answers["pixels"] = plain(
         server.predict(request_of("serving_default", images=pixels["a"][None]))
     )
+    eight = np.stack([np.roll(pixels["a"], 9 * shift, axis=0) for shift in range(8)])
+    answers["eight"] = plain(server.predict(request_of("serving_default", images=eight)))
     answers["files"] = plain(
         server.predict(request_of("image_bytes", image_bytes=list(files.values())))
     )

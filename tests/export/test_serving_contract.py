@@ -90,6 +90,12 @@ def test_requests_of_pixels_give_what_detect_gives(answers, model, images):
     assert_is(answers["pixels"], 0, model.detect(images["a"])[0])
 
 
+def test_a_batch_gives_what_its_images_give_alone(answers, model, images):
+    for place in range(8):
+        alone = model.detect(np.roll(images["a"], 9 * place, axis=0))[0]
+        assert_is(answers["eight"], place, alone)
+
+
 def test_requests_of_files_give_what_detect_gives_in_one_batch(answers, model, images):
     expected = model.detect(list(images.values()), batch_size=len(images))
     for place in range(len(images)):
