@@ -46,7 +46,14 @@ def model():
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.set_weights([rng.uniform(0.7, 1.3, w.shape) for w in layer.get_weights()])
     model.box_head.class_logits.bias.assign([0.0, 0.3, 0.1])
+    model.run_eagerly = True  # tracing takes longer than the few images
     return model
+
+
+@pytest.fixture(scope="session")
+def detected(model, images):
+    """What `detect` finds in each image alone, by name."""
+    return dict(zip(images, model.detect(list(images.values())), strict=True))
 
 
 @pytest.fixture(scope="session")

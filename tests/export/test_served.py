@@ -9,6 +9,16 @@ import rcnn_keras as rk
 from rcnn_keras.data.images import resized_size as expected_size
 from rcnn_keras.export.served import ServedDetector, count_proposals, resized_size
 
+pytestmark = pytest.mark.filterwarnings("ignore:Even though the `tf.config:UserWarning")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def eager():
+    """Tracing takes longer than the few images; what is exported runs as a graph elsewhere."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
 
 @pytest.fixture(scope="module")
 def served(model):
@@ -54,9 +64,8 @@ def test_names_of_signatures_and_inputs(served):
     }
 
 
-def test_detection_api_has_the_same_detections(served, model, images):
-    image = images["c"]
-    expected = model.detect(image)[0]
+def test_detection_api_has_the_same_detections(served, detected, images):
+    image, expected = images["c"], detected["c"]
     found = served.with_detection_names({"input_tensor": tf.constant(image[None])})
     found = {key: value.numpy()[0] for key, value in found.items()}
     count = len(expected)
@@ -71,8 +80,8 @@ def test_detection_api_has_the_same_detections(served, model, images):
     np.testing.assert_allclose(found["detection_masks"][:count], expected.masks, atol=1e-4)
 
 
-def test_masks_of_whole_images(served, model, images):
-    expected = model.detect(images["c"])[0].bool_masks()
+def test_masks_of_whole_images(served, detected, images):
+    expected = detected["c"].bool_masks()
     outputs = served.on_images({"images": tf.constant(images["c"][None])})
     masks = outputs["masks"].numpy()[0]
     assert masks.shape == (6, 130, 75)

@@ -86,8 +86,8 @@ def test_a_process_without_keras_serves_it(answers):
     assert {"serving_default", "image_bytes"} <= set(answers["signatures"])
 
 
-def test_requests_of_pixels_give_what_detect_gives(answers, model, images):
-    assert_is(answers["pixels"], 0, model.detect(images["a"])[0])
+def test_requests_of_pixels_give_what_detect_gives(answers, detected):
+    assert_is(answers["pixels"], 0, detected["a"])
 
 
 def test_a_batch_gives_what_its_images_give_alone(answers, model, images):
@@ -103,14 +103,14 @@ def test_requests_of_files_give_what_detect_gives_in_one_batch(answers, model, i
 
 
 @pytest.mark.parametrize("form", ["rows", "named rows", "pixel rows"])
-def test_json_of_rows(answers, form, model, images):
+def test_json_of_rows(answers, form, detected):
     (row,) = answers["rest"][form]["predictions"]
-    assert_is({key: [value] for key, value in row.items()}, 0, model.detect(images["a"])[0])
+    assert_is({key: [value] for key, value in row.items()}, 0, detected["a"])
 
 
 @pytest.mark.parametrize("form", ["columns", "a column"])
-def test_json_of_columns(answers, form, model, images):
-    assert_is(answers["rest"][form]["outputs"], 0, model.detect(images["a"])[0])
+def test_json_of_columns(answers, form, detected):
+    assert_is(answers["rest"][form]["outputs"], 0, detected["a"])
 
 
 def test_warm_up_log_has_a_request_of_each_signature(answers):
