@@ -7,8 +7,9 @@ from typing import Any
 import click
 
 from rcnn_keras.cli.loading import load_detector, must_exist, quiet_import
+from rcnn_keras.export import FORMATS
+from rcnn_keras.export import export as write
 
-FORMATS = ("saved_model", "litert", "onnx", "openvino")
 SIZED = ("litert", "onnx", "openvino")
 # The formats that an option is for.
 BELONGS_TO = {
@@ -100,7 +101,7 @@ def export(model: Path, kind: str, out: Path, overwrite: bool, **options: Any) -
     for image in given.get("warm_up", ()):
         must_exist(image, "image")
     with quiet_import():
-        from rcnn_keras import export as room
+        from rcnn_keras.export import serving
     detector = load_detector(model)
     serve, name = given.pop("serve_config", False), given.pop("name", model.stem)
     if "detection_api" in given:
@@ -108,11 +109,9 @@ def export(model: Path, kind: str, out: Path, overwrite: bool, **options: Any) -
     with warnings.catch_warnings(record=True) as noted:
         warnings.simplefilter("always", UserWarning)
         if serve:
-            from rcnn_keras.export.serving import serve as write_version
-
-            written = write_version(detector, out, name, **given)
+            written = serving.serve(detector, out, name, **given)
         else:
-            written = room.export(detector, out, kind, overwrite=overwrite, **given)
+            written = write(detector, out, kind, overwrite=overwrite, **given)
     for warning in noted:
         if issubclass(warning.category, UserWarning):
             click.echo(f"warning: {warning.message}", err=True)

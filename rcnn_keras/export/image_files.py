@@ -1,9 +1,9 @@
 """JPEG and PNG files to pixels inside a graph.
 
-Pixels are those of `data.read_image`, bit by bit: of a JPEG by libjpeg's accurate transform, with
-CMYK as its inverted inks; alpha is dropped and gray is repeated. Two things differ, as TensorFlow's
+Pixels are those of `data.read_image`, bit by bit: libjpeg's accurate transform makes them of a
+JPEG, CMYK included, alpha is dropped and gray is repeated. Two things differ, as TensorFlow's
 decoders have no notion of them: EXIF orientation is not followed, and 16 bits become 8 by cutting
-off the lower ones, which is up to 1 in 255 from rounding.
+off the lower ones, which is up to 1 of 255 from rounding.
 """
 
 import tensorflow as tf

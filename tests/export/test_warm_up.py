@@ -1,4 +1,4 @@
-"""Warm-up requests of a detector that takes proposals; `test_serving_contract` replays the others."""
+"""Warm-up requests with proposals; `test_serving_contract` replays those without."""
 
 import numpy as np
 import pytest
