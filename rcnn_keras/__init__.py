@@ -13,6 +13,7 @@ __all__ = [
     "convert",
     "data",
     "evaluation",
+    "export",
     "models",
     "presets",
     "proposals",

@@ -5,6 +5,7 @@ import click
 from rcnn_keras.cli.data import data
 from rcnn_keras.cli.detect import detect
 from rcnn_keras.cli.evaluate import evaluate
+from rcnn_keras.cli.export import export
 from rcnn_keras.cli.presets import presets
 from rcnn_keras.cli.proposals import proposals
 from rcnn_keras.cli.train import train
@@ -30,5 +31,5 @@ def main(traceback: bool) -> None:
     """Train, score and use detectors of the R-CNN family."""
 
 
-for command in (train, evaluate, detect, data, proposals, presets):
+for command in (train, evaluate, detect, export, data, proposals, presets):
     main.add_command(command)

@@ -3,6 +3,7 @@
 B images a batch, N ground-truth boxes, D detections, K classes; see `Detector` for the inputs.
 """
 
+import importlib
 import re
 from collections.abc import Iterable, Sequence
 from os import PathLike
@@ -335,6 +336,15 @@ class Detector(keras.Model):
                 + "; load the data with classes=model.classes"
             )
         return self._sized(batches).with_masks(self.has_masks)
+
+    def export(self, filepath: str | PathLike, format: str = "saved_model", **options: Any):
+        """Write the detector for another program and return the path; see `rcnn_keras.export`.
+
+        Formats are `"saved_model"` (TensorFlow Serving), `"litert"`, `"onnx"` and `"openvino"`.
+        """
+        # Exporting stands above the models and is fetched when asked for.
+        room = importlib.import_module("rcnn_keras.export")
+        return room.export(self, filepath, format, **options)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

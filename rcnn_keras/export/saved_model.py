@@ -1,0 +1,117 @@
+"""A detector as a SavedModel, for TensorFlow Serving and whatever else has TensorFlow alone."""
+
+import os
+import warnings
+from collections.abc import Iterable
+from os import PathLike
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from rcnn_keras.data.images import read_image
+from rcnn_keras.export.folders import check_free, written_aside
+from rcnn_keras.export.served import ServedDetector
+from rcnn_keras.export.warm_up import require_serving_api, write_requests
+from rcnn_keras.layers.normalization import BATCH_NORMS
+from rcnn_keras.models import RCNN, Detector, fold_batchnorm
+
+MARK = "saved_model.pb"
+CLASSES = Path("assets.extra", "classes.txt")
+
+
+def saved_model(
+    model: Detector,
+    path: str | PathLike,
+    *,
+    detection_names: bool = False,
+    paste_masks: bool = False,
+    winograd: bool = False,
+    warm_up: Iterable[str | PathLike | np.ndarray] = (),
+    overwrite: bool = False,
+) -> Path:
+    """Write a detector as a SavedModel: a folder that needs TensorFlow and no Keras to run.
+
+    Resizing and what `Detector.detect` does to boxes are in the graph, and batch norm is folded
+    into the convolutions; detections are those of `detect`, in pixels of the image that was sent.
+
+    | signature | inputs |
+    | --- | --- |
+    | `serving_default` | `images` `(B, H, W, 3)` uint8 RGB, any size |
+    | `image_bytes` | `image_bytes` `(B,)`, JPEG or PNG files, each of any size |
+
+    For R-CNN and Fast R-CNN both also take `proposals` `(B, R, 4)` float32 in pixels of the images;
+    boxes without area are padding. Both give `boxes` `(B, D, 4)`, `scores` `(B, D)`, `labels`
+    `(B, D)` int32 and `num_detections` `(B,)` int32, and for Mask R-CNN `masks` `(B, D, M, M)` in
+    0..1, each inside its box. The names of the classes are in `assets.extra/classes.txt`.
+
+    EXIF orientation is not followed, see `image_files`: turn photographs before they are sent.
+
+    Args:
+        model: the detector; a folded copy of it is written.
+        path: the folder.
+        detection_names: `serving_default` is that of TensorFlow's object detection API, for clients
+            of its models: from `input_tensor` `(B, H, W, 3)` uint8 to `detection_boxes` (y1, x1,
+            y2, x2 in 0..1), `detection_scores`, `detection_classes` (float32, from 1 on),
+            `num_detections` and `detection_masks`. What it was else is then called `images`.
+        paste_masks: `masks` for `images` are those of whole images, `(B, D, H, W)` uint8.
+        winograd: compute some convolutions by Winograd's algorithm, see `fold_batchnorm`.
+        warm_up: images, files or arrays, that TensorFlow Serving runs before it takes requests, so
+            that the first of them is not slow; needs tensorflow-serving-api.
+        overwrite: replace a SavedModel that is there.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileExistsError: if something is there and may not be overwritten.
+        OSError: if the folder cannot be written.
+        ValueError: for `paste_masks` of a detector without masks, and `winograd` without an RPN.
+        ImageError: for a warm-up image that cannot be read.
+        ImportError: if warm-up needs a package that is missing; says which.
+
+    Warns:
+        UserWarning: if the detector was never trained.
+    """
+    folder = Path(path)
+    check_free(folder, overwrite, MARK)
+    if paste_masks and not model.has_masks:
+        raise ValueError(f"paste_masks: {type(model).__name__} has no masks to paste")
+    samples = list(warm_up)
+    if samples:
+        require_serving_api()
+    images = [read_image(sample) for sample in samples]
+    if is_untrained(model):
+        warnings.warn(
+            f"{model.name} was never trained: the biases of its classifier are all 0, as at first",
+            stacklevel=2,
+        )
+    with written_aside(folder, overwrite, MARK) as new:
+        served = ServedDetector(folded(model, winograd), paste_masks)
+        signatures = served.signatures(detection_names)
+        # An archive that also tracks the model would store every variable twice.
+        archive = keras.export.ExportArchive()
+        for name, (function, inputs) in signatures.items():
+            archive.add_endpoint(name, function, [inputs])
+        archive.write_out(os.fspath(new), verbose=False)
+        (new / CLASSES.parent).mkdir(exist_ok=True)
+        (new / CLASSES).write_text("".join(f"{name}\n" for name in model.classes), "utf-8")
+        if images:
+            write_requests(new, images, {name: inputs for name, (_, inputs) in signatures.items()})
+    return folder
+
+
+def folded(model: Detector, winograd: bool = False) -> Detector:
+    """Return `fold_batchnorm` of a detector, or itself if there is nothing to fold."""
+    if winograd or any(isinstance(layer, BATCH_NORMS) for layer in model._flatten_layers()):
+        return fold_batchnorm(model, winograd=winograd)
+    return model
+
+
+def is_untrained(model: Detector) -> bool:
+    """Tell whether the classifier's biases are 0, as they are drawn, which one step changes."""
+    if isinstance(model, RCNN):
+        classifier = model.svm if model.classifier == "svm" else model.class_logits
+    else:
+        classifier = model.box_head.class_logits
+    return not np.any(keras.ops.convert_to_numpy(classifier.bias))
