@@ -75,6 +75,8 @@ class FasterRCNN(TwoStageDetector):
         winograd: compute the 3x3 convolutions of pyramid and RPN by Winograd's algorithm: faster on
             a CPU, for inference, see `layers.WinogradConv2D`.
         antialias: average over pixels when an image is made smaller; False as in torchvision.
+        kernels: `"native"`, TensorFlow's own, to train and to serve with it; `"portable"` for
+            XLA, LiteRT, ONNX and OpenVINO, see `with_kernels`. Weights and detections are the same.
         seed: of the sampling of anchors and RoIs.
         name: the model's name.
 
@@ -134,6 +136,7 @@ class FasterRCNN(TwoStageDetector):
         image_std: tuple[float, ...] | None = None,
         winograd: bool = False,
         antialias: bool = False,
+        kernels: str = "native",
         seed: int = 0,
         name: str | None = None,
     ):

@@ -84,10 +84,11 @@ class TwoStageDetector(Detector):
             name="roi_sampler",
         )
         self.roi_sampler.built = True  # it runs in the losses only, not in the graph
+        size, kernels = parts.pooled_size, config["kernels"]
         if config.get("roi_pooling", "align") == "align":
-            self.box_pooling = RoIAlign(parts.pooled_size, parts.strides, name="box_roi_align")
+            self.box_pooling = RoIAlign(size, parts.strides, kernels=kernels, name="box_roi_align")
         else:
-            self.box_pooling = RoIPool(parts.pooled_size, parts.strides[0], name="box_roi_pool")
+            self.box_pooling = RoIPool(size, parts.strides[0], kernels, name="box_roi_pool")
         self.box_head = BoxHead(len(config["classes"]), parts.box_trunk, name="box_head")
         self.detection_layer = DetectionLayer(
             config["box_score_thresh"],

@@ -7,6 +7,20 @@ such as the mask branch's, takes a list, as the number of them differs from batc
 import tensorflow as tf
 
 
+def every_row(rows):
+    """List all rows of a batch, padding too: a list whose length does not follow from the data.
+
+    Args:
+        rows: `(B, R, ...)`.
+
+    Returns:
+        `rows` `(B * R, ...)`, and `image` `(B * R,)` int32, the place in the batch of each.
+    """
+    batch, count = tf.shape(rows)[0], tf.shape(rows)[1]
+    image = tf.reshape(tf.range(batch)[:, None] + tf.zeros([1, count], tf.int32), [-1])
+    return tf.reshape(rows, [-1, *rows.shape[2:]]), image
+
+
 def listed(real, *padded):
     """Take the real rows of a batch out of their padding.
 

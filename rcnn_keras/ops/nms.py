@@ -38,6 +38,10 @@ def nms(boxes, scores, iou_threshold, max_output, score_threshold=float("-inf"))
         )
         return kept.selected_indices, kept.valid_outputs
 
+    if boxes.shape[0] == 1:  # no loop, which not every runtime takes
+        index, count = one_image((boxes[0], scores[0]))
+        index, count = index[None], count[None]
+        return tf.where(tf.range(max_output) < count[:, None], index, 0), count
     signature = (tf.TensorSpec((max_output,), tf.int32), tf.TensorSpec((), tf.int32))
     indices, count = tf.map_fn(
         one_image, (boxes, scores), fn_output_signature=signature, parallel_iterations=16
