@@ -159,6 +159,7 @@ class FasterRCNN(TwoStageDetector):
             (rpn_post_nms_top_n_train, rpn_post_nms_top_n_test),
             rpn_nms_thresh,
             rpn_score_thresh,
+            kernels,
             name="proposals",
         )
         self.anchor_sampler = AnchorSampler(

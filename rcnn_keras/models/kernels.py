@@ -11,7 +11,7 @@ def with_kernels(model: Detector, kernels: str) -> Detector:
     | RoIAlign, R-CNN's crops | `crop_and_resize`, level by level | gathers from one table |
     | RoIPool | tables of maxima, as many as the RoIs need | all tables beforehand |
     | mask branch, R-CNN's network | on what is no padding | on padding too |
-    | NMS | `NonMaxSuppressionV4` | the same |
+    | NMS | `NonMaxSuppressionV4` | the same, on boxes sorted before |
     | runs on | TensorFlow: training, CPU, SavedModel | also XLA, LiteRT, ONNX, OpenVINO |
 
     Args:

@@ -118,6 +118,7 @@ class RCNN(Detector):
             box_detections_per_img,
             BOX_WEIGHTS,
             margins=classifier == "svm",
+            kernels=kernels,
             name="detections",
         )
         self._connect(config, name)

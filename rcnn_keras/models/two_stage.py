@@ -95,6 +95,7 @@ class TwoStageDetector(Detector):
             config["box_nms_thresh"],
             config["box_detections_per_img"],
             config["bbox_reg_weights"],
+            kernels=kernels,
             name="detections",
         )
 
