@@ -21,6 +21,15 @@ def every_row(rows):
     return tf.reshape(rows, [-1, *rows.shape[2:]]), image
 
 
+def take_rows(rows, index):
+    """Take rows of each image by their numbers: `(B, R, ...)` and `(B, n)` int32 to `(B, n, ...)`.
+
+    By one list of all rows: OpenVINO's gather crashes where it is told of a batch.
+    """
+    first = tf.range(tf.shape(rows)[0])[:, None] * tf.shape(rows)[1]
+    return tf.gather(tf.reshape(rows, [-1, *rows.shape[2:]]), first + index)
+
+
 def listed(real, *padded):
     """Take the real rows of a batch out of their padding.
 

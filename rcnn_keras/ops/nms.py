@@ -10,6 +10,8 @@ the kind. `nms_loop` says in numpy what is meant.
 import numpy as np
 import tensorflow as tf
 
+from rcnn_keras.ops.listing import take_rows
+
 
 def nms(
     boxes,
@@ -67,14 +69,14 @@ def _portable_nms(boxes, scores, iou_threshold, max_output, score_threshold):
     """Sort by score, and let places in that order stand for the scores: no two are equal."""
     count = tf.shape(scores)[1]
     scores, order = tf.math.top_k(scores, count)  # of equal ones the first comes first
-    boxes = tf.gather(boxes, order, batch_dims=1)
+    boxes = take_rows(boxes, order)
     sides = boxes[..., 2:] - boxes[..., :2]
     sound = (scores > score_threshold) & (sides[..., 0] > 0) & (sides[..., 1] > 0)
     places = tf.cast(count - tf.range(count), tf.float32)
     above = float(np.nextafter(np.float32(iou_threshold), np.float32(2)))
     index, found = nms(boxes, tf.where(sound, places, 0.0), above, max_output, 0.0)
     order = tf.pad(order, [[0, 0], [0, 1]])  # lest there be nothing to gather from
-    index = tf.gather(order, index, batch_dims=1)
+    index = take_rows(order, index)
     return tf.where(tf.range(max_output) < found[:, None], index, 0), found
 
 
