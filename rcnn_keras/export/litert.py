@@ -38,7 +38,7 @@ def litert(
 
     Beside the model the file holds, as TFLite's own tools put them there, a zip archive:
     `labels.txt` with a class name a line, and `detector.json` with `size`, `padding`, `min_size`,
-    `max_size`, `score_threshold` and `quantize`.
+    `max_size`, `antialias`, `score_threshold`, `masks` and `quantize`.
 
     Args:
         model: the detector, which stays as it is.
@@ -110,6 +110,7 @@ def about_file(model: Detector, size: tuple[int, int]) -> dict:
         "padding": list(padding_of(model)),
         "min_size": model.min_size,
         "max_size": model.max_size,
+        "antialias": model.antialias,
         "score_threshold": model.detection_layer.score_threshold,
         "masks": model.has_masks,
     }

@@ -73,7 +73,7 @@ def _portable_nms(boxes, scores, iou_threshold, max_output, score_threshold):
     sides = boxes[..., 2:] - boxes[..., :2]
     sound = (scores > score_threshold) & (sides[..., 0] > 0) & (sides[..., 1] > 0)
     places = tf.cast(count - tf.range(count), tf.float32)
-    above = float(np.nextafter(np.float32(iou_threshold), np.float32(2)))
+    above = float(np.nextafter(np.float32(iou_threshold), np.float32(1)))
     index, found = nms(boxes, tf.where(sound, places, 0.0), above, max_output, 0.0)
     order = tf.pad(order, [[0, 0], [0, 1]])  # lest there be nothing to gather from
     index = take_rows(order, index)

@@ -102,9 +102,7 @@ def test_what_to_quantize_is_checked_before_anything_is_converted(
 def test_calibration_images_of_rcnn_would_need_proposals(rcnn, tmp_path):
     rk.data.draw_shapes(1, size=(64, 64), out=tmp_path)
     with pytest.raises(ValueError, match="calibration images have none for RCNN"):
-        litert(
-            rcnn, tmp_path / "m.tflite", size=(64, 64), quantize="int8", calibrate=tmp_path
-        )
+        litert(rcnn, tmp_path / "m.tflite", size=(64, 64), quantize="int8", calibrate=tmp_path)
 
 
 def test_a_missing_package_is_named_with_its_extra(model, tmp_path, monkeypatch):
