@@ -74,6 +74,7 @@ def check_quantization(quantize: str | None, calibrate: Any) -> list[Any]:
 
 def _images(source: Any) -> list[Any]:
     """Return what can be read of a folder or a dataset; ValueError if there is nothing."""
+    images: list[Any]
     if isinstance(source, DetectionDataset):
         images = [r.path if r.pixels is None else r.pixels for r in source]
     else:

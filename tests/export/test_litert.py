@@ -207,7 +207,7 @@ def test_the_tool_detects_without_tensorflow(file, model, scenes, tmp_path):
             sys.executable,
             "-c",
             ALONE,
-            ROOT / "tools" / "detect_litert.py",
+            TOOL,
             file,
             "large.png",
             "o.png",

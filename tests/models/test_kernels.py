@@ -32,8 +32,9 @@ def small(make_detector, name, **more):
             box_detections_per_img=20,
             **more,
         )
+    tiny = {"min_size": 64, "max_size": 96, "fpn_channels": 8, "box_units": 8}
     return make_detector(
-        ("a", "b"), architecture, backbone, box_score_thresh=0.0, **changes, **more
+        ("a", "b"), architecture, backbone, **tiny | {"box_score_thresh": 0.0} | changes | more
     )
 
 
@@ -95,13 +96,14 @@ def test_the_way_back(make_detector):
 
 
 def test_nothing_found_is_nothing_found(make_detector):
-    model = make_detector(("a", "b"), rk.models.MaskRCNN, box_score_thresh=0.99)
+    model = small(make_detector, "Mask R-CNN", box_score_thresh=0.99)
     found = rk.models.with_kernels(model, "portable").predict(inputs_of(model), verbose=0)
     assert found["num_detections"].tolist() == [0, 0]
     assert not found["masks"].any()
     assert not found["boxes"].any()
 
 
+@pytest.mark.slow
 def test_xla_computes_the_same(make_detector):
     model = small(make_detector, "one map, RoIPool")
     portable = rk.models.with_kernels(model, "portable")

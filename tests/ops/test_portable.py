@@ -159,6 +159,29 @@ def test_nms(awkward, images):
                 np.testing.assert_array_equal(x, y)
 
 
+def test_xla_computes_the_same():
+    """All of them in one graph of fixed shapes."""
+    rng = np.random.default_rng(0)
+    maps = [random_map(rng, 2, SIDE // s, SIDE // s, 3) for s in STRIDES]
+    rois, image = boxes_of(rng, 20, "random"), rng.integers(0, 2, 20).astype("int32")
+    scores = np.round(rng.uniform(size=(1, 20)) * 4).astype("float32")
+    images, sizes = random_map(rng, 2, 40, 50, 3), np.int32([[40, 50], [30, 20]])
+
+    def run(level0, level1, level2, rois, scores, images):
+        maps, scales = [level0, level1, level2], [1 / s for s in STRIDES]
+        return (
+            portable_roi_align(maps, rois, image, 3, scales),
+            portable_roi_pool(level2, rois, image, 3, 1 / 16),
+            portable_warp_regions(images, sizes, rois / 10, image, 5, 1),
+            *nms(rois[None], scores, 0.3, 12, 0.5, "portable"),
+        )
+
+    expected = run(*maps, rois, scores, images)
+    found = tf.function(run, jit_compile=True, autograph=False)(*maps, rois, scores, images)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
 def test_portable_nms_leaves_out_boxes_without_an_area():
     boxes = np.float32([[[0, 0, 10, 10], [3, 3, 3, 9], [20, 0, 30, 9], [5, 4, 9, 4]]])
     indices, count = nms(boxes, np.float32([[0.5, 0.9, 0.6, 0.7]]), 0.5, 4, kernels="portable")
