@@ -9,7 +9,8 @@ the files, one at a time on `--threads` threads, in a process of its own that im
 the form needs. Seconds are the median over the images, of the call alone, after two calls more;
 memory is the peak of the process. Boxes are compared with those of LiteRT in float32: each of its
 detections above 0.5 with the nearest of the same class, if one overlaps it by half. AP is that of
-COCO, in pixels of the files. `--saved-model` adds a SavedModel whose `serving_default` takes `images`.
+COCO, in pixels of the files. `--saved-model` adds a SavedModel whose `serving_default` takes
+`images`.
 """
 
 import argparse

@@ -132,6 +132,10 @@ class TwoStageDetector(Detector):
             layer.trainable = not is_of(layer, self._stages[: int(stages)])
         self._config["frozen_stages"] = int(stages)
 
+    def _resolve_auto_jit_compile(self):
+        """Leave XLA to those who ask for it, also on a GPU: losses list as many RoIs as they drew."""
+        return False
+
     def features_of(self, inputs: dict, training: bool) -> dict[str, Any]:
         """Run backbone and pyramid once.
 

@@ -122,6 +122,16 @@ def test_xla_computes_masks_too(make_detector):
     assert_same(portable.predict(inputs, verbose=0), model.predict(inputs, verbose=0))
 
 
+def test_training_on_a_gpu_does_not_meet_xla_by_itself(make_detector, monkeypatch):
+    portable = small(make_detector, "one map, RoIPool", kernels="portable")
+    gpu = type("Device", (), {"device_type": "GPU"})
+    monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda: [gpu])
+    portable.compile(keras.optimizers.SGD())
+    assert not portable.jit_compile
+    portable.compile(keras.optimizers.SGD(), jit_compile=True)
+    assert portable.jit_compile
+
+
 def test_other_kernels_are_refused(make_detector):
     for name in VARIANTS:
         with pytest.raises(ValueError, match="kernels must be 'native' or 'portable'; received"):
