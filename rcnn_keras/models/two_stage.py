@@ -133,7 +133,7 @@ class TwoStageDetector(Detector):
         self._config["frozen_stages"] = int(stages)
 
     def _resolve_auto_jit_compile(self):
-        """Leave XLA to those who ask for it, also on a GPU: losses list as many RoIs as they drew."""
+        """Leave XLA to those who ask for it, also on a GPU: losses list what they sampled."""
         return False
 
     def features_of(self, inputs: dict, training: bool) -> dict[str, Any]:
