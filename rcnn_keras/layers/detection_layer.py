@@ -19,6 +19,7 @@ class DetectionLayer(keras.layers.Layer):
         box_weights: factors of the deltas.
         margins: whether the logits are margins of one classifier a class, whose scores are their
             sigmoid; otherwise they are those of one softmax.
+        kernels: of NMS, `"native"` or `"portable"`, see `ops.nms`.
 
     Call arguments:
         logits: `(B, R, K + 1)`, background first; `(B, R, K)` with `margins`.
@@ -39,6 +40,7 @@ class DetectionLayer(keras.layers.Layer):
         max_detections=100,
         box_weights=(10.0, 10.0, 5.0, 5.0),
         margins=False,
+        kernels="native",
         **kwargs,
     ):
         super().__init__(dtype=kwargs.pop("dtype", "float32"), **kwargs)
@@ -47,6 +49,7 @@ class DetectionLayer(keras.layers.Layer):
         self.max_detections = max_detections
         self.box_weights = tuple(box_weights)
         self.margins = margins
+        self.kernels = kernels
 
     def call(self, logits, deltas, rois, num_rois, image_sizes):
         """Return padded detections; see the class."""
@@ -67,6 +70,7 @@ class DetectionLayer(keras.layers.Layer):
             self.nms_iou,
             self.max_detections,
             score_threshold=max(self.score_threshold, 0.0),
+            kernels=self.kernels,
         )
         real = ops.arange(self.max_detections)[None] < found[:, None]
         kept = ops.take_along_axis(boxes, index[..., None], axis=1)
@@ -95,4 +99,5 @@ class DetectionLayer(keras.layers.Layer):
             "max_detections": self.max_detections,
             "box_weights": self.box_weights,
             "margins": self.margins,
+            "kernels": self.kernels,
         }

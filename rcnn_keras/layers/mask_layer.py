@@ -3,12 +3,16 @@
 import keras
 from keras import ops
 
-from rcnn_keras.ops import listed, unlisted
+from rcnn_keras.ops import every_row, listed, unlisted
 
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")
 class RealRoIs(keras.layers.Layer):
     """Take the RoIs that have a label out of their padding, so that no mask is drawn in vain.
+
+    Args:
+        kernels: `"native"`, or `"portable"` to leave the padding in: a list whose length follows
+            from the data is not to be had everywhere.
 
     Call arguments:
         rois: `(B, R, 4)`.
@@ -19,11 +23,15 @@ class RealRoIs(keras.layers.Layer):
         first RoI where there is none, see `ops.listed`.
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, kernels="native", **kwargs):
         super().__init__(dtype=kwargs.pop("dtype", "float32"), **kwargs)
+        self.kernels = kernels
+        self.supports_jit = kernels == "portable"
 
     def call(self, rois, labels):
         """List the RoIs; see the class."""
+        if self.kernels == "portable":
+            return every_row(rois)
         image, rois = listed(labels >= 0, rois)
         return rois, image
 
@@ -31,25 +39,39 @@ class RealRoIs(keras.layers.Layer):
         """How many there are is known only with the batch."""
         return keras.KerasTensor((None, 4), "float32"), keras.KerasTensor((None,), "int32")
 
+    def get_config(self):
+        """Return the constructor's arguments."""
+        return super().get_config() | {"kernels": self.kernels}
+
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")
 class MaskLayer(keras.layers.Layer):
     """Choose each detection's mask of its own class.
 
+    Args:
+        kernels: as those of the `RealRoIs` that listed the detections.
+
     Call arguments:
-        logits: `(n, M, M, K)` of the detections that are no padding, image after image.
+        logits: `(n, M, M, K)` of the detections that `RealRoIs` listed, image after image.
         labels: `(B, D)` int32, -1 for padding.
 
     Returns:
         `(B, D, M, M)` float32 in 0..1, zeros for padding.
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, kernels="native", **kwargs):
         super().__init__(dtype=kwargs.pop("dtype", "float32"), **kwargs)
+        self.kernels = kernels
+        self.supports_jit = kernels == "portable"
 
     def call(self, logits, labels):
         """Return padded masks; see the class."""
         real = labels >= 0
+        if self.kernels == "portable":
+            own, _ = every_row(labels)
+            masks = ops.sigmoid(of_class(logits, ops.maximum(own, 0)))
+            masks = ops.reshape(masks, (*ops.shape(labels), *masks.shape[1:]))
+            return ops.where(real[..., None, None], masks, 0.0)
         _, own = listed(real, labels)
         masks = of_class(logits, ops.maximum(own, 0))
         return unlisted(real, ops.sigmoid(masks))
@@ -57,6 +79,10 @@ class MaskLayer(keras.layers.Layer):
     def compute_output_spec(self, logits, labels):
         """D masks an image."""
         return keras.KerasTensor((*labels.shape, *logits.shape[1:3]), "float32")
+
+    def get_config(self):
+        """Return the constructor's arguments."""
+        return super().get_config() | {"kernels": self.kernels}
 
 
 def of_class(masks, labels):

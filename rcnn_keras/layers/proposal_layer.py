@@ -17,6 +17,7 @@ class ProposalLayer(keras.layers.Layer):
         post_nms_top_n: R, proposals an image after NMS, while training and at inference.
         nms_iou: IoU above which a weaker proposal of the same level is dropped.
         score_threshold: proposals are dropped whose objectness is less, 0..1.
+        kernels: of NMS, `"native"` or `"portable"`, see `ops.nms`.
 
     Call arguments:
         logits: list of `(B, A_l)`.
@@ -35,6 +36,7 @@ class ProposalLayer(keras.layers.Layer):
         post_nms_top_n=(2000, 1000),
         nms_iou=0.7,
         score_threshold=0.0,
+        kernels="native",
         **kwargs,
     ):
         super().__init__(dtype=kwargs.pop("dtype", "float32"), **kwargs)
@@ -42,6 +44,7 @@ class ProposalLayer(keras.layers.Layer):
         self.post_nms_top_n = tuple(post_nms_top_n)
         self.nms_iou = nms_iou
         self.score_threshold = score_threshold
+        self.kernels = kernels
 
     def call(self, logits, deltas, anchors, image_sizes, training=False):
         """Return proposals; see the class."""
@@ -63,7 +66,7 @@ class ProposalLayer(keras.layers.Layer):
             kept = ops.logical_and(kept, ops.sigmoid(scores) >= self.score_threshold)
         scores = ops.where(kept, scores, float("-inf"))
         index, count = grouped_nms(
-            boxes, scores, ops.concatenate(levels), self.nms_iou, post, score_threshold=-1e30
+            boxes, scores, ops.concatenate(levels), self.nms_iou, post, -1e30, self.kernels
         )
         kept = ops.take_along_axis(boxes, index[..., None], axis=1)
         real = ops.arange(post)[None] < count[:, None]
@@ -81,4 +84,5 @@ class ProposalLayer(keras.layers.Layer):
             "post_nms_top_n": self.post_nms_top_n,
             "nms_iou": self.nms_iou,
             "score_threshold": self.score_threshold,
+            "kernels": self.kernels,
         }

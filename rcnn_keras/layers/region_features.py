@@ -8,7 +8,15 @@ import math
 import keras
 from keras import ops
 
-from rcnn_keras.ops import in_chunks, listed, unlisted, warp_regions
+from rcnn_keras.ops import (
+    every_row,
+    in_chunks,
+    in_equal_chunks,
+    listed,
+    portable_warp_regions,
+    unlisted,
+    warp_regions,
+)
 
 FEATURES = ("pool5", "fc7")
 
@@ -23,6 +31,8 @@ class RegionFeatures(keras.layers.Layer):
         network: model from `(n, S, S, 3)` to `{"pool5" (n, ...), "fc7" (n, F)}`.
         context: pixels of a crop around the region, on each side.
         chunk_size: crops that are in memory together.
+        kernels: `"native"`, or `"portable"` for what every runtime has; padding then takes as long
+            as real regions.
 
     Call arguments:
         images: `(B, H, W, 3)`, less the mean.
@@ -34,31 +44,36 @@ class RegionFeatures(keras.layers.Layer):
         `{"pool5" (B, R, P), "fc7" (B, R, F)}` float32, zeros for padding. No gradient flows.
     """
 
-    def __init__(self, network, context=16, chunk_size=32, **kwargs):
+    def __init__(self, network, context=16, chunk_size=32, kernels="native", **kwargs):
         super().__init__(autocast=False, **kwargs)
         self.network = network
         self.context = context
         self.chunk_size = chunk_size
         self.crop_size = network.input_shape[1]
-        self.supports_jit = False  # XLA has no crop_and_resize
+        self.kernels = kernels
+        self.supports_jit = kernels == "portable"  # XLA has no crop_and_resize
 
     def call(self, images, image_sizes, rois, num_rois):
         """Compute features; see the class."""
         images = ops.cast(images, "float32")
 
         def features_of(rois, image):
-            found = self.network(self._warp(images, image_sizes, rois, image), training=False)
+            crops = warp(images, image_sizes, rois, image, self.crop_size, self.context)
+            found = self.network(crops, training=False)
             return [ops.reshape(ops.cast(found[k], "float32"), (-1, s)) for k, s in sizes.items()]
 
         sizes = self.feature_sizes
         real = ops.arange(ops.shape(rois)[1])[None] < ops.cast(num_rois, "int32")[:, None]
-        image, listed_rois = listed(real, rois)
         shapes = [(size,) for size in sizes.values()]
-        features = in_chunks(features_of, self.chunk_size, shapes, listed_rois, image)
-        return {k: unlisted(real, rows) for k, rows in zip(sizes, features, strict=True)}
-
-    def _warp(self, images, image_sizes, rois, image):
-        return warp_regions(images, image_sizes, rois, image, self.crop_size, self.context)
+        if self.kernels == "native":
+            warp = warp_regions
+            image, listed_rois = listed(real, rois)
+            features = in_chunks(features_of, self.chunk_size, shapes, listed_rois, image)
+            return {k: unlisted(real, rows) for k, rows in zip(sizes, features, strict=True)}
+        warp = portable_warp_regions
+        features = in_equal_chunks(features_of, self.chunk_size, shapes, *every_row(rois))
+        features = [ops.reshape(x, (*ops.shape(rois)[:2], x.shape[-1])) for x in features]
+        return {k: ops.where(real[..., None], x, 0.0) for k, x in zip(sizes, features, strict=True)}
 
     @property
     def feature_sizes(self):
@@ -78,6 +93,7 @@ class RegionFeatures(keras.layers.Layer):
             "network": keras.saving.serialize_keras_object(self.network),
             "context": self.context,
             "chunk_size": self.chunk_size,
+            "kernels": self.kernels,
         }
 
     @classmethod

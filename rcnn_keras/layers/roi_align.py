@@ -1,8 +1,11 @@
 """RoIAlign as a layer."""
 
 import keras
+from keras import ops
 
-from rcnn_keras.ops import listed_roi_align, multilevel_roi_align
+from rcnn_keras.ops import every_row, listed_roi_align, portable_roi_align
+
+POOLING = {"native": listed_roi_align, "portable": portable_roi_align}
 
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")
@@ -13,6 +16,7 @@ class RoIAlign(keras.layers.Layer):
         pooled_size: S, 7 for boxes and 14 for masks in the papers.
         strides: pixels a position of each level that is pooled from.
         sampling_ratio: samples a cell, down and across.
+        kernels: `"native"`, or `"portable"` for gathers alone, which every runtime has.
 
     Call arguments:
         features: list of maps `(B, H_l, W_l, C)`; levels beyond `strides` are not read.
@@ -23,20 +27,23 @@ class RoIAlign(keras.layers.Layer):
         `(B, R, S, S, C)` or `(n, S, S, C)` float32.
     """
 
-    def __init__(self, pooled_size, strides, sampling_ratio=2, **kwargs):
+    def __init__(self, pooled_size, strides, sampling_ratio=2, kernels="native", **kwargs):
         super().__init__(dtype=kwargs.pop("dtype", "float32"), **kwargs)
         self.pooled_size = pooled_size
         self.strides = tuple(strides)
         self.sampling_ratio = sampling_ratio
-        self.supports_jit = False  # XLA has no crop_and_resize
+        self.kernels = kernels
+        self.supports_jit = kernels == "portable"  # XLA has no crop_and_resize
 
     def call(self, features, rois, image=None):
         """Pool; see the class."""
         scales = [1.0 / stride for stride in self.strides]
         features, how = features[: len(scales)], (self.pooled_size, scales, self.sampling_ratio)
-        if image is None:
-            return multilevel_roi_align(features, rois, *how)
-        return listed_roi_align(features, rois, image, *how)
+        pool = POOLING[self.kernels]
+        if image is not None:
+            return pool(features, rois, image, *how)
+        pooled = pool(features, *every_row(rois), *how)
+        return ops.reshape(pooled, (*ops.shape(rois)[:2], *pooled.shape[1:]))
 
     def compute_output_spec(self, features, rois, image=None):
         """S cells down and across for every RoI."""
@@ -49,4 +56,5 @@ class RoIAlign(keras.layers.Layer):
             "pooled_size": self.pooled_size,
             "strides": self.strides,
             "sampling_ratio": self.sampling_ratio,
+            "kernels": self.kernels,
         }

@@ -1,8 +1,11 @@
 """RoIPool as a layer."""
 
 import keras
+from keras import ops
 
-from rcnn_keras.ops import listed_roi_pool, roi_pool
+from rcnn_keras.ops import every_row, listed_roi_pool, portable_roi_pool
+
+POOLING = {"native": listed_roi_pool, "portable": portable_roi_pool}
 
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")
@@ -14,6 +17,7 @@ class RoIPool(keras.layers.Layer):
     Args:
         pooled_size: S, 7 in the paper.
         stride: pixels a position of the map.
+        kernels: `"native"`, or `"portable"` for gathers alone, which every runtime has.
 
     Call arguments:
         features: list of maps `(B, H_l, W_l, C)`, of which the first is read.
@@ -24,18 +28,22 @@ class RoIPool(keras.layers.Layer):
         `(B, R, S, S, C)` or `(n, S, S, C)` float32.
     """
 
-    def __init__(self, pooled_size, stride, **kwargs):
+    def __init__(self, pooled_size, stride, kernels="native", **kwargs):
         super().__init__(dtype=kwargs.pop("dtype", "float32"), **kwargs)
         self.pooled_size = pooled_size
         self.stride = stride
-        self.supports_jit = False  # the loop over sizes of blocks ends where the RoIs say
+        self.kernels = kernels
+        # the loop over sizes of blocks ends where the RoIs say
+        self.supports_jit = kernels == "portable"
 
     def call(self, features, rois, image=None):
         """Pool; see the class."""
         how = (self.pooled_size, 1.0 / self.stride)
-        if image is None:
-            return roi_pool(features[0], rois, *how)
-        return listed_roi_pool(features[0], rois, image, *how)
+        pool = POOLING[self.kernels]
+        if image is not None:
+            return pool(features[0], rois, image, *how)
+        pooled = pool(features[0], *every_row(rois), *how)
+        return ops.reshape(pooled, (*ops.shape(rois)[:2], *pooled.shape[1:]))
 
     def compute_output_spec(self, features, rois, image=None):
         """S cells down and across for every RoI."""
@@ -44,5 +52,5 @@ class RoIPool(keras.layers.Layer):
 
     def get_config(self):
         """Return the constructor's arguments."""
-        own = {"pooled_size": self.pooled_size, "stride": self.stride}
+        own = {"pooled_size": self.pooled_size, "stride": self.stride, "kernels": self.kernels}
         return super().get_config() | own

@@ -36,7 +36,7 @@ class WithinChannelNorm(keras.layers.Layer):
         border = (self.size // 2, self.size // 2)
         squares = ops.pad(wide * wide, ((0, 0), border, border, (0, 0)))  # "same" skips the border
         mean = ops.average_pool(squares, self.size, strides=1, data_format="channels_last")
-        factor = ops.exp(-self.beta * ops.log1p(self.alpha * mean))  # a fifth of `power`'s time
+        factor = ops.exp(-self.beta * ops.log(1 + self.alpha * mean))  # a fifth of `power`'s time
         return ops.cast(wide * factor, x.dtype)
 
     def get_config(self):

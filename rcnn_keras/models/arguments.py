@@ -182,6 +182,10 @@ RULES: dict[tuple[str, ...], Rule] = {  # by the ends of the arguments' names
         lambda value: value is None or _is_count(value),
         "must be None or a whole number of at least 1",
     ),
+    ("kernels",): (
+        lambda value: value in ("native", "portable"),
+        "must be 'native' or 'portable'",
+    ),
     ("roi_pooling",): (lambda value: value in ("pool", "align"), "must be 'pool' or 'align'"),
     ("box_ranks",): (
         lambda ranks: (

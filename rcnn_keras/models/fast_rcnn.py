@@ -52,6 +52,8 @@ class FastRCNN(TwoStageDetector):
         image_mean: as in `FasterRCNN`.
         image_std: as in `FasterRCNN`.
         antialias: as in `FasterRCNN`.
+        kernels: `"native"`, TensorFlow's own, to train and to serve with it; `"portable"` for
+            XLA, LiteRT, ONNX and OpenVINO, see `with_kernels`. Weights and detections are the same.
         seed: of the sampling of RoIs.
         name: the model's name.
 
@@ -94,6 +96,7 @@ class FastRCNN(TwoStageDetector):
         image_mean: tuple[float, ...] | None = None,
         image_std: tuple[float, ...] | None = None,
         antialias: bool = False,
+        kernels: str = "native",
         seed: int = 0,
         name: str | None = None,
     ):

@@ -79,6 +79,8 @@ class FasterRCNN(TwoStageDetector):
         winograd: compute the 3x3 convolutions of pyramid and RPN by Winograd's algorithm: faster on
             a CPU, for inference, see `layers.WinogradConv2D`.
         antialias: average over pixels when an image is made smaller; False as in torchvision.
+        kernels: `"native"`, TensorFlow's own, to train and to serve with it; `"portable"` for
+            XLA, LiteRT, ONNX and OpenVINO, see `with_kernels`. Weights and detections are the same.
         seed: of the sampling of anchors and RoIs.
         name: the model's name.
 
@@ -139,6 +141,7 @@ class FasterRCNN(TwoStageDetector):
         image_std: tuple[float, ...] | None = None,
         winograd: bool = False,
         antialias: bool = False,
+        kernels: str = "native",
         seed: int = 0,
         name: str | None = None,
     ):
@@ -161,6 +164,7 @@ class FasterRCNN(TwoStageDetector):
             (rpn_post_nms_top_n_train, rpn_post_nms_top_n_test),
             rpn_nms_thresh,
             rpn_score_thresh,
+            kernels,
             name="proposals",
         )
         self.anchor_sampler = AnchorSampler(

@@ -33,12 +33,14 @@ class MaskRCNN(FasterRCNN):
     loss_names = (*FasterRCNN.loss_names, "mask_loss")
 
     def _build_more(self, parts: Backbone, config: dict[str, Any]) -> None:
-        self.real_rois = RealRoIs(name="real_rois")
-        self.mask_roi_align = RoIAlign(MASK_POOLED_SIZE, parts.strides, name="mask_roi_align")
+        self.real_rois = RealRoIs(config["kernels"], name="real_rois")
+        self.mask_roi_align = RoIAlign(
+            MASK_POOLED_SIZE, parts.strides, kernels=config["kernels"], name="mask_roi_align"
+        )
         self.mask_head = MaskHead(
             len(config["classes"]), parts.mask_trunk(), config["fpn_channels"], name="mask_head"
         )
-        self.mask_layer = MaskLayer(name="masks")
+        self.mask_layer = MaskLayer(config["kernels"], name="masks")
 
     def second_stage(self, first: dict) -> dict:
         """Detect as Faster R-CNN does, and draw each detection's mask."""

@@ -48,6 +48,8 @@ class RCNN(Detector):
         image_mean: RGB mean in 0..255, also what lies outside an image; default that of the
             backbone's weights, else ImageNet's.
         image_std: RGB deviation in 0..255, likewise.
+        kernels: `"native"`, TensorFlow's own, to serve with it; `"portable"` for
+            XLA, LiteRT, ONNX and OpenVINO, see `with_kernels`. Weights and detections are the same.
         name: the model's name.
 
     Raises:
@@ -74,6 +76,7 @@ class RCNN(Detector):
         box_detections_per_img: int = 100,
         image_mean: tuple[float, ...] | None = None,
         image_std: tuple[float, ...] | None = None,
+        kernels: str = "native",
         name: str | None = None,
     ):
         config = {k: v for k, v in locals().items() if k not in ("self", "name", "__class__")}
@@ -91,7 +94,9 @@ class RCNN(Detector):
         self.classifier, self.box_regression = classifier, box_regression
         self.normalize = ImageNormalization(image_mean, image_std, 1, name="normalize")
         self.network = network
-        self.region_features = RegionFeatures(network, context, name="region_features")
+        self.region_features = RegionFeatures(
+            network, context, kernels=kernels, name="region_features"
+        )
         sizes = self.region_features.feature_sizes
         normal = keras.initializers.RandomNormal(stddev=0.01)
         count = len(classes)
@@ -113,6 +118,7 @@ class RCNN(Detector):
             box_detections_per_img,
             BOX_WEIGHTS,
             margins=classifier == "svm",
+            kernels=kernels,
             name="detections",
         )
         self._connect(config, name)

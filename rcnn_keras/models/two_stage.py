@@ -92,16 +92,18 @@ class TwoStageDetector(Detector):
             name="roi_sampler",
         )
         self.roi_sampler.built = True  # it runs in the losses only, not in the graph
+        size, kernels = parts.pooled_size, config["kernels"]
         if config.get("roi_pooling", "align") == "align":
-            self.box_pooling = RoIAlign(parts.pooled_size, parts.strides, name="box_roi_align")
+            self.box_pooling = RoIAlign(size, parts.strides, kernels=kernels, name="box_roi_align")
         else:
-            self.box_pooling = RoIPool(parts.pooled_size, parts.strides[0], name="box_roi_pool")
+            self.box_pooling = RoIPool(size, parts.strides[0], kernels, name="box_roi_pool")
         self.box_head = BoxHead(len(config["classes"]), parts.box_trunk, name="box_head")
         self.detection_layer = DetectionLayer(
             config["box_score_thresh"],
             config["box_nms_thresh"],
             config["box_detections_per_img"],
             config["bbox_reg_weights"],
+            kernels=kernels,
             name="detections",
         )
 
@@ -137,6 +139,10 @@ class TwoStageDetector(Detector):
         for layer in self.backbone.layers:
             layer.trainable = not is_of(layer, self._stages[: int(stages)])
         self._config["frozen_stages"] = int(stages)
+
+    def _resolve_auto_jit_compile(self):
+        """Leave XLA to those who ask for it, also on a GPU: losses list what they sampled."""
+        return False
 
     def features_of(self, inputs: dict, training: bool) -> dict[str, Any]:
         """Run backbone and pyramid once.

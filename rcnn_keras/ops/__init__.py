@@ -5,12 +5,14 @@ from rcnn_keras.ops.batch_norm import batch_norm
 from rcnn_keras.ops.box_coder import decode_boxes, encode_boxes
 from rcnn_keras.ops.boxes import area, clip_boxes, inside_image, iou, valid_boxes
 from rcnn_keras.ops.checks import after, check_finite
-from rcnn_keras.ops.chunks import in_chunks
-from rcnn_keras.ops.listing import listed, unlisted
+from rcnn_keras.ops.chunks import in_chunks, in_equal_chunks
+from rcnn_keras.ops.listing import every_row, listed, unlisted
 from rcnn_keras.ops.local_response_norm import local_response_norm
 from rcnn_keras.ops.masks import mask_targets, pack_bits, packed_masks, unpack_bits
 from rcnn_keras.ops.matching import match, sample
 from rcnn_keras.ops.nms import grouped_nms, nms, nms_loop
+from rcnn_keras.ops.portable_roi_align import portable_roi_align
+from rcnn_keras.ops.portable_roi_pool import portable_roi_pool
 from rcnn_keras.ops.random import drawing_for, drawn_for, stateless_uniform
 from rcnn_keras.ops.recomputation import recompute, recomputing
 from rcnn_keras.ops.replicas import num_replicas, sum_over_replicas
@@ -21,7 +23,7 @@ from rcnn_keras.ops.roi_align import (
     roi_levels,
 )
 from rcnn_keras.ops.roi_pool import listed_roi_pool, roi_pool
-from rcnn_keras.ops.warp import warp_regions
+from rcnn_keras.ops.warp import portable_warp_regions, warp_regions
 from rcnn_keras.ops.winograd import winograd_conv
 
 __all__ = [
@@ -35,9 +37,11 @@ __all__ = [
     "drawing_for",
     "drawn_for",
     "encode_boxes",
+    "every_row",
     "grid_anchors",
     "grouped_nms",
     "in_chunks",
+    "in_equal_chunks",
     "inside_image",
     "iou",
     "listed",
@@ -52,6 +56,9 @@ __all__ = [
     "num_replicas",
     "pack_bits",
     "packed_masks",
+    "portable_roi_align",
+    "portable_roi_pool",
+    "portable_warp_regions",
     "recompute",
     "recomputing",
     "roi_align",

@@ -28,3 +28,29 @@ def in_chunks(function, size, shapes, *rows):
 
     _, results = tf.while_loop(lambda k, _: k < parts, step, (0, results), parallel_iterations=1)
     return [done.concat() for done in results]
+
+
+def in_equal_chunks(function, size, shapes, *rows):
+    """`in_chunks` with a last chunk as large as the others: all shapes are known beforehand.
+
+    Args:
+        function: as in `in_chunks`.
+        size: as in `in_chunks`.
+        shapes: as in `in_chunks`.
+        rows: as in `in_chunks`; the last chunk is filled up with zeros.
+
+    Returns:
+        As `in_chunks`.
+    """
+    count = rows[0].shape[0] or tf.shape(rows[0])[0]
+    parts = -(-count // size)
+    filled = [tf.pad(x, [[0, parts * size - count], *[[0, 0]] * (len(x.shape) - 1)]) for x in rows]
+    chunks = [tf.reshape(x, [parts, size, *x.shape[1:]]) for x in filled]
+    signature = [tf.TensorSpec((size, *shape), tf.float32) for shape in shapes]
+    results = tf.map_fn(
+        lambda chunk: function(*chunk),
+        chunks,
+        fn_output_signature=signature,
+        parallel_iterations=1,
+    )
+    return [tf.reshape(x, [-1, *shape])[:count] for x, shape in zip(results, shapes, strict=True)]

@@ -7,6 +7,29 @@ such as the mask branch's, takes a list, as the number of them differs from batc
 import tensorflow as tf
 
 
+def every_row(rows):
+    """List all rows of a batch, padding too: a list whose length does not follow from the data.
+
+    Args:
+        rows: `(B, R, ...)`.
+
+    Returns:
+        `rows` `(B * R, ...)`, and `image` `(B * R,)` int32, the place in the batch of each.
+    """
+    batch, count = tf.shape(rows)[0], tf.shape(rows)[1]
+    image = tf.reshape(tf.range(batch)[:, None] + tf.zeros([1, count], tf.int32), [-1])
+    return tf.reshape(rows, [-1, *rows.shape[2:]]), image
+
+
+def take_rows(rows, index):
+    """Take rows of each image by their numbers: `(B, R, ...)` and `(B, n)` int32 to `(B, n, ...)`.
+
+    By one list of all rows: OpenVINO's gather crashes where it is told of a batch.
+    """
+    first = tf.range(tf.shape(rows)[0])[:, None] * tf.shape(rows)[1]
+    return tf.gather(tf.reshape(rows, [-1, *rows.shape[2:]]), first + index)
+
+
 def listed(real, *padded):
     """Take the real rows of a batch out of their padding.
 

@@ -1,15 +1,26 @@
 """Non-maximum suppression with outputs padded to a fixed number.
 
 B images, n candidate boxes an image. The kernel is `NonMaxSuppressionV4`, which TensorFlow, XLA
-and LiteRT all have; among equal scores the box that comes first wins, except in XLA, whose sort
-keeps no order among them. `nms_loop` says in numpy what is meant.
+and LiteRT all have; among equal scores the box that comes first wins. Not all of them agree where
+scores are equal, an overlap is exactly the threshold, or a box has no area: LiteRT's then has no
+order, drops the box, and chooses the same one again and again. Portable kernels ask them nothing of
+the kind. `nms_loop` says in numpy what is meant.
 """
 
 import numpy as np
 import tensorflow as tf
 
+from rcnn_keras.ops.listing import take_rows
 
-def nms(boxes, scores, iou_threshold, max_output, score_threshold=float("-inf")):
+
+def nms(
+    boxes,
+    scores,
+    iou_threshold,
+    max_output,
+    score_threshold=float("-inf"),
+    kernels="native",
+):
     """Keep the best boxes of each image, dropping those that overlap a better one too much.
 
     Args:
@@ -18,10 +29,14 @@ def nms(boxes, scores, iou_threshold, max_output, score_threshold=float("-inf"))
         iou_threshold: a box is dropped when its IoU with a kept one is above this.
         max_output: how many boxes to keep at the most.
         score_threshold: boxes with a score of this or less are not considered.
+        kernels: `"native"`, or `"portable"` for the same result in XLA and LiteRT too, but for
+            boxes without an area, which are left out.
 
     Returns:
         `indices` `(B, max_output)` int32, best first, 0 as padding, and `count` `(B,)` int32.
     """
+    if kernels == "portable":
+        return _portable_nms(boxes, scores, iou_threshold, max_output, score_threshold)
     # XLA's kernel cannot return more boxes than it is given. A score of -inf is never considered.
     missing = tf.maximum(max_output - tf.shape(scores)[1], 0)
     boxes = tf.pad(boxes, [[0, 0], [0, missing], [0, 0]])
@@ -38,6 +53,10 @@ def nms(boxes, scores, iou_threshold, max_output, score_threshold=float("-inf"))
         )
         return kept.selected_indices, kept.valid_outputs
 
+    if boxes.shape[0] == 1:  # no loop, which not every runtime takes
+        index, count = one_image((boxes[0], scores[0]))
+        index, count = index[None], count[None]
+        return tf.where(tf.range(max_output) < count[:, None], index, 0), count
     signature = (tf.TensorSpec((max_output,), tf.int32), tf.TensorSpec((), tf.int32))
     indices, count = tf.map_fn(
         one_image, (boxes, scores), fn_output_signature=signature, parallel_iterations=16
@@ -46,7 +65,30 @@ def nms(boxes, scores, iou_threshold, max_output, score_threshold=float("-inf"))
     return tf.where(tf.range(max_output) < count[:, None], indices, 0), count
 
 
-def grouped_nms(boxes, scores, groups, iou_threshold, max_output, score_threshold=float("-inf")):
+def _portable_nms(boxes, scores, iou_threshold, max_output, score_threshold):
+    """Sort by score, and let places in that order stand for the scores: no two are equal."""
+    count = tf.shape(scores)[1]
+    scores, order = tf.math.top_k(scores, count)  # of equal ones the first comes first
+    boxes = take_rows(boxes, order)
+    sides = boxes[..., 2:] - boxes[..., :2]
+    sound = (scores > score_threshold) & (sides[..., 0] > 0) & (sides[..., 1] > 0)
+    places = tf.cast(count - tf.range(count), tf.float32)
+    above = float(np.nextafter(np.float32(iou_threshold), np.float32(1)))
+    index, found = nms(boxes, tf.where(sound, places, 0.0), above, max_output, 0.0)
+    order = tf.pad(order, [[0, 0], [0, 1]])  # lest there be nothing to gather from
+    index = take_rows(order, index)
+    return tf.where(tf.range(max_output) < found[:, None], index, 0), found
+
+
+def grouped_nms(
+    boxes,
+    scores,
+    groups,
+    iou_threshold,
+    max_output,
+    score_threshold=float("-inf"),
+    kernels="native",
+):
     """`nms` in which boxes of different groups (classes, pyramid levels) never suppress each other.
 
     The groups are moved apart by the extent of the image's boxes, so that one run serves them all.
@@ -58,6 +100,7 @@ def grouped_nms(boxes, scores, groups, iou_threshold, max_output, score_threshol
         iou_threshold: as in `nms`.
         max_output: as in `nms`, over all groups together.
         score_threshold: as in `nms`.
+        kernels: as in `nms`.
 
     Returns:
         As `nms`.
@@ -65,7 +108,7 @@ def grouped_nms(boxes, scores, groups, iou_threshold, max_output, score_threshol
     axes = [1, 2]
     extent = tf.reduce_max(boxes, axes, True) - tf.reduce_min(boxes, axes, True) + 1
     shifted = boxes + tf.cast(groups, boxes.dtype)[..., None] * extent
-    return nms(shifted, scores, iou_threshold, max_output, score_threshold)
+    return nms(shifted, scores, iou_threshold, max_output, score_threshold, kernels)
 
 
 def nms_loop(boxes, scores, iou_threshold, max_output=None, score_threshold=float("-inf")):

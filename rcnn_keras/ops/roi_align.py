@@ -167,7 +167,7 @@ def _means(maps, low, size, image, pooled_size, ratio):
                 x[start : start + most] for x in (image, first, 2 * inset, upstream)
             )
             axes = [
-                _cell_weights(begin[:, k], step[:, k], shape[k + 1], ratio[k], pooled_size)
+                cell_weights(begin[:, k], step[:, k], shape[k + 1], ratio[k], pooled_size)
                 for k in range(2)
             ]
             matrix = _cell_matrix(of_image, axes, shape)
@@ -183,7 +183,7 @@ def _means(maps, low, size, image, pooled_size, ratio):
     return pool(features)
 
 
-def _cell_weights(first, step, extent, ratio, pooled_size):
+def cell_weights(first, step, extent, ratio, pooled_size):
     """Return what the cells of each RoI read along one axis.
 
     Args:

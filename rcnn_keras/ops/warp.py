@@ -5,6 +5,8 @@ B images, n regions, S side of a crop, p pixels of context around the region in 
 
 import tensorflow as tf
 
+from rcnn_keras.ops.portable_roi_align import flat_table, weighted_reads
+
 
 def warp_regions(images, image_sizes, rois, image, crop_size, context):
     """Cut regions out of images, with context, and warp each to a square.
@@ -26,18 +28,55 @@ def warp_regions(images, image_sizes, rois, image, crop_size, context):
         `(n, S, S, C)` float32.
     """
     image_sizes = tf.minimum(tf.cast(image_sizes, tf.int32), tf.shape(images)[1:3])
-    steps = (tf.range(crop_size, dtype=tf.float32) + 0.5 - context) / (crop_size - 2 * context)
-    x = rois[:, :1] + steps * (rois[:, 2:3] - rois[:, :1])  # (n, S) centres of the crop's pixels
-    y = rois[:, 1:2] + steps * (rois[:, 3:] - rois[:, 1:2])
-
+    y, x = _centres(rois, crop_size, context)
     bordered = _with_copied_border(images, image_sizes)
     # Pixel i lies at i + 0.5, and at i + 1 behind the border.
     height, width = tf.unstack(tf.cast(tf.shape(bordered)[1:3] - 1, tf.float32))
     corners = tf.stack([y[:, 0], x[:, 0], y[:, -1], x[:, -1]], axis=1) + 0.5
     corners /= tf.stack([height, width, height, width])
     crops = tf.image.crop_and_resize(bordered, corners, image, [crop_size] * 2)
+    return _inside(crops, y, x, tf.gather(image_sizes, image))
 
-    sizes = tf.cast(tf.gather(image_sizes, image), tf.float32)
+
+def portable_warp_regions(images, image_sizes, rois, image, crop_size, context):
+    """`warp_regions` by gathers alone, for XLA, LiteRT, ONNX and OpenVINO.
+
+    Args and return value are those of `warp_regions`.
+    """
+    image_sizes = tf.minimum(tf.cast(image_sizes, tf.int32), tf.shape(images)[1:3])
+    y, x = _centres(rois, crop_size, context)
+    sizes = tf.gather(image_sizes, image)
+    rows, columns = (
+        _neighbours(points - 0.5, tf.cast(sizes[:, k, None] - 1, tf.float32))
+        for k, points in enumerate((y, x))
+    )
+    table, _ = flat_table([images])
+    width = tf.shape(images)[2]
+    start = image * (tf.shape(images)[1] * width)
+    crops = weighted_reads(table, start, tf.fill(tf.shape(image), width), rows, columns)
+    return _inside(crops, y, x, sizes)
+
+
+def _neighbours(points, furthest):
+    """Return the two positions that each point lies between, `(n, S, 2)` int32, and weights."""
+    points = tf.clip_by_value(points, 0.0, furthest)
+    lower = tf.floor(points)
+    positions = tf.stack([lower, tf.minimum(lower + 1.0, furthest)], axis=-1)
+    beyond = points - lower
+    return tf.cast(positions, tf.int32), tf.stack([1.0 - beyond, beyond], axis=-1)
+
+
+def _centres(rois, crop_size, context):
+    """Return where the centres of the crops' pixels lie, y and x `(n, S)`."""
+    steps = (tf.range(crop_size, dtype=tf.float32) + 0.5 - context) / (crop_size - 2 * context)
+    x = rois[:, :1] + steps * (rois[:, 2:3] - rois[:, :1])
+    y = rois[:, 1:2] + steps * (rois[:, 3:] - rois[:, 1:2])
+    return y, x
+
+
+def _inside(crops, y, x, sizes):
+    """Set to zero what lies outside images of `(n, 2)` sizes."""
+    sizes = tf.cast(sizes, tf.float32)
     inside_y, inside_x = (y >= 0) & (y <= sizes[:, :1]), (x >= 0) & (x <= sizes[:, 1:])
     inside = inside_y[:, :, None] & inside_x[:, None]
     return tf.where(inside[..., None], crops, 0.0)

@@ -90,6 +90,7 @@ EXAMPLES = {
             "max_detections": 8,
             "box_weights": (4.0, 3.0, 2.0, 1.0),
             "margins": True,
+            "kernels": "portable",
         },
         (normal(2, 9, 3), normal(2, 9, 3, 4), BOXES, COUNT, SIZES),
     ),
@@ -119,13 +120,14 @@ EXAMPLES = {
         lambda: {"num_classes": 6, "trunk": map_trunk(), "channels": 3},
         (normal(2, 3, 3, 4),),
     ),
-    MaskLayer: (dict, (normal(5, 5, 5, 3), TARGETS["labels"])),
+    MaskLayer: (lambda: {"kernels": "portable"}, (normal(8, 5, 5, 3), TARGETS["labels"])),
     ProposalLayer: (
         lambda: {
             "pre_nms_top_n": (8, 7),
             "post_nms_top_n": (6, 5),
             "nms_iou": 0.3,
             "score_threshold": 0.2,
+            "kernels": "portable",
         },
         (
             [normal(2, 9), normal(2, 7)],
@@ -134,16 +136,29 @@ EXAMPLES = {
             SIZES,
         ),
     ),
-    RealRoIs: (dict, (BOXES[:, :4], TARGETS["labels"])),
+    RealRoIs: (lambda: {"kernels": "portable"}, (BOXES[:, :4], TARGETS["labels"])),
     RegionFeatures: (
-        lambda: {"network": crop_network(), "context": 1, "chunk_size": 4},
+        lambda: {
+            "network": crop_network(),
+            "context": 1,
+            "chunk_size": 4,
+            "kernels": "portable",
+        },
         (IMAGES, SIZES, BOXES, COUNT),
     ),
     RoIAlign: (
-        lambda: {"pooled_size": 3, "strides": (4, 8), "sampling_ratio": 1},
+        lambda: {
+            "pooled_size": 3,
+            "strides": (4, 8),
+            "sampling_ratio": 1,
+            "kernels": "portable",
+        },
         ([normal(2, 15, 17, 3), normal(2, 7, 8, 3), normal(2, 4, 4, 3)], BOXES),
     ),
-    RoIPool: (lambda: {"pooled_size": 3, "stride": 4}, ([normal(2, 15, 17, 3)], BOXES)),
+    RoIPool: (
+        lambda: {"pooled_size": 3, "stride": 4, "kernels": "portable"},
+        ([normal(2, 15, 17, 3)], BOXES),
+    ),
     RoISampler: (
         lambda: {
             "positive_iou": 0.6,
@@ -251,6 +266,36 @@ def assert_same(a, b):
     keras.tree.assert_same_structure(a, b)
     for x, y in zip(keras.tree.flatten(a), keras.tree.flatten(b), strict=True):
         np.testing.assert_array_equal(x, y)
+
+
+CHOOSE = [cls for cls, (_, _) in EXAMPLES.items() if "kernels" in inspect.signature(cls).parameters]
+
+
+@pytest.mark.parametrize("cls", CHOOSE, ids=lambda cls: cls.__name__)
+def test_kernels_of_a_layer_agree(cls):
+    """On padding and real rows; the masks of `MaskLayer` come from `RealRoIs` of the same kind."""
+    arguments, inputs = EXAMPLES[cls]
+    portable = cls(**arguments())
+    native = cls(**arguments() | {"kernels": "native"})
+    expected_inputs = inputs
+    if cls is MaskLayer:
+        real = np.flatnonzero(TARGETS["labels"] >= 0)
+        expected_inputs = (inputs[0][real], TARGETS["labels"])
+    expected, found = native(*expected_inputs), portable(*inputs)
+    if cls is RealRoIs:
+        boxes, image = BOXES[:, :4].reshape(-1, 4), np.repeat([0, 1], 4)
+        np.testing.assert_array_equal(found[0], boxes)
+        np.testing.assert_array_equal(found[1], image)
+        real = np.flatnonzero(TARGETS["labels"] >= 0)
+        found = [x.numpy()[real] for x in found]
+        expected = list(expected)
+    if cls is RegionFeatures:
+        portable.network.set_weights(native.network.get_weights())
+        found = portable(*inputs)
+    for ours, theirs in zip(keras.tree.flatten(found), keras.tree.flatten(expected), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+    assert portable.supports_jit
+    assert native.supports_jit == (cls in (DetectionLayer, ProposalLayer))
 
 
 def test_training_counts_of_proposals_are_promised():
