@@ -79,20 +79,15 @@ def draw_scenes(folder: Path) -> None:
 
 
 def on_data(recipe: Path, folder: Path) -> Configuration:
-    """Return a recipe's configuration with its annotation files sought in a folder."""
+    """Return a recipe's configuration with its files `data/SET/..` sought in a folder."""
     section = yaml.safe_load(recipe.read_text("utf-8"))["data"]
-    stem = Path(*Path(as_list(section["val"])[0]["annotations"]).parts[:2])
     changes = []
     for part in ("train", "val"):
-        names = [Path(source["annotations"]).relative_to(stem) for source in as_list(section[part])]
+        sources = section[part] if isinstance(section[part], list) else [section[part]]
+        names = [Path(*Path(source["annotations"]).parts[2:]) for source in sources]
         files = [{"annotations": str(folder / name)} for name in names]
         changes.append(f"data.{part}={json.dumps(files)}")
     return load_configuration(recipe, changes)
-
-
-def as_list(sources: dict | list[dict]) -> list[dict]:
-    """Return one source of data, or several, as a list."""
-    return sources if isinstance(sources, list) else [sources]
 
 
 def publish(name: str, best: Path, configuration: Configuration) -> dict[str, float]:
