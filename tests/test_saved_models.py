@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
-from setuptools import find_packages
 
 import rcnn_keras as rk
 from rcnn_keras.cli import main
@@ -139,7 +138,8 @@ def test_the_command_suggests_a_name(command, tmp_path, monkeypatch):
 
 def test_a_wheel_holds_the_models_and_every_package():
     setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
-    found = find_packages(str(ROOT), include=["rcnn_keras*"])
+    found = [path.parent.relative_to(ROOT) for path in ROOT.glob("rcnn_keras/**/__init__.py")]
+    found = [".".join(folder.parts) for folder in found]
     assert setuptools["packages"] == sorted([*found, "rcnn_keras.saved_models"])
     assert setuptools["package-dir"] == {"rcnn_keras.saved_models": "saved_models"}
     patterns = setuptools["package-data"]["rcnn_keras.saved_models"]
