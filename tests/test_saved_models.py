@@ -17,7 +17,7 @@ from rcnn_keras.models.arguments import argument_errors
 from rcnn_keras.presets import fetch, from_preset, list_presets
 from rcnn_keras.training.configuration import ARCHITECTURES, load_configuration
 from rcnn_keras.training.scoring import evaluate
-from rcnn_keras.zoo import CARD, WEIGHTS, saved_models
+from rcnn_keras.zoo import CARD, MODEL, WEIGHTS, saved_models
 
 ROOT = Path(__file__).parents[1]
 NAMES = ("blood_cells", "nuclei", "playing_cards", "shapes")
@@ -140,8 +140,12 @@ def test_a_wheel_holds_the_models_and_every_package():
     setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
     found = [path.parent.relative_to(ROOT) for path in ROOT.glob("rcnn_keras/**/__init__.py")]
     found = [".".join(folder.parts) for folder in found]
-    assert setuptools["packages"] == sorted([*found, "rcnn_keras.saved_models"])
+    saved = [f"rcnn_keras.saved_models.{name}" for name in NAMES]
+    assert setuptools["packages"] == sorted(found + saved)
     assert setuptools["package-dir"] == {"rcnn_keras.saved_models": "saved_models"}
-    patterns = setuptools["package-data"]["rcnn_keras.saved_models"]
-    held = {path for pattern in patterns for path in (ROOT / "saved_models").glob(pattern)}
-    assert {ROOT / "saved_models" / name / WEIGHTS for name in NAMES} <= held
+    for folder in (ROOT / "saved_models").iterdir():
+        held = {
+            path for pattern in setuptools["package-data"]["*"] for path in folder.glob(pattern)
+        }
+        assert held == set(folder.iterdir())
+        assert {folder / name for name in (CARD, MODEL, WEIGHTS)} <= held
