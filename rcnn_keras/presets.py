@@ -1,8 +1,9 @@
 """Trained weights by name: where they lie, whose they are, how well they do; and models of them.
 
-The published files are torchvision's, under its BSD-3-Clause licence; COCO and ImageNet, which the
-models were trained on, have terms of their own. Their names end in the first eight hexadecimal
-digits of their SHA-256, and those digits are what a file is checked against.
+The small models in `saved_models/` come with the package. The published files are torchvision's,
+under its BSD-3-Clause licence; COCO and ImageNet, which the models were trained on, have terms of
+their own. Their names end in the first eight hexadecimal digits of their SHA-256, and those digits
+are what a file is checked against.
 """
 
 import difflib
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rcnn_keras import __version__
+from rcnn_keras.zoo import SavedModel, saved_models
 
 if TYPE_CHECKING:
     from rcnn_keras.models import FasterRCNN
@@ -101,9 +103,11 @@ PRESETS = {
 }
 
 
-def list_presets() -> list[Preset]:
-    """Return every preset: detectors trained on COCO, then backbones trained on ImageNet."""
-    return list(PRESETS.values())
+def list_presets() -> list[Preset | SavedModel]:
+    """Return every preset: what comes with the package, then detectors trained on COCO, then
+    backbones trained on ImageNet.
+    """
+    return [*saved_models().values(), *PRESETS.values()]
 
 
 def from_preset(
@@ -115,14 +119,15 @@ def from_preset(
     cache: str | os.PathLike | None = None,
     **arguments: Any,
 ) -> "FasterRCNN":
-    """Return a detector with trained weights: published ones, or those of a `.keras` file.
+    """Return a detector with trained weights: of this package, published, or of a `.keras` file.
 
-    A detector's preset gives that detector, fetched at the first call; a file that this package
-    saved gives the one in it. `classes` (or `num_classes`) gives it other classes: the layers that
-    predict classes, boxes and masks are drawn anew, all others keep their weights, and both are
-    named in what is printed. In a published detector, as in torchvision, the backbone's first
-    stages stand still; a file's model has as many frozen as it was saved with. `frozen_stages`
-    says otherwise; see `freeze_backbone`.
+    A name of `saved_models/` gives the small model that comes with the package, without a network;
+    a published detector's preset gives that detector, fetched at the first call; a file that this
+    package saved gives the one in it. `classes` (or `num_classes`) gives it other classes: the
+    layers that predict classes, boxes and masks are drawn anew, all others keep their weights, and
+    both are named in what is printed. In a published detector, as in torchvision, the backbone's
+    first stages stand still; another model has as many frozen as it was saved with.
+    `frozen_stages` says otherwise; see `freeze_backbone`.
 
     A backbone's preset gives a new detector on that backbone with `norm="frozen_batch"`; `classes`
     is needed.
@@ -139,7 +144,8 @@ def from_preset(
 
     Raises:
         ValueError: for an unknown name; for arguments that do not fit the weights; for a published
-            file with another hash, and a `.keras` file that holds no detector.
+            file with another hash, a damaged one of the package, and a `.keras` file that holds no
+            detector.
         OSError: if a file is missing or cannot be fetched; says where to get it and where to put
             it.
     """
@@ -149,7 +155,11 @@ def from_preset(
         lines = (f"{key} {rule}; received {arguments[key]!r}" for key, rule in errors.items())
         raise ValueError("\n".join(f"{name}: {line}" for line in lines))
     names = _class_names(classes, num_classes)
-    if is_path(name):
+    if name in saved_models():
+        from rcnn_keras.convert.packed import load_packed
+
+        source = load_packed(saved_models()[name].folder)
+    elif is_path(name):
         from rcnn_keras.convert.saved import load_saved
 
         source = load_saved(_path(name))
@@ -169,6 +179,12 @@ def from_preset(
     kept, drawn = transfer(source, model)
     print(f"{name}: weights kept in {', '.join(kept)}; new: {', '.join(drawn) or 'nothing'}")
     return model
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError, with the nearest name, unless this is a preset's; nothing is loaded."""
+    if name not in saved_models():
+        _preset(name)
 
 
 def is_path(name: str) -> bool:
@@ -192,6 +208,10 @@ def preset_arguments(name: str) -> dict[str, Any]:
         from rcnn_keras.convert.saved import saved_arguments
 
         config |= saved_arguments(_path(name))
+    elif name in saved_models():
+        from rcnn_keras.convert.packed import read_model
+
+        config |= read_model(saved_models()[name].folder)["config"]
     else:
         from rcnn_keras.convert.torchvision import DETECTORS
 
@@ -210,7 +230,7 @@ def preset_conflicts(name: str, arguments: Mapping[str, Any]) -> dict[str, str]:
     from rcnn_keras.convert.transfer import OF_HEADS, conflicts
 
     config = preset_arguments(name)
-    if not is_path(name) and not _preset(name).classes:
+    if name in PRESETS and not PRESETS[name].classes:
         network = config["backbone"].removesuffix("_fpn")
         arguments = {key: value for key, value in arguments.items() if key not in OF_HEADS}
         if arguments.get("backbone") == network:  # the C4 detector
@@ -219,7 +239,7 @@ def preset_conflicts(name: str, arguments: Mapping[str, Any]) -> dict[str, str]:
 
 
 def fetch(name: str, cache: str | os.PathLike | None = None) -> Path:
-    """Return the path of a preset's published file, which is downloaded if it is not there.
+    """Return the path of a preset's file, which is downloaded if it is published and not there.
 
     Args:
         name: of `list_presets()`.
@@ -229,6 +249,8 @@ def fetch(name: str, cache: str | os.PathLike | None = None) -> Path:
         ValueError: for an unknown name; for a file with another hash.
         OSError: if the file cannot be fetched; says where to get it and where to put it.
     """
+    if name in saved_models():
+        return saved_models()[name].weights
     preset = _preset(name)
     path = _folder(cache) / preset.file_name
     if not path.exists():
@@ -242,10 +264,11 @@ def fetch(name: str, cache: str | os.PathLike | None = None) -> Path:
 
 def _preset(name: str) -> Preset:
     if name not in PRESETS:
-        near = difflib.get_close_matches(str(name), PRESETS, 1)
+        names = [*saved_models(), *PRESETS]
+        near = difflib.get_close_matches(str(name), names, 1)
         hint = f", did you mean {near[0]!r}?" if near else "."
         raise ValueError(
-            f"no preset is named {name!r}{hint} There are {', '.join(PRESETS)}, and the paths of "
+            f"no preset is named {name!r}{hint} There are {', '.join(names)}, and the paths of "
             f".keras files"
         )
     return PRESETS[name]

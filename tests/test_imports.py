@@ -18,6 +18,7 @@ TOP = "rcnn_keras"  # the package itself, `rcnn_keras/__init__.py`
 # Each room, and the rooms that it may import beside itself. A new room needs a row here.
 MAY_IMPORT = {
     "ops": set(),
+    "zoo": set(),  # names of files, which the command line reads without TensorFlow
     "losses": {"ops"},
     "layers": {"ops"},
     "backbones": {"ops", "layers"},
@@ -29,7 +30,7 @@ MAY_IMPORT = {
 }
 BELOW_TRAINING = set(MAY_IMPORT)
 MAY_IMPORT |= dict.fromkeys(("training", "export", "convert"), BELOW_TRAINING)
-MAY_IMPORT["presets"] = {"convert", "models", TOP}
+MAY_IMPORT["presets"] = {"convert", "models", "zoo", TOP}
 MAY_IMPORT["training"] = BELOW_TRAINING | {"presets"}  # to start from trained weights
 MAY_IMPORT[TOP] = set(MAY_IMPORT)  # all but the command line
 MAY_IMPORT["cli"] = set(MAY_IMPORT)

@@ -17,6 +17,7 @@ from rcnn_keras.cli import main
 from rcnn_keras.convert import torchvision
 from rcnn_keras.models import FasterRCNN, MaskRCNN
 from rcnn_keras.presets import PRESETS, Preset, fetch, from_preset, list_presets
+from rcnn_keras.zoo import saved_models
 
 SMALL = {"backbone": "resnet18_fpn", "fpn_channels": 8, "box_units": 8, "min_size": 64}
 NETWORK = "fasterrcnn_resnet50_fpn"
@@ -80,8 +81,9 @@ def files_in(folder):
 
 
 def test_the_table():
-    assert len(list_presets()) == 14
-    for preset in list_presets():
+    assert len(PRESETS) == 14
+    assert list_presets() == [*saved_models().values(), *PRESETS.values()]
+    for preset in PRESETS.values():
         assert preset.url.startswith("https://download.pytorch.org/models/")
         assert preset.url.endswith(f"-{preset.sha256}.pth")
         assert len(preset.sha256) == 8
@@ -96,9 +98,12 @@ def test_the_table():
 
 def test_the_command_lists_them():
     lines = CliRunner().invoke(main, ["presets"]).output.splitlines()
-    assert len(lines) == 15
+    assert len(lines) == 15 + len(saved_models())
     row = next(line for line in lines if line.startswith("maskrcnn_resnet50_fpn_v2_coco"))
     assert row.split()[1:] == ["177", "90", "47.4", "41.8", "-", "BSD-3-Clause"]
+    for model in saved_models().values():
+        row = next(line for line in lines if line.startswith(model.name))
+        assert row.split()[3] == f"{100 * model.content['scores']['AP']:.1f}"
 
 
 def test_a_detector_is_fetched_once_and_converted_once(publish, server, tmp_path, capsys):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rcnn_keras.cli.loading import load_detector, must_exist, quiet_import
+from rcnn_keras.cli.loading import load_detector, must_be_a_model, quiet_import
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,7 +20,7 @@ IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".pg
 
 @click.command()
 @click.argument("images", nargs=-1, required=True)
-@click.option("--model", required=True, type=click.Path(path_type=Path), help="A .keras file.")
+@click.option("--model", required=True, help="A name that `rcnn presets` lists, or a .keras file.")
 @click.option(
     "--out",
     required=True,
@@ -36,12 +36,13 @@ IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".pg
 )
 @click.option("--batch-size", default=1, show_default=True, type=click.IntRange(1))
 def detect(
-    images: tuple[str, ...], model: Path, out: Path, min_score: float, batch_size: int
+    images: tuple[str, ...], model: str, out: Path, min_score: float, batch_size: int
 ) -> None:
     """Detect objects in IMAGES: files, folders or patterns such as "photos/*.jpg".
 
     \b
     Example:
+      rcnn detect smears/ --model blood_cells --out found
       rcnn detect photos/ cat.jpg --model runs/first/best.keras --out found --min-score 0.7
 
     The folder gets a picture of each image with its detections drawn, and detections.json: COCO
@@ -50,7 +51,7 @@ def detect(
     finds no proposals gets those of selective search, mode fast.
     """
     files = _image_files(images)
-    must_exist(model, "model file")
+    must_be_a_model(model)
     pictures = [out / name for name in _different_names(files)]
     _check_not_beside([*pictures, out / "detections.json"], files)
     with quiet_import():

@@ -5,12 +5,18 @@ from typing import Literal
 
 import click
 
-from rcnn_keras.cli.loading import load_dataset, load_detector, must_exist, quiet_import
+from rcnn_keras.cli.loading import (
+    load_dataset,
+    load_detector,
+    must_be_a_model,
+    must_exist,
+    quiet_import,
+)
 from rcnn_keras.cli.scores import print_scores
 
 
 @click.command()
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model")
 @click.option(
     "--data",
     "annotations",
@@ -43,7 +49,7 @@ from rcnn_keras.cli.scores import print_scores
     help="Folder for scores.json, detections.json, errors.json and report.html.",
 )
 def evaluate(
-    model: Path,
+    model: str,
     annotations: Path,
     images: Path | None,
     split: str,
@@ -52,7 +58,9 @@ def evaluate(
     protocol: Literal["coco", "voc07", "voc"],
     out: Path | None,
 ) -> None:
-    """Score a trained MODEL (.keras) on annotated images, as the COCO challenge or Pascal VOC does.
+    """Score a trained MODEL on annotated images, as the COCO challenge or Pascal VOC does.
+
+    MODEL is a name that `rcnn presets` lists, or a .keras file.
 
     \b
     Example:
@@ -62,7 +70,7 @@ def evaluate(
     false alarms on background and missed objects, with a confusion matrix and the worst cases as
     pictures.
     """
-    must_exist(model, "model file")
+    must_be_a_model(model)
     must_exist(annotations, "annotations")
     with quiet_import():
         from rcnn_keras.proposals.proposal_file import read_into
@@ -81,4 +89,4 @@ def evaluate(
     print_scores(evaluation.summary())
     if out is not None:
         command = f"rcnn evaluate {model} --data {annotations} --protocol {protocol}"
-        evaluation.write(out, title=f"{model.name} on {dataset.name}", command=command)
+        evaluation.write(out, title=f"{Path(model).name} on {dataset.name}", command=command)

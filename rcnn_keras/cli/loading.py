@@ -13,22 +13,46 @@ if TYPE_CHECKING:
     from rcnn_keras.models import Detector
 
 
+def must_be_a_model(name: str) -> None:
+    """Raise, before anything slow, unless this is a model file that is there, or a preset's name.
+
+    Raises:
+        FileNotFoundError: for a path where nothing is.
+        ValueError: for an unknown name, with the nearest.
+    """
+    if _is_path(name):
+        must_exist(Path(name), "model file")
+    else:
+        from rcnn_keras.presets import check_name
+
+        check_name(name)
+
+
 def must_exist(path: Path, what: str) -> None:
     """Raise FileNotFoundError, before anything slow, if there is nothing at a path."""
     if not path.exists():
         raise FileNotFoundError(f"{what} {path}: no such file")
 
 
-def load_detector(path: Path) -> "Detector":
-    """Load a trained model; ValueError if the file holds something else."""
+def load_detector(name: str) -> "Detector":
+    """Load a trained model from a file, or a preset; ValueError if a file holds something else."""
     import keras
 
     from rcnn_keras.models import Detector
+    from rcnn_keras.presets import from_preset
 
-    model = keras.models.load_model(path, compile=False)
+    if not _is_path(name):
+        return from_preset(name)
+    model = keras.models.load_model(name, compile=False)
     if not isinstance(model, Detector):
-        raise ValueError(f"{path} holds a {type(model).__name__}, not a detector of this package")
+        raise ValueError(f"{name} holds a {type(model).__name__}, not a detector of this package")
     return model
+
+
+def _is_path(name: str) -> bool:
+    """Return whether a model's name is a file's; a folder may have the name of a preset."""
+    path = Path(name)
+    return path.suffix == ".keras" or len(path.parts) > 1 or path.is_file()
 
 
 def load_dataset(
