@@ -1,0 +1,69 @@
+import json
+import os
+
+import pytest
+from PIL import Image
+
+from rcnn_keras.comparison import Settings, compare, study
+from rcnn_keras.comparison.sources import Sources
+
+
+@pytest.fixture(scope="module")
+def compared(val, model_files, tmp_path_factory):
+    """A comparison of two given models, and of the third that is made of one of them."""
+    out = tmp_path_factory.mktemp("compared")
+    models = {name: model_files[name] for name in ("rcnn", "fast_rcnn")}
+    settings = Settings(
+        val=val, models=models, timed_images=1, repeats=1, vgg16_images=0, most_proposals=8
+    )
+    return settings, out, compare(settings, out, command="rcnn compare --val v.json")
+
+
+def test_what_it_writes(compared):
+    _, out, page = compared
+    assert page == out / "family.html"
+    found = json.loads((out / "study.json").read_text())
+    assert [row["name"] for row in found["rows"]] == ["rcnn", "fast_rcnn", "fast_rcnn_svd"]
+    for row in found["rows"]:
+        assert set(row["scores"]) == {"AP", "AP50", "voc07"}
+        assert row["boxes"] <= 8
+        assert all(seconds > 0 for seconds in row["parts"].values())
+    assert set(found["rows"][1]["parts"]) == {"proposals", "features", "regions"}
+    assert 0 < found["search"]["recall"] <= 1
+    for picture in found["pictures"]:
+        with Image.open(out / picture) as image:
+            assert image.width > 2 * 64
+        assert f'src="{picture}"' in page.read_text()
+    assert "rcnn compare --val v.json" in (out / "family.md").read_text()
+
+
+def test_a_second_call_measures_nothing_again(compared, monkeypatch):
+    settings, out, page = compared
+    before = page.read_text()
+    for name in ("train_member", "time_detector", "score", "_draw"):
+        monkeypatch.setattr(study, name, None)
+    pictures = json.loads((out / "study.json").read_text())["pictures"]
+    monkeypatch.setattr(study, "_draw", lambda *_: pictures)
+    monkeypatch.setattr("rcnn_keras.comparison.sources.propose", None)
+    compare(settings, out, command="rcnn compare --val v.json")
+    assert page.read_text() == before
+
+
+def test_timing_alone_is_taken_anew(compared, monkeypatch):
+    settings, out, _ = compared
+    monkeypatch.setattr(study, "time_detector", lambda *_: {"regions": 1234.0, "cpu": 1.0})
+    monkeypatch.setattr(study, "time_search", lambda *_: 0.5)
+    monkeypatch.setattr(study, "_draw", lambda *_: [])
+    monkeypatch.setattr(study, "score", None)
+    compare(settings, out, only_timing=True)
+    assert "1234.0 s" in (out / "family.md").read_text()
+
+
+def test_scores_of_a_file_that_changed_are_taken_anew(compared, model_files, monkeypatch):
+    settings, out, _ = compared
+    sources = Sources(settings, out)
+    monkeypatch.setattr(study, "score", lambda *_: {"AP": 0.75})
+    before = model_files["fast_rcnn"].stat().st_mtime
+    assert study._scores(model_files["fast_rcnn"], sources, out / "fast_rcnn") != {"AP": 0.75}
+    os.utime(model_files["fast_rcnn"], (before + 5, before + 5))
+    assert study._scores(model_files["fast_rcnn"], sources, out / "fast_rcnn") == {"AP": 0.75}
