@@ -18,8 +18,11 @@ def load_given(settings: Settings) -> dict[str, Detector]:
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: one is no detector, stands in another's place, or has other classes.
+        ValueError: one is no detector, stands in another's place, or has other classes; or there
+            are proposals to train on and no data.
     """
+    if settings.data is None and (settings.images or settings.proposals):
+        raise ValueError("images and proposals to train on are given without data to train on")
     for path in (settings.val, settings.data, settings.proposals, settings.val_proposals):
         if path is not None and not path.exists():
             raise FileNotFoundError(f"{path}: no such file")

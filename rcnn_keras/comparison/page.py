@@ -5,6 +5,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from rcnn_keras.comparison import recipes
 from rcnn_keras.comparison.tables import (
     Table,
     architecture_table,
@@ -46,6 +47,7 @@ def write_pages(
             "times": time_table(study["rows"]),
             "vgg16_times": time_table(study["vgg16"]["rows"]) if study["vgg16"] else None,
             "conclusions": conclusions(study),
+            "given": [row["title"] for row in study["rows"] if row["minutes"] is None],
         }
         for study in studies
     ]
@@ -64,6 +66,7 @@ def write_pages(
             published=published_table(),
             search=search_table(studies),
             studies=parts,
+            recipes=recipes,
         )
         aside = folder / f".{name}.{form}"
         aside.write_text(page, "utf-8")

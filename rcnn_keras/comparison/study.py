@@ -71,10 +71,14 @@ def compare(settings: Settings, out: Path, *, only_timing: bool = False, command
             files[name] = path or train_member(name, settings, sources, out, made_of)
     files = {name: files[name] for name in names}
 
-    timing = _once(out / "timing.json", only_timing, lambda: _time(settings, sources, files))
+    again = {"again": only_timing}
+    key = {"files": {name: _version(path) for name, path in files.items()}}
+    key |= {"images": settings.timed_images, "repeats": settings.repeats}
+    timing = _once(out / "timing.json", key, lambda: _time(settings, sources, files), **again)
     vgg16 = None
     if settings.vgg16_images:
-        vgg16 = _once(out / "vgg16.json", only_timing, lambda: _time_papers(settings, sources))
+        key = {"images": settings.vgg16_images, "repeats": settings.repeats}
+        vgg16 = _once(out / "vgg16.json", key, lambda: _time_papers(settings, sources), **again)
     scores = {name: _scores(files[name], sources, out / name) for name in names}
     minutes = {
         name: None if name in settings.models else str(elapsed(out / name / STOPWATCH))
@@ -104,13 +108,20 @@ def compare(settings: Settings, out: Path, *, only_timing: bool = False, command
     return write_pages(out, [study])
 
 
-def _once(path: Path, again: bool, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return what was measured before, or measure it."""
-    values = None if again else read_json(path)
-    if values is None:
-        values = measure()
-        write_json(path, values)
-    return values
+def _once(
+    path: Path, key: dict[str, Any], measure: Callable[[], dict[str, Any]], *, again: bool = False
+) -> dict[str, Any]:
+    """Return what was measured before of the same key, or measure it."""
+    known = None if again else read_json(path)
+    if known is None or known["key"] != key:
+        known = {"key": key, "values": measure()}
+        write_json(path, known)
+    return known["values"]
+
+
+def _version(path: Path) -> list[Any]:
+    """Return what tells a model's file from another, and from itself after a change."""
+    return [str(path.resolve()), path.stat().st_mtime]
 
 
 def _circumstances(settings: Settings) -> dict[str, Any]:
@@ -168,21 +179,19 @@ def _time_papers(settings: Settings, sources: Sources) -> dict[str, Any]:
 
 def _scores(path: Path, sources: Sources, folder: Path) -> dict[str, float | None]:
     """Score a model, or read its scores if they are of this very file."""
-    key = {"model": str(path.resolve()), "changed": path.stat().st_mtime}
-    known = read_json(folder / "compared.json")
-    if known is None or known["key"] != key:
+
+    def measure() -> dict[str, float | None]:
         print(f"scoring {path}", flush=True)
         model = load(path)
-        scores = score(model, sources.val_set(proposals=model.takes_proposals))
-        known = {"key": key, "scores": scores}
-        write_json(folder / "compared.json", known)
-    return known["scores"]
+        return score(model, sources.val_set(proposals=model.takes_proposals))
+
+    return _once(folder / "compared.json", {"file": _version(path)}, measure)
 
 
 def _describe(sources: Sources, settings: Settings) -> dict[str, Any]:
     val = sources.val_set()
     return {
-        "name": settings.val.parent.name if settings.val.stem == "annotations" else val.name,
+        "name": f"{settings.val.resolve().parent.name}/{settings.val.name}",
         "classes": list(sources.classes),
         "train_images": len(sources.train_set()) if settings.data else None,
         "val_images": len(val),

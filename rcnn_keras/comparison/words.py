@@ -31,24 +31,26 @@ def conclusions(study: dict[str, Any]) -> list[str]:
     if fast is not None and faster is not None:
         search = rows["fast_rcnn"]["parts"]["proposals"]
         said.append(
-            f"With the small trained network Fast R-CNN spends {search / fast:.0%} of its time on "
-            f"the search, and Faster R-CNN, which has none, is {fast / faster:.1f} times as fast. "
-            f"The quoted figures say {QUOTED['Fast R-CNN'] / QUOTED['Faster R-CNN']:.1f}: where "
-            "the network is quick, on a GPU or because it is small, the search is what is left."
+            f"Of the networks in the table of scores, Fast R-CNN spends {search / fast:.0%} of its "
+            "time on the search, and Faster R-CNN, which has none, is "
+            f"{fast / faster:.1f} times as fast. The quoted figures say "
+            f"{QUOTED['Fast R-CNN'] / QUOTED['Faster R-CNN']:.1f}: where the network is quick, on "
+            "a GPU or because it is small, the search is what is left."
         )
-    if "rcnn" in rows:
+    if "rcnn" in rows and rows["rcnn"]["minutes"] is not None:
         said.append(
-            "The trained R-CNN's own line does not say how R-CNN compares: its AlexNet does a "
-            "small part of the others' arithmetic a region, since a larger one would take days "
-            "to train here. Equal networks are in the table of VGG-16."
+            "R-CNN's time in that table is not to be compared: its AlexNet is a small one, as "
+            "every region goes through all of it, in training too. Equal networks are those of "
+            "VGG-16."
         )
     if {"fast_rcnn", "fast_rcnn_svd"} <= set(rows):
         whole_head, thin = rows["fast_rcnn"]["parts"], rows["fast_rcnn_svd"]["parts"]
-        before, after = (rows[n]["scores"]["AP50"] for n in ("fast_rcnn", "fast_rcnn_svd"))
+        scores = (rows[name]["scores"]["AP50"] for name in ("fast_rcnn", "fast_rcnn_svd"))
+        before, after = ("none" if score is None else f"{score:.3f}" for score in scores)
         said.append(
             f"Truncated SVD takes the regions' work from {_ms(whole_head['regions'])} to "
-            f"{_ms(thin['regions'])}, and AP50 from {before:.3f} to {after:.3f}; in the paper "
-            "0.32 s to 0.22 s, and mAP 66.9 to 66.6."
+            f"{_ms(thin['regions'])}, and AP50 from {before} to {after}; in the paper the whole "
+            "from 0.32 s to 0.22 s, and mAP from 66.9 to 66.6."
         )
     return said
 

@@ -65,6 +65,8 @@ def test_missing_files_are_named(val, tmp_path):
     for settings in (Settings(val=none), Settings(val=val, data=none)):
         with pytest.raises(FileNotFoundError, match=r"none\.json: no such file"):
             compare(settings, tmp_path / "out")
+    with pytest.raises(ValueError, match="proposals to train on are given without data"):
+        compare(Settings(val=val, proposals=val), tmp_path / "out")
     with pytest.raises(FileNotFoundError, match=r"model .*none\.json: no such file"):
         place_models((none,))
     assert not (tmp_path / "out").exists()

@@ -153,5 +153,13 @@ def test_given_models_without_training_data(tmp_path):
     changed = study(data=data, rows=rows, vgg16=None, search=None, command="")
     text = write_pages(tmp_path, [changed], forms=("md",)).read_text()
     assert "the models were given" in text
+    assert "not to be compared" not in text
     assert "no masks" not in text
     assert "| Faster R-CNN | 0.250 | 0.500 | - | 0.125 | - | given |" in text
+
+
+def test_given_models_beside_trained_ones(tmp_path):
+    rows = [*study()["rows"][1:], study()["rows"][0] | {"minutes": None}]
+    text = write_pages(tmp_path, [study(rows=rows)], forms=("md",)).read_text()
+    assert "Not trained here but given, and not necessarily so: R-CNN." in text
+    assert "Not trained here" not in write_pages(tmp_path, [study()], forms=("md",)).read_text()

@@ -59,6 +59,16 @@ def test_timing_alone_is_taken_anew(compared, monkeypatch):
     assert "1234.0 s" in (out / "family.md").read_text()
 
 
+def test_times_of_other_models_are_not_taken_for_theirs(tmp_path):
+    def once(key, value):
+        return study._once(tmp_path / "t.json", {"files": key}, lambda: {"seconds": value})
+
+    assert once("a", 1) == {"seconds": 1}
+    assert once("a", 2) == {"seconds": 1}
+    assert once("b", 3) == {"seconds": 3}
+    assert study._once(tmp_path / "t.json", {"files": "b"}, dict, again=True) == {}
+
+
 def test_scores_of_a_file_that_changed_are_taken_anew(compared, model_files, monkeypatch):
     settings, out, _ = compared
     sources = Sources(settings, out)
