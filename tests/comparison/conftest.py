@@ -17,9 +17,6 @@ def small(kind, classes):
     if kind == "fast_rcnn":
         return rk.models.FastRCNN("zf", classes, **FASTER)
     anchors = {"rpn_post_nms_top_n_test": 20, "rpn_pre_nms_top_n_test": 50}
-    if kind == "faster_rcnn":
-        sizes = {"anchor_sizes": ((16, 32, 64),)}
-        return rk.models.FasterRCNN("zf", classes, **FASTER, **anchors, **sizes)
     sizes = {"anchor_sizes": ((8,), (16,), (32,), (64,), (128,)), "fpn_channels": 8}
     return rk.models.MaskRCNN("resnet18_fpn", classes, **FASTER, **anchors, **sizes)
 
@@ -47,7 +44,7 @@ def model_files(tmp_path_factory, val):
     """Files of untrained detectors by their places in the comparison."""
     folder, classes = tmp_path_factory.mktemp("models"), rk.data.load_coco(val).classes
     files = {}
-    for kind in ("rcnn", "fast_rcnn", "faster_rcnn"):
+    for kind in ("rcnn", "fast_rcnn"):
         files[kind] = folder / f"{kind}.keras"
         small(kind, classes).save(files[kind])
     return files
