@@ -4,7 +4,7 @@ OUT/settings.json     what the detectors were trained with
 OUT/proposals/        see `sources`
 OUT/<name>/           see `trainings`; compared.json has the scores
 OUT/timing.json       test times
-OUT/vgg16.json        test times of the papers' network
+OUT/vgg16/            test times of the papers' network
 OUT/pictures/         the same images through all detectors
 OUT/study.json        all that the page says
 OUT/family.html, family.md   the page
@@ -12,6 +12,7 @@ OUT/family.html, family.md   the page
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from rcnn_keras.comparison.sources import FOLDER, Sources
 from rcnn_keras.comparison.stopwatch import elapsed
 from rcnn_keras.comparison.timing import count_proposals, spread, time_detector, time_search
 from rcnn_keras.comparison.trainings import STOPWATCH, load, train_member, trained
-from rcnn_keras.comparison.vgg16 import time_vgg16
+from rcnn_keras.comparison.vgg16 import ARGUMENTS, time_vgg16
 from rcnn_keras.models import Detector
 
 SCENES = 2  # pictures on the page
@@ -71,14 +72,14 @@ def compare(settings: Settings, out: Path, *, only_timing: bool = False, command
             files[name] = path or train_member(name, settings, sources, out, made_of)
     files = {name: files[name] for name in names}
 
-    again = {"again": only_timing}
     key = {"files": {name: _version(path) for name, path in files.items()}}
     key |= {"images": settings.timed_images, "repeats": settings.repeats}
-    timing = _once(out / "timing.json", key, lambda: _time(settings, sources, files), **again)
+    timing = _once(
+        out / "timing.json", key, partial(_time, settings, sources, files), again=only_timing
+    )
     vgg16 = None
     if settings.vgg16_images:
-        key = {"images": settings.vgg16_images, "repeats": settings.repeats}
-        vgg16 = _once(out / "vgg16.json", key, lambda: _time_papers(settings, sources), **again)
+        vgg16 = _time_papers(settings, sources, out, only_timing)
     scores = {name: _scores(files[name], sources, out / name) for name in names}
     minutes = {
         name: None if name in settings.models else str(elapsed(out / name / STOPWATCH))
@@ -153,27 +154,29 @@ def _time(settings: Settings, sources: Sources, files: dict[str, Path]) -> dict[
     return found | {"images": len(dataset), "detectors": detectors}
 
 
-def _time_papers(settings: Settings, sources: Sources) -> dict[str, Any]:
-    """Time the papers' network on images of the same data."""
-    found = _circumstances(settings)
+def _time_papers(settings: Settings, sources: Sources, out: Path, again: bool) -> dict[str, Any]:
+    """Time the papers' network on images of the same data, a detector at a time."""
+    key = {"images": settings.vgg16_images, "repeats": settings.repeats}
     dataset = spread(sources.val_set(proposals=True), settings.vgg16_images)
     search = sources.search()
-    seconds = time_search(search, dataset, settings.repeats) if search else None
-    print(f"timing VGG-16 on {len(dataset)} images", flush=True)
-    detectors = time_vgg16(dataset, settings.repeats)
-    for name, parts in detectors.items():
-        if FAMILY[name].model.takes_proposals and seconds is not None:
-            parts["proposals"] = seconds
-    rows = [
-        {
-            "name": name,
-            "title": FAMILY[name].title,
-            "boxes": parts.pop("boxes"),
-            "cpu": parts.pop("cpu"),
-            "parts": parts,
-        }
-        for name, parts in detectors.items()
-    ]
+
+    def circumstances() -> dict[str, Any]:
+        seconds = time_search(search, dataset, settings.repeats) if search else None
+        return _circumstances(settings) | {"search": seconds}
+
+    folder = out / "vgg16"
+    found = _once(folder / "search.json", key, circumstances, again=again)
+    rows = []
+    for name in ARGUMENTS:
+        print(f"timing {FAMILY[name].title} on VGG-16 on {len(dataset)} images", flush=True)
+        measure = partial(time_vgg16, name, dataset, settings.repeats)
+        parts: dict[str, Any] = _once(folder / f"{name}.json", key, measure, again=again)
+        cpu, boxes = parts.pop("cpu"), parts.pop("boxes")
+        if FAMILY[name].model.takes_proposals:
+            parts["proposals"] = found["search"]
+        row = {"name": name, "title": FAMILY[name].title}
+        rows.append(row | {"cpu": cpu, "boxes": boxes, "parts": parts})
+    rows.sort(key=lambda row: list(FAMILY).index(str(row["name"])))
     return found | {"images": len(dataset), "sizes": _sizes(dataset), "rows": rows}
 
 
