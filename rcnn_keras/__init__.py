@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Detections",
     "callbacks",
+    "comparison",
     "convert",
     "data",
     "evaluation",

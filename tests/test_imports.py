@@ -32,6 +32,9 @@ BELOW_TRAINING = set(MAY_IMPORT)
 MAY_IMPORT |= dict.fromkeys(("training", "export", "convert"), BELOW_TRAINING)
 MAY_IMPORT["presets"] = {"convert", "models", "zoo", TOP}
 MAY_IMPORT["training"] = BELOW_TRAINING | {"presets"}  # to start from trained weights
+MAY_IMPORT["comparison"] = {
+    *("data", "models", "proposals", "training", "evaluation", "visualize", "ops"),
+}
 MAY_IMPORT[TOP] = set(MAY_IMPORT)  # all but the command line
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 

@@ -2,6 +2,7 @@
 
 import click
 
+from rcnn_keras.cli.compare import compare
 from rcnn_keras.cli.data import data
 from rcnn_keras.cli.detect import detect
 from rcnn_keras.cli.evaluate import evaluate
@@ -31,5 +32,5 @@ def main(traceback: bool) -> None:
     """Train, score and use detectors of the R-CNN family."""
 
 
-for command in (train, evaluate, detect, export, data, proposals, presets):
+for command in (train, evaluate, detect, export, data, proposals, presets, compare):
     main.add_command(command)

@@ -1,0 +1,104 @@
+"""Train the members of the family that are not there yet, each into a folder of its own.
+
+OUT/<name>/            what its training writes
+OUT/<name>/stopwatch.json   how long it took
+OUT/<name>/finished.json    the model's file, once there is nothing left to do
+"""
+
+from pathlib import Path
+
+import keras
+
+from rcnn_keras.comparison.files import read_json, write_json
+from rcnn_keras.comparison.recipes import configuration, rcnn_rate, small_rcnn
+from rcnn_keras.comparison.settings import Settings
+from rcnn_keras.comparison.sources import Sources
+from rcnn_keras.comparison.stopwatch import stopwatch
+from rcnn_keras.models import Detector, FastRCNN, truncate_svd
+from rcnn_keras.training.rcnn import train_rcnn
+from rcnn_keras.training.run import train
+
+STOPWATCH, FINISHED = "stopwatch.json", "finished.json"
+
+
+def trained(name: str, out: Path) -> Path | None:
+    """Return the file of a member that is trained, None if it is not."""
+    finished = read_json(out / name / FINISHED)
+    return None if finished is None else out / name / finished["model"]
+
+
+def load(path: Path) -> Detector:
+    """Load a detector for inference; ValueError if the file holds something else."""
+    model = keras.models.load_model(path, compile=False)
+    if not isinstance(model, Detector):
+        raise ValueError(f"{path} holds a {type(model).__name__}, not a detector of this package")
+    return model
+
+
+def train_member(
+    name: str, settings: Settings, sources: Sources, out: Path, made_of: Path | None = None
+) -> Path:
+    """Train a member of the family, or go on with it, and return the model's file.
+
+    Args:
+        name: its place in `FAMILY`.
+        settings: of the comparison.
+        sources: the data.
+        out: folder of the comparison; the member's is in it.
+        made_of: the model that this one is made from, for those that are not trained.
+    """
+    folder = out / name
+    with stopwatch(folder / STOPWATCH):
+        if made_of is not None:
+            file = _truncate(made_of, folder)
+        elif name == "rcnn":
+            file = _train_rcnn(settings, sources, folder)
+        else:
+            file = _train_run(name, settings, sources, folder)
+    write_json(folder / FINISHED, {"model": file})
+    return folder / file
+
+
+def _train_rcnn(settings: Settings, sources: Sources, folder: Path) -> str:
+    train_set = sources.train_set(proposals=True)
+    model = small_rcnn(train_set.classes, settings.seed)
+    rate = rcnn_rate(settings.steps)
+    train_rcnn(
+        model,
+        train_set,
+        folder,
+        steps=settings.steps,
+        learning_rate=rate,
+        seed=settings.seed,
+    )
+    return "rcnn.keras"
+
+
+def _train_run(name: str, settings: Settings, sources: Sources, folder: Path) -> str:
+    run = configuration(name, settings, sources.train, sources.val, sources.classes)
+    if not (folder / "report.html").exists():  # the last that a run writes
+        train(run, folder)
+    return "best.keras"
+
+
+def _truncate(made_of: Path, folder: Path) -> str:
+    model = load(made_of)
+    ranks = ranks_of(model)
+    assert isinstance(model, FastRCNN)
+    assert ranks is not None  # `members` saw to it
+    truncate_svd(model, ranks).save(folder / "aside.keras")
+    (folder / "aside.keras").replace(folder / "model.keras")
+    return "model.keras"
+
+
+def ranks_of(model: Detector) -> tuple[int, int] | None:
+    """Return how many singular values are kept of fc6 and fc7: a fourth and a sixteenth.
+
+    That is 1024 and 256 of VGG-16's 4096, as in the paper. None for a head without whole layers.
+    """
+    if not isinstance(model, FastRCNN):
+        return None
+    layers = {layer.name: layer for layer in model.box_head.trunk.layers}
+    if not {"fc6", "fc7"} <= set(layers) or "fc6_v" in layers:
+        return None
+    return max(1, layers["fc6"].units // 4), max(1, layers["fc7"].units // 16)

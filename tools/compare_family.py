@@ -1,0 +1,108 @@
+"""Put the whole family side by side: all four on drawn shapes, the three of boxes on a data set.
+
+    python tools/compare_family.py --out runs/family
+    python tools/compare_family.py --out runs/family --train bccd/train.json --val bccd/test.json
+    python tools/compare_family.py --out runs/family --only-timing
+
+Mask R-CNN needs masks, which drawn shapes have. A comparison that was stopped goes on. The page is
+OUT/family.html; --docs writes it as Markdown with the pictures of drawn shapes alone.
+"""
+
+import argparse
+import json
+import os
+import shutil
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import rcnn_keras as rk
+from rcnn_keras.comparison import Settings, compare, use_threads, write_pages
+
+SCENES = {"train": 0, "val": 1}  # and their seeds
+
+
+def main() -> None:
+    """Read the command line, compare, and write the page of all data sets."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("runs/family"))
+    parser.add_argument("--train", type=Path, help="COCO file of boxes to train on as well")
+    parser.add_argument("--val", type=Path, help="COCO file to score on")
+    parser.add_argument("--train-count", type=int, default=100, help="images of --train")
+    parser.add_argument("--val-count", type=int, default=36, help="images of --val")
+    parser.add_argument("--scenes", type=int, default=200, help="drawn to train on")
+    parser.add_argument("--val-scenes", type=int, default=60, help="drawn to score on")
+    parser.add_argument("--side", type=int, default=128, help="of a scene in pixels")
+    parser.add_argument("--min-size", type=int, default=240, help="of the images of --train")
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=500, help="of R-CNN's fine-tuning")
+    parser.add_argument("--vgg16-images", type=int, default=1)
+    parser.add_argument("--only-timing", action="store_true", help="take the times anew")
+    parser.add_argument("--docs", type=Path, help="folder for family.md and its pictures")
+    args = parser.parse_args()
+    if (args.train is None) != (args.val is None):
+        parser.error("--train and --val go together")
+
+    use_threads(2)
+    common = {"epochs": args.epochs, "steps": args.steps}
+    data = drawn(args.out / "shapes", args.scenes, args.val_scenes, args.side)
+    # The papers' network is timed on images of the usual size, where there are some.
+    vgg16 = {"vgg16_images": 0 if args.train else args.vgg16_images}
+    runs = {"shapes": Settings(**data, **common, **vgg16, min_size=args.side)}
+    if args.train:
+        counts = args.train_count, args.val_count
+        data = thinned(args.out / "boxes", args.train, args.val, *counts)
+        vgg16 = {"vgg16_images": args.vgg16_images}
+        runs["boxes"] = Settings(**data, **common, **vgg16, min_size=args.min_size)
+    for name, settings in runs.items():
+        compare(settings, args.out / name / "compared", only_timing=args.only_timing)
+    print(pages(args.out, list(runs), args.docs))
+
+
+def drawn(folder: Path, scenes: int, val_scenes: int, side: int) -> dict[str, Path]:
+    """Draw scenes to train and to score on; return their files."""
+    for (part, seed), count in zip(SCENES.items(), (scenes, val_scenes), strict=True):
+        rk.data.draw_shapes(count, size=(side, side), seed=seed, out=folder / part)
+    train, val = (folder / part / "annotations.json" for part in SCENES)
+    return {"data": train, "val": val}
+
+
+def thinned(
+    folder: Path, train: Path, val: Path, train_count: int, val_count: int
+) -> dict[str, Path]:
+    """Write COCO files with some of the images, evenly over each; return them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, source, count in (("train", train, train_count), ("val", val, val_count)):
+        dataset = rk.data.load_coco(source)
+        count = min(count, len(dataset))
+        records = [dataset[i * len(dataset) // count] for i in range(count)]
+        rk.data.DetectionDataset(records, dataset.classes, name=source.parent.name).save_coco(
+            folder / f"{name}.json"
+        )
+    return {"data": folder / "train.json", "val": folder / "val.json"}
+
+
+def pages(out: Path, names: list[str], docs: Path | None) -> Path:
+    """Write one page of all data sets, and for `docs` one with pictures of drawn shapes alone."""
+    studies = {}
+    for name in names:
+        study = json.loads((out / name / "compared" / "study.json").read_text("utf-8"))
+        links = [f"{name}/compared/{picture}" for picture in study["pictures"]]
+        studies[name] = study | {"pictures": links, "command": ""}
+    studies["shapes"]["data"]["name"] = "drawn shapes"
+    if "boxes" in studies:
+        studies["boxes"]["data"]["name"] = "boxes alone"
+    page = write_pages(out, list(studies.values()))
+    if docs is not None:
+        copies = []
+        for number, link in enumerate(studies["shapes"]["pictures"], start=1):
+            copies.append(f"family_{number}.png")
+            shutil.copy(out / link, docs / copies[-1])
+        for name, study in studies.items():
+            study["pictures"] = copies if name == "shapes" else []
+        write_pages(docs, list(studies.values()), forms=("md",))
+    return page
+
+
+if __name__ == "__main__":
+    main()
