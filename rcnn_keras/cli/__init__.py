@@ -2,6 +2,7 @@
 
 import click
 
+from rcnn_keras.cli.app import app
 from rcnn_keras.cli.data import data
 from rcnn_keras.cli.detect import detect
 from rcnn_keras.cli.evaluate import evaluate
@@ -18,7 +19,7 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context):
         try:
             return super().invoke(ctx)
-        except (ValueError, OSError, FloatingPointError) as error:
+        except (ValueError, OSError, FloatingPointError, ImportError) as error:
             if ctx.params.get("traceback"):
                 raise
             raise click.ClickException(str(error)) from error
@@ -30,5 +31,5 @@ def main(traceback: bool) -> None:
     """Train, score and use detectors of the R-CNN family."""
 
 
-for command in (train, evaluate, detect, data, proposals, presets):
+for command in (train, evaluate, detect, app, data, proposals, presets):
     main.add_command(command)
