@@ -126,7 +126,7 @@ def build_page(models: Mapping[str, Detector]) -> "gradio.Blocks":
                     elem_id="score",
                 )
                 overlaps = gr.Slider(
-                    *(0.05, 1, nms_iou),
+                    *(0, 1, nms_iou),
                     step=0.01,
                     label="Highest IoU (NMS)",
                     info="What overlaps a better one of its class more is left out.",
@@ -238,6 +238,7 @@ def _add_pane(key, label, names, chosen, models, path, thresholds) -> None:
         look,
         [path, name],
         trial,
+        trigger_mode="always_last",
         show_progress_on=words,
         concurrency_id="detector",
     ).then(show, asked, results, show_progress="hidden")

@@ -23,7 +23,6 @@ def app(models: tuple[str, ...], host: str, port: int | None) -> None:
 
     \b
     Example:
-      rcnn app
       rcnn app blood_cells runs/first/best.keras --port 8000
 
     MODEL is a name that `rcnn presets` lists, or a .keras file; by default all the models that come
