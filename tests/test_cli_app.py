@@ -1,4 +1,4 @@
-"""`rcnn app`: which models it serves where, and errors that take one line and come before it does."""
+"""`rcnn app`: which models it serves where, and errors of one line that come before it does."""
 
 import socket
 

@@ -133,7 +133,7 @@ def build_page(models: Mapping[str, Detector]) -> "gradio.Blocks":
                     elem_id="nms",
                 )
         path = gr.State("")
-        file.upload(_take, file, [path, file])
+        file.upload(_take, file, [path, file], api_visibility="private")
         with gr.Row():
             _add_pane("a", "Model", list(models), first, models, path, (scores, overlaps))
             others = [("none", ""), *models]
@@ -231,8 +231,8 @@ def _add_pane(key, label, names, chosen, models, path, thresholds) -> None:
         return picture(trial.image, found), found.summary(), gr.Button(interactive=True)
 
     asked, results = [trial, *thresholds], [drawn, words, save]
-    name.change(lambda name: gr.Column(visible=bool(name)), name, pane, show_progress="hidden")
-    # one run at a time: two panes may show the same model
+    at_once: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    name.change(lambda name: gr.Column(visible=bool(name)), name, pane, **at_once)
     gr.on(
         [path.change, name.change],
         look,
@@ -240,14 +240,11 @@ def _add_pane(key, label, names, chosen, models, path, thresholds) -> None:
         trial,
         trigger_mode="always_last",
         show_progress_on=words,
-        concurrency_id="detector",
-    ).then(show, asked, results, show_progress="hidden")
-    gr.on(
-        [threshold.change for threshold in thresholds],
-        show,
-        asked,
-        results,
-        trigger_mode="always_last",
-        show_progress="hidden",
+        concurrency_id="detector",  # one run at a time: two panes may show the same model
+        api_visibility="private",
+    ).then(show, asked, results, **at_once)
+    moved = [threshold.change for threshold in thresholds]
+    gr.on(moved, show, asked, results, trigger_mode="always_last", **at_once)
+    save.click(coco_file, asked, [text, title], **at_once).then(
+        None, [text, title], js=SAVE, **at_once
     )
-    save.click(coco_file, asked, [text, title]).then(None, [text, title], js=SAVE)
