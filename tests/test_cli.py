@@ -61,7 +61,7 @@ def error_of(*arguments):
     return result.output
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "detect", "data check"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "detect", "app", "data check"])
 def test_every_help_has_an_example(command):
     result = rcnn(*command.split(), "--help")
     assert result.exit_code == 0
@@ -381,6 +381,7 @@ finally:
         (["train", "none.yaml"], "Error: none.yaml: cannot be read"),
         (["detect", "none.png", "--model", "m", "--out", "o"], "Error: none.png: no such file"),
         (["evaluate", "none.keras", "--data", "d"], "Error: model file none.keras: no such file"),
+        (["app", "none.keras"], "Error: model file none.keras: no such file"),
         (["data", "check", "none.json"], "Error: annotations none.json: no such file"),
     ],
 )

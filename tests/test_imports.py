@@ -35,6 +35,7 @@ MAY_IMPORT["training"] = BELOW_TRAINING | {"presets"}  # to start from trained w
 MAY_IMPORT["comparison"] = {
     *("data", "models", "proposals", "training", "evaluation", "visualize", "ops"),
 }
+MAY_IMPORT["app"] = {"data", "evaluation", "models", "ops", "presets", "proposals", "visualize"}
 MAY_IMPORT[TOP] = set(MAY_IMPORT)  # all but the command line
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 
@@ -42,7 +43,7 @@ MAY_IMPORT["cli"] = set(MAY_IMPORT)
 MAY_IMPORT_FROM_OUTSIDE = {"ops": {"keras", "tensorflow", "numpy"}}
 
 # Heavy packages, imported in the functions that use them and not with the module.
-LAZY = {"matplotlib", "jinja2", "sklearn"}
+LAZY = {"matplotlib", "jinja2", "sklearn", "gradio"}
 ONLY_CLI = {"click"}
 
 # TensorFlow's raw kernels, and the rooms that may name them.

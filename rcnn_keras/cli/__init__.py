@@ -2,6 +2,7 @@
 
 import click
 
+from rcnn_keras.cli.app import app
 from rcnn_keras.cli.compare import compare
 from rcnn_keras.cli.data import data
 from rcnn_keras.cli.detect import detect
@@ -32,5 +33,5 @@ def main(traceback: bool) -> None:
     """Train, score and use detectors of the R-CNN family."""
 
 
-for command in (train, evaluate, detect, export, data, proposals, presets, compare):
+for command in (train, evaluate, detect, export, app, data, proposals, presets, compare):
     main.add_command(command)

@@ -12,8 +12,6 @@ from rcnn_keras.cli.loading import load_detector, must_be_a_model, quiet_import
 if TYPE_CHECKING:
     import numpy as np
 
-    from rcnn_keras.data.detections import Detections
-
 MOST_PROPOSALS = 2000  # an image, as in the papers
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".gif")
 
@@ -72,8 +70,8 @@ def detect(
     rows = []
     for number, (file, picture, detections) in enumerate(zip(files, pictures, found, strict=True)):
         visualize.draw(file, detections, min_score=min_score).save(picture)
-        rows += _result_rows(number + 1, file, detections)
-        click.echo(f"{file}: {_counts(detections)}")
+        rows += detections.coco_rows(number + 1, str(file))
+        click.echo(f"{file}: {detections.summary()}")
     (out / "detections.json").write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
 
 
@@ -143,29 +141,3 @@ def _check_readable(files: list[Path]) -> None:
     if errors:
         count = f"{len(errors)} of {len(files)} images cannot be read:"
         raise ValueError("\n  ".join([count, *errors]))
-
-
-def _result_rows(image_id: int, file: Path, detections: "Detections") -> list[dict]:
-    rows = [
-        {
-            "image_id": image_id,
-            "category_id": int(label) + 1,
-            "bbox": [float(v) for v in (x1, y1, x2 - x1, y2 - y1)],
-            "score": float(score),
-            "file": str(file),
-            "class": detections.classes[label],
-        }
-        for (x1, y1, x2, y2), score, label in zip(
-            detections.boxes, detections.scores, detections.labels, strict=True
-        )
-    ]
-    if detections.masks is not None:
-        for row, mask in zip(rows, detections.rle_masks(), strict=True):
-            row["segmentation"] = mask
-    return rows
-
-
-def _counts(detections: "Detections") -> str:
-    names = detections.class_names
-    counts = [f"{names.count(name)} {name}" for name in detections.classes if name in names]
-    return ", ".join(counts) or "nothing found"

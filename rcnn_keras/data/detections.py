@@ -52,14 +52,47 @@ class Detections:
 
     def above(self, score: float) -> "Detections":
         """Return the detections whose score is at least `score`."""
-        keep = self.scores >= score
+        return self.take(self.scores >= score)
+
+    def take(self, index: np.ndarray) -> "Detections":
+        """Return the detections at `index`: places in the order wanted, or `(D,)` bool."""
         return replace(
             self,
-            boxes=self.boxes[keep],
-            scores=self.scores[keep],
-            labels=self.labels[keep],
-            masks=None if self.masks is None else self.masks[keep],
+            boxes=self.boxes[index],
+            scores=self.scores[index],
+            labels=self.labels[index],
+            masks=None if self.masks is None else self.masks[index],
         )
+
+    def summary(self) -> str:
+        """Return how many there are of each class, as "2 circle, 1 star"."""
+        names = self.class_names
+        counts = [f"{names.count(name)} {name}" for name in self.classes if name in names]
+        return ", ".join(counts) or "nothing found"
+
+    def coco_rows(self, image_id: int, file: str) -> list[dict[str, Any]]:
+        """Return COCO's result rows, with the names of file and class added.
+
+        Boxes are x, y, width, height in pixels, category i is the model's i-th class, and masks,
+        set above 0.5, are run lengths in "segmentation".
+        """
+        rows = [
+            {
+                "image_id": image_id,
+                "category_id": int(label) + 1,
+                "bbox": [float(v) for v in (x1, y1, x2 - x1, y2 - y1)],
+                "score": float(score),
+                "file": file,
+                "class": self.classes[label],
+            }
+            for (x1, y1, x2, y2), score, label in zip(
+                self.boxes, self.scores, self.labels, strict=True
+            )
+        ]
+        if self.masks is not None:
+            for row, mask in zip(rows, self.rle_masks(), strict=True):
+                row["segmentation"] = mask
+        return rows
 
     def bool_masks(self, threshold: float = 0.5) -> np.ndarray:
         """Return `(D, H, W)` bool masks in the image's pixels, true above `threshold`.

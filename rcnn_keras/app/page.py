@@ -1,0 +1,250 @@
+"""The page: a picture, two thresholds, and side by side what one or two detectors find in it.
+
+A detector runs once for a picture; the thresholds work on what it found. Nothing on the page comes
+from another host, and nothing is told to one.
+"""
+
+import importlib.util
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from rcnn_keras import visualize
+from rcnn_keras.app.candidates import LOWEST_SCORE, found_in, give_candidates, shown
+from rcnn_keras.data.detections import Detections
+from rcnn_keras.data.images import ImageError, read_image
+from rcnn_keras.models import Detector
+
+if TYPE_CHECKING:
+    import gradio
+
+LONGEST_SIDE = 1024  # of a picture on the page, in pixels
+MIN_SCORE = 0.5  # where the slider begins
+KEEP_FILES = 24 * 60 * 60  # seconds, of what was dropped and drawn
+SYSTEM_FONTS = ("system-ui", "sans-serif")
+SYSTEM_MONO = ("ui-monospace", "monospace")
+
+# What the browser does with the text of a file: save it, under the name beside it.
+SAVE = """(text, name) => {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([text], {type: "application/json"}));
+  link.download = name;
+  link.click();
+  URL.revokeObjectURL(link.href);
+}"""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One model's candidates in one picture.
+
+    Attributes:
+        file: name of the picture's file.
+        image: `(H, W, 3)` uint8.
+        candidates: of `found_in`.
+        most: detections that the model gives at the most.
+    """
+
+    file: str
+    image: np.ndarray
+    candidates: Detections
+    most: int
+
+    def shown(self, min_score: float, nms_iou: float) -> Detections:
+        """Return what passes the thresholds; see `shown`."""
+        return shown(self.candidates, min_score, nms_iou, self.most)
+
+
+def try_on(path: str, name: str, models: Mapping[str, Detector]) -> Trial | str:
+    """Run the model of a name on an image file.
+
+    Returns:
+        The trial; words to tell instead if the file cannot be read; "" without a file or a name.
+    """
+    if not path or not name:
+        return ""
+    file, model = Path(path).name, models[name]
+    try:
+        image = read_image(path)
+    except ImageError as error:
+        return f"{file}: {error.reason}"
+    most = model.get_config()["box_detections_per_img"]
+    return Trial(file, image, found_in(image, model), most)
+
+
+def picture(image: np.ndarray, detections: Detections) -> Image.Image:
+    """Draw detections on an image that is shrunk, or enlarged by a whole number, for the page."""
+    height, width = image.shape[:2]
+    long_side = max(height, width)
+    if long_side > LONGEST_SIDE:
+        scale = LONGEST_SIDE / long_side
+        small = max(1, round(height * scale)), max(1, round(width * scale))
+        image = cv2.resize(image, small[::-1], interpolation=cv2.INTER_AREA)
+        factors = np.array([small[1] / width, small[0] / height] * 2, np.float32)
+        detections = replace(detections, boxes=detections.boxes * factors, image_size=small)
+    zoom = max(1, LONGEST_SIDE // long_side)
+    return visualize.draw(image, detections, min_score=0, zoom=zoom)
+
+
+def coco_file(trial: Trial | str, min_score: float, nms_iou: float) -> tuple[str, str]:
+    """Return what is shown as COCO's result rows in JSON, and a name for the file."""
+    if isinstance(trial, str):
+        return "[]", "detections.json"
+    rows = trial.shown(min_score, nms_iou).coco_rows(1, trial.file)
+    return json.dumps(rows, indent=1) + "\n", f"{Path(trial.file).stem}_detections.json"
+
+
+def build_page(models: Mapping[str, Detector]) -> "gradio.Blocks":
+    """Return the page, not yet served.
+
+    Args:
+        models: by the name to choose it by; the first one is chosen already. They are changed, see
+            `give_candidates`.
+    """
+    gr = _gradio()
+    models = {name: give_candidates(model) for name, model in models.items()}
+    first = next(iter(models))
+    nms_iou = models[first].get_config()["box_nms_thresh"]
+    with gr.Blocks(
+        title="rcnn_keras", analytics_enabled=False, delete_cache=(KEEP_FILES, KEEP_FILES)
+    ) as page:
+        with gr.Row():
+            file = gr.File(label="Picture", height=150, elem_id="file")
+            with gr.Column():
+                scores = gr.Slider(
+                    *(LOWEST_SCORE, 1, MIN_SCORE),
+                    step=0.01,
+                    label="Lowest score",
+                    info="Weaker detections are left out.",
+                    elem_id="score",
+                )
+                overlaps = gr.Slider(
+                    *(0, 1, nms_iou),
+                    step=0.01,
+                    label="Highest IoU (NMS)",
+                    info="What overlaps a better one of its class more is left out.",
+                    elem_id="nms",
+                )
+        path = gr.State("")
+        file.upload(_take, file, [path, file], api_visibility="private")
+        with gr.Row():
+            _add_pane("a", "Model", list(models), first, models, path, (scores, overlaps))
+            others = [("none", ""), *models]
+            _add_pane("b", "Compare with", others, "", models, path, (scores, overlaps))
+    return page
+
+
+def serve(
+    models: Mapping[str, Detector],
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    *,
+    wait: bool = True,
+) -> tuple["gradio.Blocks", str]:
+    """Serve the page, by default until Ctrl-C.
+
+    Args:
+        models: as for `build_page`.
+        host: address to listen at.
+        port: by default the first free one from 7860 on.
+        wait: whether to come back only when the server has stopped.
+
+    Returns:
+        The page, whose `close()` stops the server, and its address.
+
+    Raises:
+        OSError: if the port is taken.
+    """
+    page = build_page(models)
+    gr = _gradio()
+    _, url, _ = page.launch(
+        server_name=host,
+        server_port=port,
+        share=False,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        enable_monitoring=False,
+        run_history=False,
+        footer_links=[],
+        theme=gr.themes.Base(font=SYSTEM_FONTS, font_mono=SYSTEM_MONO),
+        quiet=True,
+        prevent_thread_lock=True,
+    )
+    if wait:
+        print(f"The page is at {url} (Ctrl-C ends it)", flush=True)
+        page.block_thread()
+    return page, url
+
+
+def require_gradio() -> None:
+    """Raise an ImportError that says how to get Gradio, if it is missing."""
+    if importlib.util.find_spec("gradio") is None:
+        raise ImportError("the page is made with Gradio: pip install 'rcnn-keras[app]'")
+
+
+def _gradio() -> Any:
+    """Import Gradio, which reads its environment then and asks the net for news otherwise."""
+    require_gradio()
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    import gradio
+
+    return gradio
+
+
+def _take(path: str) -> tuple[str, Any]:
+    """Return the path of what was dropped, and the place to drop at empty for the next picture."""
+    return path, _gradio().File(None, label=f"Picture: {Path(path).name}")
+
+
+def _add_pane(key, label, names, chosen, models, path, thresholds) -> None:
+    """Add a column of one model: its choice, its picture, what it found in words and as a file."""
+    gr = _gradio()
+    with gr.Column():
+        name = gr.Dropdown(names, value=chosen, label=label, elem_id=f"model_{key}")
+        with gr.Column(visible=bool(chosen)) as pane:
+            drawn = gr.Image(
+                show_label=False,
+                interactive=False,
+                buttons=["fullscreen"],
+                elem_id=f"picture_{key}",
+            )
+            words = gr.Textbox(label="Found", interactive=False, elem_id=f"found_{key}")
+            save = gr.Button("Save as COCO JSON", interactive=False, elem_id=f"save_{key}")
+    trial = gr.State("")
+    text, title = gr.Textbox(visible=False), gr.Textbox(visible=False)
+
+    def look(path, name):
+        return try_on(path, name, models)
+
+    def show(trial, *thresholds):
+        if isinstance(trial, str):
+            return None, trial, gr.Button(interactive=False)
+        found = trial.shown(*thresholds)
+        return picture(trial.image, found), found.summary(), gr.Button(interactive=True)
+
+    asked, results = [trial, *thresholds], [drawn, words, save]
+    at_once: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    name.change(lambda name: gr.Column(visible=bool(name)), name, pane, **at_once)
+    gr.on(
+        [path.change, name.change],
+        look,
+        [path, name],
+        trial,
+        trigger_mode="always_last",
+        show_progress_on=words,
+        concurrency_id="detector",  # one run at a time: two panes may show the same model
+        api_visibility="private",
+    ).then(show, asked, results, **at_once)
+    moved = [threshold.change for threshold in thresholds]
+    gr.on(moved, show, asked, results, trigger_mode="always_last", **at_once)
+    save.click(coco_file, asked, [text, title], **at_once).then(
+        None, [text, title], js=SAVE, **at_once
+    )
