@@ -1,8 +1,8 @@
 """What folding batch norm into the convolutions gains in a SavedModel, and what it changes.
 
-    python tools/benchmark_export.py            # Mask R-CNN, ResNet-50-FPN, 800x1216
-    python tools/benchmark_export.py --backbone resnet18_fpn --size 480 640
-    python tools/benchmark_export.py --model runs/demo/best.keras --images runs/demo/data/val
+    python tools/benchmark_folding.py            # Mask R-CNN, ResNet-50-FPN, 800x1216
+    python tools/benchmark_folding.py --backbone resnet18_fpn --size 480 640
+    python tools/benchmark_folding.py --model runs/demo/best.keras --images runs/demo/data/val
 
 The graphs of `serving_default` run in turn in one process; medians of the process's CPU seconds,
 which other programs disturb less than time on the clock. Without a model, weights are drawn as
