@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from rcnn_keras.cli.loading import load_detector, must_exist, quiet_import
+from rcnn_keras.cli.loading import load_detector, must_be_a_model, must_exist, quiet_import
 from rcnn_keras.export import FORMATS
 from rcnn_keras.export import export as write
 
@@ -40,7 +40,7 @@ class _Size(click.ParamType):
 
 
 @click.command()
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model")
 @click.option(
     "--format", "kind", default="saved_model", show_default=True, type=click.Choice(FORMATS)
 )
@@ -78,12 +78,14 @@ class _Size(click.ParamType):
     help="Write the next version of a model into a folder for TensorFlow Serving: saved_model.",
 )
 @click.option("--name", help="Of the model, with --serve-config.  [default: the file's name]")
-def export(model: Path, kind: str, out: Path, overwrite: bool, **options: Any) -> None:
-    """Write a trained MODEL (.keras) in the format of another program.
+def export(model: str, kind: str, out: Path, overwrite: bool, **options: Any) -> None:
+    """Write a trained MODEL in the format of another program.
+
+    MODEL is a name that `rcnn presets` lists, or a .keras file.
 
     \b
     Examples:
-      rcnn export runs/first/best.keras --out cells_saved_model
+      rcnn export blood_cells --out cells_saved_model
       rcnn export runs/first/best.keras --out serving --serve-config --name cells --warm-up a.jpg
       rcnn export runs/first/best.keras --format litert --out cells.tflite --size 320x320 \\
         --quantize dynamic
@@ -95,7 +97,7 @@ def export(model: Path, kind: str, out: Path, overwrite: bool, **options: Any) -
     """
     given = {key: value for key, value in options.items() if value}
     _check_options(kind, given, overwrite)
-    must_exist(model, "model file")
+    must_be_a_model(model)
     if "calibrate" in given:
         must_exist(given["calibrate"], "folder")
     for image in given.get("warm_up", ()):
@@ -103,7 +105,7 @@ def export(model: Path, kind: str, out: Path, overwrite: bool, **options: Any) -
     with quiet_import():
         from rcnn_keras.export import serving
     detector = load_detector(model)
-    serve, name = given.pop("serve_config", False), given.pop("name", model.stem)
+    serve, name = given.pop("serve_config", False), given.pop("name", Path(model).stem)
     if "detection_api" in given:
         given["detection_names"] = given.pop("detection_api")
     with warnings.catch_warnings(record=True) as noted:
