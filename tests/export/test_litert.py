@@ -180,6 +180,7 @@ def test_the_layers_whose_names_are_promised_are_there(model):
             assert f"`{name}`" in told
 
 
+@pytest.mark.slow
 def test_an_int8_file_is_calibrated_with_a_folder(model, scenes, tmp_path):
     folder = Path(scenes[0].path).parent
     path = litert(model, tmp_path / "m.tflite", size=(64, 64), quantize="int8", calibrate=folder)
