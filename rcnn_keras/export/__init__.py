@@ -1,0 +1,1 @@
+"""Trained detectors as files for programs that know nothing of this package."""
