@@ -120,11 +120,19 @@ def quantized(content: bytes, quantize: str, inputs: list[dict[str, np.ndarray]]
             quantizer.update_quantization_recipe(
                 ".*", operation, config, AlgorithmName.FLOAT_CASTING
             )
-        return bytes(quantizer.quantize(enable_progress_report=False).quantized_model)
+        return bytes(
+            quantizer.quantize(
+                enable_progress_bar=False, enable_progress_report=False
+            ).quantized_model
+        )
     if quantize == "dynamic":
         for operation in operations:
             quantizer.add_dynamic_config(".*", operation, num_bits=8)
-        return bytes(quantizer.quantize(enable_progress_report=False).quantized_model)
+        return bytes(
+            quantizer.quantize(
+                enable_progress_bar=False, enable_progress_report=False
+            ).quantized_model
+        )
     quantizer.add_static_config(
         TRUNKS, qtyping.TFLOperationName.ALL_SUPPORTED, activation_num_bits=8, weight_num_bits=8
     )
@@ -140,5 +148,5 @@ def quantized(content: bytes, quantize: str, inputs: list[dict[str, np.ndarray]]
         num_threads=2,
         mode=CalibrationMode.CALIBRATION_PRESERVE_ALL_TENSORS,
     )
-    result = quantizer.quantize(ranges, enable_progress_report=False)
+    result = quantizer.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
     return bytes(result.quantized_model)
