@@ -66,8 +66,8 @@ def _of_vgg16(rows: dict[str, dict[str, Any]]) -> list[str]:
         f"paper has {theirs:.0f} and {PAPER['R-CNN'] / PAPER['Fast R-CNN, truncated SVD']:.0f}, "
         "with about 2,000 regions. By CPU time, which a busy machine changes less, it is "
         f"{rows['rcnn']['cpu'] / rows['fast_rcnn']['cpu']:.0f} and "
-        f"{rows['rcnn']['cpu'] / rows['fast_rcnn_svd']['cpu']:.0f} here. R-CNN pays the whole network for each region, Fast R-CNN its "
-        "dense layers alone"
+        f"{rows['rcnn']['cpu'] / rows['fast_rcnn_svd']['cpu']:.0f} here. R-CNN pays "
+        "the whole network for each region, Fast R-CNN its dense layers alone"
     )
     if slow / fast < theirs and rows["rcnn"]["boxes"] < REGIONS:
         text += ", so that the factor grows with their number: fewer regions give a smaller one"
