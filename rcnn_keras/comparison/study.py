@@ -72,8 +72,11 @@ def compare(settings: Settings, out: Path, *, only_timing: bool = False, command
             files[name] = path or train_member(name, settings, sources, out, made_of)
     files = {name: files[name] for name in names}
 
-    key: dict[str, Any] = {"files": {name: _version(path) for name, path in files.items()}}
-    key |= {"images": settings.timed_images, "repeats": settings.repeats}
+    key = {
+        "files": {name: _version(path) for name, path in files.items()},
+        "images": settings.timed_images,
+        "repeats": settings.repeats,
+    }
     timing = _once(
         out / "timing.json", key, partial(_time, settings, sources, files), again=only_timing
     )
