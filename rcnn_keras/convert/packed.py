@@ -7,14 +7,14 @@ FOLDER/weights.safetensors   each variable as float16, by the name of its part a
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from rcnn_keras.models import FasterRCNN, MaskRCNN
 from rcnn_keras.zoo import MODEL, WEIGHTS
@@ -45,10 +45,10 @@ def pack(model: FasterRCNN, folder: str | os.PathLike, **known: Any) -> None:
         if not np.abs(values).max(initial=0.0) <= HALF.max:
             raise ValueError(f"{name} has values that float16 cannot hold")
         weights[name] = values.astype(np.float16)
-    _replace(folder / WEIGHTS, lambda path: save_file(weights, path))
+    _replace(folder / WEIGHTS, save(weights))
     content = {"class_name": type(model).__name__, "config": model.get_config(), **known}
     text = json.dumps(content, indent=1) + "\n"
-    _replace(folder / MODEL, lambda path: path.write_text(text, "utf-8"))
+    _replace(folder / MODEL, text.encode())
 
 
 def load_packed(folder: str | os.PathLike) -> FasterRCNN:
@@ -133,7 +133,7 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _replace(path: Path, write: Callable[[Path], Any]) -> None:
+def _replace(path: Path, content: bytes) -> None:
     with tempfile.TemporaryDirectory(prefix=".pack-", dir=path.parent) as folder:
-        write(Path(folder) / path.name)
+        (Path(folder) / path.name).write_bytes(content)
         os.replace(Path(folder) / path.name, path)
