@@ -32,7 +32,7 @@ BELOW_TRAINING = set(MAY_IMPORT)
 MAY_IMPORT |= dict.fromkeys(("training", "export", "convert"), BELOW_TRAINING)
 MAY_IMPORT["presets"] = {"convert", "models", "zoo", TOP}
 MAY_IMPORT["training"] = BELOW_TRAINING | {"presets"}  # to start from trained weights
-MAY_IMPORT["app"] = {"data", "evaluation", "models", "ops", "presets", "proposals", "visualize"}
+MAY_IMPORT["app"] = {"data", "models", "ops", "proposals", "visualize"}
 MAY_IMPORT[TOP] = set(MAY_IMPORT)  # all but the command line
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 
