@@ -35,7 +35,7 @@ MAY_IMPORT["training"] = BELOW_TRAINING | {"presets"}  # to start from trained w
 MAY_IMPORT["comparison"] = {
     *("data", "models", "proposals", "training", "evaluation", "visualize", "ops"),
 }
-MAY_IMPORT["app"] = {"data", "evaluation", "models", "ops", "presets", "proposals", "visualize"}
+MAY_IMPORT["app"] = {"data", "models", "ops", "proposals", "visualize"}
 MAY_IMPORT[TOP] = set(MAY_IMPORT)  # all but the command line
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 

@@ -113,7 +113,10 @@ def build_page(models: Mapping[str, Detector]) -> "gradio.Blocks":
     first = next(iter(models))
     nms_iou = models[first].get_config()["box_nms_thresh"]
     with gr.Blocks(
-        title="rcnn_keras", analytics_enabled=False, delete_cache=(KEEP_FILES, KEEP_FILES)
+        title="rcnn_keras",
+        fill_width=True,
+        analytics_enabled=False,
+        delete_cache=(KEEP_FILES, KEEP_FILES),
     ) as page:
         with gr.Row():
             file = gr.File(label="Picture", height=150, elem_id="file")
