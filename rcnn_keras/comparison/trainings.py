@@ -94,11 +94,13 @@ def _truncate(made_of: Path, folder: Path) -> str:
 def ranks_of(model: Detector) -> tuple[int, int] | None:
     """Return how many singular values are kept of fc6 and fc7: a fourth and a sixteenth.
 
-    That is 1024 and 256 of VGG-16's 4096, as in the paper. None for a head without whole layers.
+    That is 1024 and 256 of VGG-16's 4096, as in the paper. Narrow layers have less to spare, and
+    keep at least 128 and 64. None for a head without whole layers.
     """
     if not isinstance(model, FastRCNN):
         return None
     layers = {layer.name: layer for layer in model.box_head.trunk.layers}
     if not {"fc6", "fc7"} <= set(layers) or "fc6_v" in layers:
         return None
-    return max(1, layers["fc6"].units // 4), max(1, layers["fc7"].units // 16)
+    fc6, fc7 = layers["fc6"].units, layers["fc7"].units
+    return min(fc6, max(128, fc6 // 4)), min(fc7, max(64, fc7 // 16))

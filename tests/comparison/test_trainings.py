@@ -53,5 +53,5 @@ def test_rcnn_is_trained_on_proposals(sources, tmp_path, monkeypatch):
 def test_truncation_is_made_of_the_trained_one(sources, model_files, tmp_path):
     folder = "fast_rcnn_svd"
     file = train_member(folder, sources.settings, sources, tmp_path, model_files["fast_rcnn"])
-    assert load(file).get_config()["box_ranks"] == (4, 1)
+    assert load(file).get_config()["box_ranks"] == (16, 16)
     assert json.loads((tmp_path / folder / "finished.json").read_text())["model"] == file.name
