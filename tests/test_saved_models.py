@@ -20,14 +20,10 @@ from rcnn_keras.training.scoring import evaluate
 from rcnn_keras.zoo import CARD, MODEL, WEIGHTS, saved_models
 
 ROOT = Path(__file__).parents[1]
-NAMES = ("blood_cells", "nuclei", "playing_cards", "shapes")
+NAMES = ("blood_cells", "shapes")
 MOST_BYTES = 15e6
 # Of some images, a little less than measured: the file, how many images, AP50.
-REAL = {
-    "blood_cells": ("bccd/test.json", 8, 0.7),
-    "nuclei": ("nuclei/val.json", 6, 0.3),
-    "playing_cards": ("cards/val.json", 8, 0.3),
-}
+REAL = {"blood_cells": ("bccd/test.json", 8, 0.75)}
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +34,9 @@ def models():
         return {name: from_preset(name) for name in NAMES}
 
 
-def test_there_are_four():
+def test_names():
     assert tuple(saved_models()) == NAMES
-    assert [preset.name for preset in list_presets()][:4] == list(NAMES)
+    assert [preset.name for preset in list_presets()][: len(NAMES)] == list(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -52,9 +48,9 @@ def test_it_loads(models, name):
     assert model.count_params() * 2 < fetch(name).stat().st_size < model.count_params() * 2.02
     recipe = load_configuration(ROOT / "configs" / f"saved_{name}.yaml")
     assert type(model) is ARCHITECTURES[recipe.model.architecture]
-    assert {key: config[key] for key in recipe.model_arguments if key[:6] != "image_"} == {
-        key: value for key, value in recipe.model_arguments.items() if key[:6] != "image_"
-    }
+    # The model fills in its name, and the mean and deviation of its images.
+    stated = {k: v for k, v in recipe.model_arguments.items() if v is not None}
+    assert {key: config[key] for key in stated} == stated
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -78,8 +74,8 @@ def test_its_folder_is_small_and_has_a_card(models, name):
 def test_the_shapes_are_found(models, tmp_path):
     scenes = rk.data.draw_shapes(12, size=(128, 128), seed=77, out=tmp_path)
     scores = evaluate(models["shapes"], scenes, batch_size=4).summary()
-    assert scores["AP50"] > 0.7
-    assert scores["mask_AP50"] > 0.7
+    assert scores["AP50"] > 0.8
+    assert scores["mask_AP50"] > 0.8
 
 
 @pytest.mark.parametrize("name", REAL)
