@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from rcnn_keras.data.images import read_image
-from rcnn_keras.export.folders import check_free, written_aside
+from rcnn_keras.export.folders import check_free, exported_folder
 from rcnn_keras.export.served import ServedDetector
 from rcnn_keras.export.warm_up import require_serving_api, write_requests
 from rcnn_keras.layers.normalization import BATCH_NORMS
@@ -86,7 +86,7 @@ def saved_model(
             f"{model.name} was never trained: the biases of its classifier are all 0, as at first",
             stacklevel=2,
         )
-    with written_aside(folder, overwrite, MARK) as new:
+    with exported_folder(folder, overwrite, MARK) as new:
         served = ServedDetector(folded(model, winograd), paste_masks)
         signatures = served.signatures(detection_names)
         # An archive that also tracks the model would store every variable twice.
