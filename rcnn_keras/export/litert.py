@@ -95,6 +95,8 @@ def checked_path(path: str | PathLike, ending: str, overwrite: bool) -> Path:
         raise ValueError(f"the file's name must end in {ending}; received {path}")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path.parent}: no such folder")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder, not a file to write")
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} is there already; overwrite=True replaces it")
     return path
