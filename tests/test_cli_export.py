@@ -38,6 +38,7 @@ def called(monkeypatch):
             assert model is MODEL
             warnings.warn("cells was never trained", stacklevel=1)
             calls.append((format, str(path), options))
+            return path
 
         return write
 

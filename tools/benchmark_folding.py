@@ -26,7 +26,7 @@ from seeded import seeded_image, seeded_tensor
 
 import rcnn_keras as rk
 from rcnn_keras.convert.torchvision import detector_slots
-from rcnn_keras.export.saved_model import folded
+from rcnn_keras.export.folded import folded
 from rcnn_keras.export.served import ServedDetector
 
 

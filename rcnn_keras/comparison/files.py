@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rcnn_keras.data.written_aside import written_aside
+
 
 def write_json(path: Path, values: Any) -> None:
     """Write a file, which appears when it is whole; its folder is made if missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}")
-    aside.write_text(json.dumps(values, indent=2) + "\n", "utf-8")
-    aside.replace(path)
+    with written_aside(path) as aside:
+        aside.write_text(json.dumps(values, indent=2) + "\n", "utf-8")
 
 
 def read_json(path: Path) -> Any:

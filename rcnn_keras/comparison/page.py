@@ -15,6 +15,7 @@ from rcnn_keras.comparison.tables import (
     time_table,
 )
 from rcnn_keras.comparison.words import conclusions
+from rcnn_keras.data.written_aside import written_aside
 
 FORMS = ("html", "md")
 
@@ -39,7 +40,6 @@ def write_pages(
     """
     from jinja2 import Environment, StrictUndefined
 
-    folder.mkdir(parents=True, exist_ok=True)
     parts = [
         {
             **study,
@@ -68,9 +68,8 @@ def write_pages(
             studies=parts,
             recipes=recipes,
         )
-        aside = folder / f".{name}.{form}"
-        aside.write_text(page, "utf-8")
-        aside.replace(folder / f"{name}.{form}")
+        with written_aside(folder / f"{name}.{form}") as aside:
+            aside.write_text(page, "utf-8")
     return folder / f"{name}.{forms[0]}"
 
 

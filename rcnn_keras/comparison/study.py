@@ -72,11 +72,8 @@ def compare(settings: Settings, out: Path, *, only_timing: bool = False, command
             files[name] = path or train_member(name, settings, sources, out, made_of)
     files = {name: files[name] for name in names}
 
-    key = {
-        "files": {name: _version(path) for name, path in files.items()},
-        "images": settings.timed_images,
-        "repeats": settings.repeats,
-    }
+    key: dict[str, Any] = {"files": {name: _version(path) for name, path in files.items()}}
+    key |= {"images": settings.timed_images, "repeats": settings.repeats, **_data(sources)}
     timing = _once(
         out / "timing.json", key, partial(_time, settings, sources, files), again=only_timing
     )
@@ -124,8 +121,14 @@ def _once(
 
 
 def _version(path: Path) -> list[Any]:
-    """Return what tells a model's file from another, and from itself after a change."""
+    """Return what tells a file from another, and from itself after a change."""
     return [str(path.resolve()), path.stat().st_mtime]
+
+
+def _data(sources: Sources) -> dict[str, Any]:
+    """Return what tells the images that are scored and timed, and their proposals, from others."""
+    files = (sources.settings.val, sources.proposals("val"))
+    return {"val": [_version(path) for path in files if path.exists()]}
 
 
 def _circumstances(settings: Settings) -> dict[str, Any]:
@@ -159,7 +162,7 @@ def _time(settings: Settings, sources: Sources, files: dict[str, Path]) -> dict[
 
 def _time_papers(settings: Settings, sources: Sources, out: Path, again: bool) -> dict[str, Any]:
     """Time the papers' network on images of the same data, a detector at a time."""
-    key = {"images": settings.vgg16_images, "repeats": settings.repeats}
+    key = {"images": settings.vgg16_images, "repeats": settings.repeats, **_data(sources)}
     dataset = spread(sources.val_set(proposals=True), settings.vgg16_images)
     search = sources.search()
 
@@ -184,14 +187,14 @@ def _time_papers(settings: Settings, sources: Sources, out: Path, again: bool) -
 
 
 def _scores(path: Path, sources: Sources, folder: Path) -> dict[str, float | None]:
-    """Score a model, or read its scores if they are of this very file."""
+    """Score a model, or read its scores if they are of this very file and data."""
 
     def measure() -> dict[str, float | None]:
         print(f"scoring {path}", flush=True)
         model = load(path)
         return score(model, sources.val_set(proposals=model.takes_proposals))
 
-    return _once(folder / "compared.json", {"file": _version(path)}, measure)
+    return _once(folder / "compared.json", {"file": _version(path), **_data(sources)}, measure)
 
 
 def _describe(sources: Sources, settings: Settings) -> dict[str, Any]:

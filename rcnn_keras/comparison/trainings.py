@@ -14,6 +14,7 @@ from rcnn_keras.comparison.recipes import configuration, rcnn_rate, small_rcnn
 from rcnn_keras.comparison.settings import Settings
 from rcnn_keras.comparison.sources import Sources
 from rcnn_keras.comparison.stopwatch import stopwatch
+from rcnn_keras.data.written_aside import written_aside
 from rcnn_keras.models import Detector, FastRCNN, truncate_svd
 from rcnn_keras.training.rcnn import train_rcnn
 from rcnn_keras.training.run import train
@@ -86,8 +87,8 @@ def _truncate(made_of: Path, folder: Path) -> str:
     ranks = ranks_of(model)
     assert isinstance(model, FastRCNN)
     assert ranks is not None  # `members` saw to it
-    truncate_svd(model, ranks).save(folder / "aside.keras")
-    (folder / "aside.keras").replace(folder / "model.keras")
+    with written_aside(folder / "model.keras") as aside:
+        truncate_svd(model, ranks).save(aside)
     return "model.keras"
 
 

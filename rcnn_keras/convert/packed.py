@@ -6,7 +6,6 @@ FOLDER/weights.safetensors   each variable as float16, by the name of its part a
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from rcnn_keras.data.written_aside import written_aside
 from rcnn_keras.models import FasterRCNN, MaskRCNN
 from rcnn_keras.zoo import MODEL, WEIGHTS
 
@@ -38,17 +38,21 @@ def pack(model: FasterRCNN, folder: str | os.PathLike, **known: Any) -> None:
         ValueError: if a weight is not finite or beyond float16's 65504; names it.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    content = {"class_name": type(model).__name__, "config": model.get_config(), **known}
+    text = json.dumps(content, indent=1) + "\n"
     weights = {}
     for name, variable in _variables(model).items():
         values = keras.ops.convert_to_numpy(variable)
         if not np.abs(values).max(initial=0.0) <= HALF.max:
             raise ValueError(f"{name} has values that float16 cannot hold")
         weights[name] = values.astype(np.float16)
-    _replace(folder / WEIGHTS, save(weights))
     content = {"class_name": type(model).__name__, "config": model.get_config(), **known}
-    text = json.dumps(content, indent=1) + "\n"
-    _replace(folder / MODEL, text.encode())
+    text = json.dumps(content, indent=1) + "
+"
+    with written_aside(folder / WEIGHTS) as aside:
+        aside.write_bytes(save(weights))
+    with written_aside(folder / MODEL) as aside:
+        aside.write_text(text, "utf-8")
 
 
 def load_packed(folder: str | os.PathLike) -> FasterRCNN:
@@ -131,9 +135,3 @@ def _existing(path: Path) -> Path:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     return path
-
-
-def _replace(path: Path, content: bytes) -> None:
-    with tempfile.TemporaryDirectory(prefix=".pack-", dir=path.parent) as folder:
-        (Path(folder) / path.name).write_bytes(content)
-        os.replace(Path(folder) / path.name, path)

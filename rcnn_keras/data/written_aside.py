@@ -31,9 +31,15 @@ def written_aside(path: str | PathLike[str]) -> Iterator[Path]:
         aside = Path(folder, path.name)
         yield aside
         _to_disk(aside)
+        old = Path(folder, f"{path.name}.old")
         if path.is_dir():  # nothing can be renamed to a folder that is not empty
-            path.rename(Path(folder, f"{path.name}.old"))
-        aside.replace(path)
+            path.rename(old)
+        try:
+            aside.replace(path)
+        except OSError:
+            if old.exists():
+                old.rename(path)
+            raise
 
 
 def _to_disk(path: Path) -> None:

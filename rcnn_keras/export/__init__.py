@@ -41,11 +41,10 @@ def export(
         TypeError: for an option that the format does not have.
         FileExistsError: if something is there already, without `overwrite=True`.
     """
-    written = exporter(format)(model, path, **options)
-    return Path(path) if written is None else Path(written)
+    return exporter(format)(model, path, **options)
 
 
-def exporter(format: str) -> Callable[..., Any]:
+def exporter(format: str) -> Callable[..., Path]:
     """Return the function that writes a format; it and what it needs are imported only now."""
     if format not in _HOMES:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}; received {format!r}")

@@ -2,12 +2,11 @@
 
 import importlib.util
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 
+from rcnn_keras.data.written_aside import written_aside
 from rcnn_keras.export.fixed_size import FixedSize, checked_size, fixed_size
 from rcnn_keras.export.litert import about_file, checked_path
 from rcnn_keras.models import Detector
@@ -46,13 +45,11 @@ def onnx(
     graph = _graph(model, size, num_proposals, "onnx", ("onnx", "tf2onnx"))
     import onnx as package
 
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        aside = str(Path(folder) / path.name)
-        graph.export(aside, format="onnx", input_signature=[graph.signature], verbose=False)
-        content = package.load(aside)
+    with written_aside(path) as aside:
+        graph.export(str(aside), format="onnx", input_signature=[graph.signature], verbose=False)
+        content = package.load(str(aside))
         package.helper.set_model_props(content, _metadata(model, graph))
-        package.save(content, aside)
-        os.replace(aside, path)
+        package.save(content, str(aside))
     return path
 
 
@@ -90,17 +87,17 @@ def openvino(
     graph = _graph(model, size, num_proposals, "openvino", ("openvino",))
     import openvino as package
 
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        first, second = Path(folder) / "exported.xml", Path(folder) / path.name
+    with written_aside(path) as aside, written_aside(weights) as aside_weights:
+        first = aside.with_name("exported.xml")
         graph.export(
             str(first), format="openvino", input_signature=[graph.signature], verbose=False
         )
         content = package.Core().read_model(first)
         for name, text in _metadata(model, graph).items():
             content.set_rt_info(text, name)
-        package.save_model(content, second, compress_to_fp16=False)
-        os.replace(second.with_suffix(".bin"), weights)
-        os.replace(second, path)
+        package.save_model(content, aside, compress_to_fp16=False)
+        aside.with_suffix(".bin").replace(aside_weights)
+        path.unlink(missing_ok=True)  # lest it stand beside the weights of another
     return path
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from rcnn_keras.data.images import read_image, resize_image, resized_size
-from rcnn_keras.models import Detector, fold_batchnorm, with_kernels
+from rcnn_keras.export.folded import folded
+from rcnn_keras.models import Detector, with_kernels
 
 STRIDE = 32  # pixels that height and width must divide by, as `ImageNormalization` pads to
 
@@ -52,13 +53,14 @@ class FixedSize(keras.Model):
 
 
 def fixed_size(model: Detector, size: tuple[int, int], num_proposals: int = 300) -> FixedSize:
-    """Return a detector without batch norms, on portable kernels, for images of one size."""
+    """Return a detector without batch norms, on portable kernels, for images of one size.
+
+    Raises:
+        ValueError: for a number of proposals below 1, of a detector that takes them.
+    """
+    if model.takes_proposals and num_proposals < 1:
+        raise ValueError(f"num_proposals must be at least 1; received {num_proposals!r}")
     return FixedSize(with_kernels(folded(model), "portable"), size, num_proposals)
-
-
-def folded(model: Detector) -> Detector:
-    """Fold the batch norms of a detector that has any."""
-    return fold_batchnorm(model) if "norm" in model.get_config() else model
 
 
 def checked_size(model: Any, size: Sequence[int] | None) -> tuple[int, int]:
@@ -79,8 +81,8 @@ def checked_size(model: Any, size: Sequence[int] | None) -> tuple[int, int]:
                 f"{type(model).__name__} has no image size of its own: give size=(height, width)"
             )
         size = [-(-side // STRIDE) * STRIDE for side in (model.min_size, model.max_size)]
-    whole = all(isinstance(side, int | np.integer) and side > 0 for side in size)
-    if len(size) != 2 or not whole:
+    sides = size if np.ndim(size) == 1 else ()
+    if len(sides) != 2 or not all(isinstance(x, int | np.integer) and x > 0 for x in sides):
         raise ValueError(f"size must be height and width in pixels; received {size!r}")
     height, width = map(int, size)
     if min(height, width) < 2 * STRIDE or height % STRIDE or width % STRIDE:

@@ -1,13 +1,14 @@
-"""Folders that are there whole or not at all."""
+"""Folders that are there whole or not at all, and replace nothing but an earlier export."""
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rcnn_keras.data.written_aside import written_aside
+
 
 @contextmanager
-def written_aside(folder: Path, overwrite: bool, mark: str) -> Iterator[Path]:
+def exported_folder(folder: Path, overwrite: bool, mark: str) -> Iterator[Path]:
     """Give a new folder to write to, which takes its name and place when the block ends well.
 
     Args:
@@ -20,20 +21,10 @@ def written_aside(folder: Path, overwrite: bool, mark: str) -> Iterator[Path]:
         OSError: if the folder cannot be written; names it.
     """
     check_free(folder, overwrite, mark)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=folder.parent) as aside:
-        new, old = Path(aside, "new"), Path(aside, "old")
+    with written_aside(folder) as new:
         new.mkdir()
         yield new
         check_free(folder, overwrite, mark)  # it may have come into being in the meantime
-        if folder.exists():
-            folder.rename(old)
-        try:
-            new.rename(folder)
-        except OSError:
-            if old.exists():
-                old.rename(folder)
-            raise
 
 
 def check_free(folder: Path, overwrite: bool, mark: str) -> None:

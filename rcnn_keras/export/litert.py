@@ -1,8 +1,6 @@
 """A detector as a LiteRT (TFLite) file for phones and small computers."""
 
 import json
-import os
-import tempfile
 import zipfile
 from collections.abc import Sequence
 from os import PathLike
@@ -11,6 +9,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from rcnn_keras.data.dataset import DetectionDataset
+from rcnn_keras.data.written_aside import written_aside
 from rcnn_keras.export.fixed_size import checked_size, fixed_size, letterboxed, padding_of
 from rcnn_keras.export.quantization import check_quantization, quantized
 from rcnn_keras.models import Detector
@@ -70,9 +69,9 @@ def litert(
             f"quantize='int8' is for detectors that find their own proposals: calibration images "
             f"have none for {type(model).__name__}; 'dynamic' needs no calibration"
         )
+    samples = [{"images": letterboxed(image, model, height_width)[0]} for image in images]
     graph = fixed_size(model, height_width, num_proposals)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        aside = Path(folder) / path.name
+    with written_aside(path) as aside:
         graph.export(
             aside,
             format="litert",
@@ -81,13 +80,11 @@ def litert(
             target_spec={"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]},
         )
         if quantize is not None:
-            samples = [{"images": letterboxed(x, model, height_width)[0]} for x in images]
             aside.write_bytes(quantized(aside.read_bytes(), quantize, samples))
         with zipfile.ZipFile(aside, "a") as archive:
             archive.writestr(LABELS, "".join(f"{name}\n" for name in model.classes))
             about = about_file(model, height_width) | {"quantize": quantize}
             archive.writestr(DETECTOR, json.dumps(about, indent=1))
-        os.replace(aside, path)
     return path
 
 
@@ -98,6 +95,8 @@ def checked_path(path: str | PathLike, ending: str, overwrite: bool) -> Path:
         raise ValueError(f"the file's name must end in {ending}; received {path}")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path.parent}: no such folder")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder, not a file to write")
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} is there already; overwrite=True replaces it")
     return path

@@ -10,11 +10,11 @@ import keras
 import numpy as np
 
 from rcnn_keras.data.images import read_image
-from rcnn_keras.export.folders import check_free, written_aside
+from rcnn_keras.export.folded import folded
+from rcnn_keras.export.folders import check_free, exported_folder
 from rcnn_keras.export.served import ServedDetector
 from rcnn_keras.export.warm_up import require_serving_api, write_requests
-from rcnn_keras.layers.normalization import BATCH_NORMS
-from rcnn_keras.models import RCNN, Detector, fold_batchnorm
+from rcnn_keras.models import RCNN, Detector
 
 MARK = "saved_model.pb"
 CLASSES = Path("assets.extra", "classes.txt")
@@ -86,7 +86,7 @@ def saved_model(
             f"{model.name} was never trained: the biases of its classifier are all 0, as at first",
             stacklevel=2,
         )
-    with written_aside(folder, overwrite, MARK) as new:
+    with exported_folder(folder, overwrite, MARK) as new:
         served = ServedDetector(folded(model, winograd), paste_masks)
         signatures = served.signatures(detection_names)
         # An archive that also tracks the model would store every variable twice.
@@ -99,13 +99,6 @@ def saved_model(
         if images:
             write_requests(new, images, {name: inputs for name, (_, inputs) in signatures.items()})
     return folder
-
-
-def folded(model: Detector, winograd: bool = False) -> Detector:
-    """Return `fold_batchnorm` of a detector, or itself if there is nothing to fold."""
-    if winograd or any(isinstance(layer, BATCH_NORMS) for layer in model._flatten_layers()):
-        return fold_batchnorm(model, winograd=winograd)
-    return model
 
 
 def is_untrained(model: Detector) -> bool:

@@ -7,12 +7,12 @@ serving/
   cells/2/         once it is written, the server goes over to it
 """
 
-import os
 import re
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from rcnn_keras.data.written_aside import written_aside
 from rcnn_keras.export.saved_model import saved_model
 from rcnn_keras.models import Detector
 
@@ -98,6 +98,5 @@ def models_config(names: list[str]) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, "utf-8")
-    os.replace(part, path)
+    with written_aside(path) as aside:
+        aside.write_text(text, "utf-8")

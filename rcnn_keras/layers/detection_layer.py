@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from rcnn_keras.ops import clip_boxes, decode_boxes, grouped_nms, valid_boxes
+from rcnn_keras.ops import clip_boxes, decode_boxes, grouped_nms, take_rows, valid_boxes
 
 MIN_SIZE = 1e-2  # pixels; torchvision's smallest detection
 
@@ -73,10 +73,10 @@ class DetectionLayer(keras.layers.Layer):
             kernels=self.kernels,
         )
         real = ops.arange(self.max_detections)[None] < found[:, None]
-        kept = ops.take_along_axis(boxes, index[..., None], axis=1)
+        kept = take_rows(boxes, index)
         return {
             "boxes": ops.where(real[..., None], kept, 0.0),
-            "scores": ops.where(real, ops.take_along_axis(scores, index, axis=1), 0.0),
+            "scores": ops.where(real, take_rows(scores, index), 0.0),
             "labels": ops.where(real, ops.take(classes, index, axis=0), -1),
             "num_detections": found,
         }

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from rcnn_keras.ops import clip_boxes, decode_boxes, grouped_nms, valid_boxes
+from rcnn_keras.ops import clip_boxes, decode_boxes, grouped_nms, take_rows, valid_boxes
 
 MIN_SIZE = 1e-3  # pixels; torchvision's smallest proposal
 
@@ -55,7 +55,7 @@ class ProposalLayer(keras.layers.Layer):
         for level, (logit, delta, anchor) in enumerate(zip(logits, deltas, anchors, strict=True)):
             count = ops.minimum(pre, ops.shape(logit)[1])
             score, index = ops.top_k(ops.stop_gradient(logit), count)
-            delta = ops.take_along_axis(ops.stop_gradient(delta), index[..., None], axis=1)
+            delta = take_rows(ops.stop_gradient(delta), index)
             boxes.append(decode_boxes(delta, ops.take(anchor, index, axis=0)))
             scores.append(score)
             levels.append(ops.full((count,), level, dtype="int32"))
@@ -68,7 +68,7 @@ class ProposalLayer(keras.layers.Layer):
         index, count = grouped_nms(
             boxes, scores, ops.concatenate(levels), self.nms_iou, post, -1e30, self.kernels
         )
-        kept = ops.take_along_axis(boxes, index[..., None], axis=1)
+        kept = take_rows(boxes, index)
         real = ops.arange(post)[None] < count[:, None]
         return ops.where(real[..., None], kept, 0.0), count
 

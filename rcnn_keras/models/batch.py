@@ -17,7 +17,8 @@ def complete_inputs(inputs):
         inputs["image_sizes"] = ops.tile(size[None], [batch, 1])
     inputs["image_sizes"] = ops.cast(inputs["image_sizes"], "int32")
     if inputs.get("image_ids") is None:
-        inputs["image_ids"] = ops.arange(batch, dtype="int64")
+        inputs["image_ids"] = ops.arange(batch)
+    inputs["image_ids"] = ops.cast(inputs["image_ids"], "int64")  # dropout multiplies them
     if inputs.get("proposals") is not None and inputs.get("num_proposals") is None:
         inputs["num_proposals"] = ops.full((batch,), ops.shape(inputs["proposals"])[1], "int32")
     return inputs

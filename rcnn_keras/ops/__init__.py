@@ -6,7 +6,7 @@ from rcnn_keras.ops.box_coder import decode_boxes, encode_boxes
 from rcnn_keras.ops.boxes import area, clip_boxes, inside_image, iou, valid_boxes
 from rcnn_keras.ops.checks import after, check_finite
 from rcnn_keras.ops.chunks import in_chunks, in_equal_chunks
-from rcnn_keras.ops.listing import every_row, listed, unlisted
+from rcnn_keras.ops.listing import every_row, listed, take_rows, unlisted
 from rcnn_keras.ops.local_response_norm import local_response_norm
 from rcnn_keras.ops.masks import mask_targets, pack_bits, packed_masks, unpack_bits
 from rcnn_keras.ops.matching import match, sample
@@ -67,6 +67,7 @@ __all__ = [
     "sample",
     "stateless_uniform",
     "sum_over_replicas",
+    "take_rows",
     "unlisted",
     "unpack_bits",
     "valid_boxes",

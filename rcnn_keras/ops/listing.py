@@ -24,7 +24,8 @@ def every_row(rows):
 def take_rows(rows, index):
     """Take rows of each image by their numbers: `(B, R, ...)` and `(B, n)` int32 to `(B, n, ...)`.
 
-    By one list of all rows: OpenVINO's gather crashes where it is told of a batch.
+    By one list of all rows: where it is told of a batch, OpenVINO's gather crashes, or gives zeros
+    for the first rows.
     """
     first = tf.range(tf.shape(rows)[0])[:, None] * tf.shape(rows)[1]
     return tf.gather(tf.reshape(rows, [-1, *rows.shape[2:]]), first + index)

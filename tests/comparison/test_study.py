@@ -1,5 +1,6 @@
 import json
 import os
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -77,3 +78,12 @@ def test_scores_of_a_file_that_changed_are_taken_anew(compared, model_files, mon
     assert study._scores(model_files["fast_rcnn"], sources, out / "fast_rcnn") != {"AP": 0.75}
     os.utime(model_files["fast_rcnn"], (before + 5, before + 5))
     assert study._scores(model_files["fast_rcnn"], sources, out / "fast_rcnn") == {"AP": 0.75}
+
+
+def test_scores_on_other_images_are_taken_anew(compared, val, model_files, tmp_path, monkeypatch):
+    settings, out, _ = compared
+    other = tmp_path / "other.json"
+    other.write_text(val.read_text())
+    monkeypatch.setattr(study, "score", lambda *_: {"AP": 0.25})
+    sources = Sources(replace(settings, val=other, val_images=val.parent), out)
+    assert study._scores(model_files["fast_rcnn"], sources, out / "fast_rcnn") == {"AP": 0.25}

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from rcnn_keras.data.written_aside import written_aside
@@ -56,3 +58,21 @@ def test_a_block_that_writes_nothing(tmp_path):
     with pytest.raises(FileNotFoundError), written_aside(path):
         pass
     assert path.read_text() == "old"
+
+
+def test_a_renaming_that_fails_leaves_the_older_folder(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError("no such right")
+
+    def write():
+        with written_aside(path) as aside:
+            aside.mkdir()
+            monkeypatch.setattr(Path, "replace", fail)
+
+    path = tmp_path / "model"
+    path.mkdir()
+    (path / "left").write_text("old")
+    with pytest.raises(OSError, match="no such right"):
+        write()
+    assert (path / "left").read_text() == "old"
+    assert names(tmp_path) == ["model"]

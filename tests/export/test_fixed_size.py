@@ -39,6 +39,7 @@ def test_the_size_is_the_models_in_landscape(model):
     [
         ((100, 64), r"multiples of 32 from 64 up; received \(100, 64\), near to which is \(96, 64"),
         ((32, 64), r"received \(32, 64\), near to which is \(64, 64\)"),
+        (64, r"must be height and width in pixels; received 64"),
         ((64,), r"must be height and width in pixels; received \(64,\)"),
         ((64.0, 64), r"must be height and width in pixels"),
         ((-64, 64), r"must be height and width in pixels"),
@@ -67,6 +68,10 @@ def test_paths_are_checked_before_anything_is_converted(model, tmp_path):
         litert(model, tmp_path / "missing" / "model.tflite")
     with pytest.raises(TypeError, match="only detectors of this package are exported; got str"):
         litert("model.keras", tmp_path / "new.tflite")
+    (tmp_path / "folder.tflite").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"folder\.tflite is a folder"):
+        litert(model, tmp_path / "folder.tflite", overwrite=True)
+    (tmp_path / "folder.tflite").rmdir()
     (tmp_path / "model.bin").write_text("mine")
     with pytest.raises(FileExistsError, match=r"model\.bin is there already"):
         openvino(model, tmp_path / "model.xml")
@@ -97,6 +102,12 @@ def test_what_to_quantize_is_checked_before_anything_is_converted(
     with pytest.raises(ValueError, match=complaint):
         litert(model, tmp_path / "model.tflite", **arguments)
     assert not (tmp_path / "model.tflite").exists()
+
+
+def test_a_file_takes_a_proposal_at_least(rcnn, tmp_path):
+    with pytest.raises(ValueError, match="num_proposals must be at least 1; received 0"):
+        litert(rcnn, tmp_path / "m.tflite", size=(64, 64), num_proposals=0)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_calibration_images_of_rcnn_would_need_proposals(rcnn, tmp_path):

@@ -4,11 +4,11 @@ import os
 
 import pytest
 
-from rcnn_keras.export.folders import written_aside
+from rcnn_keras.export.folders import exported_folder
 
 
 def write(folder, text, overwrite=False, fail=False):
-    with written_aside(folder, overwrite, "mark") as new:
+    with exported_folder(folder, overwrite, "mark") as new:
         (new / "mark").write_text(text)
         assert not folder.exists() or overwrite
         if fail:
@@ -60,7 +60,7 @@ def test_nothing_but_an_export_is_replaced(tmp_path):
 
 def test_one_that_came_into_being_meanwhile_stays(tmp_path):
     def slowly():
-        with written_aside(tmp_path / "new", False, "mark") as new:
+        with exported_folder(tmp_path / "new", False, "mark") as new:
             (new / "mark").write_text("slow")
             write(tmp_path / "new", "quick")
 

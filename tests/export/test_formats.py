@@ -17,6 +17,7 @@ def called(monkeypatch):
     def stand_in(name):
         def function(model, path, **options):
             calls.append((name, model, path, options))
+            return path
 
         return function
 

@@ -12,7 +12,8 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 import rcnn_keras.export.saved_model as module
 from rcnn_keras.data.images import ImageError
-from rcnn_keras.export.saved_model import folded, is_untrained, saved_model
+from rcnn_keras.export.folded import folded
+from rcnn_keras.export.saved_model import is_untrained, saved_model
 from rcnn_keras.models import FastRCNN
 
 
@@ -93,7 +94,7 @@ def hurried(monkeypatch):
         raise AssertionError("the long work began")
 
     monkeypatch.setattr(module, "ServedDetector", fail)
-    monkeypatch.setattr(module, "fold_batchnorm", fail)
+    monkeypatch.setattr(module, "folded", fail)
 
 
 @pytest.mark.usefixtures("hurried")

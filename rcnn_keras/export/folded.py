@@ -1,0 +1,11 @@
+"""What is exported runs and does not train: batch norm goes into the convolutions before it."""
+
+from rcnn_keras.layers.normalization import BATCH_NORMS
+from rcnn_keras.models import Detector, fold_batchnorm
+
+
+def folded(model: Detector, winograd: bool = False) -> Detector:
+    """Return `fold_batchnorm` of a detector, or itself if there is nothing to fold."""
+    if winograd or any(isinstance(layer, BATCH_NORMS) for layer in model._flatten_layers()):
+        return fold_batchnorm(model, winograd=winograd)
+    return model
