@@ -46,9 +46,6 @@ def pack(model: FasterRCNN, folder: str | os.PathLike, **known: Any) -> None:
         if not np.abs(values).max(initial=0.0) <= HALF.max:
             raise ValueError(f"{name} has values that float16 cannot hold")
         weights[name] = values.astype(np.float16)
-    content = {"class_name": type(model).__name__, "config": model.get_config(), **known}
-    text = json.dumps(content, indent=1) + "
-"
     with written_aside(folder / WEIGHTS) as aside:
         aside.write_bytes(save(weights))
     with written_aside(folder / MODEL) as aside:
