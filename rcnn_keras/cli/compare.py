@@ -20,7 +20,11 @@ NAMES = (
 
 @click.command()
 @click.option("--data", type=FILE, help="COCO JSON file to train on.")
-@click.option("--images", type=FOLDER, help="Folder of its images.  [default: the file's folder]")
+@click.option(
+    "--images",
+    type=FOLDER,
+    help="Folder of its images.  [default: the file's folder, or images/ there]",
+)
 @click.option("--val", required=True, type=FILE, help="COCO JSON file to score on.")
 @click.option("--val-images", type=FOLDER, help="Folder of its images, likewise.")
 @click.option(
@@ -41,7 +45,13 @@ NAMES = (
     help="Leave this one out; may be repeated.",
 )
 @click.option("--out", required=True, type=FOLDER, help="Folder of the comparison.")
-@click.option("--epochs", default=8, show_default=True, type=click.IntRange(1))
+@click.option(
+    "--epochs",
+    default=8,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Of each detector but R-CNN; half as many of each of four steps.",
+)
 @click.option(
     "--steps",
     default=1000,
@@ -56,8 +66,20 @@ NAMES = (
     type=click.IntRange(32),
     help="Pixels of an image's shorter side, for all but R-CNN.",
 )
-@click.option("--timed-images", default=5, show_default=True, type=click.IntRange(1))
-@click.option("--repeats", default=5, show_default=True, type=click.IntRange(1))
+@click.option(
+    "--timed-images",
+    default=5,
+    show_default=True,
+    type=click.IntRange(1),
+    help="On how many images the parts are timed.",
+)
+@click.option(
+    "--repeats",
+    default=5,
+    show_default=True,
+    type=click.IntRange(1),
+    help="How often each part is timed on an image.",
+)
 @click.option(
     "--vgg16-images",
     default=1,
@@ -65,8 +87,20 @@ NAMES = (
     type=click.IntRange(0),
     help="On how many images the papers' VGG-16 is timed, minutes each; 0 leaves it out.",
 )
-@click.option("--threads", default=2, show_default=True, type=click.IntRange(1))
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+@click.option(
+    "--threads",
+    default=2,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Of TensorFlow and OpenCV.",
+)
+@click.option(
+    "--seed",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Of weights, order and sampling.",
+)
 @click.option(
     "--only-timing",
     is_flag=True,

@@ -102,6 +102,9 @@ def _variables(model: FasterRCNN) -> dict[str, keras.Variable]:
         for variable in layer.weights if layer is not None else ():
             if id(variable) not in seen:
                 found[f"{part}/{variable.path.removeprefix(f'{part}/')}"] = variable
+    missing = {id(v): v.path for v in model.weights if id(v) not in set(map(id, found.values()))}
+    if missing:
+        raise ValueError(f"no part of {PARTS} has {', '.join(missing.values())}")
     return found
 
 

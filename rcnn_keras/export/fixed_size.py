@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from rcnn_keras.data.images import read_image, resize_image, resized_size
-from rcnn_keras.export.folded import folded
+from rcnn_keras.export.folded import check_detector, folded
 from rcnn_keras.models import Detector, with_kernels
 
 STRIDE = 32  # pixels that height and width must divide by, as `ImageNormalization` pads to
@@ -73,8 +73,7 @@ def checked_size(model: Any, size: Sequence[int] | None) -> tuple[int, int]:
         TypeError: if the model is no detector of this package.
         ValueError: for a size that is none, too small, or that does not divide by 32.
     """
-    if not isinstance(model, Detector):
-        raise TypeError(f"only detectors of this package are exported; got {type(model).__name__}")
+    check_detector(model)
     if size is None:
         if model.min_size is None:
             raise ValueError(

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from rcnn_keras.data.images import read_image
-from rcnn_keras.export.folded import folded
+from rcnn_keras.export.folded import check_detector, folded
 from rcnn_keras.export.folders import check_free, exported_folder
 from rcnn_keras.export.served import ServedDetector
 from rcnn_keras.export.warm_up import require_serving_api, write_requests
@@ -68,6 +68,7 @@ def saved_model(
         OSError: if the folder cannot be written.
         ValueError: for `paste_masks` of a detector without masks, and `winograd` without an RPN.
         ImageError: for a warm-up image that cannot be read.
+        TypeError: if the model is no detector of this package.
         ImportError: if warm-up needs a package that is missing; says which.
 
     Warns:
@@ -75,6 +76,7 @@ def saved_model(
     """
     folder = Path(path)
     check_free(folder, overwrite, MARK)
+    check_detector(model)
     if paste_masks and not model.has_masks:
         raise ValueError(f"paste_masks: {type(model).__name__} has no masks to paste")
     samples = list(warm_up)
