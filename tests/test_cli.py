@@ -209,7 +209,7 @@ def test_evaluate_prints_and_writes_scores(shapes, model_file, tmp_path):
     assert of_table == sum(of_matrix) == len(content["annotations"])
 
 
-@pytest.mark.parametrize("protocol", ["voc07", "voc"])
+@pytest.mark.parametrize("protocol", ["voc07", pytest.param("voc", marks=pytest.mark.slow)])
 def test_evaluate_scores_as_pascal_voc(shapes, mask_model_file, tmp_path, protocol):
     data = shapes / "annotations.json"
     arguments = "--data", data, "--protocol", protocol, "--out", tmp_path

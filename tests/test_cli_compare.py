@@ -1,5 +1,7 @@
 """`rcnn compare`: its options, and what it says before any long work."""
 
+import sys
+
 import pytest
 from click.testing import CliRunner
 
@@ -34,7 +36,8 @@ def test_its_names_are_those_of_the_family():
     assert tuple(comparison.FAMILY) == NAMES
 
 
-def test_options_become_settings(val, called, tmp_path):
+def test_options_become_settings(val, called, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/bin/rcnn", "compare", "--val", "a b"])
     result = rcnn("--val", val, "--data", val, "--out", tmp_path / "out", "--epochs", 3)
     assert result.exit_code == 0, result.output
     assert result.output == "page.html\n"
@@ -43,7 +46,7 @@ def test_options_become_settings(val, called, tmp_path):
     assert settings == comparison.Settings(val=val, data=val, epochs=3)
     assert out == tmp_path / "out"
     assert options["only_timing"] is False
-    assert options["command"].startswith("rcnn ")
+    assert options["command"] == "rcnn compare --val 'a b'"
 
 
 def test_defaults_are_those_of_the_settings(val, called, tmp_path):

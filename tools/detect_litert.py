@@ -3,8 +3,8 @@
 python tools/detect_litert.py model.tflite photo.jpg found.png
 """
 
+import argparse
 import json
-import sys
 import zipfile
 
 import numpy as np
@@ -46,4 +46,7 @@ def main(model: str, photo: str, picture: str, min_score: float = 0.5) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name in ("model", "photo", "picture"):
+        parser.add_argument(name)
+    main(**vars(parser.parse_args()))

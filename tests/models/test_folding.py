@@ -20,7 +20,13 @@ def layers_of(model, kinds):
     return [layer for layer in model._flatten_layers() if isinstance(layer, kinds)]
 
 
-@pytest.fixture(scope="module", params=VARIANTS)
+SLOW = pytest.mark.slow
+BACKBONES = [
+    pytest.param(name, marks=SLOW if name.startswith("mobilenet") else ()) for name in VARIANTS
+]
+
+
+@pytest.fixture(scope="module", params=BACKBONES)
 def pair(request, scenes, make_detector):
     """A detector with norms that do something, and its folded copy."""
     model = make_detector(
@@ -71,7 +77,7 @@ def test_winograd_finds_the_same_and_is_saved(pair, scenes, tmp_path):
 
 
 def test_group_norm_stays(scenes, make_detector):
-    model = make_detector(scenes.classes, norm="group")
+    model = make_detector(scenes.classes, norm="group", backbone_width=0.5)
     folded = rk.models.fold_batchnorm(model)
     assert folded.get_config()["norm"] == "group"
     for ours, theirs in zip(model.get_weights(), folded.get_weights(), strict=True):
@@ -82,8 +88,8 @@ def test_group_norm_stays(scenes, make_detector):
     ("backbone", "default", "first_trained"),
     [
         ("resnet18_fpn", 2, "layer2_0_conv1"),
-        ("mobilenet_v3_large_fpn", 3, "features_7_block_0_conv"),
-        ("vgg16", 2, "block3_conv1"),
+        pytest.param("mobilenet_v3_large_fpn", 3, "features_7_block_0_conv", marks=SLOW),
+        pytest.param("vgg16", 2, "block3_conv1", marks=SLOW),
     ],
 )
 def test_a_frozen_stage_stands_still(backbone, default, first_trained, scenes, make_detector):

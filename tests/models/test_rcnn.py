@@ -134,17 +134,16 @@ def test_saved_and_loaded_it_is_the_same_with_all_its_parts(model, tmp_path):
 
 
 def test_exported_it_detects_without_keras(model, tmp_path):
-    inputs = {
-        "images": IMAGES[0][None].astype("f4"),
-        "image_sizes": np.array([[60, 80]], "i4"),
-        "proposals": PROPOSALS[0][None],
-        "num_proposals": np.array([30], "i4"),
-    }
-    model.export(tmp_path / "served", format="tf_saved_model", verbose=False)
+    model.export(tmp_path / "served")
     loaded = tf.saved_model.load(str(tmp_path / "served"))
-    served = loaded.serve(inputs)
-    for name, values in model.predict(inputs, verbose=0).items():
-        np.testing.assert_allclose(served[name], values, atol=2e-3)
+    served = loaded.signatures["serving_default"](
+        images=tf.constant(IMAGES[0][None]), proposals=tf.constant(PROPOSALS[0][None], tf.float32)
+    )
+    (found,) = model.detect(IMAGES[0], proposals=[PROPOSALS[0]])
+    assert served["num_detections"] == [len(found)]
+    for name in ("boxes", "scores", "labels"):
+        values = served[name][0, : len(found)]
+        np.testing.assert_allclose(values, getattr(found, name), atol=2e-3)
 
 
 def test_inputs_may_do_without_sizes_and_counts(model):

@@ -15,6 +15,7 @@ from rcnn_keras.training.run import _optimizer, build_model, train
 
 SMALL = {
     "backbone": "zf",
+    "backbone_width": 1.0,
     "box_units": 8,
     "min_size": 64,
     "max_size": 64,

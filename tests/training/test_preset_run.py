@@ -17,7 +17,7 @@ from rcnn_keras.training.run import build_model, train
 
 SMALL = {
     "backbone": "resnet18_fpn",
-    "backbone_width": 0.25,
+    "backbone_width": 0.5,
     "recompute_stages": 0,
     "fpn_channels": 8,
     "box_units": 8,
