@@ -92,8 +92,7 @@ def _rectangle_maxima(features, cells):
     pooled = tf.gather(tf.pad(found, [[1, 0], [0, 0]]), order)
 
     def gradient(upstream):
-        best, members = _maxima_by_size(_keys(features), cells, shape)
-        places = LOW_BITS - tf.bitwise.bitwise_and(best, tf.constant(LOW_BITS, tf.int64))
+        places, members = _maxima_by_size(_keys(features), cells, shape, _place)
         flat = _added_up(tf.gather(upstream, members), places, shape[0] * shape[1] * shape[2])
         return tf.reshape(flat, shape), None
 
@@ -115,13 +114,19 @@ def _keys(features):
     return high + (LOW_BITS - places)
 
 
-def _maxima_by_size(table, cells, shape):
+def _place(keys):
+    """Return the places that keys say, int64."""
+    return LOW_BITS - tf.bitwise.bitwise_and(keys, tf.constant(LOW_BITS, tf.int64))
+
+
+def _maxima_by_size(table, cells, shape, read_out=tf.identity):
     """Return the maxima of a map over all cells that hold a position, those of like size together.
 
     Args:
         table: `(B H W, C)`.
         cells: `(m, 5)`.
         shape: B, H, W and C.
+        read_out: what to return of the maxima; taken of a few at a time, while they are near.
 
     Returns:
         `(m', C)` maxima, and `(m',)` the numbers of their cells.
@@ -151,7 +156,7 @@ def _maxima_by_size(table, cells, shape):
                 for corner in corners[1:]:
                     best = tf.maximum(best, tf.gather(table, corner))
                 number, maxima, of = parts
-                parts = number + 1, maxima.write(number, best), of.write(number, members)
+                parts = number + 1, maxima.write(number, read_out(best)), of.write(number, members)
         return parts
 
     def widen(height, width, table, parts):
@@ -193,24 +198,30 @@ def _merged(table, step):
 def _added_up(values, places, rows):
     """Return `(rows, C)` with every one of `(n, C)` values added at its place in the flat map.
 
-    The kernel is that of max pooling's gradient, in a third of the time of `scatter_nd`. It wants
-    as many values as places, so the fewer are padded.
+    The kernel is that of max pooling's gradient, in a tenth of the time of `scatter_nd`. Each image
+    of its batch has a thread, so the list goes in as two, always cut in the same place lest sums
+    change from run to run. It wants as many values as places, so the fewer are padded.
     """
-    count, channels = tf.shape(values)[0], values.shape[-1]
-    extent = tf.maximum(rows, count)
+    channels = values.shape[-1]
+    half = (tf.shape(values)[0] + 1) // 2
+    extent = tf.maximum(rows, half)
 
-    def padded(x):
-        return tf.reshape(tf.pad(x, [[0, extent - count], [0, 0]]), [1, extent, 1, channels])
+    def halves(x):
+        missing = 2 * half - tf.shape(x)[0]
+        x = tf.cond(missing > 0, lambda: tf.pad(x, [[0, missing], [0, 0]]), lambda: x)
+        x = tf.reshape(x, [2, half, 1, channels])
+        fewer = [[0, 0], [0, extent - half], [0, 0], [0, 0]]
+        return tf.cond(half < rows, lambda: tf.pad(x, fewer), lambda: x)  # a pad by 0 is a copy
 
-    whole = tf.raw_ops.MaxPoolGradWithArgmax(
-        input=tf.zeros([1, extent, 1, channels]),
-        grad=padded(values),
-        argmax=padded(places),
+    both = tf.raw_ops.MaxPoolGradWithArgmax(
+        input=tf.zeros([2, extent, 1, channels]),
+        grad=halves(values),
+        argmax=halves(places),
         ksize=[1, 1, 1, 1],
         strides=[1, 1, 1, 1],
         padding="VALID",
     )
-    return whole[0, :rows, 0]
+    return both[0, :rows, 0] + both[1, :rows, 0]
 
 
 def _power_within(size):
