@@ -268,6 +268,7 @@ def test_evaluate_refuses_data_of_other_classes(shapes, model_file, tmp_path):
     assert "'circle'" in message
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*boxe?s? clipped")
 def test_evaluate_takes_a_voc_folder_that_lacks_a_class(model_file, tmp_path):
     voc_folder(tmp_path, "circle")

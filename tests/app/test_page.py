@@ -119,6 +119,7 @@ def test_pictures_are_drawn_at_a_size_for_the_page(size, on_page):
         assert not coloured[-1, drawn.width // 4]
 
 
+@pytest.mark.slow
 def test_the_file_has_the_detections_that_are_shown(models, scene):
     trial = try_on(scene, "masks", models)
     expected = trial.shown(0.6, 0.3)

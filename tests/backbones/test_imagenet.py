@@ -77,6 +77,7 @@ def test_resnet50_c4_gives_the_features_of_keras_applications(original, images):
     assert_equal_features(vectors, expected["c5"].mean(axis=(1, 2)))
 
 
+@pytest.mark.slow
 def test_resnet101_takes_every_convolution():
     source = keras.applications.ResNet101(weights=None, include_top=False)
     parts = build_backbone("resnet101_fpn", norm="frozen_batch", stride_in_1x1=True, box_units=8)

@@ -69,6 +69,7 @@ def test_numbers_of_coco(shared_data):
     assert found == sum(len(record) for record in load_coco(shared_data / "coco_by" / "val.json"))
 
 
+@pytest.mark.slow
 def test_a_model_of_90_classes_is_scored_on_coco(shared_data, tmp_path):
     model = FasterRCNN(
         "resnet18_fpn",

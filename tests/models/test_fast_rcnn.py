@@ -89,6 +89,7 @@ def test_the_second_stage_is_the_papers(model, proposed):
     np.testing.assert_allclose(found["boxes"][0, 0], box, atol=1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backbone", "arguments", "pooling"),
     [

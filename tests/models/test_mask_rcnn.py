@@ -144,6 +144,7 @@ def test_a_c4_detector_shares_its_fifth_stage(scenes, make_detector):
     assert model.detect(scenes[0].path)[0].masks.shape[1:] == (14, 14)
 
 
+@pytest.mark.slow
 def test_images_without_objects_train_and_detect_nothing(scenes, make_detector):
     model = make_detector(scenes.classes, architecture=rk.models.MaskRCNN, box_score_thresh=1.0)
     model.compile(keras.optimizers.SGD(0.001))

@@ -123,6 +123,7 @@ def test_an_image_cut_off_in_the_middle_is_named(run, tmp_path):
         run["model"].fit(drawn.batches(2), verbose=0)
 
 
+@pytest.mark.slow
 def test_the_same_seed_trains_the_same_weights_with_one_forward_pass_a_step(scenes, make_detector):
     runs = []
 
@@ -145,6 +146,7 @@ def test_the_same_seed_trains_the_same_weights_with_one_forward_pass_a_step(scen
     assert runs == [3, 3]
 
 
+@pytest.mark.slow
 def test_mixed_bfloat16_trains_with_boxes_and_losses_in_float32(scenes, make_detector):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:

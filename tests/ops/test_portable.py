@@ -159,6 +159,7 @@ def test_nms(awkward, images):
                 np.testing.assert_array_equal(x, y)
 
 
+@pytest.mark.slow
 def test_xla_computes_the_same():
     """All of them in one graph of fixed shapes."""
     rng = np.random.default_rng(0)

@@ -177,6 +177,7 @@ def test_pooling_in_small_parts_is_pooling_at_once(limit, ratio, monkeypatch):
     np.testing.assert_allclose(parts, gradient, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_adaptive_sampling_traced():
     @tf.function(input_signature=[tf.TensorSpec((None, None, None, 2)), tf.TensorSpec((None, 4))])
     def traced(features, rois):

@@ -151,6 +151,7 @@ def test_step_two_learns_on_the_proposals_of_step_one(run, initial, scenes):
     np.testing.assert_array_equal(after["proposals"], own["proposals"])
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_with_the_next_step(run, tmp_path, capsys):
     """Stopped in step 3, which had written something; then 3 and 4 run, on what 1 and 2 left."""
     configuration, finished, _ = run

@@ -113,6 +113,7 @@ def test_the_result_is_scored_and_detects(folder, run):
     assert json.loads((folder / "found" / "detections.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_and_a_finished_one_is_kept(folder, run, tmp_path, monkeypatch):
     result = rcnn("train", folder / "rcnn.yaml", "--out", run)
     assert result.exit_code == 1

@@ -111,6 +111,7 @@ def test_overwriting_removes_what_a_run_wrote_and_nothing_else(run, tmp_path):
     assert sorted(path for path in out.rglob("*") if path.is_file()) == sorted(mine)
 
 
+@pytest.mark.slow
 def test_a_run_stopped_while_its_last_epoch_was_scored_is_scored(run, tmp_path):
     configuration, finished, _ = run
     out = tmp_path / "out"
