@@ -258,7 +258,7 @@ def test_a_file_that_is_not_there(server, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "cells"}, "no preset is named 'cells'. There are .*the paths of .keras files"),
+        ({"name": "zebra"}, "no preset is named 'zebra'. There are .*the paths of .keras files"),
         ({"name": "maskrcnn_resnet50_coco"}, "did you mean 'maskrcnn_resnet50_fpn_coco'"),
         ({"name": "resnet18_imagenet", "num_classes": 0}, "num_classes .* received 0"),
         ({"name": "resnet18_imagenet", "num_classes": 2, "classes": ["a"]}, "classes has 1 names"),

@@ -69,6 +69,7 @@ def test_nothing_is_copied_if_anything_does_not_fit():
         np.testing.assert_array_equal(now, then)
 
 
+@pytest.mark.slow
 def test_a_detector_of_masks_gives_its_boxes():
     source, target = MaskRCNN(classes=["a"], **SMALL), FasterRCNN(classes=["a"], **SMALL)
     kept, left = transfer(source, target)

@@ -16,6 +16,7 @@ from rcnn_keras.models.errors import NON_FINITE, plain_errors
 from rcnn_keras.ops import check_finite
 
 
+@pytest.mark.slow
 def test_a_plain_array_is_enough_for_predict(detector):
     images = np.random.default_rng(0).uniform(0, 255, (2, 70, 90, 3)).astype("float32")
     plain = detector.predict(images, verbose=0)

@@ -110,6 +110,7 @@ def test_backbones_and_poolings(backbone, arguments, pooling, proposed, tmp_path
     np.testing.assert_array_equal(again.detect(proposed[:1])[0].boxes, found.boxes)
 
 
+@pytest.mark.slow
 def test_it_learns_by_heart(scenes):
     four = scenes[2:].with_proposals(jittered(scenes[2:]))
     model = fast_rcnn(
