@@ -36,17 +36,10 @@ def must_exist(path: Path, what: str) -> None:
 
 def load_detector(name: str) -> "Detector":
     """Load a trained model from a file, or a preset; ValueError if a file holds something else."""
-    import keras
-
-    from rcnn_keras.models import Detector
+    from rcnn_keras.models import loading
     from rcnn_keras.presets import from_preset
 
-    if not _is_path(name):
-        return from_preset(name)
-    model = keras.models.load_model(name, compile=False)
-    if not isinstance(model, Detector):
-        raise ValueError(f"{name} holds a {type(model).__name__}, not a detector of this package")
-    return model
+    return loading.load_detector(name) if _is_path(name) else from_preset(name)
 
 
 def _is_path(name: str) -> bool:

@@ -6,9 +6,10 @@ from rcnn_keras.comparison.family import FAMILY, name_of
 from rcnn_keras.comparison.files import read_json, write_json
 from rcnn_keras.comparison.settings import Settings
 from rcnn_keras.comparison.sources import Sources
-from rcnn_keras.comparison.trainings import load, ranks_of, trained
+from rcnn_keras.comparison.trainings import ranks_of, trained
 from rcnn_keras.data.masks import check_segmentations
 from rcnn_keras.models import Detector, MaskRCNN
+from rcnn_keras.models.loading import load_detector
 
 SETTINGS = "settings.json"
 
@@ -30,7 +31,7 @@ def load_given(settings: Settings) -> dict[str, Detector]:
     for name, path in settings.models.items():
         if not path.exists():
             raise FileNotFoundError(f"model {path}: no such file")
-        models[name] = load(path)
+        models[name] = load_detector(path)
         if not isinstance(models[name], FAMILY[name].model):
             raise ValueError(f"{path} is a {type(models[name]).__name__}, not {FAMILY[name].title}")
         first = next(iter(models))
@@ -53,7 +54,7 @@ def place_models(paths: tuple[Path, ...]) -> dict[str, Path]:
     for path in paths:
         if not path.exists():
             raise FileNotFoundError(f"model {path}: no such file")
-        name = name_of(load(path))
+        name = name_of(load_detector(path))
         if name in places:
             raise ValueError(f"{places[name]} and {path} are both {FAMILY[name].title}")
         places[name] = path

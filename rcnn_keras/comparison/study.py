@@ -27,9 +27,10 @@ from rcnn_keras.comparison.settings import Settings
 from rcnn_keras.comparison.sources import FOLDER, Sources
 from rcnn_keras.comparison.stopwatch import elapsed
 from rcnn_keras.comparison.timing import count_proposals, spread, time_detector, time_search
-from rcnn_keras.comparison.trainings import STOPWATCH, load, train_member, trained
+from rcnn_keras.comparison.trainings import STOPWATCH, train_member, trained
 from rcnn_keras.comparison.vgg16 import ARGUMENTS, time_vgg16
 from rcnn_keras.models import Detector
+from rcnn_keras.models.loading import load_detector
 
 SCENES = 2  # pictures on the page
 
@@ -144,7 +145,7 @@ def _circumstances(settings: Settings) -> dict[str, Any]:
 def _time(settings: Settings, sources: Sources, files: dict[str, Path]) -> dict[str, Any]:
     """Time every detector and the search on the same images."""
     found = _circumstances(settings)
-    models = {name: load(path) for name, path in files.items()}
+    models = {name: load_detector(path) for name, path in files.items()}
     takes = any(model.takes_proposals for model in models.values())
     dataset = spread(sources.val_set(proposals=takes), settings.timed_images)
     search = sources.search() if takes else None
@@ -191,7 +192,7 @@ def _scores(path: Path, sources: Sources, folder: Path) -> dict[str, float | Non
 
     def measure() -> dict[str, float | None]:
         print(f"scoring {path}", flush=True)
-        model = load(path)
+        model = load_detector(path)
         return score(model, sources.val_set(proposals=model.takes_proposals))
 
     return _once(folder / "compared.json", {"file": _version(path), **_data(sources)}, measure)
@@ -226,7 +227,7 @@ def _draw(files: dict[str, Path], sources: Sources, out: Path) -> list[str]:
         for name, path in files.items()
         if FAMILY[name].made_of is None and not FAMILY[name].alternating
     }
-    models: dict[str, Detector] = {name: load(path) for name, path in shown.items()}
+    models: dict[str, Detector] = {name: load_detector(path) for name, path in shown.items()}
     takes = any(model.takes_proposals for model in models.values())
     links = []
     for number, record in enumerate(choose(sources.val_set(proposals=takes), SCENES), start=1):

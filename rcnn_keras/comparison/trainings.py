@@ -7,8 +7,6 @@ OUT/<name>/finished.json    the model's file, once there is nothing left to do
 
 from pathlib import Path
 
-import keras
-
 from rcnn_keras.comparison.files import read_json, write_json
 from rcnn_keras.comparison.recipes import configuration, rcnn_rate, small_rcnn
 from rcnn_keras.comparison.settings import Settings
@@ -16,6 +14,7 @@ from rcnn_keras.comparison.sources import Sources
 from rcnn_keras.comparison.stopwatch import stopwatch
 from rcnn_keras.data.written_aside import written_aside
 from rcnn_keras.models import Detector, FastRCNN, truncate_svd
+from rcnn_keras.models.loading import load_detector
 from rcnn_keras.training.rcnn import train_rcnn
 from rcnn_keras.training.run import train
 
@@ -26,14 +25,6 @@ def trained(name: str, out: Path) -> Path | None:
     """Return the file of a member that is trained, None if it is not."""
     finished = read_json(out / name / FINISHED)
     return None if finished is None else out / name / finished["model"]
-
-
-def load(path: Path) -> Detector:
-    """Load a detector for inference; ValueError if the file holds something else."""
-    model = keras.models.load_model(path, compile=False)
-    if not isinstance(model, Detector):
-        raise ValueError(f"{path} holds a {type(model).__name__}, not a detector of this package")
-    return model
 
 
 def train_member(
@@ -83,7 +74,7 @@ def _train_run(name: str, settings: Settings, sources: Sources, folder: Path) ->
 
 
 def _truncate(made_of: Path, folder: Path) -> str:
-    model = load(made_of)
+    model = load_detector(made_of)
     ranks = ranks_of(model)
     assert isinstance(model, FastRCNN)
     assert ranks is not None  # `members` saw to it

@@ -10,7 +10,7 @@ beforehand and lie in one, so that no loop ends where the RoIs say.
 import numpy as np
 import tensorflow as tf
 
-from rcnn_keras.ops.roi_pool import listed_roi_pool
+from rcnn_keras.ops.roi_pool import listed_roi_pool, rounded
 
 LONGEST = 2**14  # positions of a RoI's side; longer ones are taken for as long
 
@@ -57,7 +57,7 @@ def portable_roi_pool(features, rois, image, pooled_size, scale):
 
 def _cells(low, high, extent, pooled_size):
     """Return the first position and the one after the last of each cell, `(n, S)` int32."""
-    low, high = _round(low), _round(high)
+    low, high = rounded(low), rounded(high)
     side = tf.clip_by_value(high - low + 1, 1, LONGEST)
     # Looked up: compilers turn a division into a multiplication that rounds to another float32.
     quotients = tf.constant(np.arange(LONGEST + 1, dtype="float32") / np.float32(pooled_size))
@@ -67,12 +67,6 @@ def _cells(low, high, extent, pooled_size):
     last = low[:, None] + tf.math.ceil((numbers + 1) * cell)
     limit = float(extent)
     return tuple(tf.cast(tf.clip_by_value(x, 0, limit), tf.int32) for x in (first, last))
-
-
-def _round(x):
-    """Round to whole numbers, halves away from zero, as C does and `tf.round` does not."""
-    whole = tf.floor(tf.abs(x))
-    return tf.sign(x) * tf.where(tf.abs(x) - whole >= 0.5, whole + 1, whole)
 
 
 def _most(extent):

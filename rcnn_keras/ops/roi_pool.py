@@ -65,7 +65,7 @@ def listed_roi_pool(features, rois, image, pooled_size, scale):
 
 def _cells(low, high, extent, pooled_size):
     """Return the first position and the one after the last of each cell, `(n, S)` int32."""
-    low, high = _round(low), _round(high)
+    low, high = rounded(low), rounded(high)
     side = tf.maximum(high - low + 1, 1)
     # By float64, lest the graph optimiser's multiplication by 1/S be another float32.
     cell = tf.cast(tf.cast(side, tf.float64) / pooled_size, tf.float32)[:, None]
@@ -76,7 +76,7 @@ def _cells(low, high, extent, pooled_size):
     return tuple(tf.cast(tf.clip_by_value(x, 0, limit), tf.int32) for x in (first, last))
 
 
-def _round(x):
+def rounded(x):
     """Round to whole numbers, halves away from zero, as C does and `tf.round` does not."""
     whole = tf.floor(tf.abs(x))
     return tf.sign(x) * tf.where(tf.abs(x) - whole >= 0.5, whole + 1, whole)

@@ -5,7 +5,8 @@ import pytest
 from rcnn_keras.comparison import Settings, trainings
 from rcnn_keras.comparison.sources import Sources
 from rcnn_keras.comparison.stopwatch import elapsed
-from rcnn_keras.comparison.trainings import STOPWATCH, load, train_member, trained
+from rcnn_keras.comparison.trainings import STOPWATCH, train_member, trained
+from rcnn_keras.models.loading import load_detector
 
 
 @pytest.fixture
@@ -53,5 +54,5 @@ def test_rcnn_is_trained_on_proposals(sources, tmp_path, monkeypatch):
 def test_truncation_is_made_of_the_trained_one(sources, model_files, tmp_path):
     folder = "fast_rcnn_svd"
     file = train_member(folder, sources.settings, sources, tmp_path, model_files["fast_rcnn"])
-    assert load(file).get_config()["box_ranks"] == (16, 16)
+    assert load_detector(file).get_config()["box_ranks"] == (16, 16)
     assert json.loads((tmp_path / folder / "finished.json").read_text())["model"] == file.name

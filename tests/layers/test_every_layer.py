@@ -293,7 +293,8 @@ def test_kernels_of_a_layer_agree(cls):
         portable.network.set_weights(native.network.get_weights())
         found = portable(*inputs)
     for ours, theirs in zip(keras.tree.flatten(found), keras.tree.flatten(expected), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+        largest = max(1, np.abs(theirs).max())  # sums over thousands round as large as their parts
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * largest)
     assert portable.supports_jit
     assert native.supports_jit == (cls in (DetectionLayer, ProposalLayer))
 
