@@ -80,10 +80,12 @@ def test_litert_options_reach_its_function(folder, called):
 
 
 @pytest.mark.parametrize("format", ["onnx", "openvino"])
-def test_exchange_formats_take_a_size(format, folder, called):
-    result = rcnn_export("best.keras", "--format", format, "--out", "new", "--size", "64x96")
+def test_exchange_formats_take_a_size_and_a_number_of_proposals(format, folder, called):
+    shape = ("--size", "64x96", "--num-proposals", "40")
+    result = rcnn_export("best.keras", "--format", format, "--out", "new", *shape)
     assert result.exit_code == 0, result.output
-    assert called == [(format, "new", {"size": (64, 96), "overwrite": False})]
+    options = {"size": (64, 96), "num_proposals": 40, "overwrite": False}
+    assert called == [(format, "new", options)]
 
 
 def test_serve_config_writes_a_version(folder, called):
@@ -103,6 +105,8 @@ def test_serve_config_writes_a_version(folder, called):
     [
         ("--quantize float16", "--quantize is for --format litert, not saved_model"),
         ("--size 8x8", "--size is for --format litert or onnx or openvino, not saved_model"),
+        ("--num-proposals 9", "--num-proposals is for --format litert or onnx or openvino, not"),
+        ("--format litert --num-proposals 0", "0 is not in the range x>=1"),
         ("--format onnx --warm-up a.png", "--warm-up is for --format saved_model, not onnx"),
         ("--format litert --serve-config", "--serve-config is for --format saved_model"),
         ("--format litert --quantize int8", "--quantize int8 needs --calibrate DIR"),

@@ -14,6 +14,7 @@ SIZED = ("litert", "onnx", "openvino")
 # The formats that an option is for.
 BELONGS_TO = {
     "size": SIZED,
+    "num_proposals": SIZED,
     "quantize": ("litert",),
     "calibrate": ("litert",),
     "detection_api": ("saved_model",),
@@ -49,6 +50,11 @@ class _Size(click.ParamType):
 )
 @click.option("--overwrite", is_flag=True, help="Replace an earlier export.")
 @click.option("--size", type=_Size(), help="Of the images: litert, onnx, openvino.")
+@click.option(
+    "--num-proposals",
+    type=click.IntRange(1),
+    help="That a file of R-CNN or Fast R-CNN takes: litert, onnx, openvino.  [default: 300]",
+)
 @click.option(
     "--quantize", type=click.Choice(["float16", "dynamic", "int8"]), help="Of the weights: litert."
 )

@@ -18,6 +18,9 @@ from rcnn_keras.data.orientation import EXCHANGES_SIDES, TAG, turn_pixels
 # Pillow's own limit. A file over either one is refused, so larger images need both raised.
 MAX_PIXELS = 178_956_970
 
+# How the names of image files end.
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".gif")
+
 JPEG_END = b"\xff\xd9"
 PNG_SIGNATURE_BYTES = 8
 PNG_METADATA = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")

@@ -16,10 +16,10 @@ from rcnn_keras.data.checking import (
     warn_mended,
 )
 from rcnn_keras.data.dataset import DetectionDataset, check_names
+from rcnn_keras.data.images import IMAGE_ENDINGS
 from rcnn_keras.data.problems import Problem, ProblemLog
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".gif")
 # Lists such as aeroplane_train.txt say -1, 0 or 1 after each name.
 PRESENCE = re.compile(r"\s+(-1|0|1)$")
 

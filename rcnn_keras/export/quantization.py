@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from rcnn_keras.data.dataset import DetectionDataset
-from rcnn_keras.data.images import ImageError, image_header
+from rcnn_keras.data.images import IMAGE_ENDINGS, ImageError, image_header
 
 WAYS = ("float16", "dynamic", "int8")
 TRUNKS = r"/(backbone|fpn|rpn_head|box_head|mask_head)(_\d+)?/"
@@ -35,7 +35,6 @@ PREDICTORS = (
 )
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "CONV_2D_TRANSPOSE", "FULLY_CONNECTED")
 MOST_CALIBRATION_IMAGES = 100
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 NEEDS_PACKAGE = "{} needs ai-edge-quantizer: pip install 'rcnn-keras[litert]'"
 
 
