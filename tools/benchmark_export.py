@@ -2,15 +2,19 @@
 
     python tools/benchmark_export.py runs/demo/best.keras \\
         --data runs/demo/data/val/annotations.json --calibrate runs/demo/data/train
-    python tools/benchmark_export.py MODEL.keras --data test.json --forms keras float32 int8 onnx
+    python tools/benchmark_export.py blood_cells --data test.json --calibrate train/ \\
+        --forms saved_model float32 int8 onnx
 
 Every form sees the same images, resized as `Detector.detect` resizes them and padded to the size of
 the files, one at a time on `--threads` threads, in a process of its own that imports no more than
-the form needs. Seconds are the median over the images, of the call alone, after two calls more;
-memory is the peak of the process. Boxes are compared with those of LiteRT in float32: each of its
-detections above 0.5 with the nearest of the same class, if one overlaps it by half. AP is that of
-COCO, in pixels of the files. `--saved-model` adds a SavedModel whose `serving_default` takes
-`images`.
+the form needs; a SavedModel sees the files' own pixels, which it resizes itself and does not round
+to whole numbers then, as the input of the others is. Seconds are the median over the images, of the
+call alone, after two calls more; memory is the peak of the process.
+Boxes are compared with those of LiteRT in float32: each of its detections above 0.5 with the
+nearest of the same class, if one overlaps it by half. AP is that of COCO, in pixels of the files.
+
+Of the SavedModel the time of a batch of 8 images is printed too, and the largest difference in
+what the batch and 8 calls give. Images of one size are batched; the rest of a size is left out.
 """
 
 import argparse
@@ -27,23 +31,24 @@ from pathlib import Path
 import numpy as np
 
 LITERT = {"float32": None, "float16": "float16", "dynamic": "dynamic", "int8": "int8"}
-FILES = {"onnx": "model.onnx", "openvino": "model.xml"} | {k: f"{k}.tflite" for k in LITERT}
+FILES = {"keras": "model.keras", "saved_model": "saved_model"}
+FILES |= {"onnx": "model.onnx", "openvino": "model.xml"} | {k: f"{k}.tflite" for k in LITERT}
 NAMES = {"keras": "Keras", "saved_model": "SavedModel", "onnx": "ONNX", "openvino": "OpenVINO"}
-FORMS = ("keras", *LITERT, "onnx", "openvino")
+FORMS = ("keras", "saved_model", *LITERT, "onnx", "openvino")
+BATCH = 8
 
 
 def main() -> None:
     """Read the command line; write the files, run each, and print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", type=Path, help="a .keras file")
+    parser.add_argument("model", help="a .keras file, or a name that `rcnn presets` lists")
     parser.add_argument("--data", type=Path, required=True, help="COCO JSON to score on")
     parser.add_argument("--images", type=Path, help="folder of its images")
     parser.add_argument("--calibrate", type=Path, help="folder of images for int8")
-    parser.add_argument("--forms", nargs="+", choices=FORMS, default=["keras", *LITERT])
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=FORMS[: 2 + len(LITERT)])
     parser.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), help="of the files")
     parser.add_argument("--limit", type=int, help="score on the first so many images")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--saved-model", type=Path, help="a folder to compare too")
     parser.add_argument("--out", type=Path, default=Path("runs/export"))
     parser.add_argument("--step", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -52,20 +57,22 @@ def main() -> None:
     if "int8" in args.forms and not args.calibrate:
         parser.error("int8 needs --calibrate")
     args.out.mkdir(parents=True, exist_ok=True)
-    forms = [*args.forms, *(["saved_model"] if args.saved_model else [])]
-    for step in ("prepare", *forms, "table"):
+    for step in ("prepare", *args.forms, "table"):
         subprocess.run([sys.executable, __file__, *sys.argv[1:], "--step", step], check=True)
 
 
 def prepare(args: argparse.Namespace) -> None:
     """Write the files, and the images as they take them."""
-    import keras
-
     from rcnn_keras.export.exchange import onnx, openvino
     from rcnn_keras.export.fixed_size import checked_size, letterboxed
     from rcnn_keras.export.litert import litert
+    from rcnn_keras.models import from_preset
 
-    model = keras.models.load_model(args.model, compile=False)
+    model = from_preset(args.model)
+    if "keras" in args.forms:
+        model.save(args.out / FILES["keras"])
+    if "saved_model" in args.forms:
+        model.export(args.out / FILES["saved_model"], overwrite=True)
     size = checked_size(model, args.size)
     write = {"size": size, "overwrite": True}
     for form in args.forms:
@@ -73,7 +80,7 @@ def prepare(args: argparse.Namespace) -> None:
         if form in LITERT:
             calibrate = args.calibrate if form == "int8" else None
             litert(model, path, quantize=LITERT[form], calibrate=calibrate, **write)
-        elif form in FILES:
+        elif form in ("onnx", "openvino"):
             {"onnx": onnx, "openvino": openvino}[form](model, path, **write)
     records = list(dataset_of(args))[: args.limit]
     images = [letterboxed(record.path, model, size) for record in records]
@@ -90,22 +97,75 @@ def dataset_of(args: argparse.Namespace):
 
 def measure(args: argparse.Namespace) -> None:
     """Run one form on all images."""
-    images = np.load(args.out / "images.npy", mmap_mode="r")
+    images = images_of(args)
     detect = RUNNERS.get(args.step, litert_runner)(args)
     for _ in range(2):
-        detect(np.array(images[:1]))
+        detect(images[0][None])
     seconds, found = [], []
-    for k in range(len(images)):
-        image = np.array(images[k : k + 1])
-        start = time.perf_counter()
-        outputs = detect(image)
-        seconds.append(time.perf_counter() - start)
-        found.append({name: np.array(value)[0] for name, value in outputs.items()})
+    for image in images:
+        taken, outputs = timed(detect, image[None])
+        seconds.append(taken)
+        found.append({name: value[0] for name, value in outputs.items()})
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    more = measure_batches(detect, images, found) if args.step == "saved_model" else {}
     stacked = {name: np.stack([one[name] for one in found]) for name in found[0]}
+    if args.step == "saved_model":  # from pixels of the files to those of the other forms' input
+        stacked["boxes"] /= np.tile(np.load(args.out / "scales.npy"), 2)[:, None]
     np.savez(
-        args.out / f"{args.step}.npz", seconds=statistics.median(seconds), memory=memory, **stacked
+        args.out / f"{args.step}.npz",
+        seconds=statistics.median(seconds),
+        memory=memory,
+        **stacked,
+        **more,
     )
+
+
+def images_of(args: argparse.Namespace):
+    """Return the images that a form takes, `(H, W, 3)` uint8 each."""
+    if args.step != "saved_model":
+        return np.load(args.out / "images.npy", mmap_mode="r")
+    from rcnn_keras.data import read_image
+
+    return [read_image(record.path) for record in list(dataset_of(args))[: args.limit]]
+
+
+def timed(detect, images):
+    """Return the seconds of a call, and what it found as arrays."""
+    images = np.array(images)
+    start = time.perf_counter()
+    outputs = detect(images)
+    seconds = time.perf_counter() - start
+    return seconds, {name: np.array(value) for name, value in outputs.items()}
+
+
+def measure_batches(detect, images, found) -> dict[str, float]:
+    """Return the seconds of a batch, and how far its boxes and scores are from single calls'."""
+    sizes: dict[tuple[int, ...], list[int]] = {}
+    for k, image in enumerate(images):
+        sizes.setdefault(image.shape, []).append(k)
+    batches = [of[k : k + BATCH] for of in sizes.values() for k in range(0, len(of), BATCH)]
+    batches = [batch for batch in batches if len(batch) == BATCH]
+    if not batches:
+        return {}
+    detect(np.stack([images[k] for k in batches[0]]))
+    seconds, pixels, scores = [], 0.0, 0.0
+    for batch in batches:
+        taken, outputs = timed(detect, np.stack([images[k] for k in batch]))
+        seconds.append(taken)
+        for place, k in enumerate(batch):
+            count = found[k]["num_detections"]
+            assert outputs["num_detections"][place] == count
+            for name in ("boxes", "scores"):
+                apart = np.abs(outputs[name][place, :count] - found[k][name][:count])
+                if name == "boxes":
+                    pixels = max(pixels, apart.max(initial=0))
+                else:
+                    scores = max(scores, apart.max(initial=0))
+    return {
+        "batch_seconds": statistics.median(seconds),
+        "batch_pixels": pixels,
+        "batch_scores": scores,
+    }
 
 
 def keras_runner(args: argparse.Namespace):
@@ -117,7 +177,7 @@ def keras_runner(args: argparse.Namespace):
 
     tf.config.threading.set_intra_op_parallelism_threads(args.threads)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    model = fold_batchnorm(keras.models.load_model(args.model, compile=False))
+    model = fold_batchnorm(keras.models.load_model(args.out / FILES["keras"], compile=False))
     return tf.function(lambda images: model(images, training=False), autograph=False)
 
 
@@ -127,7 +187,7 @@ def saved_model_runner(args: argparse.Namespace):
 
     tf.config.threading.set_intra_op_parallelism_threads(args.threads)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    loaded = tf.saved_model.load(str(args.saved_model))
+    loaded = tf.saved_model.load(str(args.out / FILES["saved_model"]))
 
     def detect(images):
         return loaded.signatures["serving_default"](images=tf.constant(images))
@@ -179,9 +239,8 @@ def table(args: argparse.Namespace) -> None:
     dataset = dataset_of(args)
     dataset = dataset[: args.limit] if args.limit else dataset
     scales = np.load(args.out / "scales.npy")
-    forms = [*args.forms, *(["saved_model"] if args.saved_model else [])]
-    results = {form: dict(np.load(args.out / f"{form}.npz")) for form in forms}
-    reference = results.get("float32", results[forms[0]])
+    results = {form: dict(np.load(args.out / f"{form}.npz")) for form in args.forms}
+    reference = results.get("float32", results[args.forms[0]])
     kinds = ("bbox", "segm") if "masks" in reference else ("bbox",)
     header = ["form", "MB", "ms", "of float32", "peak MB", "largest difference, px", "matched"]
     rows = [header + [{"bbox": "AP", "segm": "mask AP"}[kind] for kind in kinds]]
@@ -208,16 +267,21 @@ def table(args: argparse.Namespace) -> None:
     print(f"{len(dataset)} images, {args.threads} threads, {platform.machine()}\n")
     for row in rows:
         print("| " + " | ".join(row) + " |")
+    served = results.get("saved_model", {})
+    if "batch_seconds" in served:
+        print(
+            f"\nSavedModel, {BATCH} images a call: {served['batch_seconds'] * 1e3:.0f} ms, one by "
+            f"one {served['seconds'] * BATCH * 1e3:.0f} ms; largest difference "
+            f"{served['batch_pixels']:.2g} px, {served['batch_scores']:.2g} in score"
+        )
     (args.out / "table.json").write_text(json.dumps(rows, indent=1))
 
 
 def size_of(args: argparse.Namespace, form: str) -> int:
     """Return the bytes of a form's files."""
-    if form == "keras":
-        return args.model.stat().st_size
-    if form == "saved_model":
-        return sum(p.stat().st_size for p in args.saved_model.rglob("*") if p.is_file())
     path = args.out / FILES[form]
+    if path.is_dir():
+        return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
     weights = path.with_suffix(".bin")
     return path.stat().st_size + (weights.stat().st_size if form == "openvino" else 0)
 
