@@ -38,11 +38,11 @@ class Checkpoint(keras.callbacks.Callback):
     `CocoEvaluation` and `History` remember, which gets all epochs. A callback of one's own takes
     part by methods `get_state()` and `set_state(state)`.
 
-    It is written every so many steps, before the last step of an epoch, so that little is lost if
-    scoring is cut short, and after an epoch's end. Ctrl-C and SIGTERM write one after the step that
-    runs and then end the training; a second one ends it at once. With other data than `Batches`,
-    whose place nobody knows, it is written after an epoch's end alone. Under `tf.distribute` the
-    chief writes, and all read.
+    It is written before the first step, every so many steps, before the last step of an epoch, so
+    that little is lost if scoring is cut short, and after an epoch's end. Ctrl-C and SIGTERM write
+    one after the step that runs and then end the training; a second one ends it at once. With other
+    data than `Batches`, whose place nobody knows, it is written after an epoch's end alone. Under
+    `tf.distribute` the chief writes, and all read.
 
     Args:
         directory: a folder of its own for the checkpoints, see `checkpoint_files`.
@@ -119,8 +119,8 @@ class Checkpoint(keras.callbacks.Callback):
                 print(f"{self.directory}: going on at {where}", flush=True)
         self._stop = StopRequest()
         with stop_requests(self._stop):
-            how = {"epochs": epochs, "steps": steps, "verbose": verbose}
-            yield ResumableCallbacks(self, callbacks, found, model=model, **how), epoch, batch
+            how = {"model": model, "epochs": epochs, "steps": steps, "verbose": verbose}
+            yield ResumableCallbacks(self, callbacks, found, initial_epoch, **how), epoch, batch
 
     def save(self, epoch: int, batch: int, *, stopped: bool = False) -> None:
         """Write a checkpoint.
@@ -197,6 +197,7 @@ class ResumableCallbacks(keras.callbacks.CallbackList):
         checkpoint: comes after all others, also after `History`.
         callbacks: all, the checkpoint among them.
         saved: to go on from; None for a training from the start.
+        initial_epoch: its start.
         **how: as `keras.callbacks.CallbackList` has it.
     """
 
@@ -205,9 +206,12 @@ class ResumableCallbacks(keras.callbacks.CallbackList):
         checkpoint: Checkpoint,
         callbacks: Sequence[keras.callbacks.Callback],
         saved: Saved | None,
+        initial_epoch: int,
         **how: Any,
     ):
+        self._checkpoint = checkpoint
         self._saved = saved
+        self._begins = initial_epoch
         self._behind = 0 if saved is None else saved.state["batch"]
         self._cut = False
         super().__init__(list(callbacks), add_history=True, add_progbar=how["verbose"] != 0, **how)
@@ -216,8 +220,10 @@ class ResumableCallbacks(keras.callbacks.CallbackList):
         self.callbacks.append(checkpoint)
 
     def on_train_begin(self, logs=None):
-        """Restore the state, once the callbacks have reset theirs."""
+        """Restore the state, once the callbacks have reset theirs; or save the beginning."""
         super().on_train_begin(logs)
+        if self._saved is None:
+            self._checkpoint.save(self._begins, 0)
         self._restore()
 
     def on_epoch_begin(self, epoch, logs=None):

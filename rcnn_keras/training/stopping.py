@@ -21,9 +21,9 @@ class StopRequest:
         at_once: nothing is to be saved now, so the training ends where it is.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, at_once: bool = False) -> None:
         self.signal: int | None = None
-        self.at_once = False
+        self.at_once = at_once
 
     def end(self) -> NoReturn:
         """End the training as the signal would have: by KeyboardInterrupt, or SystemExit(143)."""
@@ -36,25 +36,35 @@ class StopRequest:
 def stop_requests(request: StopRequest) -> Iterator[None]:
     """Note Ctrl-C and SIGTERM in `request` inside the block; the second ends the process at once.
 
-    Only Python's main thread can listen; and whoever listens already is left to it.
+    Only Python's main thread can listen. Who listens already is left to it, unless it is another
+    block of this kind around this one, which then hears nothing.
     """
-    heard = []
+    before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        heard = [n for n, default in DEFAULTS.items() if signal.getsignal(n) == default]
-
-    def note(number: int, frame: Any) -> None:
-        for each in heard:
-            signal.signal(each, signal.SIG_DFL)
-        request.signal = number
-        if request.at_once:
-            request.end()
-        # Not `print`, in the middle of which the signal may have come.
-        os.write(2, b"\nStopping after this step, to save. Once more ends it at once.\n")
-
+        before = {number: signal.getsignal(number) for number in DEFAULTS}
+    heard = [n for n, h in before.items() if h == DEFAULTS[n] or isinstance(h, _Handler)]
+    handler = _Handler(request, heard)
     for number in heard:
-        signal.signal(number, note)
+        signal.signal(number, handler)
     try:
         yield
     finally:
         for number in heard:
-            signal.signal(number, DEFAULTS[number])
+            signal.signal(number, before[number])
+
+
+class _Handler:
+    """What is called when a signal comes."""
+
+    def __init__(self, request: StopRequest, heard: list[int]):
+        self.request = request
+        self.heard = heard
+
+    def __call__(self, number: int, frame: Any) -> None:
+        for each in self.heard:
+            signal.signal(each, signal.SIG_DFL)
+        self.request.signal = number
+        if self.request.at_once:
+            self.request.end()
+        # Not `print`, in the middle of which the signal may have come.
+        os.write(2, b"\nStopping after this step, to save. Once more ends it at once.\n")
