@@ -15,7 +15,6 @@ import hashlib
 import json
 import multiprocessing
 import random
-import shutil
 import sys
 import tempfile
 import time
@@ -23,8 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SIDE = 64
-IMAGES = 20
-EPOCHS = 3
 MODELS = {"fast_rcnn": "FastRCNN", "faster_rcnn": "FasterRCNN", "mask_rcnn": "MaskRCNN"}
 ARCHITECTURES = ("rcnn", *MODELS)
 FEW = {
@@ -43,7 +40,17 @@ SMALL = {
 }
 
 
-@dataclass
+@dataclass(frozen=True)
+class Training:
+    """What is trained: one image a step, and after each step a checkpoint."""
+
+    architecture: str
+    eager: bool = False
+    images: int = 20
+    epochs: int = 3
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What became of the killed training.
 
@@ -60,7 +67,7 @@ class Outcome:
     result: dict
 
 
-def victim(architecture: str, folder: str, eager: bool, epochs: int = EPOCHS) -> None:
+def victim(training: Training, out: Path) -> None:
     """Train in a folder, go on with what is there, and write `result.json`."""
     import keras
     import numpy as np
@@ -69,27 +76,28 @@ def victim(architecture: str, folder: str, eager: bool, epochs: int = EPOCHS) ->
     from rcnn_keras.data.written_aside import written_aside
 
     keras.utils.set_random_seed(0)
-    out = Path(folder)
-    data = rk.data.draw_shapes(IMAGES, size=(SIDE, SIDE), seed=1)
+    architecture, steps = training.architecture, training.images * training.epochs
+    data = rk.data.draw_shapes(training.images, size=(SIDE, SIDE), seed=1)
     if architecture in ("rcnn", "fast_rcnn"):
         data = data.with_proposals({r.image_id: proposals(r) for r in data})
     if architecture == "rcnn":
         small = {"crop_size": 67, "context": 6, "channels": (8, 8, 8, 8, 16), "units": 32}
         model = rk.models.RCNN("alexnet", data.classes, **small)
-        how = {"steps": epochs * IMAGES, "positives": 4, "negatives": 8, "every_steps": 1}
+        few = training.images // 2  # steps, for the kills to reach the other stages
+        how = {"steps": few, "positives": 4, "negatives": 8, "every_steps": 1}
         trained = rk.training.train_rcnn(
             model, data, out / "stages", learning_rate=0.01, svm_c=0.01, **how
         )
         variables, history = trained.model.variables, trained.mining
     else:
-        few = {} if architecture == "fast_rcnn" else FEW
+        rpn = {} if architecture == "fast_rcnn" else FEW
         kind = getattr(rk.models, MODELS[architecture])
-        model = kind("zf", data.classes, **(SMALL | few))
-        rate = keras.optimizers.schedules.CosineDecay(0.01, epochs * IMAGES)
-        model.compile(keras.optimizers.SGD(rate, momentum=0.9), run_eagerly=eager)
+        model = kind("zf", data.classes, **(SMALL | rpn))
+        rate = keras.optimizers.schedules.CosineDecay(0.01, steps)
+        model.compile(keras.optimizers.SGD(rate, momentum=0.9), run_eagerly=training.eager)
         history = model.fit(
             data.batches(1, shuffle=True, augment=rk.data.flips()),
-            epochs=epochs,
+            epochs=training.epochs,
             callbacks=[
                 rk.callbacks.Checkpoint(out / "checkpoints", every_steps=1),
                 keras.callbacks.EarlyStopping(monitor="loss", patience=2),
@@ -118,33 +126,35 @@ def proposals(record) -> list:
     return boxes[np.all(boxes[:, 2:] - boxes[:, :2] >= 4, axis=1)]
 
 
-def start(architecture: str, folder: Path, eager: bool, epochs: int):
+def start(training: Training, folder: Path) -> multiprocessing.process.BaseProcess:
     """Start the training in a process of its own, in which all is imported already."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["rcnn_keras"])
-    process = context.Process(target=victim, args=(architecture, str(folder), eager, epochs))
+    process = context.Process(target=victim, args=(training, folder))
     process.start()
     return process
 
 
-def undisturbed(architecture: str, folder: Path, eager: bool, epochs: int = EPOCHS) -> dict:
-    """Train without a kill and return the result."""
-    process = start(architecture, folder, eager, epochs)
+def finished(process: multiprocessing.process.BaseProcess, folder: Path) -> dict:
+    """Wait for a training's end and return its result."""
     process.join()
     if process.exitcode:
         raise RuntimeError(f"the training in {folder} ended with status {process.exitcode}")
     return json.loads((folder / "result.json").read_text())
 
 
-def killed(
-    architecture: str, folder: Path, eager: bool, kills: int, seed: int, epochs: int = EPOCHS
-) -> Outcome:
+def undisturbed(training: Training, folder: Path) -> dict:
+    """Train without a kill and return the result."""
+    return finished(start(training, folder), folder)
+
+
+def killed(training: Training, folder: Path, kills: int, seed: int = 0) -> Outcome:
     """Train with kills, and return what came of it."""
     rng = random.Random(seed)
     done = writing = torn = 0
     while True:
         before = hidden_folders(folder)
-        process = start(architecture, folder, eager, epochs)
+        process = start(training, folder)
         while_writing = done % 3 == 2
         if done < kills:
             if while_writing:
@@ -163,10 +173,7 @@ def killed(
                 torn += bool(hidden_folders(folder) - before)
                 print(f"  kill {done}: {state(folder)}", flush=True)
                 continue
-        process.join()
-        if process.exitcode:
-            raise RuntimeError(f"the training in {folder} ended with status {process.exitcode}")
-        return Outcome(done, writing, torn, json.loads((folder / "result.json").read_text()))
+        return Outcome(done, writing, torn, finished(process, folder))
 
 
 def wait(process, folder: Path, count: int, *, hidden: bool) -> None:
@@ -181,7 +188,8 @@ def wait(process, folder: Path, count: int, *, hidden: bool) -> None:
 
 def whole_folders(folder: Path) -> set[Path]:
     """Return the checkpoints that are there, and of R-CNN the results of stages."""
-    return {*folder.rglob("step_*"), *folder.rglob("*.npz"), *folder.rglob("*_norms.npy")}
+    found = {*folder.rglob("step_*"), *folder.rglob("*.npz"), *folder.rglob("*_norms.npy")}
+    return {path for path in found if not path.parent.name.startswith((".", "step_"))}
 
 
 def hidden_folders(folder: Path) -> set[Path]:
@@ -191,7 +199,7 @@ def hidden_folders(folder: Path) -> set[Path]:
 
 def state(folder: Path) -> str:
     """Return what a kill left: the checkpoints, and what was being written."""
-    left = sorted(path.name for path in folder.rglob("step_*"))
+    left = sorted(path.name for path in whole_folders(folder) if path.is_dir())
     torn = sorted(path.name for path in hidden_folders(folder))
     return f"{', '.join(left) or 'no checkpoint'}" + (f"; torn {', '.join(torn)}" if torn else "")
 
@@ -212,10 +220,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
             began = time.monotonic()
-            whole = [undisturbed(architecture, folder / name, arguments.eager) for name in "ab"]
-            outcome = killed(
-                architecture, folder / "c", arguments.eager, arguments.kills, arguments.seed
-            )
+            training = Training(architecture, arguments.eager)
+            whole = [undisturbed(training, folder / name) for name in "ab"]
+            outcome = killed(training, folder / "c", arguments.kills, arguments.seed)
             rows.append(
                 {
                     "architecture": architecture,
