@@ -122,7 +122,9 @@ def damage_of(folder: Path) -> str | None:
     """
     if not (folder / SUMS).is_file():
         return f"has no {SUMS}"
-    lines = [line.split("  ") for line in (folder / SUMS).read_text("utf-8").splitlines()]
+    lines = [
+        line.split("  ") for line in (folder / SUMS).read_text("utf-8", "replace").splitlines()
+    ]
     if [line[1:] for line in lines] != [[STATE], [ARRAYS]]:
         return f"is torn or was altered: {SUMS}"
     for stated, name in lines:
