@@ -115,12 +115,17 @@ class Checkpoint(keras.callbacks.Callback):
             if found.state["stopped"]:
                 epoch = epochs
             if verbose:
-                where = f"step {found.step}, epoch {epoch + 1} of {epochs}"
-                print(f"{self.directory}: going on at {where}", flush=True)
+                where = f"going on at step {found.step}, epoch {epoch + 1} of {epochs}"
+                done = "trained to the end before"
+                print(f"{self.directory}: {where if epoch < epochs else done}", flush=True)
         self._stop = StopRequest()
         with stop_requests(self._stop):
             how = {"model": model, "epochs": epochs, "steps": steps, "verbose": verbose}
-            yield ResumableCallbacks(self, callbacks, found, initial_epoch, **how), epoch, batch
+            resumable = ResumableCallbacks(self, callbacks, found, initial_epoch, **how)
+            del found  # as large as the model and its optimizer
+            yield resumable, epoch, batch
+        if self._stop.signal is not None:  # after the last step
+            self._stop.end()
 
     def save(self, epoch: int, batch: int, *, stopped: bool = False) -> None:
         """Write a checkpoint.
@@ -231,6 +236,7 @@ class ResumableCallbacks(keras.callbacks.CallbackList):
         super().on_epoch_begin(epoch, logs)
         if self._behind:
             self._restore()
+        self._saved = None
 
     def on_train_batch_begin(self, batch, logs=None):
         """Count from the beginning of the epoch."""

@@ -33,7 +33,8 @@ ARRAY = "array:"  # before the name of an array that stands apart
 
 def variables_of(model: keras.Model) -> list[keras.Variable]:
     """Return the variables of the model, its optimizer, its metrics and its seeds, each once."""
-    model.optimizer.build(model.trainable_variables)  # Keras reads no state into an unbuilt one
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
     found = [*model.variables, *model.optimizer.variables, *model.metrics_variables]
     return list({id(variable): variable for variable in found}.values())
 
@@ -129,7 +130,7 @@ def _named(callbacks: Sequence[keras.callbacks.Callback]) -> dict[str, keras.cal
     named: dict[str, keras.callbacks.Callback] = {}
     for callback in callbacks:
         kind = type(callback).__name__
-        count = sum(type(other) is type(callback) for other in named.values())
+        count = sum(type(other).__name__ == kind for other in named.values())
         named[f"{kind} {count + 1}" if count else kind] = callback
     return named
 
