@@ -258,7 +258,6 @@ def test_alternating_reads_back_the_same(write):
         (["alternating={detector_epochs: 0}"], "detector_epochs = 0: should be greater than"),
         (["alternating={}"], "alternating.detector_epochs: missing"),
         (["alternating={detector_epoch: 2}"], "did you mean 'detector_epochs'?"),
-        (["backup=true"], "backup does not go with alternating"),
         (["evaluate_every=2"], "evaluate_every does not go with alternating"),
         (["early_stopping_patience=2"], "early_stopping_patience does not go with alternating"),
     ],

@@ -91,7 +91,7 @@ def test_a_run_has_what_every_run_has(folder, run):
         cells = row[: row.index("</tr>")]
         assert f">{values['AP']:.3f}<" in cells
     assert not (run / "stages" / "features").exists()
-    assert not (run / "backup").exists()
+    assert not (run / "stages" / "fine_tuning").exists()
 
 
 def test_the_result_is_scored_and_detects(folder, run):

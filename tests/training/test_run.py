@@ -18,7 +18,7 @@ from rcnn_keras.training.datasets import check_images, read_data
 from rcnn_keras.training.history import HistoryFile
 from rcnn_keras.training.run import build_model, train
 from rcnn_keras.training.run_callbacks import build_callbacks
-from rcnn_keras.training.run_folder import clear, epochs_done, resumes
+from rcnn_keras.training.run_folder import clear, resumes
 from rcnn_keras.training.scoring import evaluate
 
 SECTIONS = {
@@ -26,7 +26,7 @@ SECTIONS = {
     "data": {"augment": [{"flips": {}}]},
     "optimizer": {"weight_decay": 0.001, "ema_momentum": 0.9},
     "schedule": {"name": "step", "milestones": [1.5], "warmup_steps": 2, "warmup_factor": 0.5},
-    "training": {"epochs": 2, "seed": 3, "backup": True},
+    "training": {"epochs": 2, "seed": 3},
 }
 
 
@@ -53,7 +53,7 @@ def test_a_run_writes_what_it_promises(run):
     ]
     _, val_set = read_data(configuration.data)
     assert sum(objects) == sum(map(len, val_set))
-    assert not (out / "backup").exists()
+    assert not (out / "checkpoints").exists()
 
 
 def test_the_best_model_scores_what_was_measured_while_training(run):
@@ -75,12 +75,12 @@ def test_a_finished_run_is_overwritten_only_on_demand(run):
 
 
 def test_a_stopped_run_is_overwritten_only_on_demand(config, tmp_path):
-    configuration = load_configuration(config, ["training.backup=false"])
+    configuration = load_configuration(config, ["training.checkpoint=null"])
     (tmp_path / "config.yaml").write_text(configuration.to_yaml())
     assert not resumes(tmp_path, configuration)  # nothing to lose
     for name in ("best.keras", "last.keras", "scores.json", "losses.png"):
         (tmp_path / name).write_text("")
-        message = f"holds config.yaml, {name} of a run that has no backup.*--out.*--overwrite"
+        message = f"holds config.yaml, {name} of a run that has no checkpoint.*--out.*--overwrite"
         with pytest.raises(FileExistsError, match=message):
             train(configuration, tmp_path)
         (tmp_path / name).unlink()
@@ -111,37 +111,11 @@ def test_overwriting_removes_what_a_run_wrote_and_nothing_else(run, tmp_path):
     assert sorted(path for path in out.rglob("*") if path.is_file()) == sorted(mine)
 
 
-@pytest.mark.slow
-def test_a_run_stopped_while_its_last_epoch_was_scored_is_scored(run, tmp_path):
-    configuration, finished, _ = run
-    out = tmp_path / "out"
-    (out / "backup").mkdir(parents=True)
-    shutil.copy(finished / "config.yaml", out)
-    rows = (finished / "history.csv").read_text().splitlines(keepends=True)
-    (out / "history.csv").write_text(rows[0])
-    model = keras.models.load_model(finished / "last.keras")
-    model.save_weights(out / "backup" / "latest.weights.h5")
-    (out / "backup" / "training_metadata.json").write_text('{"epoch": 2, "batch": 0}')
-    assert train(configuration, out).epoch == []
-    assert not (out / "backup").exists()
-    assert (out / "report.html").exists()
-    with (out / "history.csv").open() as file:
-        (row,) = csv.DictReader(file)
-    last = list(csv.DictReader(rows))[-1]
-    assert row["epoch"] == "2"
-    assert float(row["val_AP"]) == pytest.approx(float(last["val_AP"]), abs=1e-6)
-    for name in ("best.keras", "last.keras"):
-        again = keras.models.load_model(out / name).get_weights()
-        for ours, theirs in zip(again, model.get_weights(), strict=True):
-            np.testing.assert_allclose(ours, theirs, atol=1e-6)
-
-
 def test_a_trained_run_without_its_report_goes_on_to_it(run, tmp_path):
     configuration, finished, _ = run
     for name in ("config.yaml", "history.csv"):
         shutil.copy(finished / name, tmp_path)
     assert resumes(tmp_path, configuration)
-    assert epochs_done(tmp_path, HistoryFile(tmp_path / "history.csv", resumes=True)) == 2
 
 
 def test_the_model_is_compiled_as_configured(config):
@@ -166,33 +140,54 @@ def test_precision_reaches_the_model_and_nothing_after_it(config):
     assert keras.config.dtype_policy().name == "float32"
 
 
+class Stopped(Exception):
+    pass
+
+
 @pytest.mark.slow
-def test_an_unfinished_run_goes_on_where_it_was(config, run, tmp_path):
-    """Stopped after an epoch and started again, it ends with the weights of the unbroken run."""
-    configuration, whole, _ = run
-    broken = tmp_path / "broken"
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_a_run_that_was_stopped_ends_as_the_unbroken_one(epoch, config, run, tmp_path):
+    """Stopped while an epoch is scored, it has the same history and weights, bit by bit."""
+    configuration, whole, history = run
+    score = CocoEvaluation.on_epoch_end
 
-    class Stopped(Exception):
-        pass
-
-    def stop(self, epoch, logs=None):
-        raise Stopped
+    def stop(self, number, logs=None):
+        if number == epoch:
+            raise Stopped
+        score(self, number, logs)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(CocoEvaluation, "on_epoch_end", stop)
         with pytest.raises(Stopped):
-            train(configuration, broken)
-    with pytest.raises(FileExistsError, match="of another configuration"):
-        train(load_configuration(config, ["training.seed=4"]), broken)
-    assert train(configuration, broken).epoch == [1]
-    with (broken / "history.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [row["epoch"] for row in rows] == ["1", "2"]
-    assert all(float(row["val_AP"]) >= 0 for row in rows)  # of the first epoch, after the stop
-    models = [keras.models.load_model(out / "last.keras") for out in (whole, broken)]
-    assert [int(model.optimizer.iterations) for model in models] == [4, 4]
-    for ours, theirs in zip(*(model.get_weights() for model in models), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+            train(configuration, tmp_path)
+    (tmp_path / ".best.keras.torn").mkdir()
+    with pytest.raises(
+        FileExistsError, match=r"of another configuration .*training\.seed was 3, is"
+    ):
+        train(load_configuration(config, ["training.seed=4"]), tmp_path, resume=True)
+    assert train(configuration, tmp_path, resume=True).history == history.history
+    for name in ("history.csv", "scores.json", "detections.json"):
+        assert (tmp_path / name).read_text() == (whole / name).read_text()
+    for name in ("last.keras", "best.keras"):
+        ours, theirs = (keras.models.load_model(out / name) for out in (tmp_path, whole))
+        for model in (ours, theirs):
+            model.optimizer.build(model.trainable_variables)
+        for side in (lambda m: m.variables, lambda m: m.optimizer.variables):
+            for a, b in zip(side(ours), side(theirs), strict=True):
+                np.testing.assert_array_equal(a, b)
+    assert [path.name for path in tmp_path.glob(".*")] == []
+
+
+def test_a_run_is_resumed_only_where_one_was_begun(config, tmp_path):
+    configuration = load_configuration(config)
+    with pytest.raises(FileNotFoundError, match=r"holds no run to go on with.*--out.*--resume"):
+        train(configuration, tmp_path / "none", resume=True)
+    assert not (tmp_path / "none").exists()
+    with pytest.raises(ValueError, match="either resumed or overwritten"):
+        train(configuration, tmp_path, resume=True, overwrite=True)
+    (tmp_path / "config.yaml").write_text(configuration.to_yaml())
+    (tmp_path / "checkpoints").mkdir()
+    assert not resumes(tmp_path, configuration, required=True)  # killed before the first step
 
 
 def test_classes_of_validation_must_be_those_of_training(config, tmp_path):
@@ -282,7 +277,11 @@ def test_images_are_decoded_before_training(tmp_path, write_config, capsys):
 def test_optional_callbacks(config, tmp_path):
     configuration = load_configuration(
         config,
-        ["training.early_stopping_patience=2", "training.backup=false", "optimizer.ema_momentum="],
+        [
+            "training.early_stopping_patience=2",
+            "training.checkpoint=null",
+            "optimizer.ema_momentum=",
+        ],
     )
     _, val_set = read_data(configuration.data)
     names = [
@@ -306,13 +305,14 @@ def test_the_history_has_a_column_for_what_comes_later_and_survives_a_stop(tmp_p
     first.on_epoch_end(0, {"loss": 2.0})
     first.on_epoch_end(1, {"loss": 1.5, "val_AP": 0.25})
     resumed = HistoryFile(path, resumes=True)
-    assert resumed.best("val_AP") == 0.25
-    assert resumed.best("val_AP50") is None
     resumed.on_epoch_end(2, {"loss": 1.0, "val_AP": 0.5})
     with path.open() as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     assert [row["val_AP"] for row in rows] == ["", "0.25", "0.5"]
+    again = HistoryFile(path)
+    again.set_state(resumed.get_state())
+    assert again.rows == resumed.rows
     columns = resumed.columns()
     assert columns["loss"] == [2.0, 1.5, 1.0]
     assert math.isnan(columns["val_AP"][0])

@@ -3,7 +3,8 @@ import pytest
 
 from rcnn_keras.data import DetectionDataset, Record
 from rcnn_keras.ops import iou
-from rcnn_keras.training.rcnn import fine_tuning
+from rcnn_keras.training.checkpoint import Checkpoint
+from rcnn_keras.training.checkpoint_files import CheckpointError
 from rcnn_keras.training.rcnn.features import FeatureExtractor
 from rcnn_keras.training.rcnn.fine_tuning import WindowSampler, crop_batches, fine_tune
 
@@ -51,37 +52,40 @@ def test_crops_are_what_the_detector_sees(scenes, make_rcnn):
             np.testing.assert_allclose(features, expected, atol=1e-4)
 
 
-def test_stopped_it_goes_on_at_its_step(scenes, make_rcnn, tmp_path):
-    dataset = scenes[0]
-    sampler = WindowSampler(dataset, 2, 2)
-    backup, lines = tmp_path / "backup.weights.h5", []
-    how = {"learning_rate": 0.01, "sampler": sampler, "backup": backup, "log": lines.append}
-    first = make_rcnn(dataset.classes)
-    before = first.network.get_weights()
-    fine_tune(first, dataset, steps=2, **how)
-    assert any(np.any(a != b) for a, b in zip(before, first.network.get_weights(), strict=True))
-    again = make_rcnn(dataset.classes)
-    fine_tune(again, dataset, steps=2, **how)  # nothing left to do
-    for a, b in zip(first.network.get_weights(), again.network.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
-    fine_tune(again, dataset, steps=3, **how)
-    assert [line.split(":")[0] for line in lines] == ["step 2 of 2", "step 3 of 3"]
+class Stopped(Exception):
+    pass
 
 
-def test_stopped_or_not_the_weights_are_the_same(scenes, make_rcnn, tmp_path, monkeypatch):
-    """Windows, dropout, momentum: nothing is drawn that the backup does not know of."""
-    monkeypatch.setattr(fine_tuning, "STEPS_BETWEEN_BACKUPS", 2)
+def test_stopped_it_goes_on_at_its_step(scenes, make_rcnn, tmp_path, monkeypatch):
+    """Windows, dropout, momentum: nothing is drawn that a checkpoint does not know of."""
     dataset = scenes[0][:4]
-    sampler = WindowSampler(dataset, 2, 2)
-    how = {"learning_rate": 0.01, "sampler": sampler, "log": lambda line: None}
+    lines = []
+    how = {"learning_rate": 0.01, "sampler": WindowSampler(dataset, 2, 2), "key": "k", "steps": 4}
+    how |= {"log": lines.append}
     whole, first, second = (make_rcnn(dataset.classes) for _ in range(3))
-    fine_tune(whole, dataset, steps=4, backup=tmp_path / "whole.weights.h5", **how)
-    fine_tune(first, dataset, steps=2, backup=tmp_path / "parts.weights.h5", **how)
-    fine_tune(second, dataset, steps=4, backup=tmp_path / "parts.weights.h5", **how)
+    before = whole.network.get_weights()
+    fine_tune(whole, dataset, checkpoint=Checkpoint(tmp_path / "whole"), **how)
+    assert any(np.any(a != b) for a, b in zip(before, whole.network.get_weights(), strict=True))
+    save = Checkpoint.save
+
+    def stop(self, epoch, batch, **how):
+        save(self, epoch, batch, **how)
+        if batch == 2:
+            raise Stopped
+
+    monkeypatch.setattr(Checkpoint, "save", stop)
+    checkpoint = Checkpoint(tmp_path / "parts", every_steps=1)
+    with pytest.raises(Stopped):
+        fine_tune(first, dataset, checkpoint=checkpoint, **how)
+    fine_tune(second, dataset, checkpoint=checkpoint, **how)
+    assert [line.split(":")[0] for line in lines] == ["step 4 of 4"] * 2
+    assert lines[0] == lines[1]  # the mean over all four steps
     for a, b in zip(whole.network.get_weights(), second.network.get_weights(), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(a, b)
     dropout = whole.network.get_layer("fc7_dropout")
     assert (dropout.rate, dropout.variables) == (0.5, [])
+    with pytest.raises(CheckpointError, match=r"data\.key was 'k', is 'other'"):
+        fine_tune(second, dataset, checkpoint=checkpoint, **(how | {"key": "other"}))
 
 
 def test_data_without_one_kind_of_windows_is_refused():

@@ -10,6 +10,7 @@ import rcnn_keras as rk
 from rcnn_keras.training import train_rcnn
 from rcnn_keras.training.rcnn import stages
 from rcnn_keras.training.rcnn.features import FeatureCache, FeatureExtractor
+from rcnn_keras.training.rcnn.finished import once
 from rcnn_keras.training.scoring import evaluate
 
 svm = pytest.importorskip("sklearn.svm")
@@ -145,6 +146,26 @@ def test_stopped_among_the_svms_it_goes_on_from_the_features(
     train_rcnn(make_rcnn(dataset.classes), dataset, tmp_path, **FAST)
     assert (tmp_path / "rcnn.keras").exists()
     assert list(tmp_path.glob(".*")) == []
+
+
+def test_a_result_that_was_altered_is_made_again(tmp_path):
+    made = []
+
+    def compute():
+        made.append(1)
+        return [np.arange(1000)], "notes"
+
+    path = tmp_path / "svm.npz"
+    for _ in range(2):
+        once(path, "key", compute)
+    assert len(made) == 1
+    content = bytearray(path.read_bytes())
+    content[-4000] ^= 1
+    path.write_bytes(content)
+    with pytest.warns(UserWarning, match=r"svm\.npz was altered .*its stage runs again"):
+        arrays, notes = once(path, "key", compute)
+    assert (len(made), notes) == (2, "notes")
+    np.testing.assert_array_equal(arrays[0], np.arange(1000))
 
 
 @pytest.mark.parametrize(
