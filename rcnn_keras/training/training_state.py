@@ -32,10 +32,10 @@ ARRAY = "array:"  # before the name of an array that stands apart
 
 
 def variables_of(model: keras.Model) -> list[keras.Variable]:
-    """Return the variables of the model, its optimizer, its metrics and its seeds, each once."""
+    """Return the variables of the model, its seeds and its optimizer, each once."""
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
-    found = [*model.variables, *model.optimizer.variables, *model.metrics_variables]
+    found = [*model.variables, *model.optimizer.variables]
     return list({id(variable): variable for variable in found}.values())
 
 
@@ -49,6 +49,7 @@ def state_of(
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Return what the callbacks remember, as JSON has it, and all arrays by name."""
     arrays = {f"variable_{i:04}": v.numpy() for i, v in enumerate(variables_of(model))}
+    arrays |= {f"metric_{i:04}": v.numpy() for i, v in enumerate(model.metrics_variables)}
     states = {name: _without_arrays(_get(c), name, arrays) for name, c in _named(callbacks).items()}
     return {name: state for name, state in states.items() if state is not None}, arrays
 
@@ -61,23 +62,22 @@ def restore(
 ) -> None:
     """Put the model and its callbacks into the state that `state_of` returned.
 
-    Callbacks are found by their class, and of several by their order; a new one begins anew.
+    Callbacks are found by their class, and of several by their order; a new one begins anew. So do
+    the means of metrics that were given to `compile`, which Keras builds in the first step.
 
     Raises:
         CheckpointError: the variables are not those of this model.
     """
-    variables = variables_of(model)
-    values = [array for name, array in arrays.items() if name.startswith("variable_")]
-    shapes = [[tuple(x.shape) for x in side] for side in (values, variables)]
-    if shapes[0] != shapes[1]:
+    variables, values = variables_of(model), _starting_with("variable_", arrays)
+    if not _fit(values, variables):
         raise CheckpointError(
             f"the checkpoint's {len(values)} variables are not the {len(variables)} of the model "
             f"and its optimizer"
         )
-    for variable, value in zip(variables, values, strict=True):
-        # NumPy's files know no bfloat16 and give its bytes back.
-        dtype = variable.numpy().dtype
-        variable.assign(value.view(dtype) if value.dtype.kind == "V" else value)
+    _assign(variables, values)
+    metrics, values = model.metrics_variables, _starting_with("metric_", arrays)
+    if _fit(values, metrics):
+        _assign(metrics, values)
     for name, callback in _named(callbacks).items():
         if name in states:
             _set(callback, _with_arrays(states[name], arrays))
@@ -112,6 +112,21 @@ def description(model: keras.Model, data: Any, steps_per_epoch: int | None) -> d
 def versions() -> dict[str, str]:
     """Return the versions of the packages on which the last bits depend."""
     return {name: importlib.metadata.version(name) for name in ("tensorflow", "keras", "numpy")}
+
+
+def _starting_with(prefix: str, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    return [array for name, array in arrays.items() if name.startswith(prefix)]
+
+
+def _fit(values: Sequence[np.ndarray], variables: Sequence[keras.Variable]) -> bool:
+    return [tuple(x.shape) for x in values] == [tuple(x.shape) for x in variables]
+
+
+def _assign(variables: Sequence[keras.Variable], values: Sequence[np.ndarray]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        # NumPy's files know no bfloat16 and give its bytes back.
+        dtype = variable.numpy().dtype
+        variable.assign(value.view(dtype) if value.dtype.kind == "V" else value)
 
 
 def _value(variable: keras.Variable) -> Any:

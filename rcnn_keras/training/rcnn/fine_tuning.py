@@ -138,7 +138,6 @@ def fine_tune(
     tuned.compile(
         keras.optimizers.SGD(learning_rate, momentum=MOMENTUM),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
     )
     with (
         plain_errors(dataset),
@@ -173,8 +172,20 @@ class _Lines(keras.callbacks.Callback):
 
 
 class _Classifier(keras.Model):
-    """A model whose dropout is told the step."""
+    """A model whose dropout is told the step.
+
+    Its accuracy is there from the start, for a checkpoint to restore; Keras builds what `compile`
+    is given in the first step.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
 
     def train_step(self, data):
         with drawing_for(None, self.optimizer.iterations):
             return super().train_step(data)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        self.accuracy.update_state(y, y_pred)
+        return super().compute_metrics(x, y, y_pred, sample_weight)
