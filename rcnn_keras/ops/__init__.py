@@ -15,7 +15,7 @@ from rcnn_keras.ops.portable_roi_align import portable_roi_align
 from rcnn_keras.ops.portable_roi_pool import portable_roi_pool
 from rcnn_keras.ops.random import drawing_for, drawn_for, stateless_uniform
 from rcnn_keras.ops.recomputation import recompute, recomputing
-from rcnn_keras.ops.replicas import num_replicas, sum_over_replicas
+from rcnn_keras.ops.replicas import gather_replicas, num_replicas, sum_over_replicas
 from rcnn_keras.ops.roi_align import (
     listed_roi_align,
     multilevel_roi_align,
@@ -38,6 +38,7 @@ __all__ = [
     "drawn_for",
     "encode_boxes",
     "every_row",
+    "gather_replicas",
     "grid_anchors",
     "grouped_nms",
     "in_chunks",
