@@ -8,6 +8,7 @@ from rcnn_keras.cli.data import data
 from rcnn_keras.cli.detect import detect
 from rcnn_keras.cli.evaluate import evaluate
 from rcnn_keras.cli.export import export
+from rcnn_keras.cli.launch import launch
 from rcnn_keras.cli.presets import presets
 from rcnn_keras.cli.proposals import proposals
 from rcnn_keras.cli.train import train
@@ -24,7 +25,9 @@ class _Group(click.Group):
         except (ValueError, OSError, FloatingPointError, ImportError) as error:
             if ctx.params.get("traceback"):
                 raise
-            raise click.ClickException(str(error)) from error
+            told = click.ClickException(str(error))
+            told.exit_code = getattr(error, "exit_status", told.exit_code)
+            raise told from error
 
 
 @click.group(cls=_Group)
@@ -33,5 +36,5 @@ def main(traceback: bool) -> None:
     """Train, score and use detectors of the R-CNN family."""
 
 
-for command in (train, evaluate, detect, export, app, data, proposals, presets, compare):
+for command in (train, launch, evaluate, detect, export, app, data, proposals, presets, compare):
     main.add_command(command)

@@ -29,6 +29,7 @@ from rcnn_keras.models.batch import (
 )
 from rcnn_keras.models.errors import NON_FINITE, plain_errors
 from rcnn_keras.models.keras_multi_worker import DistributedModel, apply_summed
+from rcnn_keras.models.workers import pipeline, predict_in_turn
 from rcnn_keras.ops import after, check_finite, num_replicas, sum_over_replicas
 
 Image = str | PathLike | np.ndarray
@@ -225,7 +226,8 @@ class Detector(DistributedModel, keras.Model):
             kwargs["steps_per_epoch"] = steps
             start_step = kwargs.get("initial_epoch", 0) * steps
             x = x.sized(self.min_sizes, None)
-            x = self._with_truth(x).tf_dataset(repeat=True, start_step=start_step)
+            strategy = self.distribute_strategy
+            x = pipeline(self._with_truth(x), strategy, repeat=True, start_step=start_step)
         with plain_errors(dataset):
             return super().fit(
                 x,
@@ -247,14 +249,17 @@ class Detector(DistributedModel, keras.Model):
 
     def predict(self, x, *args, **kwargs):
         """Return padded detections as `keras.Model.predict` does, also on `Batches`."""
-        if isinstance(x, Batches):
-            x = self._sized(x).tf_dataset()
         with plain_errors():
-            return super().predict(x, *args, **kwargs)
+            if not isinstance(x, Batches):
+                return super().predict(x, *args, **kwargs)
+            predict = super().predict
+            return predict_in_turn(self, lambda x: predict(x, *args, **kwargs), self._sized(x))
 
     def _one_pass(self, x):
         """Return the tf.data pipeline of `Batches`, and anything else as it is."""
-        return self._with_truth(x).tf_dataset() if isinstance(x, Batches) else x
+        if isinstance(x, Batches):
+            return pipeline(self._with_truth(x), self.distribute_strategy)
+        return x
 
     def detect(
         self,
@@ -287,8 +292,7 @@ class Detector(DistributedModel, keras.Model):
         if len(dataset) == 0:
             return []
         batches = Batches(dataset, batch_size, max_objects=dataset.max_objects)
-        with plain_errors():
-            found = super().predict(self._sized(batches).tf_dataset(), verbose=0)
+        found = self.predict(batches, verbose=0)
         return [
             self._in_given_pixels({k: v[i] for k, v in found.items()}, record)
             for i, record in enumerate(dataset)

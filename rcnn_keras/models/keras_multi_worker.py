@@ -15,13 +15,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-
-def is_multi_worker(strategy: tf.distribute.Strategy) -> bool:
-    """Return whether a strategy spans several processes."""
-    return (
-        isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
-        and strategy.cluster_resolver.cluster_spec().num_tasks("worker") > 1
-    )
+from rcnn_keras.ops import is_multi_worker
 
 
 class DistributedModel:

@@ -15,7 +15,12 @@ from rcnn_keras.ops.portable_roi_align import portable_roi_align
 from rcnn_keras.ops.portable_roi_pool import portable_roi_pool
 from rcnn_keras.ops.random import drawing_for, drawn_for, stateless_uniform
 from rcnn_keras.ops.recomputation import recompute, recomputing
-from rcnn_keras.ops.replicas import gather_replicas, num_replicas, sum_over_replicas
+from rcnn_keras.ops.replicas import (
+    gather_replicas,
+    is_multi_worker,
+    num_replicas,
+    sum_over_replicas,
+)
 from rcnn_keras.ops.roi_align import (
     listed_roi_align,
     multilevel_roi_align,
@@ -45,6 +50,7 @@ __all__ = [
     "in_equal_chunks",
     "inside_image",
     "iou",
+    "is_multi_worker",
     "listed",
     "listed_roi_align",
     "listed_roi_pool",

@@ -8,6 +8,13 @@ def num_replicas():
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
+def is_multi_worker(strategy):
+    """Return whether a strategy spans several processes."""
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return False
+    return strategy.cluster_resolver.cluster_spec().num_tasks("worker") > 1
+
+
 def sum_over_replicas(value):
     """Return a tensor, or every tensor of a list, summed over all replicas."""
     context = tf.distribute.get_replica_context()
