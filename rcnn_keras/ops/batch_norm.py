@@ -8,8 +8,8 @@ from rcnn_keras.ops.replicas import num_replicas, sum_over_replicas
 def batch_norm(x, gamma, beta, epsilon):
     """Normalise a batch, all replicas' parts of it, by its own statistics.
 
-    On one device one kernel that keeps nothing for its gradient but its input: from moments, differences and
-    products, as Keras composes it, the gradient needs several maps of the input's size.
+    On one device by one kernel that keeps nothing for its gradient but its input: from moments,
+    differences and products, as Keras composes it, the gradient needs several maps of its size.
 
     Args:
         x: `(B, H, W, C)` in any float type; computed in float32.

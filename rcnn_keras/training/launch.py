@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO
 
@@ -191,10 +191,8 @@ def _end(processes: Sequence[subprocess.Popen], grace: float) -> None:
 
 def _signal(process: subprocess.Popen, number: int) -> None:
     """Send a signal to a worker and the processes that it has started."""
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, number)  # it leads a group of its own
-    except ProcessLookupError:
-        pass  # none is left
 
 
 def _print_lines(stream: IO[str], index: int) -> None:
