@@ -6,9 +6,15 @@ from rcnn_keras.ops.box_coder import decode_boxes, encode_boxes
 from rcnn_keras.ops.boxes import area, clip_boxes, inside_image, iou, valid_boxes
 from rcnn_keras.ops.checks import after, check_finite
 from rcnn_keras.ops.chunks import in_chunks, in_equal_chunks
-from rcnn_keras.ops.listing import every_row, listed, take_rows, unlisted
+from rcnn_keras.ops.listing import every_row, listed, rows_of, take_rows, unlisted
 from rcnn_keras.ops.local_response_norm import local_response_norm
-from rcnn_keras.ops.masks import mask_targets, pack_bits, packed_masks, unpack_bits
+from rcnn_keras.ops.masks import (
+    mask_targets,
+    pack_bits,
+    packed_masks,
+    portable_mask_targets,
+    unpack_bits,
+)
 from rcnn_keras.ops.matching import match, sample
 from rcnn_keras.ops.nms import grouped_nms, nms, nms_loop
 from rcnn_keras.ops.portable_roi_align import portable_roi_align
@@ -63,6 +69,7 @@ __all__ = [
     "num_replicas",
     "pack_bits",
     "packed_masks",
+    "portable_mask_targets",
     "portable_roi_align",
     "portable_roi_pool",
     "portable_warp_regions",
@@ -71,6 +78,7 @@ __all__ = [
     "roi_align",
     "roi_levels",
     "roi_pool",
+    "rows_of",
     "sample",
     "stateless_uniform",
     "sum_over_replicas",
