@@ -76,7 +76,7 @@ def both(
     """
     recipe = load_configuration(config, changes)
     milestones = getattr(recipe.schedule, "milestones", ())
-    changes = [*changes, "training.backup=false", "training.early_stopping_patience=null"]
+    changes = [*changes, "training.checkpoint=null", "training.early_stopping_patience=null"]
 
     def lasting(count: int, *more: str) -> Configuration:
         moved = [epoch * count / recipe.training.epochs for epoch in milestones]

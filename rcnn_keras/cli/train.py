@@ -23,7 +23,15 @@ from rcnn_keras.cli.scores import print_scores
     "--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/<CONFIG's name>]"
 )
 @click.option("--overwrite", is_flag=True, help="Remove an earlier run's files from the folder.")
-def train(config: Path, overrides: tuple[str, ...], out: Path | None, overwrite: bool) -> None:
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on with the unfinished run in the folder, and never start one: an error if there is "
+    "none.",
+)
+def train(
+    config: Path, overrides: tuple[str, ...], out: Path | None, overwrite: bool, resume: bool
+) -> None:
     """Train the model that the YAML file CONFIG describes.
 
     \b
@@ -37,14 +45,29 @@ def train(config: Path, overrides: tuple[str, ...], out: Path | None, overwrite:
     The whole file is checked before anything starts. The run folder gets config.yaml (all defaults
     filled in), history.csv, best.keras, last.keras, scores.json, detections.json and report.html.
     R-CNN, which is trained in stages, has the folder stages/ instead of a history and last.keras.
+
+    A run that was stopped goes on where it was when the same command is given again, with --resume
+    or without, and ends as if it had never been stopped, to the last bit. Ctrl-C and SIGTERM save
+    first; a second Ctrl-C quits at once. CONFIG may also be the folder of a run.
     """
+    if overwrite and resume:
+        raise click.UsageError("--overwrite and --resume exclude each other")
+    if config.is_dir():
+        config, out = config / "config.yaml", out or config
     from rcnn_keras.training.configuration_file import read_document
 
     document = read_document(config, overrides)
     with quiet_import():
-        from rcnn_keras.training import configuration, run
+        from rcnn_keras.training import configuration, run, stopping
     settings = configuration.validate(document)
     folder = out or Path("runs", config.stem)
-    run.train(settings, folder, overwrite=overwrite)
+    try:
+        with stopping.stop_requests(stopping.StopRequest(at_once=True)):
+            run.train(settings, folder, overwrite=overwrite, resume=resume)
+    except (KeyboardInterrupt, SystemExit) as stopped:
+        begun = (folder / "config.yaml").exists()
+        how = f"To go on: rcnn train {folder} --resume" if begun else "Nothing was begun."
+        click.echo(f"Stopped. {how}", err=True)
+        raise SystemExit(getattr(stopped, "code", None) or 130) from None
     print_scores(json.loads((folder / "scores.json").read_text("utf-8")))
     click.echo(folder / "report.html")

@@ -68,7 +68,7 @@ def configuration(
         epochs = max(1, settings.epochs // 2)
         training |= {"epochs": epochs, "alternating": {"detector_epochs": epochs}}
     else:
-        training |= {"evaluate_every": settings.epochs, "backup": True}
+        training["evaluate_every"] = settings.epochs
     values = {
         "model": model,
         "data": {

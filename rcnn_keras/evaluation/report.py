@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from rcnn_keras.data.written_aside import written_aside
 from rcnn_keras.evaluation import curves, figures
 from rcnn_keras.evaluation.gallery import Picture
 from rcnn_keras.evaluation.sections import Plot, Section
@@ -120,7 +121,8 @@ def write_report(
         versions=_versions(),
     )
     report = folder / "report.html"
-    report.write_text(page, encoding="utf-8")
+    with written_aside(report) as aside:
+        aside.write_text(page, encoding="utf-8")
     return report
 
 

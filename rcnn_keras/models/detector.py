@@ -4,8 +4,7 @@ B images a batch, N ground-truth boxes, D detections, K classes; see `Detector` 
 """
 
 import importlib
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from os import PathLike
 from typing import Any
 
@@ -28,6 +27,7 @@ from rcnn_keras.models.batch import (
     with_an_image,
 )
 from rcnn_keras.models.errors import NON_FINITE, plain_errors
+from rcnn_keras.models.fitting import resumed, scores_first
 from rcnn_keras.models.keras_multi_worker import DistributedModel, apply_summed
 from rcnn_keras.models.workers import pipeline, predict_in_turn
 from rcnn_keras.ops import after, check_finite, num_replicas, sum_over_replicas
@@ -211,7 +211,7 @@ class Detector(DistributedModel, keras.Model):
         `Batches` are resized by this model's `min_size`, of several each image draws one, and
         `max_size`, and read without end, so an epoch is `len(x)` steps. A callback that puts scores
         into the logs is moved before those that read them, and `monitor="val_AP"` and its kin are
-        maximised.
+        maximised. With `rk.callbacks.Checkpoint` a training that was stopped goes on.
 
         Raises:
             NonFiniteLossError: as soon as an image, the loss or a gradient is not finite, before
@@ -219,26 +219,40 @@ class Detector(DistributedModel, keras.Model):
             ImageError: for an image that cannot be read; names it.
             ValueError: if the classes of the data are not those of the model.
         """
-        dataset = None
+        batches, steps = None, kwargs.get("steps_per_epoch")
         if isinstance(x, Batches):
-            dataset, shuffle = x.dataset, False  # the batches are shuffled already
-            steps = kwargs.get("steps_per_epoch") or len(x)
-            kwargs["steps_per_epoch"] = steps
-            start_step = kwargs.get("initial_epoch", 0) * steps
-            x = x.sized(self.min_sizes, None)
-            strategy = self.distribute_strategy
-            x = pipeline(self._with_truth(x), strategy, repeat=True, start_step=start_step)
-        with plain_errors(dataset):
+            batches, shuffle = x.sized(self.min_sizes, None), False  # they are shuffled already
+            x = batches = self._with_truth(batches)
+            steps = kwargs["steps_per_epoch"] = steps or len(batches)
+        elif isinstance(x, tf.data.Dataset) and steps is None and x.cardinality() > 0:
+            steps = int(x.cardinality())
+        with (
+            plain_errors(batches and batches.dataset),
+            resumed(
+                self,
+                x,
+                scores_first(callbacks),
+                epochs=epochs,
+                initial_epoch=kwargs.pop("initial_epoch", 0),
+                steps=steps,
+                verbose=verbose,
+            ) as (callbacks, initial_epoch, behind),
+        ):
+            if batches is not None:
+                start_step = initial_epoch * steps + behind
+                strategy = self.distribute_strategy
+                x = pipeline(batches, strategy, repeat=True, start_step=start_step)
             return super().fit(
                 x,
                 y,
                 batch_size=batch_size,
                 epochs=epochs,
                 verbose=verbose,
-                callbacks=scores_first(callbacks),
+                callbacks=callbacks,
                 validation_split=validation_split,
                 validation_data=self._one_pass(validation_data),
                 shuffle=shuffle,
+                initial_epoch=initial_epoch,
                 **kwargs,
             )
 
@@ -375,19 +389,3 @@ class Detector(DistributedModel, keras.Model):
         model = cls(**{**config, "backbone_weights": None})
         model._config["backbone_weights"] = weights
         return model
-
-
-def scores_first(callbacks: Any) -> Any:
-    """Order callbacks so that scores are in the logs before another callback looks for them.
-
-    Keras knows whether to maximise what a callback monitors only for its own metrics; average
-    precision, the larger the better, is told here.
-    """
-    if not isinstance(callbacks, Sequence):
-        return callbacks
-    for callback in callbacks:
-        monitor = getattr(callback, "monitor", None)
-        scores = isinstance(monitor, str) and re.fullmatch(r"val_(mask_)?A[PR]\w*(/.*)?", monitor)
-        if scores and getattr(callback, "mode", None) == "auto":
-            callback.mode = "max"
-    return sorted(callbacks, key=lambda c: not getattr(c, "writes_scores", False))

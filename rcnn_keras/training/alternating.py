@@ -5,9 +5,12 @@ OUT/2_detector/model.keras  the second stage on its proposals, with convolutions
 OUT/3_rpn/model.keras       2, with an RPN on its convolutions
 OUT/4_detector/model.keras  3, with the second stage on its proposals: the whole detector
 
+OUT/checkpoints/1_rpn/ ..   if asked for, while a step is unfinished
+
 A step's folder is there once the step is finished.
 """
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,6 +48,9 @@ STEPS = (
 )
 
 
+CHECKPOINTS = "checkpoints"
+
+
 def train_alternating(
     model: FasterRCNN,
     batches: Any,
@@ -53,6 +59,7 @@ def train_alternating(
     epochs: Sequence[int],
     out: str | Path,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    checkpoint: Callable[[Path], keras.callbacks.Callback] | None = None,
     verbose: str | int = "auto",
 ) -> dict[str, keras.callbacks.History]:
     """Train a detector in the four steps of the Faster R-CNN paper.
@@ -78,6 +85,8 @@ def train_alternating(
         out: folder of the four steps, made if missing.
         callbacks: of each step's `fit`. AP says little before step 4: until then `detect` runs an
             RPN that has not learnt on these convolutions.
+        checkpoint: makes the `Checkpoint` of a step from a folder, so that a step that was stopped
+            goes on where it was; without it such a step starts again.
         verbose: as in `fit`; 0 also leaves out the line that names a step.
 
     Returns:
@@ -92,7 +101,7 @@ def train_alternating(
         raise ValueError(f"epochs must be four numbers, one a step; received {epochs!r}")
     out, initial, histories, done, runs = Path(out), model.get_weights(), {}, 0, False
     for step, count in zip(STEPS, epochs, strict=True):
-        folder = out / step.name
+        folder, unfinished = out / step.name, out / CHECKPOINTS / step.name
         runs = runs or not folder.exists()
         if runs:
             with _learning(model, step, out):
@@ -104,10 +113,11 @@ def train_alternating(
                     batches,
                     initial_epoch=done,
                     epochs=done + count,
-                    callbacks=list(callbacks),
+                    callbacks=[*callbacks, *([checkpoint(unfinished)] if checkpoint else [])],
                     verbose=verbose,
                 )
             _save(model, folder)
+            shutil.rmtree(unfinished, ignore_errors=True)
         else:
             if verbose:
                 print(f"Step {step.name}: finished before", flush=True)

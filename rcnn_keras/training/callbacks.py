@@ -4,7 +4,10 @@ import keras
 
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.evaluation import CocoScores, check_segmentations
+from rcnn_keras.training.checkpoint import Checkpoint
 from rcnn_keras.training.scoring import evaluate, summary_of
+
+__all__ = ["Checkpoint", "CocoEvaluation"]
 
 
 class CocoEvaluation(keras.callbacks.Callback):
@@ -22,7 +25,7 @@ class CocoEvaluation(keras.callbacks.Callback):
             stand, so that callbacks that watch them always find a value.
 
     Attributes:
-        scores: the `CocoScores` of the last evaluation.
+        scores: the `CocoScores` of the last evaluation, None before the first in this process.
         mask_scores: those of its masks, None for a model that finds none.
 
     Raises:
@@ -44,6 +47,7 @@ class CocoEvaluation(keras.callbacks.Callback):
         self.every = every
         self.scores: CocoScores | None = None
         self.mask_scores: CocoScores | None = None
+        self._logged: dict[str, float] = {}
 
     def on_train_begin(self, logs=None):
         """Compare the classes, and look for the masks, before any work is done."""
@@ -57,11 +61,20 @@ class CocoEvaluation(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Score, and write the scores into `logs`."""
-        if self.scores is None or (epoch + 1) % self.every == 0:
+        if not self._logged or (epoch + 1) % self.every == 0:
             evaluation = evaluate(self.model, self.dataset, batch_size=self.batch_size)
             self.scores, self.mask_scores = evaluation.scores, evaluation.mask_scores
-        if self.scores is not None and logs is not None:
             scores = summary_of(self.scores, self.mask_scores)
             kept = ("AP", "AP50", "AP75", *(f"AP/{name}" for name in self.dataset.classes))
             kept += tuple(f"mask_{name}" for name in kept)
-            logs.update({f"val_{name}": scores[name] for name in kept if name in scores})
+            self._logged = {f"val_{name}": scores[name] for name in kept if name in scores}
+        if logs is not None:
+            logs.update(self._logged)
+
+    def get_state(self):
+        """Return the last scores that were logged, for a checkpoint."""
+        return self._logged
+
+    def set_state(self, state):
+        """Take them back."""
+        self._logged = state

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import keras
 
+from rcnn_keras.data.written_aside import written_aside
+
 
 class HistoryFile(keras.callbacks.Callback):
     """Write `epoch` (from 1) and all logs of each epoch into a CSV file, after every epoch.
@@ -28,10 +30,6 @@ class HistoryFile(keras.callbacks.Callback):
                     values = {name: float(text) for name, text in row.items() if text}
                     self.rows[int(row["epoch"])] = values | {"epoch": int(row["epoch"])}
 
-    def best(self, name: str) -> float | None:
-        """Return the largest value of a column so far, None if it has no value."""
-        return max((row[name] for row in self.rows.values() if name in row), default=None)
-
     def columns(self) -> dict[str, list[float]]:
         """Return a list for each column but the epoch, NaN where an epoch has no value."""
         return {
@@ -43,10 +41,21 @@ class HistoryFile(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """Add the epoch's row."""
         self.rows[epoch + 1] = {"epoch": epoch + 1, **(logs or {})}
-        with self.path.open("w", newline="", encoding="utf-8") as file:
+        with (
+            written_aside(self.path) as aside,
+            aside.open("w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.DictWriter(file, self._names())
             writer.writeheader()
             writer.writerows(self.rows.values())
+
+    def get_state(self):
+        """Return the rows, for a checkpoint."""
+        return list(self.rows.values())
+
+    def set_state(self, state):
+        """Take them back."""
+        self.rows = {row["epoch"]: row for row in state}
 
     def _names(self) -> list[str]:
         return list(dict.fromkeys(name for row in self.rows.values() for name in row))

@@ -11,10 +11,12 @@ import keras
 from rcnn_keras.data.augmentation import compose
 from rcnn_keras.data.batches import Batches
 from rcnn_keras.data.dataset import DetectionDataset
+from rcnn_keras.data.written_aside import written_aside
 from rcnn_keras.evaluation.sections import Section
 from rcnn_keras.models import RCNN
 from rcnn_keras.presets import from_preset
-from rcnn_keras.training.alternating import STEPS, train_alternating
+from rcnn_keras.training.alternating import CHECKPOINTS, STEPS, train_alternating
+from rcnn_keras.training.checkpoint import Checkpoint
 from rcnn_keras.training.configuration import (
     Configuration,
     FitConfiguration,
@@ -26,25 +28,30 @@ from rcnn_keras.training.model_section import ARCHITECTURES
 from rcnn_keras.training.optimizers import build_optimizer
 from rcnn_keras.training.rcnn import train_rcnn
 from rcnn_keras.training.rcnn.error_analysis import analysis_section
-from rcnn_keras.training.run_callbacks import MissedEpochEnd, build_callbacks
-from rcnn_keras.training.run_folder import FILES, STAGES, clear, epochs_done, remove_torn, resumes
+from rcnn_keras.training.run_callbacks import build_callbacks
+from rcnn_keras.training.run_folder import FILES, STAGES, clear, remove_torn, resumes
 from rcnn_keras.training.schedules import LearningRateSchedule, build_schedule
 from rcnn_keras.training.scoring import evaluate
 
 
 def train(
-    configuration: Configuration, out: str | Path, *, overwrite: bool = False
+    configuration: Configuration,
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
 ) -> keras.callbacks.History:
     """Train, score and report one run.
 
-    A run with `training.backup` that was stopped goes on after its last whole epoch when it is
-    started again, until there is a report; one with `training.alternating` after its last step,
-    and one of R-CNN where `train_rcnn` was.
+    A run that was stopped goes on at its last checkpoint when it is started again, until there is a
+    report, and ends as it would have ended: one with `training.alternating` in the step that it
+    was in, and one of R-CNN where `train_rcnn` was.
 
     Args:
         configuration: from `load_configuration`.
         out: the run folder, made if missing.
         overwrite: remove what an earlier run left in `out`, once all else is known to be sound.
+        resume: `out` must hold an unfinished run of this configuration; nothing is started anew.
 
     Returns:
         The History of `fit`; `history.history["val_AP"]` has the scores. With
@@ -55,15 +62,21 @@ def train(
         ConfigurationError: the classes of `data.val` are not those of `data.train`, or one of them
             has no object, or an object has no segmentation and the model learns masks.
         DatasetError: the data cannot be used; lists everything that is wrong.
+        CheckpointError: the data are not what they were, or no checkpoint is sound.
         FileExistsError: `out` holds a run that is finished, of another configuration, or stopped
-            without a backup; or `overwrite` would remove the file to start from.
-        OSError: a preset cannot be fetched; says where to get it and where to put it.
+            without a checkpoint; or `overwrite` would remove the file to start from.
+        FileNotFoundError: there is no run to `resume`.
+        OSError: a preset cannot be fetched; says where to get it and where to put it. Or the folder
+            cannot be written to, or is full.
+        ValueError: `overwrite` and `resume` at once.
     """
+    if overwrite and resume:
+        raise ValueError("a run is either resumed or overwritten, not both")
     out = Path(out)
     preset = configuration.preset
     if overwrite and preset in [str(out.resolve() / name) for name in FILES]:
         raise FileExistsError(f"{preset} is what the run starts from: name another folder (--out)")
-    goes_on = not overwrite and resumes(out, configuration)
+    goes_on = not overwrite and resumes(out, configuration, required=resume)
     train_set, val_set = read_data(configuration.data, masks=configuration.learns_masks)
     if configuration.data.check_images:
         check_images(train_set, val_set)
@@ -71,8 +84,8 @@ def train(
     if overwrite:
         clear(out)
     remove_torn(out)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "config.yaml").write_text(configuration.to_yaml(), "utf-8")
+    with written_aside(out / "config.yaml") as aside:
+        aside.write_text(configuration.to_yaml(), "utf-8")
     epochs = HistoryFile(out / "history.csv", resumes=goes_on)
     history, sections = keras.callbacks.History(), []
     if isinstance(configuration, RCNNConfiguration):
@@ -80,8 +93,7 @@ def train(
     elif isinstance(configuration, FitConfiguration):
         batches = training_batches(configuration, train_set)
         if configuration.training.alternating is None:
-            done = epochs_done(out, epochs) if goes_on else 0
-            history = _fit(configuration, model, batches, val_set, out, epochs, done)
+            history = _fit(configuration, model, batches, val_set, out, epochs)
         else:
             history = _alternate(configuration, model, batches, out, epochs)
     evaluation = evaluate(model, val_set)
@@ -92,7 +104,7 @@ def train(
         command=f"rcnn train {out / 'config.yaml'}",
         sections=sections,
     )
-    shutil.rmtree(out / "backup", ignore_errors=True)
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     return history
 
 
@@ -150,17 +162,13 @@ def _fit(
     val_set: DetectionDataset,
     out: Path,
     epochs: HistoryFile,
-    done: int,
 ) -> keras.callbacks.History:
-    """Train from epoch `done` on, and leave the weights of the best one in the model."""
-    callbacks = build_callbacks(configuration, val_set, out, epochs)
-    if done and done not in epochs.rows:
-        callbacks.append(MissedEpochEnd(done, callbacks))
+    """Train, and leave the weights of the best epoch in the model."""
     history = model.fit(
         batches,
         epochs=configuration.training.epochs,
-        initial_epoch=done,
-        callbacks=callbacks,
+        initial_epoch=max(epochs.rows, default=0),  # if it was trained, and not yet scored
+        callbacks=build_callbacks(configuration, val_set, out, epochs),
     )
     model.load_weights(out / "best.keras")
     return history
@@ -198,6 +206,7 @@ def _alternate(
     callbacks: list[keras.callbacks.Callback] = [history]
     if training.tensorboard:
         callbacks.append(keras.callbacks.TensorBoard(out / "tensorboard"))
+    saved = training.checkpoint
     histories = train_alternating(
         model,
         batches,
@@ -205,6 +214,7 @@ def _alternate(
         epochs=(training.epochs, training.alternating.detector_epochs) * 2,
         out=out,
         callbacks=callbacks,
+        checkpoint=partial(Checkpoint, **saved.model_dump()) if saved else None,
     )
     for name in ("last.keras", "best.keras"):
         shutil.copy(out / STEPS[-1].name / "model.keras", out / name)

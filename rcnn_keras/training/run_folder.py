@@ -10,19 +10,21 @@ RUN/errors.json       its errors by kind, and its confusion matrix
 RUN/report.html       scores, curves, errors and pictures, with plots and pictures/ beside it; ends
                       a run
 RUN/tensorboard/      if asked for
-RUN/backup/           if asked for, while the run is unfinished: what it resumes from
+RUN/checkpoints/      while the run is unfinished: where it goes on, see `Checkpoint`
 RUN/1_rpn/ ..         with `training.alternating` the four steps, see `train_alternating`
 RUN/stages/           of R-CNN, which has no history and no last.keras, see `train_rcnn`; the
                       features are removed once all is learnt from them
 """
 
-import json
 import re
 import shutil
 from pathlib import Path
 from urllib.parse import unquote
 
-from rcnn_keras.training.alternating import STEPS
+import yaml
+
+from rcnn_keras.training.alternating import CHECKPOINTS, STEPS
+from rcnn_keras.training.checkpoint_files import checkpoints, differences
 from rcnn_keras.training.configuration import Configuration, RCNNConfiguration
 from rcnn_keras.training.history import HistoryFile
 
@@ -48,9 +50,10 @@ FILES = (
 )
 STAGES = "stages"
 FOLDERS = (
-    *("tensorboard", "backup", STAGES),
+    *("tensorboard", CHECKPOINTS, STAGES),
     *(step.name for step in STEPS),
 )
+BEFORE_THE_FIRST_STEP = ("config.yaml", "tensorboard", CHECKPOINTS)
 PICTURE = re.compile(r'src="pictures/([^"/]+)"')  # in a report, which names those of its run
 
 
@@ -75,25 +78,47 @@ def remove_torn(out: Path) -> None:
             shutil.rmtree(folder)
 
 
-def resumes(out: Path, configuration: Configuration) -> bool:
-    """Return whether `out` holds an unfinished run of this configuration to go on from."""
+def resumes(out: Path, configuration: Configuration, *, required: bool = False) -> bool:
+    """Return whether `out` holds an unfinished run of this configuration to go on from.
+
+    Raises:
+        FileExistsError: it holds something else of a run, or a finished one.
+        FileNotFoundError: a run is `required` and none was begun there.
+    """
     found = [name for name in (*FILES, *FOLDERS) if (out / name).exists()]
+    if required and "config.yaml" not in found:
+        raise FileNotFoundError(
+            f"{out} holds no run to go on with: name its folder (--out), or leave out --resume to "
+            f"start one"
+        )
     ways = "name another folder (--out), or overwrite it (--overwrite)"
     if "report.html" in found:
         raise FileExistsError(f"{out} holds a finished run: {ways}")
     if "config.yaml" in found:
-        if (out / "config.yaml").read_text("utf-8") != configuration.to_yaml():
+        theirs, ours = (out / "config.yaml").read_text("utf-8"), configuration.to_yaml()
+        if theirs != ours:
             raise FileExistsError(
-                f"{out} holds an unfinished run of another configuration (its config.yaml): {ways}"
+                f"{out} holds an unfinished run of another configuration (its config.yaml"
+                f"{_how_they_differ(theirs, ours)}): {ways}"
             )
         if _goes_on(out, configuration):
             return True
-    if found not in ([], ["config.yaml"]):
+    if lost := [name for name in found if name not in BEFORE_THE_FIRST_STEP]:
         raise FileExistsError(
-            f"{out} holds {', '.join(found)} of a run that has no backup to go on from "
-            f"(training.backup: true makes one): {ways}"
+            f"{out} holds {', '.join(('config.yaml', *lost) if 'config.yaml' in found else lost)} "
+            f"of a run that has no checkpoint to go on from (training.checkpoint makes them): "
+            f"{ways}"
         )
     return False
+
+
+def _how_they_differ(theirs: str, ours: str) -> str:
+    """Return which keys of two configurations differ, nothing if one is none."""
+    try:
+        then, now = yaml.safe_load(theirs), yaml.safe_load(ours)
+    except yaml.YAMLError:
+        return ""
+    return f"; {'; '.join(differences(then, now))}" if isinstance(then, dict) else ""
 
 
 def _goes_on(out: Path, configuration: Configuration) -> bool:
@@ -101,13 +126,6 @@ def _goes_on(out: Path, configuration: Configuration) -> bool:
     training = configuration.training
     if isinstance(configuration, RCNNConfiguration) or training.alternating is not None:
         return True  # after the last finished stage or step
-    trained = training.epochs in HistoryFile(out / "history.csv", resumes=True).rows
-    return trained or (training.backup and (out / "backup").exists())
-
-
-def epochs_done(out: Path, history: HistoryFile) -> int:
-    """Return how many epochs to go on from: `fit` then also keeps to the order of the data."""
-    metadata = out / "backup" / "training_metadata.json"
-    if metadata.exists():
-        return json.loads(metadata.read_text("utf-8"))["epoch"]
-    return max(history.rows, default=0)
+    if training.checkpoint is not None and checkpoints(out / CHECKPOINTS):
+        return True
+    return training.epochs in HistoryFile(out / "history.csv", resumes=True).rows

@@ -22,6 +22,13 @@ class AlternatingSection(Section):
     detector_epochs: int = Field(ge=1)
 
 
+class CheckpointSection(Section):
+    """How often a run is saved, and how many checkpoints are kept; see `Checkpoint`."""
+
+    every_steps: int | None = Field(default=500, ge=1)
+    keep: int = Field(default=2, ge=1)
+
+
 class TrainingSection(Section):
     """The run itself."""
 
@@ -31,17 +38,17 @@ class TrainingSection(Section):
     evaluate_every: int = Field(default=1, ge=1)
     early_stopping_patience: int | None = Field(default=None, ge=1)
     tensorboard: bool = False
-    backup: bool = False
+    checkpoint: CheckpointSection | None = CheckpointSection()
     alternating: AlternatingSection | None = None
 
     @model_validator(mode="after")
     def _alternates_alone(self) -> "TrainingSection":
         if self.alternating is not None:
-            for name in ("evaluate_every", "early_stopping_patience", "backup"):
+            for name in ("evaluate_every", "early_stopping_patience"):
                 if getattr(self, name) != type(self).model_fields[name].default:
                     raise ValueError(
                         f"{name} does not go with alternating, which is scored once, after the "
-                        f"last step, and goes on by itself after the last finished one"
+                        f"last step"
                     )
         return self
 

@@ -5,7 +5,6 @@ S side of a crop, K classes.
 
 from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -13,15 +12,15 @@ import tensorflow as tf
 
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.images import read_image
-from rcnn_keras.data.written_aside import written_aside
 from rcnn_keras.models import RCNN
 from rcnn_keras.models.errors import plain_errors
 from rcnn_keras.ops import drawing_for, warp_regions
+from rcnn_keras.training.checkpoint import Checkpoint
 from rcnn_keras.training.rcnn.windows import image_windows
 
 POSITIVE_IOU = 0.5
 MOMENTUM = 0.9
-STEPS_BETWEEN_BACKUPS = 500
+STEPS_A_LINE = 500  # of the log
 DECODED_IMAGES = 256  # kept in memory: 140 MB for those of Pascal VOC
 
 
@@ -115,13 +114,14 @@ def fine_tune(
     steps: int,
     learning_rate: float | keras.optimizers.schedules.LearningRateSchedule,
     sampler: WindowSampler,
-    backup: Path,
+    checkpoint: Checkpoint,
+    key: str,
     log: Callable[[str], None],
 ) -> None:
     """Train the network and its softmax of K + 1 classes by SGD with momentum 0.9.
 
-    Every 500 steps its state is written to `backup`, a `.weights.h5` file, from which a run that
-    was stopped goes on, with the windows and the dropout that it would have had.
+    Stopped and called again it goes on at the step of the last checkpoint, with the windows and the
+    dropout that it would have had.
 
     Args:
         model: whose `network` and `class_logits` are trained.
@@ -129,7 +129,8 @@ def fine_tune(
         steps: batches in all.
         learning_rate: 0.001 in the paper, a tenth of the pre-training's.
         sampler: draws the windows.
-        backup: the file; it is left there.
+        checkpoint: saves the training.
+        key: of all that the training depends on; with another one it is not gone on with.
         log: takes lines of text.
     """
     crops = keras.Input(model.network.input_shape[1:], name="crops")
@@ -139,20 +140,36 @@ def fine_tune(
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    tuned.optimizer.build(tuned.trainable_variables)
-    if backup.exists():
-        tuned.load_weights(backup)
-    done = int(tuned.optimizer.iterations)
-    while done < steps:
-        count = min(STEPS_BETWEEN_BACKUPS, steps - done)
-        with plain_errors(dataset):
-            batches = crop_batches(model, dataset, sampler, done)
-            history = tuned.fit(batches, steps_per_epoch=count, shuffle=False, verbose=0).history
-        done += count
-        loss, accuracy = history["loss"][-1], history["accuracy"][-1]
-        log(f"step {done} of {steps}: loss {loss:.4f}, accuracy {accuracy:.4f}")
-        with written_aside(backup) as aside:
-            tuned.save_weights(aside)
+    with (
+        plain_errors(dataset),
+        checkpoint.resumed(
+            tuned, {"key": key}, [checkpoint, _Lines(steps, log)], epochs=1, steps=steps, verbose=0
+        ) as (callbacks, epoch, done),
+    ):
+        tuned.fit(
+            crop_batches(model, dataset, sampler, done),
+            steps_per_epoch=steps,
+            initial_epoch=epoch,
+            shuffle=False,
+            verbose=0,
+            callbacks=callbacks,
+        )
+
+
+class _Lines(keras.callbacks.Callback):
+    """Log the mean loss and accuracy of every 500 steps."""
+
+    def __init__(self, steps: int, log: Callable[[str], None]):
+        super().__init__()
+        self.steps = steps
+        self.log = log
+
+    def on_train_batch_end(self, batch, logs=None):
+        done = batch + 1
+        if done % STEPS_A_LINE == 0 or done == self.steps:
+            loss, accuracy = logs["loss"], logs["accuracy"]
+            self.log(f"step {done} of {self.steps}: loss {loss:.4f}, accuracy {accuracy:.4f}")
+            self.model.reset_metrics()
 
 
 class _Classifier(keras.Model):

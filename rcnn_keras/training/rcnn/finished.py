@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import warnings
+import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ Result = tuple[list[np.ndarray], Any]  # arrays, and notes that JSON can hold
 def once(path: Path, key: str, compute: Callable[[], Result]) -> Result:
     """Return a stage's result from its file, or compute it and write the file.
 
+    A file that was altered is told of, and its stage runs again.
+
     Args:
         path: an `.npz` file, there whole or not at all.
         key: of all that the result depends on.
@@ -25,20 +29,34 @@ def once(path: Path, key: str, compute: Callable[[], Result]) -> Result:
     Raises:
         ValueError: if the file is of another key.
     """
-    if not path.exists():
+    stored = _stored(path)
+    if stored is None:
         arrays, notes = compute()
         texts = {"key": np.array(key), "notes": np.array(json.dumps(notes))}
         numbered: dict[str, Any] = {f"array_{i}": x for i, x in enumerate(arrays)}
         with written_aside(path) as aside:
             np.savez(aside, **texts, **numbered)  # type: ignore[arg-type]
-    with np.load(path) as file:
-        if str(file["key"]) != key:
-            raise ValueError(
-                f"{path} is of a training with other data, arguments or weights: take another "
-                f"folder, or remove this one"
-            )
-        arrays = [file[f"array_{i}"] for i in range(len(file.files) - 2)]
-        return arrays, json.loads(str(file["notes"]))
+        stored = _stored(path)
+        assert stored is not None
+    if str(stored["key"]) != key:
+        raise ValueError(
+            f"{path} is of a training with other data, arguments or weights: take another "
+            f"folder, or remove this one"
+        )
+    arrays = [stored[f"array_{i}"] for i in range(len(stored) - 2)]
+    return arrays, json.loads(str(stored["notes"]))
+
+
+def _stored(path: Path) -> dict[str, np.ndarray] | None:
+    """Return what a file holds, checked by the sums that it has itself; None if it is not there."""
+    if not path.exists():
+        return None
+    try:
+        with np.load(path) as file:
+            return {name: file[name] for name in file.files}
+    except (zipfile.BadZipFile, ValueError, EOFError) as error:
+        warnings.warn(f"{path} was altered ({error}): its stage runs again", stacklevel=3)
+        return None
 
 
 def key_of(*parts: Any) -> str:

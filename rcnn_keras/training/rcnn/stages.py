@@ -2,7 +2,7 @@
 
 OUT/train.log              what happened
 OUT/fine_tuned.npz         stage 1: the network and its softmax
-OUT/fine_tuning.weights.h5   while it is unfinished: where it goes on
+OUT/fine_tuning/           while it is unfinished: its checkpoints
 OUT/features/              features of all windows, see `FeatureCache`
 OUT/svm.npz                stage 2: one SVM a class
 OUT/box_regressor.npz      stage 3: one box regressor a class
@@ -12,6 +12,7 @@ OUT/error_analysis.json    AP with SVMs or softmax, with and without box regress
 
 import json
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -25,6 +26,7 @@ from rcnn_keras.data.batches import require_proposals
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.written_aside import written_aside
 from rcnn_keras.models import RCNN
+from rcnn_keras.training.checkpoint import Checkpoint
 from rcnn_keras.training.rcnn.box_regression import train_box_regressors
 from rcnn_keras.training.rcnn.error_analysis import error_analysis, table
 from rcnn_keras.training.rcnn.features import FeatureCache
@@ -69,6 +71,7 @@ def train_rcnn(
     svm_c: float = 0.001,
     ridge: float = 1000.0,
     seed: int = 0,
+    every_steps: int = 500,
 ) -> TrainedRCNN:
     """Train R-CNN as the paper does, and write down what came of it.
 
@@ -78,9 +81,9 @@ def train_rcnn(
     SVMs and with the softmax, with and without box regression.
 
     Called again with the same arguments and folder, stages that are finished are not run again, and
-    one that was stopped goes on: fine-tuning within 500 steps, the SVMs from the features that are
-    on disk. The features of one window take 4 F bytes, 16 KB for AlexNet: 160 GB for the 10 million
-    of Pascal VOC 2007 trainval.
+    one that was stopped goes on, to the bit: fine-tuning at its last checkpoint, the SVMs from the
+    features that are on disk. The features of one window take 4 F bytes, 16 KB for AlexNet: 160 GB
+    for the 10 million of Pascal VOC 2007 trainval.
 
     Args:
         model: best with a backbone pre-trained on ImageNet; its weights are changed.
@@ -94,6 +97,7 @@ def train_rcnn(
         svm_c: what a unit of an SVM's hinge loss costs, on features of mean norm 20.
         ridge: lambda of the box regression, on features of mean norm 20.
         seed: of the windows that are drawn.
+        every_steps: steps between two checkpoints of fine-tuning.
 
     Raises:
         ImportError: without scikit-learn; says how to get it.
@@ -102,13 +106,14 @@ def train_rcnn(
     """
     require_sklearn()
     numbers = {"steps": steps, "positives": positives, "negatives": negatives, "seed": seed}
+    numbers |= {"every_steps": every_steps}
     _check(model, dataset, val, numbers | {"svm_c": svm_c, "ridge": ridge})
     sampler = WindowSampler(dataset, positives, negatives, seed)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     log = Log(out / "train.log")
 
-    backup = out / "fine_tuning.weights.h5"
+    checkpoint = Checkpoint(out / "fine_tuning", every_steps)
     rate: Any = learning_rate
     if isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule):
         rate = keras.optimizers.schedules.serialize(learning_rate)
@@ -124,7 +129,8 @@ def train_rcnn(
             steps=steps,
             learning_rate=learning_rate,
             sampler=sampler,
-            backup=backup,
+            checkpoint=checkpoint,
+            key=key,
             log=log,
         )
         return [*model.network.get_weights(), *model.class_logits.get_weights()], None
@@ -132,7 +138,7 @@ def train_rcnn(
     weights, _ = once(out / "fine_tuned.npz", key, stage_1)
     model.network.set_weights(weights[:-2])
     model.class_logits.set_weights(weights[-2:])
-    backup.unlink(missing_ok=True)
+    shutil.rmtree(checkpoint.directory, ignore_errors=True)
     key = key_of(config, data, model.network.get_weights())
     cache = FeatureCache(out / "features", key, dataset)
 
@@ -201,7 +207,9 @@ class _Scaled(Sequence[tuple[np.ndarray, Windows]]):
 
 def number_errors(numbers: Mapping[str, Any]) -> dict[str, str]:
     """Return the name of each argument of `train_rcnn` out of its range, and the rule it breaks."""
-    rules = dict.fromkeys(("steps", "negatives", "svm_c", "ridge"), "must be above 0")
+    rules = dict.fromkeys(
+        ("steps", "negatives", "svm_c", "ridge", "every_steps"), "must be above 0"
+    )
     errors = {name: rule for name, rule in rules.items() if not numbers[name] > 0}
     for name in ("positives", "seed"):
         if not numbers[name] >= 0:

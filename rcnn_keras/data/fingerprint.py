@@ -1,0 +1,74 @@
+"""What a training reads, in a few lines that tell whether it is still the same."""
+
+import hashlib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rcnn_keras.data.batches import Batches
+from rcnn_keras.data.records import Record
+
+
+def fingerprint(batches: Batches) -> dict[str, Any]:
+    """Return all that decides what is in which batch, long parts of it as SHA-256.
+
+    Image files count by name, number of bytes and size in pixels, images in memory by their
+    pixels; the folder that holds the files does not count.
+
+    Raises:
+        FileNotFoundError: an image file is gone.
+    """
+    records = list(batches.dataset)
+    parts = {
+        "images": _digest(part for record in records for part in _image(record)),
+        "objects": _digest(part for record in records for part in _objects(record)),
+    }
+    if batches.masks:
+        parts["segmentations"] = _digest(part for r in records for part in _segmentations(r))
+    if batches.proposals:
+        parts["proposals"] = _digest(np.asarray(r.proposals).tobytes() for r in records)
+    settings = ("batch_size", "shuffle", "seed", "min_size", "max_size", "max_objects", "antialias")
+    return {
+        "number of images": len(records),
+        **parts,
+        **{name: getattr(batches, name) for name in settings},
+        "augment": _text(batches.augment),
+    }
+
+
+def _image(record: Record) -> Iterable[bytes]:
+    yield f"{record.image_id} {record.height} {record.width} {Path(record.path).name} ".encode()
+    if record.pixels is None:
+        yield f"{Path(record.path).stat().st_size}\n".encode()
+    else:
+        yield np.ascontiguousarray(record.pixels).tobytes()
+
+
+def _objects(record: Record) -> Iterable[bytes]:
+    yield f"{len(record)} ".encode()
+    yield from (array.tobytes() for array in (record.boxes, record.labels, record.crowd))
+
+
+def _segmentations(record: Record) -> Iterable[bytes]:
+    for segmentation in record.segmentations or ():
+        if isinstance(segmentation, list):
+            for polygon in segmentation:
+                yield np.asarray(polygon, np.float64).tobytes()
+            yield b"\n"
+        else:
+            yield repr(segmentation and sorted(segmentation.items())).encode()
+
+
+def _digest(parts: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _text(augment: Any) -> str:
+    """Return an augmentation with its arguments, without the addresses of functions."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(augment))
