@@ -15,7 +15,6 @@ import hashlib
 import json
 import multiprocessing
 import random
-import shutil
 import sys
 import tempfile
 import time

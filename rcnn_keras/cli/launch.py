@@ -33,18 +33,16 @@ def launch(workers: int, retries: int, grace: float, command: tuple[str, ...]) -
       rcnn launch --workers 2 -- train configs/mask_rcnn_shapes.yaml --out runs/two
 
     Each worker trains on its part of every batch; what comes out is what one process would have
-    got. If a worker is killed, all are started again, and go on from the last checkpoint if
-    training.backup is true. Ctrl-C ends all. The exit status is 0, or that of the first worker that
-    ended badly: 128 and the number of the signal that killed it.
+    got. If a worker is killed, all are started again, and go on from the last checkpoint. Ctrl-C
+    ends all. The exit status is 0, or that of the first worker that ended badly: 128 and the number
+    of the signal that killed it.
 
     On several hosts start the command itself on each, with the variable TF_CONFIG; configs/cluster
     has it for Kubernetes and Slurm.
     """
     from rcnn_keras.training import launch as launching
 
-    def start(command: list[str]) -> list[str]:
-        return [sys.executable, "-c", RCNN, *command]
-
-    raise SystemExit(
-        launching.launch(start(list(command)), workers=workers, retries=retries, grace=grace)
-    )
+    first = [sys.executable, "-c", RCNN, *command]
+    again = [argument for argument in first if argument != "--overwrite"]  # what they have done
+    how = {"workers": workers, "retries": retries, "grace": grace}
+    raise SystemExit(launching.launch(first, again=again, **how))

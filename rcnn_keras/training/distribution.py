@@ -12,6 +12,8 @@ from typing import Literal
 
 import tensorflow as tf
 
+from rcnn_keras.ops import is_multi_worker
+
 Distribution = Literal["auto", "none", "mirrored", "multi_worker"]
 
 # What the operations of a worker end with whose fellow is gone.
@@ -85,7 +87,7 @@ def lost_workers(strategy: tf.distribute.Strategy) -> Iterator[None]:
     try:
         yield
     except LOST as error:
-        if writes(strategy) and strategy.num_replicas_in_sync == 1:
+        if not is_multi_worker(strategy):
             raise
         raise LostWorkerError(f"another worker is gone: {error.message}") from error
 

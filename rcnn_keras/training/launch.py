@@ -55,6 +55,7 @@ def launch(
     workers: int,
     retries: int = 3,
     grace: float = 10.0,
+    again: Sequence[str] | None = None,
     started: Callable[[Sequence[subprocess.Popen]], None] = lambda processes: None,
 ) -> int:
     """Run a command as several workers on this host, until all end well.
@@ -69,6 +70,7 @@ def launch(
         workers: how many.
         retries: how often all may be started again.
         grace: seconds.
+        again: the command of later starts, if it is another.
         started: is called with the processes of each start.
 
     Returns:
@@ -87,10 +89,10 @@ def launch(
                 end = _run(command, workers, grace, started)
                 if end is None:
                     return 0
-                again = left > 0 and end.may_pass
-                say(f"{end}; the others are ended too" + ("" if again else ", and so is the job"))
-                if not again:
+                say(f"{end}; the others are ended too")
+                if not left or not end.may_pass:
                     return end.status
+                command = command if again is None else again
                 say(f"all {workers} workers are started again, {left} of {retries} times left")
     except KeyboardInterrupt as interrupt:
         number = interrupt.args[0] if interrupt.args else signal.SIGINT
