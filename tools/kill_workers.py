@@ -21,8 +21,8 @@ import yaml
 
 sys.argv[0] = "rcnn"  # no process of this tool but the workers needs TensorFlow
 
-from rcnn_keras.cli.launch import RCNN
-from rcnn_keras.training.launch import launch, say
+from rcnn_keras.cli.launch import RCNN  # noqa: E402
+from rcnn_keras.training.launch import launch, say  # noqa: E402
 
 CONFIG = {
     "model": {
