@@ -47,7 +47,7 @@ CONFIG = {
         "batch_size": 4,
         "augment": [{"flips": {}}, {"scale_jitter": {"low": 0.6, "high": 1.2}}],
     },
-    "optimizer": {"name": "sgd", "learning_rate": 0.001, "global_clipnorm": 5.0},
+    "optimizer": {"name": "sgd", "learning_rate": 0.001, "clip_global_norm": 5.0},
     "training": {"epochs": 3, "checkpoint": {"every_steps": 3}},
 }
 DRAW = """

@@ -212,12 +212,15 @@ class Batches:
         def number_of(place: tf.Tensor) -> tf.Tensor:
             return place // mine * batch + part * self._mine.start + place % mine
 
+        start, steps = start_step * mine, len(self)
         with tf.device("CPU:0"):
             if repeat:
-                numbers = tf.data.Dataset.counter(start_step * mine).map(number_of)
+                places = tf.data.Dataset.counter(start)
             else:
-                places = tf.data.Dataset.range(start_step * mine, len(self) * mine)
-                numbers = places.map(number_of).filter(lambda number: number < images)
+                left = images - (steps - 1) * batch - part * self._mine.start  # in the last batch
+                end = (steps - 1) * mine + min(max(left, 0), mine)
+                places = tf.data.Dataset.range(min(start, end), end)
+            numbers = places.map(number_of)
             samples = numbers.map(
                 self._sample_reader(), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
             )

@@ -33,7 +33,8 @@ ARRAY = "array:"  # before the name of an array that stands apart
 
 def variables_of(model: keras.Model) -> list[keras.Variable]:
     """Return the variables of the model, its optimizer, its metrics and its seeds, each once."""
-    model.optimizer.build(model.trainable_variables)  # Keras reads no state into an unbuilt one
+    with model.distribute_strategy.scope():
+        model.optimizer.build(model.trainable_variables)  # Keras reads no state into an unbuilt one
     found = [*model.variables, *model.optimizer.variables, *model.metrics_variables]
     return list({id(variable): variable for variable in found}.values())
 

@@ -1,4 +1,4 @@
-"""One worker of a training, or all of it: python distributed_worker.py DATA OUT; TF_CONFIG says which.
+"""One worker of a training, or all of it. TF_CONFIG says which; arguments: DATA OUT.
 
 Writes OUT/NUMBER.npz (weights, detections) and OUT/NUMBER.json (losses, scores).
 """

@@ -110,7 +110,7 @@ def test_batch_norm_is_that_of_the_whole_batch(two_replicas):
 
 @pytest.mark.parametrize("scaled", [False, True])
 def test_summed_gradients_are_clipped_and_applied_once(two_replicas, scaled):
-    """Of the sum [30, 40] the norm is 50: clipped to 5 it is [3, 4]. Each part alone is below 50."""
+    """The sum [30, 40] of norm 50 becomes [3, 4]; the parts, clipped alone, [5, 0] and [0, 5]."""
     with two_replicas.scope():
         weight = keras.Variable([1.0, 1.0])
         optimizer = keras.optimizers.SGD(1.0, global_clipnorm=5.0)
