@@ -142,7 +142,9 @@ def _attributes(callback: keras.callbacks.Callback) -> tuple[str, ...]:
 def _get(callback: keras.callbacks.Callback) -> Any:
     if hasattr(callback, "get_state"):
         return callback.get_state()
-    return {name: getattr(callback, name) for name in _attributes(callback)} or None
+    # Keras sets some only when an epoch begins.
+    names = [name for name in _attributes(callback) if hasattr(callback, name)]
+    return {name: getattr(callback, name) for name in names} or None
 
 
 def _set(callback: keras.callbacks.Callback, state: Any) -> None:
