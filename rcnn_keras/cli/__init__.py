@@ -16,6 +16,12 @@ from rcnn_keras.cli.train import train
 __all__ = ["main"]
 
 
+class _TryAgain(click.ClickException):
+    """Another worker is gone; exit status 75, EX_TEMPFAIL of sysexits.h."""
+
+    exit_code = 75
+
+
 class _Group(click.Group):
     """Tells what the user can mend in a line instead of a traceback; exit status 1."""
 
@@ -25,9 +31,8 @@ class _Group(click.Group):
         except (ValueError, OSError, FloatingPointError, ImportError) as error:
             if ctx.params.get("traceback"):
                 raise
-            told = click.ClickException(str(error))
-            told.exit_code = getattr(error, "exit_status", told.exit_code)
-            raise told from error
+            kind = _TryAgain if hasattr(error, "exit_status") else click.ClickException
+            raise kind(str(error)) from error
 
 
 @click.group(cls=_Group)

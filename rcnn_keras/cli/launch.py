@@ -44,5 +44,6 @@ def launch(workers: int, retries: int, grace: float, command: tuple[str, ...]) -
 
     first = [sys.executable, "-c", RCNN, *command]
     again = [argument for argument in first if argument != "--overwrite"]  # what they have done
-    how = {"workers": workers, "retries": retries, "grace": grace}
-    raise SystemExit(launching.launch(first, again=again, **how))
+    raise SystemExit(
+        launching.launch(first, workers=workers, retries=retries, grace=grace, again=again)
+    )
