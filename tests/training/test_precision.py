@@ -14,17 +14,17 @@ from rcnn_keras.training.rcnn.fine_tuning import WindowSampler, fine_tune
 STEPS = 50
 POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
 RPN = {
-    "rpn_pre_nms_top_n_train": 50,
-    "rpn_post_nms_top_n_train": 20,
-    "rpn_pre_nms_top_n_test": 50,
-    "rpn_post_nms_top_n_test": 20,
+    "rpn_pre_nms_top_n_train": 200,
+    "rpn_post_nms_top_n_train": 100,
+    "rpn_pre_nms_top_n_test": 200,
+    "rpn_post_nms_top_n_test": 100,
 }
 SMALL = {
     "min_size": 64,
     "max_size": 64,
     "recompute_stages": 0,
     "box_units": 16,
-    "box_batch_size_per_image": 16,
+    "box_batch_size_per_image": 64,  # a loss of fewer depends on which were drawn
     "box_detections_per_img": 5,
     "box_score_thresh": 0.0,
 }
@@ -57,12 +57,12 @@ def policy(name):
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
-    """Eight scenes, each with its objects and twelve boxes anywhere as proposals."""
-    drawn = rk.data.draw_shapes(8, size=(64, 64), seed=5, out=tmp_path_factory.mktemp("scenes"))
+    """Sixteen scenes, each with its objects and thirty boxes anywhere as proposals."""
+    drawn = rk.data.draw_shapes(16, size=(64, 64), seed=5, out=tmp_path_factory.mktemp("scenes"))
     rng = np.random.default_rng(0)
     proposals = {}
     for record in drawn:
-        low = rng.uniform(0, 40, (12, 2))
+        low = rng.uniform(0, 40, (30, 2))
         boxes = np.concatenate([low, low + rng.uniform(4, 24, low.shape)], axis=-1)
         proposals[record.image_id] = np.concatenate([record.boxes, boxes]).astype("float32")
     return drawn.with_proposals(proposals)
