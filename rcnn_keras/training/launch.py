@@ -93,7 +93,7 @@ def launch(
                 if not left or not end.may_pass:
                     return end.status
                 command = command if again is None else again
-                say(f"all {workers} workers are started again, {left} of {retries} times left")
+                say(f"all {workers} are started again; {left - 1} more times may follow")
     except KeyboardInterrupt as interrupt:
         number = interrupt.args[0] if interrupt.args else signal.SIGINT
         say(f"{signal.Signals(number).name}: all workers are ended")
