@@ -87,19 +87,20 @@ def box_head_losses(logits, deltas, target_deltas, classes, beta=SMOOTH_L1_BETA)
     }
 
 
-def mask_head_loss(logits, targets):
+def mask_head_loss(logits, targets, real):
     """Return the mask loss (Mask R-CNN, 3): cross-entropy of each cell, its own class's map alone.
 
     Args:
-        logits: `(n, M, M)` of each positive RoI's ground-truth class.
+        logits: `(n, M, M)` of each RoI's ground-truth class.
         targets: `(n, M, M)` in 0..1, from `mask_targets`.
+        real: `(n,)` bool, which RoIs are positive and not padding.
 
     Returns:
         `{"mask_loss": (sum, count)}`, the count being that of the cells of all positive RoIs.
     """
-    cells = ops.softplus(logits) - logits * targets
-    count = ops.cast(ops.size(cells), "float32")
-    return {"mask_loss": (ops.sum(cells), count)}
+    cells = ops.sum(ops.softplus(logits) - logits * targets, axis=(1, 2))
+    count = ops.sum(ops.cast(real, "float32")) * float(logits.shape[1] * logits.shape[2])
+    return {"mask_loss": (_masked_sum(cells, real), count)}
 
 
 def _masked_sum(values, mask):

@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import json
 import multiprocessing
+import os
 import random
 import sys
 import tempfile
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SIDE = 64
+RESULTS = ("step_*", "*.npz", "*_norms.npy")  # each written aside and renamed
 MODELS = {"fast_rcnn": "FastRCNN", "faster_rcnn": "FasterRCNN", "mask_rcnn": "MaskRCNN"}
 ARCHITECTURES = ("rcnn", *MODELS)
 FEW = {
@@ -188,13 +190,19 @@ def wait(process, folder: Path, count: int, *, hidden: bool) -> None:
 
 def whole_folders(folder: Path) -> set[Path]:
     """Return the checkpoints that are there, and of R-CNN the results of stages."""
-    found = {*folder.rglob("step_*"), *folder.rglob("*.npz"), *folder.rglob("*_norms.npy")}
+    found = [path for pattern in RESULTS for path in below(folder) if path.match(pattern)]
     return {path for path in found if not path.parent.name.startswith((".", "step_"))}
 
 
 def hidden_folders(folder: Path) -> set[Path]:
     """Return the folders in which something is being written, or was."""
-    return {path for path in folder.rglob(".*") if path.is_dir()}
+    return {path for path in below(folder) if path.name.startswith(".") and path.is_dir()}
+
+
+def below(folder: Path) -> list[Path]:
+    """Return all paths in a folder in which another process writes, renames and removes."""
+    walk = os.walk(folder)  # unlike `rglob` it goes on where a folder is gone
+    return [Path(parent, name) for parent, *names in walk for name in (*names[0], *names[1])]
 
 
 def state(folder: Path) -> str:

@@ -8,11 +8,18 @@ from rcnn_keras.cli.data import data
 from rcnn_keras.cli.detect import detect
 from rcnn_keras.cli.evaluate import evaluate
 from rcnn_keras.cli.export import export
+from rcnn_keras.cli.launch import launch
 from rcnn_keras.cli.presets import presets
 from rcnn_keras.cli.proposals import proposals
 from rcnn_keras.cli.train import train
 
 __all__ = ["main"]
+
+
+class _TryAgain(click.ClickException):
+    """Another worker is gone; exit status 75, EX_TEMPFAIL of sysexits.h."""
+
+    exit_code = 75
 
 
 class _Group(click.Group):
@@ -24,7 +31,8 @@ class _Group(click.Group):
         except (ValueError, OSError, FloatingPointError, ImportError) as error:
             if ctx.params.get("traceback"):
                 raise
-            raise click.ClickException(str(error)) from error
+            kind = _TryAgain if hasattr(error, "exit_status") else click.ClickException
+            raise kind(str(error)) from error
 
 
 @click.group(cls=_Group)
@@ -33,5 +41,5 @@ def main(traceback: bool) -> None:
     """Train, score and use detectors of the R-CNN family."""
 
 
-for command in (train, evaluate, detect, export, app, data, proposals, presets, compare):
+for command in (train, launch, evaluate, detect, export, app, data, proposals, presets, compare):
     main.add_command(command)

@@ -120,6 +120,7 @@ class Batches:
         self.antialias = antialias
         self.masks = masks
         self.proposals = proposals
+        self._parts, self._mine = 1, range(1)
 
     def __len__(self) -> int:
         """Steps an epoch."""
@@ -168,6 +169,28 @@ class Batches:
         changed.proposals = proposals
         return changed
 
+    def part(self, mine: range, of: int) -> "Batches":
+        """Return a copy that gives, of each batch cut into equal parts, some: each as a batch.
+
+        Together the parts are the batch, but each is padded to the height and width of its own
+        images alone. In the last batch of a single pass there may be fewer parts, the last of which
+        may be smaller.
+
+        Args:
+            mine: the numbers of the parts to give, one after the other.
+            of: into how many parts a batch is cut.
+
+        Raises:
+            ValueError: when a batch cannot be cut into so many equal parts.
+        """
+        if self.batch_size % of:
+            raise ValueError(
+                f"a batch of {self.batch_size} images cannot be shared out evenly to {of} devices"
+            )
+        changed = copy.copy(self)
+        changed._parts, changed._mine = of, mine
+        return changed
+
     def tf_dataset(self, *, repeat: bool = False, start_step: int = 0) -> tf.data.Dataset:
         """Build the pipeline.
 
@@ -183,16 +206,25 @@ class Batches:
         images, batch = len(self.dataset), self.batch_size
         if start_step < 0 or (not repeat and start_step > len(self)):
             raise ValueError(f"start_step {start_step} is outside 0..{len(self)}")
-        start = start_step * batch
+        part = batch // self._parts
+        mine = part * len(self._mine)  # samples of each batch
+
+        def number_of(place: tf.Tensor) -> tf.Tensor:
+            return place // mine * batch + part * self._mine.start + place % mine
+
+        start, steps = start_step * mine, len(self)
         with tf.device("CPU:0"):
             if repeat:
-                numbers = tf.data.Dataset.counter(start)
+                places = tf.data.Dataset.counter(start)
             else:
-                numbers = tf.data.Dataset.range(min(start, images), images)
+                left = images - (steps - 1) * batch - part * self._mine.start  # in the last batch
+                end = (steps - 1) * mine + min(max(left, 0), mine)
+                places = tf.data.Dataset.range(min(start, end), end)
+            numbers = places.map(number_of)
             samples = numbers.map(
                 self._sample_reader(), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
             )
-            batches = samples.padded_batch(batch, drop_remainder=repeat)
+            batches = samples.padded_batch(part, drop_remainder=repeat)
             return batches.prefetch(tf.data.AUTOTUNE)
 
     def _sample_reader(self) -> Callable[[tf.Tensor], tuple[Sample, Sample]]:

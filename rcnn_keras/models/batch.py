@@ -1,11 +1,14 @@
 """A batch as a detector reads it, with all that a caller may leave out.
 
-B images a batch, N ground-truth boxes.
+B images a batch, of which a replica has its part; N ground-truth boxes.
 """
 
+import tensorflow as tf
 from keras import ops
 
-from rcnn_keras.ops import packed_masks
+from rcnn_keras.ops import gather_replicas, num_replicas, packed_masks
+
+LEAST_SIDE = 64  # pixels of a blank image that every backbone can make maps of
 
 
 def complete_inputs(inputs):
@@ -42,3 +45,64 @@ def complete_targets(targets, height, width):
         "labels": ops.pad(labels, row, constant_values=-1),
         "crowd": ops.pad(crowd, row, constant_values=False),
     }
+
+
+def alike_over_replicas(inputs, targets):
+    """Fill up a replica's part of a batch, so that the parts together are the batch of one device.
+
+    What an image is padded to decides which anchors there are, so all parts are padded to one
+    height and width. A replica for which no image was left gets a blank one.
+
+    Args:
+        inputs: complete, see `complete_inputs`.
+        targets: as the model takes them.
+
+    Returns:
+        Inputs, with `num_images`, how many of the part are not blank, and `mean_images`, how many
+        a replica has on the average; and targets.
+    """
+    if num_replicas() == 1:
+        return inputs, targets
+    size = tf.shape(inputs["images"])[1:3]
+    shapes = gather_replicas(tf.shape(inputs["images"])[:3])
+    most = tf.reduce_max(shapes[:, 1:], axis=0)
+    mean = tf.reduce_mean(tf.cast(shapes[:, 0], tf.float32))
+    targets = dict(targets)
+    if "masks" in targets:
+        masks = packed_masks(targets["masks"], *tf.unstack(size))
+        columns = -(-most[1] // 8) - tf.shape(masks)[3]
+        targets["masks"] = _filled(masks, 2, tf.stack([most[0] - size[0], columns]))
+    labels = {"labels": _with_row(targets["labels"], -1)}
+    targets = {name: _with_row(values) for name, values in targets.items()} | labels
+    return with_an_image(inputs, most) | {"mean_images": mean}, targets
+
+
+def with_an_image(inputs, size=None):
+    """Return inputs with a blank image where there is none, and `num_images`, how many there were.
+
+    Args:
+        inputs: complete, see `complete_inputs`.
+        size: `(2,)` int32, to which images are filled up; None leaves them as they are.
+    """
+    images = inputs["images"]
+    if size is None:
+        size = tf.where(tf.shape(images)[0] > 0, 0, LEAST_SIDE)
+    more = tf.maximum(size - tf.shape(images)[1:3], 0)
+    filled = {name: _with_row(values) for name, values in inputs.items()}
+    filled["images"] = _with_row(_filled(images, 1, more))
+    filled["image_sizes"] = _with_row(inputs["image_sizes"], LEAST_SIDE)
+    return filled | {"num_images": tf.shape(images)[0]}
+
+
+def _with_row(x, value=0):
+    """Add a row to a tensor that has none."""
+    return _filled(x, 0, tf.maximum(1 - tf.shape(x)[:1], 0), value)
+
+
+def _filled(x, axis, more, value=0):
+    """Add `more` `(n,)` values at the end of a tensor's axes from `axis` on."""
+    rank, count = x.shape.rank, more.shape[0]
+    paddings = tf.pad(more[:, None], [[axis, rank - axis - count], [1, 0]])
+    filled = tf.pad(x, paddings, constant_values=tf.cast(value, x.dtype))
+    changed = range(axis, axis + count)
+    return tf.ensure_shape(filled, [None if i in changed else n for i, n in enumerate(x.shape)])

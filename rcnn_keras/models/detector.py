@@ -20,16 +20,23 @@ from rcnn_keras.data.images import resized_size
 from rcnn_keras.data.proposals import Proposals, with_given_proposals
 from rcnn_keras.data.unlabelled import unlabelled
 from rcnn_keras.losses import mean_over_batch
-from rcnn_keras.models.batch import complete_inputs, complete_targets
+from rcnn_keras.models.batch import (
+    alike_over_replicas,
+    complete_inputs,
+    complete_targets,
+    with_an_image,
+)
 from rcnn_keras.models.errors import NON_FINITE, plain_errors
 from rcnn_keras.models.fitting import resumed, scores_first
-from rcnn_keras.ops import after, check_finite, num_replicas
+from rcnn_keras.models.keras_multi_worker import DistributedModel, apply_summed
+from rcnn_keras.models.workers import pipeline, predict_in_turn
+from rcnn_keras.ops import after, check_finite, num_replicas, sum_over_replicas
 
 Image = str | PathLike | np.ndarray
 Images = Image | Iterable[Image] | DetectionDataset
 
 
-class Detector(keras.Model):
+class Detector(DistributedModel, keras.Model):
     """A Keras model from images to detections, functional at inference.
 
     Inputs are `{"images" (B, H, W, 3) RGB 0..255, "image_sizes" (B, 2) int32, "image_ids" (B,)}`;
@@ -92,7 +99,11 @@ class Detector(keras.Model):
             raise ValueError(f"{type(self).__name__} needs 'proposals' beside the images")
         if training:
             return self.first_stage(inputs, training=True)
-        return super().call({k: inputs[k] for k in self.input_names}, training=False)
+        if num_replicas() == 1:
+            return super().call({k: inputs[k] for k in self.input_names}, training=False)
+        inputs = with_an_image(inputs)  # the last batch may have fewer images than replicas
+        found = super().call({k: inputs[k] for k in self.input_names}, training=False)
+        return {name: values[: inputs["num_images"]] for name, values in found.items()}
 
     @property
     def input_names(self) -> list[str]:
@@ -113,27 +124,29 @@ class Detector(keras.Model):
             total = ops.sum(ops.cast(y["boxes"], "float32"))
             check += check_finite(total, f"{NON_FINITE}the boxes are", where)
         x["images"] = after(check, x["images"])
+        x, y = alike_over_replicas(x, y)
         with tf.GradientTape() as tape:
             first = self(x, training=True)
             loss = self.compute_loss(x, y, first, sample_weight, training=True)
             scaled = self.optimizer.scale_loss(loss)
-        self._track(self._loss_tracker, loss, y)
-        gradients = tape.gradient(scaled, self.trainable_weights)
+        self._track(self._loss_tracker, loss, x)
+        weights = self.trainable_weights
+        pairs = zip(tape.gradient(scaled, weights), weights, strict=True)
+        gradients, weights = zip(*[pair for pair in pairs if pair[0] is not None], strict=True)
+        gradients = sum_over_replicas(list(gradients))
         check = check_finite(loss, f"{NON_FINITE}the loss is", where)
         if not isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):  # it skips those
             norm = tf.linalg.global_norm(gradients)
             check += check_finite(norm, f"{NON_FINITE}the gradients are", where)
-        self.optimizer.apply_gradients(
-            zip(after(check, gradients), self.trainable_weights, strict=True)
-        )
+        apply_summed(self.optimizer, after(check, gradients), weights)
         return self.compute_metrics(x, y, first)
 
     def test_step(self, data):
         """Run the first stage alone, as at inference, and the losses on it."""
         x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
-        x = complete_inputs(x)
+        x, y = alike_over_replicas(complete_inputs(x), y)
         first = self.first_stage(x, training=False)
-        self._track(self._loss_tracker, self.compute_loss(x, y, first, training=False), y)
+        self._track(self._loss_tracker, self.compute_loss(x, y, first, training=False), x)
         return self.compute_metrics(x, y, first)
 
     @property
@@ -142,9 +155,9 @@ class Detector(keras.Model):
         idle = [t for name, t in self.loss_trackers.items() if name not in self.trained_losses]
         return [metric for metric in super().metrics if metric not in idle]
 
-    def _track(self, tracker, loss, targets):
+    def _track(self, tracker, loss, inputs):
         """Note this replica's part of a loss, in the mean over the images of an epoch."""
-        images = ops.shape(targets["labels"])[0]
+        images = inputs.get("mean_images", ops.shape(inputs["images"])[0])
         tracker.update_state(loss * num_replicas(), sample_weight=images)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
@@ -169,13 +182,15 @@ class Detector(keras.Model):
                 f"{type(self).__name__} trains on masks: the targets have {sorted(y)}, no 'masks'"
             )
         targets = complete_targets(y, *ops.shape(x["images"])[1:3])
+        # Keras adds the replicas' losses; one that has but a blank image adds nothing.
+        real = 1.0 if "num_images" not in x else ops.cast(x["num_images"] > 0, "float32")
         losses = {
-            name: mean_over_batch(total, count)
+            name: mean_over_batch(real * total, real * ops.cast(count, "float32"))
             for name, (total, count) in self.losses_of(y_pred, targets, training).items()
             if name in self.trained_losses
         }
         for name, loss in losses.items():
-            self._track(self.loss_trackers[name], loss, y)
+            self._track(self.loss_trackers[name], loss, x)
         return sum(losses.values()) + sum(self.losses) / num_replicas()
 
     def fit(
@@ -225,7 +240,8 @@ class Detector(keras.Model):
         ):
             if batches is not None:
                 start_step = initial_epoch * steps + behind
-                x = batches.tf_dataset(repeat=True, start_step=start_step)
+                strategy = self.distribute_strategy
+                x = pipeline(batches, strategy, repeat=True, start_step=start_step)
             return super().fit(
                 x,
                 y,
@@ -247,14 +263,17 @@ class Detector(keras.Model):
 
     def predict(self, x, *args, **kwargs):
         """Return padded detections as `keras.Model.predict` does, also on `Batches`."""
-        if isinstance(x, Batches):
-            x = self._sized(x).tf_dataset()
         with plain_errors():
-            return super().predict(x, *args, **kwargs)
+            if not isinstance(x, Batches):
+                return super().predict(x, *args, **kwargs)
+            predict = super().predict
+            return predict_in_turn(self, lambda x: predict(x, *args, **kwargs), self._sized(x))
 
     def _one_pass(self, x):
         """Return the tf.data pipeline of `Batches`, and anything else as it is."""
-        return self._with_truth(x).tf_dataset() if isinstance(x, Batches) else x
+        if isinstance(x, Batches):
+            return pipeline(self._with_truth(x), self.distribute_strategy)
+        return x
 
     def detect(
         self,
@@ -287,8 +306,7 @@ class Detector(keras.Model):
         if len(dataset) == 0:
             return []
         batches = Batches(dataset, batch_size, max_objects=dataset.max_objects)
-        with plain_errors():
-            found = super().predict(self._sized(batches).tf_dataset(), verbose=0)
+        found = self.predict(batches, verbose=0)
         return [
             self._in_given_pixels({k: v[i] for k, v in found.items()}, record)
             for i, record in enumerate(dataset)

@@ -14,7 +14,7 @@ from rcnn_keras.layers import MaskHead, MaskLayer, RealRoIs, RoIAlign
 from rcnn_keras.layers.mask_layer import of_class
 from rcnn_keras.losses import mask_head_loss
 from rcnn_keras.models.faster_rcnn import FasterRCNN
-from rcnn_keras.ops import listed, mask_targets
+from rcnn_keras.ops import mask_targets, portable_mask_targets, rows_of
 
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")
@@ -52,15 +52,14 @@ class MaskRCNN(FasterRCNN):
     def roi_losses_of(self, first, targets, sampled, step, training) -> dict[str, tuple]:
         """Return the losses of classes, boxes and masks, the last on positive RoIs alone."""
         losses = super().roi_losses_of(first, targets, sampled, step, training)
-        rois, classes, _, matches = sampled
-        positive = classes > 0
-        image, rois, labels, matches = listed(positive, rois, classes - 1, matches)
+        kernels = self._config["kernels"]
+        most = max(int(self.roi_sampler.count * self.roi_sampler.positive_fraction), 1)
+        rois, classes, _, matches = (x[:, :most] for x in sampled)  # positives come first
+        image, rois, labels, matches = rows_of(kernels, classes > 0, rois, classes - 1, matches)
         logits = self.mask_head(
             self.mask_roi_align(first["features"], rois, image), training=training
         )
-        goals = mask_targets(
-            targets["masks"], first["image_sizes"], rois, image, matches, logits.shape[1]
-        )
+        cut = portable_mask_targets if kernels == "portable" else mask_targets
+        goals = cut(targets["masks"], first["image_sizes"], rois, image, matches, logits.shape[1])
         own = of_class(logits, ops.maximum(labels, 0))
-        count = ops.sum(ops.cast(positive, "int32"))
-        return losses | mask_head_loss(own[:count], goals[:count])
+        return losses | mask_head_loss(own, goals, labels >= 0)

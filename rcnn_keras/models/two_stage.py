@@ -23,7 +23,7 @@ from rcnn_keras.layers import (
 )
 from rcnn_keras.losses import box_head_losses
 from rcnn_keras.models.detector import Detector
-from rcnn_keras.ops import drawing_for, listed
+from rcnn_keras.ops import drawing_for, rows_of
 from rcnn_keras.ops.matching import IGNORED
 
 MOST_ROIS = 2**16  # sampled of an image
@@ -185,13 +185,14 @@ class TwoStageDetector(Detector):
     def roi_losses_of(self, first, targets, sampled, step, training) -> dict[str, tuple]:
         """Return the second stage's losses on the RoIs that `RoISampler` drew.
 
-        Padding is left out beforehand, lest it count in a batch norm of the head.
+        Padding is left out beforehand, lest it count in a batch norm of the head. Portable kernels
+        leave it in, as XLA must know how many RoIs there are.
         """
         rois, classes, goals, _ = sampled
         # What dropout drops of a RoI depends on its image and its place among those of the image.
         places = first["image_ids"][:, None] * MOST_ROIS + np.arange(rois.shape[1])
-        image, rois, classes, goals, places = listed(
-            classes != IGNORED, rois, classes, goals, places
+        image, rois, classes, goals, places = rows_of(
+            self._config["kernels"], classes != IGNORED, rois, classes, goals, places
         )
         pooled = self.box_pooling(first["features"], rois, image)
         with drawing_for(places, step):

@@ -6,16 +6,27 @@ from rcnn_keras.ops.box_coder import decode_boxes, encode_boxes
 from rcnn_keras.ops.boxes import area, clip_boxes, inside_image, iou, valid_boxes
 from rcnn_keras.ops.checks import after, check_finite
 from rcnn_keras.ops.chunks import in_chunks, in_equal_chunks
-from rcnn_keras.ops.listing import every_row, listed, take_rows, unlisted
+from rcnn_keras.ops.listing import every_row, listed, rows_of, take_rows, unlisted
 from rcnn_keras.ops.local_response_norm import local_response_norm
-from rcnn_keras.ops.masks import mask_targets, pack_bits, packed_masks, unpack_bits
+from rcnn_keras.ops.masks import (
+    mask_targets,
+    pack_bits,
+    packed_masks,
+    portable_mask_targets,
+    unpack_bits,
+)
 from rcnn_keras.ops.matching import match, sample
 from rcnn_keras.ops.nms import grouped_nms, nms, nms_loop
 from rcnn_keras.ops.portable_roi_align import portable_roi_align
 from rcnn_keras.ops.portable_roi_pool import portable_roi_pool
 from rcnn_keras.ops.random import drawing_for, drawn_for, stateless_uniform
 from rcnn_keras.ops.recomputation import recompute, recomputing
-from rcnn_keras.ops.replicas import num_replicas, sum_over_replicas
+from rcnn_keras.ops.replicas import (
+    gather_replicas,
+    is_multi_worker,
+    num_replicas,
+    sum_over_replicas,
+)
 from rcnn_keras.ops.roi_align import (
     listed_roi_align,
     multilevel_roi_align,
@@ -38,12 +49,14 @@ __all__ = [
     "drawn_for",
     "encode_boxes",
     "every_row",
+    "gather_replicas",
     "grid_anchors",
     "grouped_nms",
     "in_chunks",
     "in_equal_chunks",
     "inside_image",
     "iou",
+    "is_multi_worker",
     "listed",
     "listed_roi_align",
     "listed_roi_pool",
@@ -56,6 +69,7 @@ __all__ = [
     "num_replicas",
     "pack_bits",
     "packed_masks",
+    "portable_mask_targets",
     "portable_roi_align",
     "portable_roi_pool",
     "portable_warp_regions",
@@ -64,6 +78,7 @@ __all__ = [
     "roi_align",
     "roi_levels",
     "roi_pool",
+    "rows_of",
     "sample",
     "stateless_uniform",
     "sum_over_replicas",

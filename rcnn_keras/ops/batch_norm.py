@@ -2,12 +2,14 @@
 
 import tensorflow as tf
 
+from rcnn_keras.ops.replicas import num_replicas, sum_over_replicas
+
 
 def batch_norm(x, gamma, beta, epsilon):
-    """Normalise a batch by its own statistics.
+    """Normalise a batch, all replicas' parts of it, by its own statistics.
 
-    One kernel that keeps nothing for its gradient but its input: from moments, differences and
-    products, as Keras composes it, the gradient needs several maps of the input's size.
+    On one device by one kernel that keeps nothing for its gradient but its input: from moments,
+    differences and products, as Keras composes it, the gradient needs several maps of its size.
 
     Args:
         x: `(B, H, W, C)` in any float type; computed in float32.
@@ -19,6 +21,8 @@ def batch_norm(x, gamma, beta, epsilon):
         The normalised batch in the type of `x`, and its mean and variance `(C,)` float32; the
         variance is divided by n - 1, as torch's running variance is.
     """
+    if num_replicas() > 1:
+        return _over_replicas(x, gamma, beta, epsilon)
     y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
         x=x,
         scale=gamma,
@@ -29,3 +33,13 @@ def batch_norm(x, gamma, beta, epsilon):
         is_training=True,
     )
     return y, mean, variance
+
+
+def _over_replicas(x, gamma, beta, epsilon):
+    """Do the same with the mean and the variance of all replicas' parts."""
+    y = tf.cast(x, tf.float32)
+    count = sum_over_replicas(tf.cast(tf.size(y[..., 0]), tf.float32))
+    mean = sum_over_replicas(tf.reduce_sum(y, axis=[0, 1, 2])) / count
+    variance = sum_over_replicas(tf.reduce_sum((y - mean) ** 2, axis=[0, 1, 2])) / count
+    y = tf.nn.batch_normalization(y, mean, variance, beta, gamma, epsilon)
+    return tf.cast(y, x.dtype), mean, variance * count / tf.maximum(count - 1.0, 1.0)

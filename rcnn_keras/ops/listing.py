@@ -49,6 +49,16 @@ def listed(real, *padded):
     return tf.cast(place[:, 0], tf.int32), *(tf.gather_nd(rows, place) for rows in padded)
 
 
+def rows_of(kernels, real, *padded):
+    """List the real rows by `listed`, or with `"portable"` kernels all of them.
+
+    XLA, for one, cannot have a list whose length follows from the data.
+    """
+    if kernels != "portable":
+        return listed(real, *padded)
+    return every_row(real)[1], *(every_row(rows)[0] for rows in padded)
+
+
 def unlisted(real, rows):
     """Put the list's rows back where `real` `(B, R)` is true, among zeros: `(B, R, ...)`."""
     place = tf.cast(tf.where(real), tf.int32)

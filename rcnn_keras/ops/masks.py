@@ -102,6 +102,42 @@ def mask_targets(masks, image_sizes, rois, image, matches, size):
     return tf.map_fn(one_roi, (rois, places), fn_output_signature=spec, parallel_iterations=4)
 
 
+def portable_mask_targets(masks, image_sizes, rois, image, matches, size):
+    """Do what `mask_targets` does in sizes that do not follow from the RoIs, as XLA must have it.
+
+    Each RoI looks at its whole mask, with weights of zero where it is not.
+    """
+    height, width = tf.shape(masks)[2], tf.shape(masks)[3] * 8
+
+    def one_roi(roi):
+        (x1, y1, x2, y2), place = tf.unstack(roi[0]), roi[1]
+        own = tf.unstack(image_sizes[place[0]])
+        rows = _all_weights(y1, y2, own[0], size, height)
+        columns = _all_weights(x1, x2, own[1], size, width)
+        pixels = unpack_bits(masks[place[0], place[1]], width)
+        return tf.linalg.matmul(rows, tf.cast(pixels, tf.float32)) @ tf.transpose(columns)
+
+    places = tf.stack([image, matches], axis=1)
+    spec = tf.TensorSpec((size, size), tf.float32)
+    return tf.map_fn(one_roi, (rois, places), fn_output_signature=spec, parallel_iterations=4)
+
+
+def _all_weights(start, stop, extent, cells, pixels):
+    """Return the `(M, pixels)` weights of all pixels of a side in each cell; as `_cell_weights`."""
+    side = tf.maximum(stop - start, 1.0)
+    samples = tf.math.ceil(side / cells)
+    most = -(-pixels // cells)
+    sample = tf.range(most, dtype=tf.int32)[None]
+    number = tf.cast(tf.range(cells)[:, None], tf.float32) * samples + tf.cast(sample, tf.float32)
+    points = start + (number + 0.5) * (side / (cells * samples))
+    furthest = tf.cast(extent - 1, tf.float32)
+    seen = (points >= -1.0) & (points <= furthest + 1.0) & (tf.cast(sample, tf.float32) < samples)
+    points = tf.clip_by_value(points, 0.0, furthest)
+    distance = tf.abs(points[..., None] - tf.cast(tf.range(pixels), tf.float32))
+    weights = tf.maximum(1.0 - distance, 0.0) * tf.cast(seen, tf.float32)[..., None]
+    return tf.reduce_sum(weights, axis=1) / samples
+
+
 def _cell_weights(start, stop, extent, cells):
     """Return the pixels from `first` to `last` that a RoI's side reads, and their weights.
 

@@ -8,9 +8,24 @@ def num_replicas():
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
+def is_multi_worker(strategy):
+    """Return whether a strategy spans several processes."""
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return False
+    return strategy.cluster_resolver.cluster_spec().num_tasks("worker") > 1
+
+
 def sum_over_replicas(value):
-    """Return `value` summed over all replicas."""
+    """Return a tensor, or every tensor of a list, summed over all replicas."""
     context = tf.distribute.get_replica_context()
     if context is None or num_replicas() == 1:
         return value
     return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
+
+
+def gather_replicas(value):
+    """Return the `(n,)` tensors of all replicas as rows, `(replicas, n)`."""
+    context = tf.distribute.get_replica_context()
+    if context is None or num_replicas() == 1:
+        return value[None]
+    return context.all_gather(value[None], axis=0)

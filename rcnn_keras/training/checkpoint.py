@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import keras
 
 from rcnn_keras.data.batches import Batches
+from rcnn_keras.ops import is_multi_worker
 from rcnn_keras.training.checkpoint_files import (
     CheckpointError,
     Saved,
@@ -42,7 +43,8 @@ class Checkpoint(keras.callbacks.Callback):
     that little is lost if scoring is cut short, and after an epoch's end. Ctrl-C and SIGTERM write
     one after the step that runs and then end the training; a second one ends it at once. With other
     data than `Batches`, whose place nobody knows, it is written after an epoch's end alone. Under
-    `tf.distribute` the chief writes, and all read.
+    `tf.distribute` the chief writes, and all read; of several
+    workers none saves when a signal comes.
 
     Args:
         directory: a folder of its own for the checkpoints, see `checkpoint_files`.
@@ -70,6 +72,7 @@ class Checkpoint(keras.callbacks.Callback):
         self._run: dict[str, Any] = {}
         self._stop = StopRequest()
         self._anywhere = False  # whether the data can begin at any step
+        self._shared = False  # by workers, which hear a signal at different steps
         self._epoch = 0
 
     @contextmanager
@@ -101,8 +104,10 @@ class Checkpoint(keras.callbacks.Callback):
         """
         self._run = description(model, data, steps)
         self._anywhere = isinstance(data, Batches | Mapping)
+        self._shared = is_multi_worker(model.distribute_strategy)
+        size = size_of(model)  # all workers read together what is summed over them
         if model.distribute_strategy.extended.should_checkpoint:
-            prepare(self.directory, size_of(model))
+            prepare(self.directory, size)
         found = latest(self.directory)
         epoch, batch = initial_epoch, 0
         if found is not None:
@@ -152,7 +157,7 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         """Nothing can be saved before the first step."""
-        self._stop.at_once = not self._anywhere
+        self._stop.at_once = self._shared or not self._anywhere
 
     def on_epoch_begin(self, epoch, logs=None):
         """Note the epoch."""
@@ -172,15 +177,15 @@ class Checkpoint(keras.callbacks.Callback):
                 self.save(self._epoch, done)
         if self._stop.signal is not None:
             self._end()
-        self._stop.at_once = left <= 0
+        self._stop.at_once = self._shared or left <= 0
 
     def on_epoch_end(self, epoch, logs=None):
         """Save, after all other callbacks; and end the training if somebody wants that."""
-        self._stop.at_once = False
+        self._stop.at_once = self._shared
         self.save(epoch + 1, 0, stopped=self.model.stop_training)
         if self._stop.signal is not None:
             self._end()
-        self._stop.at_once = not self._anywhere
+        self._stop.at_once = self._shared or not self._anywhere
 
     def _end(self) -> NoReturn:
         print(f"\n{self.directory}: saved; started again, the training goes on here", flush=True)

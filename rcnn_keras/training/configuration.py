@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 from rcnn_keras.models import FasterRCNN, MaskRCNN
 from rcnn_keras.training.configuration_file import ConfigurationError, Document, read_document
 from rcnn_keras.training.data_section import CocoBatches, CocoData, VocBatches, VocData
+from rcnn_keras.training.distribution import Distribution
 from rcnn_keras.training.model_section import (
     ARCHITECTURES,
     MORE_KEYS,
@@ -79,6 +80,11 @@ class Configuration(Section):
         raise NotImplementedError
 
     @property
+    def distribute(self) -> Distribution:
+        """On which devices it trains; in stages or steps on one."""
+        return "none"
+
+    @property
     def learns_masks(self) -> bool:
         """Whether the model is one of masks."""
         return issubclass(ARCHITECTURES[self.model.architecture], MaskRCNN)
@@ -140,6 +146,11 @@ class FitConfiguration(Configuration):
                 f"training.alternating: {self.model.architecture} has no RPN to train in turn"
             )
         return self
+
+    @property
+    def distribute(self) -> Distribution:
+        """On which devices it trains; in steps on one."""
+        return self.training.distribute if self.training.alternating is None else "none"
 
     @property
     def length(self) -> tuple[str, int]:

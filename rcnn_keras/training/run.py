@@ -23,12 +23,13 @@ from rcnn_keras.training.configuration import (
     RCNNConfiguration,
 )
 from rcnn_keras.training.datasets import check_images, read_data
+from rcnn_keras.training.distribution import build_strategy, lost_workers, meet, writes
 from rcnn_keras.training.history import HistoryFile
 from rcnn_keras.training.model_section import ARCHITECTURES
 from rcnn_keras.training.optimizers import build_optimizer
 from rcnn_keras.training.rcnn import train_rcnn
 from rcnn_keras.training.rcnn.error_analysis import analysis_section
-from rcnn_keras.training.run_callbacks import build_callbacks
+from rcnn_keras.training.run_callbacks import WRITERS, build_callbacks
 from rcnn_keras.training.run_folder import FILES, STAGES, clear, remove_torn, resumes
 from rcnn_keras.training.schedules import LearningRateSchedule, build_schedule
 from rcnn_keras.training.scoring import evaluate
@@ -53,6 +54,8 @@ def train(
         overwrite: remove what an earlier run left in `out`, once all else is known to be sound.
         resume: `out` must hold an unfinished run of this configuration; nothing is started anew.
 
+    Under `training.distribute` every worker calls this alike, and the first of them writes.
+
     Returns:
         The History of `fit`; `history.history["val_AP"]` has the scores. With
         `training.alternating` that of the last step. An empty one if none was left to run, and
@@ -68,7 +71,9 @@ def train(
         FileNotFoundError: there is no run to `resume`.
         OSError: a preset cannot be fetched; says where to get it and where to put it. Or the folder
             cannot be written to, or is full.
-        ValueError: `overwrite` and `resume` at once.
+        LostWorkerError: another worker is gone.
+        ValueError: `overwrite` and `resume` at once; or TF_CONFIG does not go with
+            `training.distribute`.
     """
     if overwrite and resume:
         raise ValueError("a run is either resumed or overwritten, not both")
@@ -77,34 +82,41 @@ def train(
     if overwrite and preset in [str(out.resolve() / name) for name in FILES]:
         raise FileExistsError(f"{preset} is what the run starts from: name another folder (--out)")
     goes_on = not overwrite and resumes(out, configuration, required=resume)
+    strategy = build_strategy(configuration.distribute)  # before TensorFlow does anything
     train_set, val_set = read_data(configuration.data, masks=configuration.learns_masks)
     if configuration.data.check_images:
         check_images(train_set, val_set)
-    model = build_model(configuration, train_set)
-    if overwrite:
-        clear(out)
-    remove_torn(out)
-    with written_aside(out / "config.yaml") as aside:
-        aside.write_text(configuration.to_yaml(), "utf-8")
-    epochs = HistoryFile(out / "history.csv", resumes=goes_on)
-    history, sections = keras.callbacks.History(), []
-    if isinstance(configuration, RCNNConfiguration):
-        sections = [_train_stages(configuration, model, train_set, val_set, out)]
-    elif isinstance(configuration, FitConfiguration):
-        batches = training_batches(configuration, train_set)
-        if configuration.training.alternating is None:
-            history = _fit(configuration, model, batches, val_set, out, epochs)
-        else:
-            history = _alternate(configuration, model, batches, out, epochs)
-    evaluation = evaluate(model, val_set)
-    evaluation.write(
-        out,
-        title=f"{configuration.model.architecture}, {model.get_config()['backbone']}: {out.name}",
-        history=epochs.columns(),
-        command=f"rcnn train {out / 'config.yaml'}",
-        sections=sections,
-    )
-    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+    with lost_workers(strategy):
+        with strategy.scope():
+            model = build_model(configuration, train_set)
+        if writes(strategy):
+            if overwrite:
+                clear(out)
+            remove_torn(out)
+            with written_aside(out / "config.yaml") as aside:
+                aside.write_text(configuration.to_yaml(), "utf-8")
+        epochs = HistoryFile(out / "history.csv", resumes=goes_on)
+        history, sections = keras.callbacks.History(), []
+        if isinstance(configuration, RCNNConfiguration):
+            sections = [_train_stages(configuration, model, train_set, val_set, out)]
+        elif isinstance(configuration, FitConfiguration):
+            batches = training_batches(configuration, train_set)
+            if configuration.training.alternating is None:
+                history = _fit(configuration, model, batches, val_set, out, epochs)
+            else:
+                history = _alternate(configuration, model, batches, out, epochs)
+        evaluation = evaluate(model, val_set)
+        if writes(strategy):
+            evaluation.write(
+                out,
+                title=f"{configuration.model.architecture}, {model.get_config()['backbone']}: "
+                f"{out.name}",
+                history=epochs.columns(),
+                command=f"rcnn train {out / 'config.yaml'}",
+                sections=sections,
+            )
+            shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+        meet(strategy)
     return history
 
 
@@ -164,12 +176,19 @@ def _fit(
     epochs: HistoryFile,
 ) -> keras.callbacks.History:
     """Train, and leave the weights of the best epoch in the model."""
+    strategy = model.distribute_strategy
     history = model.fit(
         batches,
         epochs=configuration.training.epochs,
         initial_epoch=max(epochs.rows, default=0),  # if it was trained, and not yet scored
-        callbacks=build_callbacks(configuration, val_set, out, epochs),
+        callbacks=[
+            callback
+            for callback in build_callbacks(configuration, val_set, out, epochs)
+            if writes(strategy) or not isinstance(callback, WRITERS)
+        ],
+        verbose="auto" if writes(strategy) else 0,
     )
+    meet(strategy)
     model.load_weights(out / "best.keras")
     return history
 

@@ -10,6 +10,9 @@ from rcnn_keras.training.callbacks import Checkpoint, CocoEvaluation
 from rcnn_keras.training.configuration import FitConfiguration
 from rcnn_keras.training.history import HistoryFile
 
+# Of several workers the first alone has these.
+WRITERS = (keras.callbacks.ModelCheckpoint, keras.callbacks.TensorBoard, HistoryFile)
+
 
 def build_callbacks(
     configuration: FitConfiguration, val_set: DetectionDataset, out: Path, history: HistoryFile

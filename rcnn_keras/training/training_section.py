@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from rcnn_keras.training.distribution import Distribution
 from rcnn_keras.training.rcnn.stages import number_errors, train_rcnn
 from rcnn_keras.training.rcnn.svm import require_sklearn
 from rcnn_keras.training.sections import Section, arguments_section, raise_errors
@@ -35,6 +36,7 @@ class TrainingSection(Section):
     epochs: int = Field(ge=1)
     seed: Seed = 0
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    distribute: Distribution = "auto"
     evaluate_every: int = Field(default=1, ge=1)
     early_stopping_patience: int | None = Field(default=None, ge=1)
     tensorboard: bool = False
@@ -50,6 +52,8 @@ class TrainingSection(Section):
                         f"{name} does not go with alternating, which is scored once, after the "
                         f"last step"
                     )
+            if self.distribute not in ("auto", "none"):
+                raise ValueError("distribute: alternating training runs on one device")
         return self
 
     @model_validator(mode="after")

@@ -34,7 +34,8 @@ ARRAY = "array:"  # before the name of an array that stands apart
 def variables_of(model: keras.Model) -> list[keras.Variable]:
     """Return the variables of the model, its seeds and its optimizer, each once."""
     if not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)
+        with model.distribute_strategy.scope():
+            model.optimizer.build(model.trainable_variables)
     found = [*model.variables, *model.optimizer.variables]
     return list({id(variable): variable for variable in found}.values())
 
@@ -157,7 +158,9 @@ def _attributes(callback: keras.callbacks.Callback) -> tuple[str, ...]:
 def _get(callback: keras.callbacks.Callback) -> Any:
     if hasattr(callback, "get_state"):
         return callback.get_state()
-    return {name: getattr(callback, name) for name in _attributes(callback)} or None
+    # Keras sets some only when an epoch begins.
+    names = [name for name in _attributes(callback) if hasattr(callback, name)]
+    return {name: getattr(callback, name) for name in names} or None
 
 
 def _set(callback: keras.callbacks.Callback, state: Any) -> None:

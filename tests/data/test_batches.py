@@ -168,6 +168,32 @@ def test_resume_continues_the_uninterrupted_stream(dataset):
     assert_same(listed(batches.tf_dataset(start_step=1)), listed(batches)[1:])
 
 
+@pytest.mark.parametrize("of", [1, 2, 4])
+def test_parts_are_the_batches_cut(dataset, of):
+    batches = dataset.batches(4, shuffle=True, seed=2)
+    whole, last = ids(batches)
+    steps = endless_ids(batches, 5)
+    for mine in (range(of // 2), range(of // 2, of)) if of > 1 else (range(1),):
+        part, size = batches.part(mine, of), 4 // of
+        assert len(part) == len(batches)
+
+        def cut(batch, mine=mine, size=size):
+            return [batch[i * size : (i + 1) * size] for i in mine]
+
+        expected = [piece for step in steps for piece in cut(step)]
+        assert endless_ids(part, len(expected)) == expected
+        later = [piece for step in steps[2:] for piece in cut(step)]
+        assert endless_ids(part, len(later), start_step=2) == later
+        left = [piece for piece in cut(last) if piece]
+        assert ids(part) == [*cut(whole), *left]
+        assert ids(part, start_step=1) == left
+
+
+def test_a_batch_that_cannot_be_cut_evenly(dataset):
+    with pytest.raises(ValueError, match="batch of 3 images cannot be shared out evenly to 2"):
+        dataset.batches(3).part(range(1), of=2)
+
+
 @pytest.mark.parametrize("parallel", [1, 6])
 def test_augmentation_does_not_depend_on_parallel_calls(dataset, monkeypatch, parallel):
     augment = compose(flips(), scale_jitter(), color_jitter())

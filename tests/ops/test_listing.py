@@ -1,6 +1,6 @@
 import numpy as np
 
-from rcnn_keras.ops import listed, unlisted
+from rcnn_keras.ops import listed, rows_of, unlisted
 
 REAL = np.array([(True, False, True), (False, False, False), (False, True, False)])
 ROWS = np.arange(18, dtype=np.float32).reshape(3, 3, 2)
@@ -24,3 +24,12 @@ def test_without_real_rows_the_first_stands_in_and_does_not_come_back():
     np.testing.assert_array_equal(image, [0])
     np.testing.assert_array_equal(rows, ROWS[0, :1])
     np.testing.assert_array_equal(unlisted(nothing, rows), np.zeros_like(ROWS))
+
+
+def test_portable_kernels_leave_the_padding_in():
+    for one, other in zip(rows_of("native", REAL, ROWS), listed(REAL, ROWS), strict=True):
+        np.testing.assert_array_equal(one, other)
+    image, rows, flags = rows_of("portable", REAL, ROWS, REAL)
+    np.testing.assert_array_equal(image, np.repeat([0, 1, 2], 3))
+    np.testing.assert_array_equal(rows, ROWS.reshape(9, 2))
+    np.testing.assert_array_equal(flags, REAL.reshape(9))

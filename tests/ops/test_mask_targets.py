@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from rcnn_keras.ops import mask_targets, pack_bits
+from rcnn_keras.ops import mask_targets, pack_bits, portable_mask_targets
 
 SIZE = 7
 
@@ -69,6 +69,22 @@ def test_targets_are_those_of_a_slow_roi_align(scene):
         mask = masks[image[k], matches[k], :height, :width].astype(float)
         np.testing.assert_allclose(target, slow_target(mask, rois[k], SIZE), atol=2e-5)
     assert 0.05 < targets.mean() < 0.95
+
+
+def test_in_sizes_that_xla_knows_they_are_the_same(scene, compiled):
+    masks, sizes, rois, image, matches = scene
+    packed = pack_bits(masks)
+    traced = compiled(
+        lambda masks, rois, sizes, image, matches: portable_mask_targets(
+            masks, sizes, rois, image, matches, SIZE
+        ),
+        (packed.shape, tf.uint8),
+        ([20, 4], tf.float32),
+        *((shape, tf.int32) for shape in ([2, 2], [20], [20])),
+    )
+    expected = mask_targets(packed, tf.constant(sizes), rois, image, matches, SIZE)
+    found = traced(packed, rois, tf.constant(sizes, tf.int32), image, matches)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_a_roi_on_a_whole_square_is_full_and_beside_it_empty():

@@ -1,0 +1,29 @@
+"""Whether Keras still needs `rcnn_keras.models.keras_multi_worker`."""
+
+import sys
+
+import pytest
+
+from rcnn_keras.training.launch import launch
+
+STOCK = """
+import json, os
+import keras, numpy as np, tensorflow as tf
+
+strategy = tf.distribute.MultiWorkerMirroredStrategy()
+with strategy.scope():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+data = tf.data.Dataset.from_tensor_slices((np.ones((8, 2)), np.ones((8, 1)))).batch(4)
+try:
+    model.fit(data, verbose=0)
+finally:
+    os._exit(0 if model.optimizer.iterations.numpy() == 2 else 1)  # the servers may hang
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.xfail(strict=True, reason="keras issues 20585 and 20329")
+def test_keras_fits_under_several_workers_by_itself():
+    """Once this passes, the package can do without its module of that name."""
+    assert launch([sys.executable, "-c", STOCK], workers=2, retries=0) == 0

@@ -1,0 +1,140 @@
+"""Mixed precision trains what float32 trains; boxes and losses stay float32."""
+
+from contextlib import contextmanager
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import rcnn_keras as rk
+from rcnn_keras.training.callbacks import Checkpoint
+from rcnn_keras.training.rcnn.fine_tuning import WindowSampler, fine_tune
+
+STEPS = 50
+POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
+RPN = {
+    "rpn_pre_nms_top_n_train": 200,
+    "rpn_post_nms_top_n_train": 100,
+    "rpn_pre_nms_top_n_test": 200,
+    "rpn_post_nms_top_n_test": 100,
+}
+SMALL = {
+    "min_size": 64,
+    "max_size": 64,
+    "recompute_stages": 0,
+    "box_units": 16,
+    "box_batch_size_per_image": 64,  # a loss of fewer depends on which were drawn
+    "box_detections_per_img": 5,
+    "box_score_thresh": 0.0,
+}
+ARCHITECTURES = {
+    "Fast R-CNN": (rk.models.FastRCNN, "zf", SMALL),
+    "Faster R-CNN": (rk.models.FasterRCNN, "zf", SMALL | RPN | {"anchor_sizes": ((8, 16, 32),)}),
+    "Mask R-CNN": (
+        rk.models.MaskRCNN,
+        "resnet18_fpn",
+        SMALL
+        | RPN
+        | {
+            "backbone_width": 0.25,
+            "norm": "frozen_batch",
+            "fpn_channels": 16,
+            "anchor_sizes": ((8,), (16,), (32,), (64,), (128,)),
+        },
+    ),
+}
+
+
+@contextmanager
+def policy(name):
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    """Sixteen scenes, each with its objects and thirty boxes anywhere as proposals."""
+    drawn = rk.data.draw_shapes(16, size=(64, 64), seed=5, out=tmp_path_factory.mktemp("scenes"))
+    rng = np.random.default_rng(0)
+    proposals = {}
+    for record in drawn:
+        low = rng.uniform(0, 40, (30, 2))
+        boxes = np.concatenate([low, low + rng.uniform(4, 24, low.shape)], axis=-1)
+        proposals[record.image_id] = np.concatenate([record.boxes, boxes]).astype("float32")
+    return drawn.with_proposals(proposals)
+
+
+def trained(name, scenes, precision):
+    """Return the loss after 50 steps, detections, and the trained model."""
+    architecture, backbone, arguments = ARCHITECTURES[name]
+    keras.utils.set_random_seed(0)
+    with policy(precision):
+        model = architecture(backbone, scenes.classes, **arguments)
+    model.compile(keras.optimizers.SGD(0.001, momentum=0.9))
+    model.fit(scenes.batches(4), steps_per_epoch=STEPS, verbose=0)
+    loss = model.evaluate(scenes.batches(4), verbose=0, return_dict=True)["loss"]
+    return loss, model.predict(scenes.batches(4), verbose=0), model
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_loss_is_that_of_float32(name, scenes):
+    losses = {}
+    for precision in POLICIES:
+        losses[precision], found, model = trained(name, scenes, precision)
+        for key in ("boxes", "scores", "masks"):
+            assert key not in found or found[key].dtype == np.float32
+        assert np.isfinite(found["boxes"]).all()
+        compute = precision.removeprefix("mixed_")
+        assert model.backbone.layers[1].compute_dtype == compute
+        scaled = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+        assert scaled == (precision == "mixed_float16")
+        assert {w.dtype for w in model.trainable_weights} == {"float32"}
+        # Of the first steps some may be skipped until the scale is right.
+        assert STEPS - 10 <= int(model.optimizer.iterations) <= STEPS
+        inputs, targets = next(iter(model._with_truth(scenes.batches(4)).tf_dataset()))
+        first = model.first_stage(dict(inputs), training=False)
+        assert first["features"][0].dtype == tf.as_dtype(compute)
+        loss = model.compute_loss(inputs, targets, first, training=False)
+        assert loss.dtype == first["proposals"].dtype == tf.float32
+    for precision in POLICIES[1:]:
+        assert losses[precision] == pytest.approx(losses["float32"], rel=0.01)
+
+
+@pytest.mark.slow
+def test_rcnn_is_fine_tuned_in_mixed_precision(scenes, tmp_path):
+    losses = {}
+    for precision in POLICIES:
+        keras.utils.set_random_seed(0)
+        with policy(precision):
+            model = rk.models.RCNN(
+                "alexnet",
+                scenes.classes,
+                crop_size=67,
+                context=4,
+                channels=(4, 6, 6, 6, 6),
+                units=8,
+                classifier="softmax",
+                box_score_thresh=0.0,
+            )
+            assert model.network.layers[1].compute_dtype == precision.removeprefix("mixed_")
+            lines = []
+            fine_tune(
+                model,
+                scenes,
+                steps=STEPS,
+                learning_rate=0.001,
+                sampler=WindowSampler(scenes, 4, 12),
+                checkpoint=Checkpoint(tmp_path / precision),
+                key="",
+                log=lines.append,
+            )
+        losses[precision] = float(lines[-1].split("loss ")[1].split(",")[0])
+        found = model.predict(scenes.batches(4), verbose=0)
+        assert found["boxes"].dtype == found["scores"].dtype == np.float32
+    for precision in POLICIES[1:]:
+        assert losses[precision] == pytest.approx(losses["float32"], rel=0.01)
