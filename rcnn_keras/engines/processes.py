@@ -9,9 +9,14 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
-from rcnn_keras.engines.worker import ATTEMPTS, ENVIRONMENT, Outcome, outcome, prepare
-
-AHEAD = 2  # shards taken up for each worker, so that none waits for the next one to be made
+from rcnn_keras.engines.worker import (
+    AHEAD,
+    ATTEMPTS,
+    ENVIRONMENT,
+    Outcome,
+    outcome,
+    prepare,
+)
 
 
 class Processes:

@@ -3,9 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from rcnn_keras.engines.worker import ATTEMPTS, ENVIRONMENT, Outcome, outcome
-
-AHEAD = 2  # shards taken up for each core of the cluster
+from rcnn_keras.engines.worker import AHEAD, ATTEMPTS, ENVIRONMENT, Outcome, outcome
 
 
 class Ray:

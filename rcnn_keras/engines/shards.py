@@ -47,6 +47,7 @@ def run_shards(
     with closing((engine or Processes()).outcomes(work, shards)) as outcomes:  # type: ignore[type-var]
         for shard, (result, error) in outcomes:
             if error is not None:
+                error.add_note(f"at the shard {shard!r:.200}")
                 raise error
             yield shard, result
 

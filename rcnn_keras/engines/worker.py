@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import cv2
 
 ATTEMPTS = 3  # at a shard whose worker dies
+AHEAD = 2  # shards taken up for each worker, so that none waits for the next one to be made
 
 # One thread each, so that workers do not get in each other's way, and so that what a network gives
 # does not depend on their number: TensorFlow adds up in another order on more threads.
