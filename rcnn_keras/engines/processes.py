@@ -5,7 +5,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
@@ -115,10 +115,8 @@ class _Crew:
             worker = self.idle.pop() if self.idle else _start(self.work)
             task = self.waiting.popleft()
             self.busy[worker.pipe] = worker, task
-            try:
+            with suppress(OSError):  # it died while it was idle: `finished` finds its pipe closed
                 worker.pipe.send(task.shard)
-            except OSError:  # it died while it had nothing to do: `finished` finds its pipe closed
-                pass
 
     def _begin_again(self, worker: _Worker, task: _Task) -> None:
         worker.process.join()

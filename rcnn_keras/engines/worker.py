@@ -4,6 +4,7 @@ import pickle
 import signal
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -43,10 +44,8 @@ def outcome(work: Callable[[Any], Any], shard: Any) -> Outcome:
 def prepare() -> None:
     """Make this process a worker: one thread for OpenCV, and no word of its own at Ctrl+C."""
     cv2.setNumThreads(1)
-    try:
+    with suppress(ValueError):  # Ray may run it on another thread, and ends its workers itself
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    except ValueError:
-        pass  # not the main thread, in which Ray may run a task; Ray ends its workers itself
 
 
 def _portable(error: Exception) -> Exception:

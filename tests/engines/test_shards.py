@@ -95,7 +95,7 @@ def test_the_exit_code_is_told():
 
 
 def test_an_error_comes_back_as_it_was(engine, work):
-    with pytest.raises(ValueError, match="math domain|factorial|negative") as caught:
+    with pytest.raises(ValueError, match="negative values") as caught:
         list(run_shards(math.factorial, [-1], engine))
     assert "in a worker" in caught.value.__notes__[0]
     # pickle cannot rebuild an exception whose constructor takes more than it hands on
