@@ -13,8 +13,9 @@ import numpy as np
 import tensorflow as tf
 
 from rcnn_keras.data.augmentation import Augmentation
-from rcnn_keras.data.images import ImageError, read_image, resize_image, resized_size
-from rcnn_keras.data.masks import check_segmentations, record_masks
+from rcnn_keras.data.image_sources import image_source
+from rcnn_keras.data.images import resize_image, resized_size
+from rcnn_keras.data.masks import check_segmentations
 from rcnn_keras.data.padding import padded_image, padded_masks, padded_rows
 from rcnn_keras.data.samples import Sample, drop_empty_masks
 
@@ -201,22 +202,8 @@ class Batches:
         image_ids = tf.constant([record.image_id for record in records], tf.int64)
         sizes = tf.constant([(record.height, record.width) for record in records], tf.int32)
         resized_sizes = tf.constant([self._resized_sizes(record) for record in records], tf.int32)
-        objects = _Objects(records)
+        objects, source = _Objects(records), image_source(records)
         most = max((len(r.proposals) for r in records if r.proposals is not None), default=0)
-
-        def read(index: int) -> np.ndarray:
-            record = records[index]
-            image = read_image(record.path if record.pixels is None else record.pixels)
-            if image.shape[:2] != (record.height, record.width):
-                raise ImageError(
-                    record.path,
-                    f"the image is {image.shape[1]} x {image.shape[0]} pixels, "
-                    f"its record says {record.width} x {record.height}",
-                )
-            return image
-
-        def read_masks(index: int, size: np.ndarray) -> np.ndarray:
-            return record_masks(records[index], *size.tolist())
 
         def read_proposals(index: int) -> np.ndarray:
             proposals = records[index].proposals
@@ -225,19 +212,17 @@ class Batches:
 
         def padded_sample(number: tf.Tensor) -> tuple[Sample, Sample]:
             index = self._index(number)
-            # Pillow decodes without holding Python's lock, so parallel calls do run in parallel.
-            image = tf.ensure_shape(tf.numpy_function(read, [index], tf.uint8), (None, None, 3))
+            opened = source.opened(index)
             sample = objects.of(index)
             size = resized_sizes[index, self._drawn(number, resized_sizes.shape[1])]
-            sample["image"] = self._resized(image, size)
+            sample["image"] = self._resized(source.image(opened), size)
             ratio = tf.cast(size / sizes[index], tf.float32)[::-1]
             sample["boxes"] *= tf.tile(ratio, [2])
             if self.proposals:
                 proposals = tf.numpy_function(read_proposals, [index], tf.float32)
                 sample["proposals"] = tf.ensure_shape(proposals, (None, 4)) * tf.tile(ratio, [2])
             if self.masks:
-                masks = tf.numpy_function(read_masks, [index, size], tf.uint8)
-                sample["masks"] = tf.ensure_shape(masks, (None, None, None))
+                sample["masks"] = source.masks(opened, size)
                 sample = drop_empty_masks(sample)
             if self.augment is not None:
                 sample = self.augment(sample, self._sample_seed(image_ids[index], number))

@@ -149,7 +149,7 @@ def _pixels(record: "Record") -> np.ndarray:
     """Return the image of a record; ImageError if it has another size than the record says."""
     from rcnn_keras.data.images import ImageError, read_image
 
-    pixels = read_image(record.path if record.pixels is None else record.pixels)
+    pixels = read_image(record.image)
     height, width = pixels.shape[:2]
     if (height, width) != (record.height, record.width):
         stated = f"{record.width}x{record.height}"

@@ -49,7 +49,7 @@ class FeatureExtractor:
 
     def __call__(self, record: Record, boxes: np.ndarray) -> dict[str, tf.Tensor]:
         """Return the model's first stage for `(w, 4)` boxes, `pool5` `(1, w + 1, P)` and so on."""
-        image = read_image(record.path if record.pixels is None else record.pixels)
+        image = read_image(record.image)
         return self._first_stage(image, boxes)
 
 
