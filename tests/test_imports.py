@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "evaluation": {"data", "visualize"},
     "proposals": {"data", "engines", "visualize", TOP},  # the top for its version
 }
+MAY_IMPORT["prediction"] = {"data", "engines", "models", TOP}  # the top for its version
 BELOW_TRAINING = set(MAY_IMPORT)
 MAY_IMPORT |= dict.fromkeys(("training", "export", "convert"), BELOW_TRAINING)
 MAY_IMPORT["presets"] = {"convert", "models", "zoo", TOP}

@@ -3,10 +3,14 @@
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import click
+
+from rcnn_keras.engines import ENGINES
 
 if TYPE_CHECKING:
     from rcnn_keras.data.dataset import DetectionDataset
@@ -51,10 +55,13 @@ def _is_path(name: str) -> bool:
 def load_dataset(
     annotations: Path, images: Path | None, split: str, classes: tuple[str, ...] | None = None
 ) -> "DetectionDataset":
-    """Load a COCO JSON file with its folder of images, or a split of a Pascal VOC folder."""
+    """Load a COCO JSON file with its images, a split of a Pascal VOC folder, or record files."""
     from rcnn_keras.data.coco import load_coco
+    from rcnn_keras.data.load_records import is_packed, load_records
     from rcnn_keras.data.voc import load_voc
 
+    if is_packed(annotations):
+        return load_records(annotations, classes=classes)
     if annotations.is_dir():
         return load_voc(annotations, split, classes=classes)
     return load_coco(annotations, images, classes=classes)
@@ -77,3 +84,24 @@ def quiet_import() -> Iterator[None]:
         finally:
             os.dup2(terminal, 2)
             os.close(terminal)
+
+
+def engine_options(command: Callable) -> Callable:
+    """Add to a command the options that `engine_named` takes: --engine, --workers, --address."""
+    for option in (
+        click.option("--address", help="Of a Ray cluster; auto finds it.  [default: this machine]"),
+        click.option(
+            "--workers",
+            type=click.IntRange(1),
+            help="Processes, of one thread each.  [default: one for each core]",
+        ),
+        click.option(
+            "--engine",
+            default="processes",
+            show_default=True,
+            type=click.Choice(ENGINES),
+            help="Where the work is done; ray needs pip install 'rcnn-keras[cluster]'.",
+        ),
+    ):
+        command = option(command)
+    return command

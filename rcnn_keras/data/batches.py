@@ -7,7 +7,7 @@ most proposals of any image.
 import copy
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import tensorflow as tf
@@ -18,6 +18,7 @@ from rcnn_keras.data.images import resize_image, resized_size
 from rcnn_keras.data.masks import check_segmentations
 from rcnn_keras.data.padding import padded_image, padded_masks, padded_rows
 from rcnn_keras.data.samples import Sample, drop_empty_masks
+from rcnn_keras.data.shard_order import ShardOrder
 
 if TYPE_CHECKING:
     from rcnn_keras.data.dataset import DetectionDataset
@@ -46,7 +47,8 @@ class Batches:
     Args:
         dataset: the images and their objects.
         batch_size: B; the last batch of a single pass may be smaller.
-        shuffle: visit the images in a new random order each epoch.
+        shuffle: visit the images in a new random order each epoch; "shards" shuffles record files
+            and the images among each eight of them, for files that are slow to read here and there.
         augment: `augmentation(sample, seed) -> sample`, see `rcnn_keras.data.augmentation`.
         min_size: length in pixels to which the shorter side is resized; of several, each sample
             draws one. None keeps the image's own size until `sized` says otherwise.
@@ -61,8 +63,8 @@ class Batches:
 
     Raises:
         ValueError: when a number is out of range, the dataset is empty, an image has more than
-            `max_objects` objects, `masks` are wanted of an object without a sound segmentation, or
-            `proposals` of an image without them.
+            `max_objects` objects, `masks` are wanted of an object without a sound segmentation,
+            `proposals` of an image without them, or shuffled shards of images in no record file.
         TypeError: when `augment` cannot be called.
     """
 
@@ -70,7 +72,7 @@ class Batches:
         self,
         dataset: "DetectionDataset",
         batch_size: int,
-        shuffle: bool = False,
+        shuffle: bool | Literal["shards"] = False,
         augment: Augmentation | None = None,
         *,
         min_size: int | Sequence[int] | None = None,
@@ -110,6 +112,10 @@ class Batches:
             check_segmentations(dataset)
         if proposals:
             require_proposals(dataset)
+        if shuffle not in (False, True, "shards"):
+            raise ValueError(f"shuffle must be True, False or 'shards', got {shuffle!r}")
+        if shuffle == "shards":
+            ShardOrder(dataset)
         self.dataset = dataset
         self.batch_size = int(batch_size)
         self.shuffle = shuffle
@@ -210,8 +216,10 @@ class Batches:
             assert proposals is not None  # `require_proposals` saw to it
             return proposals
 
+        order = ShardOrder(records) if self.shuffle == "shards" else None
+
         def padded_sample(number: tf.Tensor) -> tuple[Sample, Sample]:
-            index = self._index(number)
+            index = self._index(number, order)
             opened = source.opened(index)
             sample = objects.of(index)
             size = resized_sizes[index, self._drawn(number, resized_sizes.shape[1])]
@@ -234,13 +242,15 @@ class Batches:
 
         return padded_sample
 
-    def _index(self, number: tf.Tensor) -> tf.Tensor:
+    def _index(self, number: tf.Tensor, order: ShardOrder | None) -> tf.Tensor:
         """The record read as sample `number`, counted from the start of training."""
         images = len(self.dataset)
         epoch, place = number // images, number % images
         if not self.shuffle:
             return place
         seed = tf.stack([tf.constant(self.seed, tf.int64), epoch])
+        if order is not None:
+            return order.index(place, seed)
         last = tf.constant(images - 1, tf.int64)
         return tf.random.experimental.index_shuffle(place, seed=seed, max_index=last)
 

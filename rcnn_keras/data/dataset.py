@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
@@ -183,7 +183,7 @@ class DetectionDataset(Sequence[Record]):
     def batches(
         self,
         batch_size: int,
-        shuffle: bool = False,
+        shuffle: bool | Literal["shards"] = False,
         augment: Callable | None = None,
         *,
         min_size: int | Sequence[int] | None = None,

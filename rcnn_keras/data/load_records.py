@@ -41,9 +41,7 @@ def is_packed(path: str | PathLike) -> bool:
     return (folder / MANIFEST).exists() or (folder / HEADER).exists()
 
 
-def load_records(
-    path: str | PathLike, *, classes: Iterable[str] | None = None
-) -> DetectionDataset:
+def load_records(path: str | PathLike, *, classes: Iterable[str] | None = None) -> DetectionDataset:
     """Return the data set of a folder of record files.
 
     It stands wherever a data set of image files does, and gives the same batches to the bit; images

@@ -255,11 +255,12 @@ def _content(record: Record) -> tuple[bytes, int]:
     if (height, width) != (record.height, record.width):
         stated = f"{record.width}x{record.height}"
         raise ImageError(record.path, f"has {width}x{height} pixels, not {stated} as stated")
-    if record.pixels is None:
+    if not isinstance(record.image, np.ndarray):
         place = record.packed
         content = Path(record.path).read_bytes() if place is None else place.read()
         orientation = read_header(record.image).orientation
-        if np.array_equal(_decoded(content, orientation), pixels):
+        decoded = _decoded(content, orientation)
+        if decoded is not None and np.array_equal(decoded, pixels):
             return content, orientation
     png = io.BytesIO()
     Image.fromarray(pixels).save(png, "PNG")

@@ -104,7 +104,7 @@ def _column(
     arrays: Sequence[np.ndarray | None], records: Sequence[Record], dtype: type
 ) -> np.ndarray:
     """Return the values of all objects, zeros where a record has none."""
-    filled = [
+    filled: list[np.ndarray] = [
         np.zeros(len(record), dtype) if array is None else np.asarray(array, dtype)
         for array, record in zip(arrays, records, strict=True)
     ]

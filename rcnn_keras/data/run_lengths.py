@@ -77,8 +77,9 @@ def _resized(runs: tf.Tensor, extent: tf.Tensor, old: tf.Tensor, new: tf.Tensor)
         columns = _axis(x, wide, old[1], new[1])
         part = tf.transpose(_along_rows(tf.transpose(part), *columns[1:]))
         part = _along_rows(part, *rows[1:]) > HALF
-        (top, left), (bottom, right) = (rows[0], columns[0]), tf.unstack(
-            new - tf.stack([rows[0], columns[0]]) - tf.shape(part, tf.int64)
+        (top, left), (bottom, right) = (
+            (rows[0], columns[0]),
+            tf.unstack(new - tf.stack([rows[0], columns[0]]) - tf.shape(part, tf.int64)),
         )
         return tf.pad(part, [[top, bottom], [left, right]])
 

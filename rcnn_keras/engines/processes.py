@@ -91,7 +91,7 @@ class _Crew:
         """Wait until a worker is done, or has died, and give what is finished then."""
         done = []
         for pipe in wait(list(self.busy)):
-            worker, task = self.busy.pop(pipe)  # type: ignore[arg-type, index]
+            worker, task = self.busy.pop(pipe)  # type: ignore[call-overload]
             try:
                 done.append((task.shard, worker.pipe.recv()))
                 self.idle.append(worker)

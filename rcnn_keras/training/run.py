@@ -218,7 +218,7 @@ def training_batches(configuration: FitConfiguration, dataset: DetectionDataset)
     augment = compose(*augmentations) if len(augmentations) > 1 else next(iter(augmentations), None)
     return dataset.batches(
         data.batch_size,
-        shuffle=True,
+        shuffle="shards" if data.shuffle == "shards" else True,
         augment=augment,
         max_objects=data.max_objects,
         seed=configuration.training.seed,

@@ -9,7 +9,6 @@ from rcnn_keras.data.masks import record_masks
 from rcnn_keras.data.records import Record
 from rcnn_keras.data.run_lengths import decode_masks, encode_runs
 
-
 decode = tf.function(
     decode_masks,
     input_signature=[
