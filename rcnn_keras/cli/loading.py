@@ -1,16 +1,22 @@
 """What the commands load: files that must be there, TensorFlow in silence, a model, data."""
 
-import os
-import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from rcnn_keras.engines import ENGINES
+from rcnn_keras.engines.quiet import quiet_import
+
+__all__ = [
+    "engine_options",
+    "load_dataset",
+    "load_detector",
+    "must_be_a_model",
+    "must_exist",
+    "quiet_import",
+]
 
 if TYPE_CHECKING:
     from rcnn_keras.data.dataset import DetectionDataset
@@ -65,25 +71,6 @@ def load_dataset(
     if annotations.is_dir():
         return load_voc(annotations, split, classes=classes)
     return load_coco(annotations, images, classes=classes)
-
-
-@contextmanager
-def quiet_import() -> Iterator[None]:
-    """Hold back what TensorFlow logs while it is imported, unless the import fails."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.stderr.flush()
-    terminal = os.dup(2)
-    with tempfile.TemporaryFile() as log:
-        os.dup2(log.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            log.seek(0)
-            os.write(terminal, log.read())
-            raise
-        finally:
-            os.dup2(terminal, 2)
-            os.close(terminal)
 
 
 def engine_options(command: Callable) -> Callable:

@@ -80,15 +80,8 @@ class PackedSegmentations(Sequence[dict[str, Any] | None]):
         return PackedSegmentations(self.image, self.size, self.objects[index], self.present[index])
 
 
-@tf.function(
-    input_signature=[tf.TensorSpec((), tf.string), tf.TensorSpec((), tf.int64)], autograph=False
-)
-def _read(file: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
-    return read_record(file, offset)
-
-
 def read_record(file: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
-    """Return the bytes of a record, a string scalar, inside a graph; their checksum is checked."""
+    """Return the bytes of a record, a string scalar, eagerly or in a graph; checks its checksum."""
     records = tf.raw_ops.TFRecordDatasetV2(
         filenames=file[None],
         compression_type="",
@@ -103,9 +96,9 @@ def read_record(file: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
 def _example(file: str, offset: int) -> Any:
     """Return the features of an image's record by name."""
     try:
-        content = _read(tf.constant(file), tf.constant(offset, tf.int64)).numpy()
+        content = read_record(tf.constant(file), tf.constant(offset, tf.int64)).numpy()
     except tf.errors.OpError as error:
-        raise OSError(f"{file}: the record at byte {offset}: {error.message}") from error
+        raise OSError(f"the record at byte {offset}: {error.message}") from error
     return tf.train.Example.FromString(content).features.feature
 
 

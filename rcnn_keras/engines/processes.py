@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -9,6 +10,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
+from rcnn_keras.engines.quiet import quiet_import
 from rcnn_keras.engines.worker import (
     AHEAD,
     ATTEMPTS,
@@ -73,7 +75,7 @@ class _Crew:
     """The workers, what each is at, and what waits for one."""
 
     def __init__(self, work: Callable[[Any], Any], most: int):
-        self.work, self.most = work, most
+        self.work, self.most = pickle.dumps(work), most
         self.waiting: deque[_Task] = deque()
         self.idle: list[_Worker] = []
         self.busy: dict[Connection, tuple[_Worker, _Task]] = {}
@@ -129,8 +131,8 @@ class _Crew:
         self.waiting.appendleft(task._replace(deaths=task.deaths + 1))
 
 
-def _start(work: Callable[[Any], Any]) -> _Worker:
-    """Start a worker."""
+def _start(work: bytes) -> _Worker:
+    """Start a worker for a pickled function."""
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
     process = spawn.Process(target=_serve, args=(work, theirs), daemon=True)
@@ -140,10 +142,12 @@ def _start(work: Callable[[Any], Any]) -> _Worker:
     return _Worker(process, ours)
 
 
-def _serve(work: Callable[[Any], Any], pipe: Connection) -> None:
+def _serve(pickled: bytes, pipe: Connection) -> None:
     """Work on shards until no more come; what a worker does."""
-    prepare()
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    prepare()
+    with quiet_import():
+        work = pickle.loads(pickled)  # imports what the function needs
     while True:
         try:
             shard = pipe.recv()

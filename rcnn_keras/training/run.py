@@ -174,7 +174,9 @@ def _train_stages(
     out: Path,
 ) -> Section:
     """Train R-CNN, and return its error analysis."""
-    arguments = configuration.training.model_dump()
+    arguments = configuration.training.model_dump(exclude={"features"})
+    features = configuration.training.features
+    arguments["engine"] = None if features is None else features.build()
     rate = _learning_rate(configuration, arguments.pop("learning_rate"), arguments["steps"], 1)
     trained = train_rcnn(
         model, train_set, out / STAGES, val=val_set, learning_rate=rate, **arguments
