@@ -106,9 +106,9 @@ def test_a_stopped_packing_goes_on_to_the_same_bytes(stops, dataset, packed, tmp
 
 def test_other_records_are_not_mixed_in(dataset, packed, tmp_path):
     before = contents(packed)
-    with pytest.raises(ValueError, match="holds other records .*shard_size is 3, not 2"):
+    with pytest.raises(ValueError, match=r"holds other records .*shard_size is 3, not 2"):
         pack_records(dataset, packed, shard_size=2, engine=Here())
-    with pytest.raises(ValueError, match="holds other records .*source is"):
+    with pytest.raises(ValueError, match=r"holds other records .*source is"):
         pack_records(dataset[1:], packed, shard_size=3, engine=Here())
     assert contents(packed) == before
     (tmp_path / "diary.txt").touch()

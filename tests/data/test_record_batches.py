@@ -1,6 +1,7 @@
 """Batches of record files: those of the image files to the bit, and without Python."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -119,7 +120,7 @@ def test_shuffled_shards_read_a_few_files_at_a_time(many):
         stop = start + sum(sizes[file] for file in block)
         assert set(files[start:stop]) == set(block)
         start = stop
-    adjacent = sum(a == b for a, b in zip(files, files[1:], strict=False))
+    adjacent = sum(a == b for a, b in pairwise(files))
     assert adjacent < len(order) / 2  # images of a shard do not come in a row
 
 
