@@ -89,11 +89,6 @@ def test_a_shard_that_kills_every_worker_ends_the_work(engine):
         list(run_shards(os._exit, [5], engine))
 
 
-def test_the_exit_code_is_told():
-    with pytest.raises(ChildProcessError, match="exit code 5"):
-        list(run_shards(os._exit, [5], Processes(1)))
-
-
 def test_an_error_comes_back_as_it_was(engine, work):
     with pytest.raises(ValueError, match="negative values") as caught:
         list(run_shards(math.factorial, [-1], engine))
