@@ -115,7 +115,7 @@ def _pack(
             progress(done, len(dataset))
     if problems:
         raise DatasetError(sorted(problems, key=lambda problem: (problem.file, problem.id)))
-    for left in parts.folder.glob(".*"):  # of workers that were killed
+    for left in parts.folder.glob(".*-of-*"):  # of workers that were killed
         shutil.rmtree(left, ignore_errors=True)
     manifest = {
         **parts.header,

@@ -38,7 +38,7 @@ def test_a_configuration_names_record_files(sets, small_arguments, tmp_path, cap
         f"data: {{format: records, train: {{root: {folder}/records}}, "
         f"val: [{{root: {folder}/records}}], classes: [star, circle]}}\n"
         "optimizer: {name: sgd, learning_rate: 0.01}\n"
-        "training: {epochs: 1}\n".replace("\\\n", "\n")
+        "training: {epochs: 1}\n"
     )
     train, val = read_data(load_configuration(config).data)
     expected = files.with_classes(["star", "circle"])
