@@ -56,7 +56,7 @@ def pack_records(
     """Pack images and ground truth into record files that `load_records` reads.
 
     Image files are kept as they are where TensorFlow decodes them to the pixels of `read_image`,
-    to the bit, which is tried on each; others (CMYK, 16 bits, TIFF) become PNGs of these pixels.
+    to the bit, which is tried on each; others (16 bits, TIFF, WebP) become PNGs of these pixels.
     Polygons become run lengths of the same masks. Proposals are not packed.
 
     Called again after a stop, it goes on; what was lost are the shards that were in work. The
