@@ -13,6 +13,7 @@ __all__ = [
     "comparison",
     "convert",
     "data",
+    "engines",
     "evaluation",
     "export",
     "models",
@@ -38,13 +39,14 @@ def __getattr__(name: str) -> Any:
 
 
 # Keras finds the classes of a saved model once they are imported. The command `rcnn` imports what
-# it needs by itself: its help and its errors should not wait seconds for TensorFlow. Nor should the
-# processes that propose boxes, each of which would hold a TensorFlow of its own.
+# it needs by itself: its help and its errors should not wait seconds for TensorFlow. Nor should
+# workers whose work does not need it, each of which would hold a TensorFlow of its own.
 _is_command = [Path(argument).stem for argument in sys.argv[:1]] == ["rcnn"]
 if not _is_command and "RCNN_KERAS_LEAN" not in os.environ:
     from rcnn_keras import (
         convert,
         data,
+        engines,
         evaluation,
         models,
         presets,

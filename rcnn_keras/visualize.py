@@ -13,6 +13,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 from rcnn_keras.data.detections import Detections
 from rcnn_keras.data.images import read_image
 from rcnn_keras.data.masks import decode_mask, paste_masks
+from rcnn_keras.data.packed_images import PackedImage
 from rcnn_keras.data.records import Record
 
 # Okabe and Ito, "Color Universal Design" (2008), without black: apart for all common kinds of
@@ -26,7 +27,7 @@ Corners = tuple[int, int, int, int]  # first and last pixel: x, y, x, y
 
 
 def draw(
-    image: str | PathLike[str] | np.ndarray,
+    image: str | PathLike[str] | np.ndarray | PackedImage,
     detections: Detections | Record,
     *,
     classes: Sequence[str] | None = None,
@@ -40,7 +41,7 @@ def draw(
     those of Detections are set above 0.5.
 
     Args:
-        image: a path, or an array `(H, W, 3)` as `read_image` takes it.
+        image: a path, or an array `(H, W, 3)`, as `read_image` takes it.
         detections: what a model found in this image, or the image's ground truth.
         classes: names for a Record, whose labels are shown as numbers without it; Detections bring
             their own.

@@ -22,12 +22,14 @@ MAY_IMPORT = {
     "losses": {"ops"},
     "layers": {"ops"},
     "backbones": {"ops", "layers"},
-    "data": {"ops"},  # to pack masks
+    "engines": set(),  # workers import it, and TensorFlow only where their work needs it
+    "data": {"ops", "engines"},  # to pack masks, and to pack images side by side
     "models": {"ops", "losses", "layers", "backbones", "data"},
     "visualize": {"data"},
     "evaluation": {"data", "visualize"},
-    "proposals": {"data", "visualize", TOP},  # the top for its version
+    "proposals": {"data", "engines", "visualize", TOP},  # the top for its version
 }
+MAY_IMPORT["prediction"] = {"data", "engines", "models", TOP}  # the top for its version
 BELOW_TRAINING = set(MAY_IMPORT)
 MAY_IMPORT |= dict.fromkeys(("training", "export", "convert"), BELOW_TRAINING)
 MAY_IMPORT["presets"] = {"convert", "models", "zoo", TOP}

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import click
 
-from rcnn_keras.cli.loading import must_exist, quiet_import
+from rcnn_keras.cli.loading import engine_options, load_dataset, must_exist, quiet_import
+from rcnn_keras.engines import engine_named
 
 VOC_SPLITS = ("train", "val", "trainval", "test")
 
@@ -27,20 +28,23 @@ def data() -> None:
     help=f"Image list of a VOC folder.  [default: those of {', '.join(VOC_SPLITS)} it has]",
 )
 def check(annotations: Path, images: Path | None, split: str | None) -> None:
-    """Print every problem of FILE, a COCO JSON file or a Pascal VOC folder, and of its images.
+    """Print every problem of FILE: a COCO JSON file, a VOC folder, or one of record files.
 
     \b
     Example:
       rcnn data check data/bccd/train.json --images data/bccd/images
 
     FATAL problems keep the data from being used; mended ones are put right while reading. Every
-    image is decoded. Exit status 1 if anything is fatal.
+    image is decoded, of record files every byte hashed. Exit status 1 if anything is fatal.
     """
     must_exist(annotations, "annotations")
     with quiet_import():
         from rcnn_keras.data.coco import check_coco
+        from rcnn_keras.data.load_records import check_records, is_packed
         from rcnn_keras.data.voc import check_voc
-    if annotations.is_dir():
+    if is_packed(annotations):
+        found = check_records(annotations)
+    elif annotations.is_dir():
         lists = annotations / "ImageSets" / "Main"
         there = [name for name in VOC_SPLITS if (lists / f"{name}.txt").exists()]
         splits = [split] if split else there or ["train"]
@@ -54,3 +58,63 @@ def check(annotations: Path, images: Path | None, split: str | None) -> None:
     click.echo(f"{annotations}: {fatal} fatal, {len(problems) - fatal} mended")
     if fatal:
         sys.exit(1)
+
+
+@data.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    help="Folder of the images of a COCO file.  [default: the file's folder]",
+)
+@click.option("--split", default="train", show_default=True, help="Image list of a VOC folder.")
+@click.option(
+    "--shard-size",
+    type=click.IntRange(1),
+    help="Most images in a record file.  [default: 500]",
+)
+@click.option("--shards", type=click.IntRange(1), help="Record files, instead of --shard-size.")
+@engine_options
+def pack(
+    source: Path,
+    out: Path,
+    images: Path | None,
+    split: str,
+    shard_size: int | None,
+    shards: int | None,
+    engine: str,
+    workers: int | None,
+    address: str | None,
+) -> None:
+    """Pack SOURCE, a COCO JSON file or a Pascal VOC folder, into record files.
+
+    \b
+    Example:
+      rcnn data pack train.json --out train_records --workers 8
+      rcnn data pack VOC2007 --split trainval --out voc_records --engine ray --address auto
+
+    The folder gets files of images and ground truth that training reads without Python, and a
+    manifest with counts and hashes. A run that was stopped goes on when it is started again, and
+    leaves the same bytes.
+    """
+    must_exist(source, "data set")
+    if shards is not None and shard_size is not None:
+        raise click.UsageError("--shards and --shard-size say the same in two ways: give one")
+    chosen = engine_named(engine, workers, address)
+    with quiet_import():
+        from rcnn_keras.data.pack import SHARD_SIZE, pack_records
+    dataset = load_dataset(source, images, split)
+    if shards is not None:
+        shard_size = -(-len(dataset) // shards)
+    with click.progressbar(length=len(dataset), label="images") as bar:
+        packed = pack_records(
+            dataset,
+            out,
+            shard_size=shard_size or SHARD_SIZE,
+            engine=chosen,
+            progress=lambda done, _: bar.update(done - bar.pos),
+        )
+    files = len({record.packed.file for record in packed if record.packed is not None})
+    objects = sum(map(len, packed))
+    click.echo(f"{out}: {len(packed)} images, {objects} objects, {files} record files")

@@ -1,16 +1,25 @@
 """`rcnn detect`."""
 
 import json
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from rcnn_keras.cli.loading import load_detector, must_be_a_model, quiet_import
+from rcnn_keras.cli.loading import (
+    engine_options,
+    load_detector,
+    must_be_a_model,
+    quiet_import,
+)
+from rcnn_keras.engines import Engine, engine_named
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from rcnn_keras.models import Detector
 
 MOST_PROPOSALS = 2000  # an image, as in the papers
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".gif")
@@ -22,8 +31,8 @@ IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".pg
 @click.option(
     "--out",
     required=True,
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for results.",
+    type=click.Path(path_type=Path),
+    help="Folder for pictures and results, or a .json file for results alone.",
 )
 @click.option(
     "--min-score",
@@ -33,8 +42,16 @@ IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".pg
     help="Leave out weaker detections.",
 )
 @click.option("--batch-size", default=1, show_default=True, type=click.IntRange(1))
+@engine_options
 def detect(
-    images: tuple[str, ...], model: str, out: Path, min_score: float, batch_size: int
+    images: tuple[str, ...],
+    model: str,
+    out: Path,
+    min_score: float,
+    batch_size: int,
+    engine: str,
+    workers: int | None,
+    address: str | None,
 ) -> None:
     """Detect objects in IMAGES: files, folders or patterns such as "photos/*.jpg".
 
@@ -42,29 +59,38 @@ def detect(
     Example:
       rcnn detect smears/ --model blood_cells --out found
       rcnn detect photos/ cat.jpg --model runs/first/best.keras --out found --min-score 0.7
+      rcnn detect photos/ --model runs/first/best.keras --out results.json --workers 8
 
-    The folder gets a picture of each image with its detections drawn, and detections.json: COCO
+    A folder gets a picture of each image with its detections drawn, and detections.json: COCO
     result rows (boxes x, y, width, height in pixels; category i is the model's i-th class), with
-    the names of file and class added, and masks as run lengths in "segmentation". A model that
-    finds no proposals gets those of selective search, mode fast.
+    the names of file and class added, and masks as run lengths in "segmentation". Images are
+    numbered from 1. A model that finds no proposals gets those of selective search, mode fast.
+
+    A .json file gets the same rows and no pictures, of any number of images, by several workers
+    (--engine, --workers, --address). A run that was stopped goes on where it was when it is
+    started again; until it is done, FILE.json.parts holds what there is.
     """
     files = _image_files(images)
     must_be_a_model(model)
+    if out.suffix.lower() == ".json":
+        chosen = engine_named(engine, workers, address)
+        if out.exists():
+            raise FileExistsError(f"{out} is there already: remove it, or name another file")
+        _detect_rows(files, model, out, min_score, batch_size, chosen)
+        return
+    if out.is_file():
+        raise click.UsageError(f"--out {out} is a file: name a folder, or a .json file")
+    if engine != "processes" or workers is not None or address is not None:
+        raise click.UsageError("--engine, --workers and --address are for --out FILE.json")
     pictures = [out / name for name in _different_names(files)]
     _check_not_beside([*pictures, out / "detections.json"], files)
     with quiet_import():
         from rcnn_keras import visualize
     _check_readable(files)
-    detector = load_detector(model)
-    threshold = detector.detection_layer.score_threshold
-    if min_score < threshold:
-        click.echo(
-            f"--min-score {min_score:g}: the model gives no detections of {threshold:g} or less",
-            err=True,
-        )
-    search = _selective_search if detector.takes_proposals else None
+    detector = _loaded(model, min_score)
     found = [
-        d.above(min_score) for d in detector.detect(files, batch_size=batch_size, proposals=search)
+        d.above(min_score)
+        for d in detector.detect(files, batch_size=batch_size, proposals=_search(detector))
     ]
     out.mkdir(parents=True, exist_ok=True)
     rows = []
@@ -73,6 +99,53 @@ def detect(
         rows += detections.coco_rows(number + 1, str(file))
         click.echo(f"{file}: {detections.summary()}")
     (out / "detections.json").write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
+
+
+def _detect_rows(
+    files: list[Path], model: str, out: Path, min_score: float, batch_size: int, engine: Engine
+) -> None:
+    """Write the rows of any number of images into one file."""
+    with quiet_import():
+        from rcnn_keras.prediction import detect_files
+    _check_readable(files)
+    detector = _loaded(model, min_score)
+    begun: list[tuple[float, int]] = []  # when, and how many images were done already
+
+    def tell(done: int, _: int) -> None:
+        begun.append((time.monotonic(), done))
+        del begun[1:-1]
+        bar.update(done - bar.pos)
+
+    with click.progressbar(length=len(files), label="images") as bar:
+        detect_files(
+            detector,
+            files,
+            out,
+            min_score=min_score,
+            batch_size=batch_size,
+            proposals=_search(detector),
+            engine=engine,
+            progress=tell,
+        )
+    seconds, images = (last - first for first, last in zip(begun[0], begun[-1], strict=True))
+    speed = f", {images / seconds:.1f} images a second" if images and seconds else ""
+    click.echo(f"{out}: {len(files)} images{speed}")
+
+
+def _loaded(model: str, min_score: float) -> "Detector":
+    """Return the detector; say so if it has a higher threshold of its own."""
+    detector = load_detector(model)
+    threshold = detector.detection_layer.score_threshold
+    if min_score < threshold:
+        click.echo(
+            f"--min-score {min_score:g}: the model gives no detections of {threshold:g} or less",
+            err=True,
+        )
+    return detector
+
+
+def _search(detector: "Detector") -> "Callable[[np.ndarray], np.ndarray] | None":
+    return _selective_search if detector.takes_proposals else None
 
 
 def _selective_search(image: "np.ndarray") -> "np.ndarray":

@@ -1,12 +1,22 @@
 """What the commands load: files that must be there, TensorFlow in silence, a model, data."""
 
-import os
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import click
+
+from rcnn_keras.engines import ENGINES
+from rcnn_keras.engines.quiet import quiet_import
+
+__all__ = [
+    "engine_options",
+    "load_dataset",
+    "load_detector",
+    "must_be_a_model",
+    "must_exist",
+    "quiet_import",
+]
 
 if TYPE_CHECKING:
     from rcnn_keras.data.dataset import DetectionDataset
@@ -51,29 +61,34 @@ def _is_path(name: str) -> bool:
 def load_dataset(
     annotations: Path, images: Path | None, split: str, classes: tuple[str, ...] | None = None
 ) -> "DetectionDataset":
-    """Load a COCO JSON file with its folder of images, or a split of a Pascal VOC folder."""
+    """Load a COCO JSON file with its images, a split of a Pascal VOC folder, or record files."""
     from rcnn_keras.data.coco import load_coco
+    from rcnn_keras.data.load_records import is_packed, load_records
     from rcnn_keras.data.voc import load_voc
 
+    if is_packed(annotations):
+        return load_records(annotations, classes=classes)
     if annotations.is_dir():
         return load_voc(annotations, split, classes=classes)
     return load_coco(annotations, images, classes=classes)
 
 
-@contextmanager
-def quiet_import() -> Iterator[None]:
-    """Hold back what TensorFlow logs while it is imported, unless the import fails."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.stderr.flush()
-    terminal = os.dup(2)
-    with tempfile.TemporaryFile() as log:
-        os.dup2(log.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            log.seek(0)
-            os.write(terminal, log.read())
-            raise
-        finally:
-            os.dup2(terminal, 2)
-            os.close(terminal)
+def engine_options(command: Callable) -> Callable:
+    """Add to a command the options that `engine_named` takes: --engine, --workers, --address."""
+    for option in (
+        click.option("--address", help="Of a Ray cluster; auto finds it.  [default: this machine]"),
+        click.option(
+            "--workers",
+            type=click.IntRange(1),
+            help="Processes, of one thread each.  [default: one for each core]",
+        ),
+        click.option(
+            "--engine",
+            default="processes",
+            show_default=True,
+            type=click.Choice(ENGINES),
+            help="Where the work is done; ray needs pip install 'rcnn-keras[cluster]'.",
+        ),
+    ):
+        command = option(command)
+    return command

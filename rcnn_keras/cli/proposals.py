@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rcnn_keras.cli.loading import load_dataset, must_exist, quiet_import
+from rcnn_keras.cli.loading import engine_options, load_dataset, must_exist, quiet_import
+from rcnn_keras.engines import Engine, engine_named
 from rcnn_keras.proposals.methods import METHODS
 from rcnn_keras.proposals.selective_search import MODES, SIMILARITIES
 
@@ -57,9 +58,7 @@ TOP = 20
     help="Data set: folder of the images of a COCO file.  [default: the file's folder]",
 )
 @click.option("--split", help="Data set: image list of a VOC folder.  [default: train]")
-@click.option(
-    "--workers", type=click.IntRange(1), help="Data set: processes.  [default: one for each core]"
-)
+@engine_options
 def proposals(
     source: Path,
     out: Path | None,
@@ -68,7 +67,9 @@ def proposals(
     show: bool,
     images: Path | None,
     split: str | None,
+    engine: str,
     workers: int | None,
+    address: str | None,
     **options: Any,
 ) -> None:
     """Propose boxes that may hold an object, of any class.
@@ -78,9 +79,10 @@ def proposals(
       rcnn proposals cat.jpg --top 50 --out cat_proposals.png
       rcnn proposals train.json --mode fast --workers 8 --out train_proposals.npz
 
-    Of an IMAGE the best proposals are drawn with their ranks. Of a DATASET, a COCO JSON file or a
-    Pascal VOC folder, all proposals go to one file to train with. A run that was stopped goes on
-    where it was when it is started again; until it is done, FILE.parts holds what there is.
+    Of an IMAGE the best proposals are drawn with their ranks. Of a DATASET, a COCO JSON file, a
+    Pascal VOC folder or one of record files, all proposals go to one file to train with. A run that
+    was stopped goes on where it was when it is started again; until it is done, FILE.parts holds
+    what there is.
     """
     must_exist(source, "image or data set")
     arguments = {name: value for name, value in options.items() if value not in (None, ())}
@@ -88,11 +90,12 @@ def proposals(
         _refuse(source, "data set", {"--top": top, "--show": show or None})
         if out is None:
             raise click.UsageError("a data set needs --out FILE")
+        chosen = engine_named(engine, workers, address)
         with quiet_import():
             dataset = load_dataset(source, images, split or "train")
-        _propose(dataset, out, method, workers, arguments)
+        _propose(dataset, out, method, chosen, arguments)
     else:
-        others = {"--images": images, "--split": split, "--workers": workers}
+        others = {"--images": images, "--split": split, "--workers": workers, "--address": address}
         _refuse(source, "image", others)
         if out is None and not show:
             raise click.UsageError("an image needs --out PNG or --show")
@@ -136,7 +139,7 @@ def _propose(
     dataset: "DetectionDataset",
     out: Path,
     method: str,
-    workers: int | None,
+    engine: Engine,
     arguments: dict[str, Any],
 ) -> None:
     """Write the proposals of a data set, under a progress bar."""
@@ -147,7 +150,7 @@ def _propose(
             dataset,
             out,
             method=method,
-            workers=workers,
+            engine=engine,
             progress=lambda done, _: bar.update(done - bar.pos),
             **arguments,
         )

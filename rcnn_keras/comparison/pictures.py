@@ -32,7 +32,7 @@ def draw_side_by_side(
         classes: names of its labels.
         found: detections by what stands above them.
     """
-    image = record.path if record.pixels is None else record.pixels
+    image = record.image
     zoom = max(1, LONG_SIDE // max(record.height, record.width))
     panels = [
         _titled("ground truth", visualize.draw(image, record, classes=classes, zoom=zoom)),

@@ -30,7 +30,7 @@ def time_search(search: Search, dataset: DetectionDataset, repeats: int) -> floa
     """Return the median seconds of a search for proposals in an image, decoding left out."""
     medians = []
     for record in dataset:
-        image = read_image(record.path if record.pixels is None else record.pixels)
+        image = read_image(record.image)
         search(image)
         seconds = []
         for _ in range(repeats):

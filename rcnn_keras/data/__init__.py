@@ -19,7 +19,9 @@ from rcnn_keras.data.images import (
     resize_image,
     resized_size,
 )
+from rcnn_keras.data.load_records import check_records, load_records
 from rcnn_keras.data.masks import decode_mask, encode_masks, paste_masks
+from rcnn_keras.data.pack import pack_records
 from rcnn_keras.data.problems import DatasetError, Problem
 from rcnn_keras.data.records import Record
 from rcnn_keras.data.shapes import draw_shapes
@@ -33,6 +35,7 @@ __all__ = [
     "Problem",
     "Record",
     "check_coco",
+    "check_records",
     "check_voc",
     "color_jitter",
     "compose",
@@ -43,7 +46,9 @@ __all__ = [
     "flips",
     "image_header",
     "load_coco",
+    "load_records",
     "load_voc",
+    "pack_records",
     "paste_masks",
     "read_image",
     "resize_image",

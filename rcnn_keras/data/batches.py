@@ -7,16 +7,18 @@ most proposals of any image.
 import copy
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import tensorflow as tf
 
 from rcnn_keras.data.augmentation import Augmentation
-from rcnn_keras.data.images import ImageError, read_image, resize_image, resized_size
-from rcnn_keras.data.masks import check_segmentations, record_masks
+from rcnn_keras.data.image_sources import image_source
+from rcnn_keras.data.images import resize_image, resized_size
+from rcnn_keras.data.masks import check_segmentations
 from rcnn_keras.data.padding import padded_image, padded_masks, padded_rows
 from rcnn_keras.data.samples import Sample, drop_empty_masks
+from rcnn_keras.data.shard_order import ShardOrder
 
 if TYPE_CHECKING:
     from rcnn_keras.data.dataset import DetectionDataset
@@ -45,7 +47,8 @@ class Batches:
     Args:
         dataset: the images and their objects.
         batch_size: B; the last batch of a single pass may be smaller.
-        shuffle: visit the images in a new random order each epoch.
+        shuffle: visit the images in a new random order each epoch; "shards" shuffles record files
+            and the images among each eight of them, for files that are slow to read here and there.
         augment: `augmentation(sample, seed) -> sample`, see `rcnn_keras.data.augmentation`.
         min_size: length in pixels to which the shorter side is resized; of several, each sample
             draws one. None keeps the image's own size until `sized` says otherwise.
@@ -60,8 +63,8 @@ class Batches:
 
     Raises:
         ValueError: when a number is out of range, the dataset is empty, an image has more than
-            `max_objects` objects, `masks` are wanted of an object without a sound segmentation, or
-            `proposals` of an image without them.
+            `max_objects` objects, `masks` are wanted of an object without a sound segmentation,
+            `proposals` of an image without them, or shuffled shards of images in no record file.
         TypeError: when `augment` cannot be called.
     """
 
@@ -69,7 +72,7 @@ class Batches:
         self,
         dataset: "DetectionDataset",
         batch_size: int,
-        shuffle: bool = False,
+        shuffle: bool | Literal["shards"] = False,
         augment: Augmentation | None = None,
         *,
         min_size: int | Sequence[int] | None = None,
@@ -109,6 +112,10 @@ class Batches:
             check_segmentations(dataset)
         if proposals:
             require_proposals(dataset)
+        if shuffle not in (False, True, "shards"):
+            raise ValueError(f"shuffle must be True, False or 'shards', got {shuffle!r}")
+        if shuffle == "shards":
+            ShardOrder(dataset)
         self.dataset = dataset
         self.batch_size = int(batch_size)
         self.shuffle = shuffle
@@ -233,43 +240,29 @@ class Batches:
         image_ids = tf.constant([record.image_id for record in records], tf.int64)
         sizes = tf.constant([(record.height, record.width) for record in records], tf.int32)
         resized_sizes = tf.constant([self._resized_sizes(record) for record in records], tf.int32)
-        objects = _Objects(records)
+        objects, source = _Objects(records), image_source(records)
         most = max((len(r.proposals) for r in records if r.proposals is not None), default=0)
-
-        def read(index: int) -> np.ndarray:
-            record = records[index]
-            image = read_image(record.path if record.pixels is None else record.pixels)
-            if image.shape[:2] != (record.height, record.width):
-                raise ImageError(
-                    record.path,
-                    f"the image is {image.shape[1]} x {image.shape[0]} pixels, "
-                    f"its record says {record.width} x {record.height}",
-                )
-            return image
-
-        def read_masks(index: int, size: np.ndarray) -> np.ndarray:
-            return record_masks(records[index], *size.tolist())
 
         def read_proposals(index: int) -> np.ndarray:
             proposals = records[index].proposals
             assert proposals is not None  # `require_proposals` saw to it
             return proposals
 
+        order = ShardOrder(records) if self.shuffle == "shards" else None
+
         def padded_sample(number: tf.Tensor) -> tuple[Sample, Sample]:
-            index = self._index(number)
-            # Pillow decodes without holding Python's lock, so parallel calls do run in parallel.
-            image = tf.ensure_shape(tf.numpy_function(read, [index], tf.uint8), (None, None, 3))
+            index = self._index(number, order)
+            opened = source.opened(index)
             sample = objects.of(index)
             size = resized_sizes[index, self._drawn(number, resized_sizes.shape[1])]
-            sample["image"] = self._resized(image, size)
+            sample["image"] = self._resized(source.image(opened), size)
             ratio = tf.cast(size / sizes[index], tf.float32)[::-1]
             sample["boxes"] *= tf.tile(ratio, [2])
             if self.proposals:
                 proposals = tf.numpy_function(read_proposals, [index], tf.float32)
                 sample["proposals"] = tf.ensure_shape(proposals, (None, 4)) * tf.tile(ratio, [2])
             if self.masks:
-                masks = tf.numpy_function(read_masks, [index, size], tf.uint8)
-                sample["masks"] = tf.ensure_shape(masks, (None, None, None))
+                sample["masks"] = source.masks(opened, size)
                 sample = drop_empty_masks(sample)
             if self.augment is not None:
                 sample = self.augment(sample, self._sample_seed(image_ids[index], number))
@@ -281,13 +274,15 @@ class Batches:
 
         return padded_sample
 
-    def _index(self, number: tf.Tensor) -> tf.Tensor:
+    def _index(self, number: tf.Tensor, order: ShardOrder | None) -> tf.Tensor:
         """The record read as sample `number`, counted from the start of training."""
         images = len(self.dataset)
         epoch, place = number // images, number % images
         if not self.shuffle:
             return place
         seed = tf.stack([tf.constant(self.seed, tf.int64), epoch])
+        if order is not None:
+            return order.index(place, seed)
         last = tf.constant(images - 1, tf.int64)
         return tf.random.experimental.index_shuffle(place, seed=seed, max_index=last)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
@@ -183,7 +183,7 @@ class DetectionDataset(Sequence[Record]):
     def batches(
         self,
         batch_size: int,
-        shuffle: bool = False,
+        shuffle: bool | Literal["shards"] = False,
         augment: Callable | None = None,
         *,
         min_size: int | Sequence[int] | None = None,
@@ -243,7 +243,7 @@ class DetectionDataset(Sequence[Record]):
                     "iscrowd": int(record.crowd[i]),
                 }
                 if record.segmentations is not None and record.segmentations[i] is not None:
-                    annotation["segmentation"] = _plain(record.segmentations[i])
+                    annotation["segmentation"] = plain(record.segmentations[i])
                 if record.difficult is not None and record.difficult[i]:
                     annotation["difficult"] = 1
                 annotations.append(annotation)
@@ -254,7 +254,7 @@ class DetectionDataset(Sequence[Record]):
         return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def _plain(segmentation: Any) -> Any:
+def plain(segmentation: Any) -> Any:
     """Return a segmentation that JSON can hold: pycocotools gives RLE counts as bytes."""
     if isinstance(segmentation, dict) and isinstance(segmentation["counts"], bytes):
         return {**segmentation, "counts": segmentation["counts"].decode("ascii")}

@@ -3,6 +3,7 @@
 Decoding is Pillow's: TensorFlow's decoders know no EXIF orientation, CMYK or 16-bit gray.
 """
 
+import io
 import math
 import os
 import struct
@@ -14,6 +15,7 @@ import tensorflow as tf
 from PIL import Image, UnidentifiedImageError
 
 from rcnn_keras.data.orientation import EXCHANGES_SIDES, TAG, turn_pixels
+from rcnn_keras.data.packed_images import PackedImage
 
 # Pillow's own limit. A file over either one is refused, so larger images need both raised.
 MAX_PIXELS = 178_956_970
@@ -42,14 +44,14 @@ class ImageHeader(NamedTuple):
     orientation: int
 
 
-def read_image(source: str | PathLike | np.ndarray) -> np.ndarray:
+def read_image(source: str | PathLike | np.ndarray | PackedImage) -> np.ndarray:
     """Return an image as uint8 RGB `(H, W, 3)`, upright.
 
     Args:
-        source: a file in any format of Pillow's (of several frames or pages, the first); or an
-            array `(H, W)`, `(H, W, 1)`, `(H, W, 3)` or `(H, W, 4)` of integers or floats in
-            0..255, or of uint16 in 0..65535. Alpha is dropped, 16 bits become 8 by value / 257,
-            and gray is repeated.
+        source: a file in any format of Pillow's (of several frames or pages, the first), or its
+            place in a record file; or an array `(H, W)`, `(H, W, 1)`, `(H, W, 3)` or `(H, W, 4)`
+            of integers or floats in 0..255, or of uint16 in 0..65535. Alpha is dropped, 16 bits
+            become 8 by value / 257, and gray is repeated.
 
     Raises:
         ImageError: for a file that is missing, empty, cut off, no image, or over `MAX_PIXELS`,
@@ -62,7 +64,7 @@ def read_image(source: str | PathLike | np.ndarray) -> np.ndarray:
         return turn_pixels(_to_rgb(file.image, file.name), file.orientation())
 
 
-def image_header(path: str | PathLike) -> tuple[int, int]:
+def image_header(path: str | PathLike | PackedImage) -> tuple[int, int]:
     """Return height and width in pixels of the image that `read_image` would give.
 
     A JPEG or PNG file is not decoded if its end is where it should be; others are.
@@ -73,7 +75,7 @@ def image_header(path: str | PathLike) -> tuple[int, int]:
     return read_header(path)[:2]
 
 
-def read_header(path: str | PathLike) -> ImageHeader:
+def read_header(path: str | PathLike | PackedImage) -> ImageHeader:
     """Return `image_header`'s size together with the EXIF orientation."""
     with _ImageFile(path) as file:
         if not file.has_its_end():
@@ -119,21 +121,16 @@ def resize_image(
 class _ImageFile:
     """An open image file; whatever goes wrong inside its `with` block becomes an ImageError."""
 
-    def __init__(self, path: str | PathLike):
+    def __init__(self, source: str | PathLike | PackedImage):
+        self.packed = source if isinstance(source, PackedImage) else None
+        path = source if self.packed is None else self.packed.path
         if not isinstance(path, str | PathLike):
             kind = type(path).__name__
             raise ImageError(f"image of type {kind}", "a path or a numpy array is needed")
         self.name = os.fsdecode(path)
 
     def __enter__(self) -> "_ImageFile":
-        if not os.path.isfile(self.name):
-            raise ImageError(self.name, "no such file")
-        if os.path.getsize(self.name) == 0:
-            raise ImageError(self.name, "the file is empty (0 bytes)")
-        try:
-            self.file: IO[bytes] = open(self.name, "rb")
-        except OSError as error:
-            raise ImageError(self.name, f"cannot be opened: {error.strerror}") from error
+        self.file = self._opened()
         try:
             self.image = Image.open(self.file)
             self._check_pixels()
@@ -141,6 +138,21 @@ class _ImageFile:
             self.__exit__(type(error), error, None)
             raise
         return self
+
+    def _opened(self) -> IO[bytes]:
+        if self.packed is not None:
+            try:
+                return io.BytesIO(self.packed.read())
+            except (OSError, ValueError) as error:
+                raise ImageError(self.name, f"cannot be read: {error}") from error
+        if not os.path.isfile(self.name):
+            raise ImageError(self.name, "no such file")
+        if os.path.getsize(self.name) == 0:
+            raise ImageError(self.name, "the file is empty (0 bytes)")
+        try:
+            return open(self.name, "rb")
+        except OSError as error:
+            raise ImageError(self.name, f"cannot be opened: {error.strerror}") from error
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.file.close()
@@ -164,7 +176,7 @@ class _ImageFile:
         position = self.file.tell()  # Pillow goes on reading from there
         try:
             if self.image.format in ("JPEG", "MPO"):
-                self.file.seek(max(0, os.path.getsize(self.name) - 64))
+                self.file.seek(max(0, self.file.seek(0, os.SEEK_END) - 64))
                 return self.file.read().rstrip(b"\0\r\n").endswith(JPEG_END)
             return self.image.format == "PNG" and self._has_png_end()
         finally:

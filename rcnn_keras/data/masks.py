@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
 
+from rcnn_keras.data.packed_images import PackedSegmentations
 from rcnn_keras.data.segmentations import malformed
 
 if TYPE_CHECKING:
@@ -49,6 +50,13 @@ def check_masks(record: "Record") -> None:
 
     A crowd region may have none. The message names the image and the object, counted from 0.
     """
+    if isinstance(record.segmentations, PackedSegmentations):  # they were sound when packed
+        missing = np.flatnonzero(~record.segmentations.present & ~record.crowd)
+        if len(missing):
+            raise ValueError(
+                f"{record.path}: object {missing[0]} has no segmentation, so there is no mask of it"
+            )
+        return
     segmentations = record.segmentations or (None,) * len(record)
     for i, (segmentation, crowd) in enumerate(zip(segmentations, record.crowd, strict=True)):
         if segmentation is None:

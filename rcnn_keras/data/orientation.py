@@ -11,15 +11,17 @@ from pycocotools import mask as rle
 
 TAG = 0x0112
 EXCHANGES_SIDES = (5, 6, 7, 8)
+UPSIDE_DOWN = (3, 4, 7, 8)  # what is left to do once sides are exchanged
+MIRRORED = (2, 3, 6, 7)
 
 
 def turn_pixels(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Return stored pixels or a mask, `(H, W, ...)`, upright."""
     if orientation in EXCHANGES_SIDES:
         pixels = pixels.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
+    if orientation in UPSIDE_DOWN:
         pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
+    if orientation in MIRRORED:
         pixels = pixels[:, ::-1]
     return np.ascontiguousarray(pixels)
 
@@ -29,9 +31,9 @@ def turn_points(points: np.ndarray, orientation: int, height: int, width: int) -
     if orientation in EXCHANGES_SIDES:
         points = points[:, ::-1]
     x, y = points[:, 0], points[:, 1]
-    if orientation in (3, 4, 7, 8):
+    if orientation in UPSIDE_DOWN:
         y = height - y
-    if orientation in (2, 3, 6, 7):
+    if orientation in MIRRORED:
         x = width - x
     return np.stack([x, y], axis=1)
 

@@ -26,10 +26,7 @@ def with_given_proposals(dataset: DetectionDataset, proposals: Proposals) -> Det
     """
     ids = [record.image_id for record in dataset]
     if callable(proposals):
-        found = [
-            proposals(read_image(record.path if record.pixels is None else record.pixels))
-            for record in dataset
-        ]
+        found = [proposals(read_image(record.image)) for record in dataset]
     elif isinstance(proposals, Mapping):
         return dataset.with_proposals(proposals)
     else:

@@ -4,6 +4,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from rcnn_keras.data.packed_images import PackedImage, PackedSegmentations
+
 
 @dataclass(frozen=True, eq=False)
 class Record:
@@ -19,13 +21,14 @@ class Record:
         crowd: `(n,)` bool; true for regions of objects that are not told apart. Training leaves
             them out, so what lies in them counts as background; scoring ignores them.
         segmentations: per object COCO polygons (list of flat lists), an RLE dict or None; or None
-            if no object has one.
+            if no object has one. Those in a record file are read when they are asked for.
         areas: `(n,)` float64 in square pixels as the file states them (in COCO, the mask's area,
             by which it sorts objects into small, medium and large); None stands for the boxes'.
         proposals: `(r, 4)` float32 `xyxy` in pixels, regions in which R-CNN and Fast R-CNN look for
             objects, best first; None if nobody looked for any.
         pixels: `(H, W, 3)` uint8 RGB of an image that is in memory and in no file; `path` then is
             a name for messages.
+        packed: where the image lies if it is in a record file; `path` then is a name for messages.
         difficult: `(n,)` bool; those of `crowd` that are single objects, which Pascal VOC marks as
             hard to tell and scores by their own IoU. None stands for none.
 
@@ -40,11 +43,12 @@ class Record:
     boxes: np.ndarray
     labels: np.ndarray
     crowd: np.ndarray
-    segmentations: tuple | None = None
+    segmentations: tuple | PackedSegmentations | None = None
     areas: np.ndarray | None = None
     proposals: np.ndarray | None = None
     pixels: np.ndarray | None = None
     difficult: np.ndarray | None = None
+    packed: PackedImage | None = None
 
     def __post_init__(self) -> None:
         boxes = np.asarray(self.boxes, np.float32)
@@ -79,15 +83,27 @@ class Record:
         """Number of objects."""
         return len(self.labels)
 
+    @property
+    def image(self) -> str | np.ndarray | PackedImage:
+        """What `read_image` reads the image from."""
+        if self.pixels is not None:
+            return self.pixels
+        return self.path if self.packed is None else self.packed
+
     def select(self, keep: np.ndarray, labels: np.ndarray | None = None) -> "Record":
         """Return the record with the objects that `keep` (bool or indices) names, relabelled."""
         index = np.arange(len(self))[keep]
+        segmentations = self.segmentations
+        if isinstance(segmentations, PackedSegmentations):
+            segmentations = segmentations.select(index)
+        elif segmentations:
+            segmentations = tuple(segmentations[i] for i in index)
         return replace(
             self,
             boxes=self.boxes[index],
             labels=(self.labels if labels is None else labels)[index],
             crowd=self.crowd[index],
-            segmentations=self.segmentations and tuple(self.segmentations[i] for i in index),
+            segmentations=segmentations,
             areas=None if self.areas is None else self.areas[index],
             difficult=None if self.difficult is None else self.difficult[index],
         )

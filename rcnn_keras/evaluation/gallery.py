@@ -88,7 +88,7 @@ def _draw(
         found = found.above(errors.min_score)
     window = _window(np.array(shown), record)
     left, top, right, bottom = window
-    pixels = read_image(record.path if record.pixels is None else record.pixels)
+    pixels = read_image(record.image)
     cut = np.ascontiguousarray(pixels[top:bottom, left:right])
     zoom = math.ceil(WIDE / max(cut.shape[:2]))
     truth = _cut_record(record, window, with_masks)

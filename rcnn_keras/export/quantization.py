@@ -75,7 +75,7 @@ def _images(source: Any) -> list[Any]:
     """Return what can be read of a folder or a dataset; ValueError if there is nothing."""
     images: list[Any]
     if isinstance(source, DetectionDataset):
-        images = [r.path if r.pixels is None else r.pixels for r in source]
+        images = [r.image for r in source]
     else:
         folder = Path(source)
         if not folder.is_dir():

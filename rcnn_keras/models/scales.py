@@ -65,7 +65,7 @@ def detect_at_scales(
     )
     found = []
     for record in dataset:
-        image = read_image(record.path if record.pixels is None else record.pixels)
+        image = read_image(record.image)
         size = (record.height, record.width)
         boxes = np.asarray(record.proposals, np.float32)
         sizes = [resized_size(*size, min_size, max_size) for min_size in min_sizes]

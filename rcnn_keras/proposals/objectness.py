@@ -216,7 +216,7 @@ def _examples(
     """Yield shrunk images, windows in them, and which `(n,)` of the windows are objects."""
     for index in np.linspace(0, len(dataset) - 1, min(images, len(dataset))).round().astype(int):
         record = dataset[int(index)]
-        image = read_image(record.path if record.pixels is None else record.pixels)
+        image = read_image(record.image)
         height, width = image.shape[:2]
         boxes = sample_windows(height, width, windows, seed + int(index))
         boxes = np.concatenate([boxes, record.boxes])

@@ -1,34 +1,29 @@
-"""Proposals of a whole data set, by several processes; a run that was stopped goes on."""
+"""Proposals of a whole data set, by several workers; a run that was stopped goes on."""
 
 import hashlib
 import json
-import os
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rcnn_keras.proposals.methods import full_arguments
-from rcnn_keras.proposals.parts import Parts, check_same_header, remove_parts
+from rcnn_keras.engines import Engine, Processes, run_shards
+from rcnn_keras.proposals.methods import full_arguments, method_named
 from rcnn_keras.proposals.proposal_file import (
     Proposals,
     load_proposals,
     make_header,
     write_proposals,
 )
-from rcnn_keras.proposals.workers import run_method, worker_pool
 
 if TYPE_CHECKING:
     from rcnn_keras.data.dataset import DetectionDataset
-    from rcnn_keras.data.images import ImageError
+    from rcnn_keras.data.parts import Parts
     from rcnn_keras.data.records import Record
-
-AHEAD = 2  # images given out for each worker, so that none waits for the next one to be read
 
 
 def propose(
@@ -37,6 +32,7 @@ def propose(
     *,
     method: str = "selective_search",
     workers: int | None = None,
+    engine: Engine | None = None,
     progress: Callable[[int, int], None] | None = None,
     **arguments: Any,
 ) -> Proposals:
@@ -45,7 +41,8 @@ def propose(
     Until all are there, the boxes of each image are kept in the folder `OUT.parts` beside the
     file. Called again after a stop, it goes on from them; what was lost are the images that were
     in work, at most two for each worker. The file is the same to the byte however often that
-    happened and whatever the number of workers. Once the file is there, a call has nothing to do.
+    happened, whichever workers were killed and whatever their number. Once the file is there, a
+    call has nothing to do.
 
     The workers are spawned: a script must call this below `if __name__ == "__main__":`.
 
@@ -54,6 +51,8 @@ def propose(
         out: the file, which `load_proposals` reads.
         method: a key of `METHODS`.
         workers: processes, of one thread each; by default as many as there are cores.
+        engine: where to search instead, `rcnn_keras.engines.Ray()` for one; this process reads the
+            images and writes the boxes.
         progress: called with the number of images that are done, and of all.
         arguments: of the method.
 
@@ -64,51 +63,76 @@ def propose(
         ValueError: for an unknown method or argument, `workers` below 1, a data set without
             images, and a file or parts that are there but hold other proposals; and, once all the
             others are done, for images that cannot be read or are not of their stated size.
-        ChildProcessError: a worker was killed, for want of memory for instance.
+        ChildProcessError: three workers died at the same image, for want of memory for instance.
     """
-    if workers is not None and workers < 1:
-        raise ValueError(f"workers must be at least 1, not {workers!r}")
+    from rcnn_keras.data.parts import Parts, check_same_header, remove_parts  # brings TensorFlow
+
+    engine = engine or Processes(workers)
     if not len(dataset):
         raise ValueError("the data set has no images")
     out = Path(out)
     header = make_header(method, full_arguments(method, arguments), images=_fingerprint(dataset))
     folder = out.with_name(f"{out.name}.parts")
     if out.exists():
-        check_same_header(out, load_proposals(out).header, header)
+        check_same_header(out, load_proposals(out).header, header, "proposals")
     else:
-        parts = Parts(folder, header)
-        _search(dataset, parts, workers or os.cpu_count() or 1, progress)
-        boxes = {record.image_id: parts.load(record) for record in dataset}
+        parts = Parts(folder, header, "proposals")
+        _search(dataset, parts, engine, progress)
+        boxes = {r.image_id: load_proposals(_part(parts, r))[r.image_id] for r in dataset}
         sizes = {record.image_id: (record.height, record.width) for record in dataset}
         write_proposals(out, boxes, header, sizes)
     remove_parts(folder)
     return load_proposals(out)
 
 
+def run_method(name: str, arguments: dict[str, Any], image: tuple[int, np.ndarray]) -> np.ndarray:
+    """Return the boxes of an image, a number and its pixels; what a worker does.
+
+    It imports OpenCV and the method, and no TensorFlow, which would take seconds and hundreds of
+    megabytes for each worker.
+    """
+    _, pixels = image
+    return method_named(name)(pixels, **arguments)
+
+
 def _search(
     dataset: "DetectionDataset",
-    parts: Parts,
-    workers: int,
+    parts: "Parts",
+    engine: Engine,
     progress: Callable[[int, int], None] | None,
 ) -> None:
     """Fill up the parts; ValueError at the end with every image that cannot be read."""
-    missing = [record for record in dataset if record not in parts]
+    from rcnn_keras.data.images import ImageError
+
+    missing = [record for record in dataset if not _part(parts, record).exists()]
     done, errors = len(dataset) - len(missing), []
-    if progress is not None:
-        progress(done, len(dataset))
+
+    def tell(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress(done, len(dataset))
+
+    def images() -> Iterator[tuple[int, np.ndarray]]:
+        for number, record in enumerate(missing):
+            try:
+                yield number, _pixels(record)
+            except ImageError as error:
+                errors.append(str(error))
+                tell(1)
+
+    tell(0)
+    work = partial(run_method, parts.header["method"], parts.header["arguments"])
     try:
-        for record, boxes in _results(missing, parts.header, min(workers, len(missing) or 1)):
-            if isinstance(boxes, np.ndarray):
-                parts.save(record, boxes)
-            else:
-                errors.append(str(boxes))
-            done += 1
-            if progress is not None:
-                progress(done, len(dataset))
-    except BrokenProcessPool as error:
+        for (number, _), boxes in run_shards(work, images(), engine):
+            record = missing[number]
+            size = {record.image_id: (record.height, record.width)}
+            write_proposals(_part(parts, record), {record.image_id: boxes}, parts.header, size)
+            tell(1)
+    except ChildProcessError as error:
         raise ChildProcessError(
-            f"a worker was killed after {done} of {len(dataset)} images; {parts.folder} keeps "
-            f"them, and the same call goes on from there"
+            f"{error}. {done} of {len(dataset)} images are done; {parts.folder} keeps them, and "
+            f"the same call goes on from there"
         ) from error
     if errors:
         count = f"{len(errors)} of {len(dataset)} images cannot be searched:"
@@ -116,45 +140,16 @@ def _search(
         raise ValueError("\n  ".join([count, *sorted(errors), kept]))
 
 
-def _results(
-    records: Sequence["Record"], header: Mapping[str, Any], workers: int
-) -> Iterator[tuple["Record", "np.ndarray | ImageError"]]:
-    """Give the boxes of each record, or what is wrong with its image, as they come."""
-    from rcnn_keras.data.images import ImageError  # brings TensorFlow, which no worker needs
-
-    with worker_pool(workers) as pool:
-        running: dict[Future, Record] = {}
-        for record in records:
-            try:
-                pixels = _pixels(record)
-            except ImageError as error:
-                yield record, error
-                continue
-            task = pool.submit(run_method, header["method"], pixels, header["arguments"])
-            running[task] = record
-            if len(running) == AHEAD * workers:
-                yield from _finished(running)
-        while running:
-            yield from _finished(running)
-
-
-def _finished(running: dict[Future, "Record"]) -> Iterator[tuple["Record", np.ndarray]]:
-    """Wait for a result, and give those that are there."""
-    done, _ = wait(running, return_when=FIRST_COMPLETED)
-    for task in done:
-        record = running.pop(task)
-        try:
-            yield record, task.result()
-        except Exception as error:
-            error.add_note(f"in the search of {record.path}")
-            raise
+def _part(parts: "Parts", record: "Record") -> Path:
+    """Return where the proposals of an image are kept until all are there."""
+    return parts.path(f"{record.image_id}.npz")
 
 
 def _pixels(record: "Record") -> np.ndarray:
     """Return the image of a record; ImageError if it has another size than the record says."""
     from rcnn_keras.data.images import ImageError, read_image
 
-    pixels = read_image(record.path if record.pixels is None else record.pixels)
+    pixels = read_image(record.image)
     height, width = pixels.shape[:2]
     if (height, width) != (record.height, record.width):
         stated = f"{record.width}x{record.height}"

@@ -15,7 +15,14 @@ from pydantic import Field, ValidationError, model_validator
 
 from rcnn_keras.models import FasterRCNN, MaskRCNN
 from rcnn_keras.training.configuration_file import ConfigurationError, Document, read_document
-from rcnn_keras.training.data_section import CocoBatches, CocoData, VocBatches, VocData
+from rcnn_keras.training.data_section import (
+    CocoBatches,
+    CocoData,
+    RecordBatches,
+    RecordData,
+    VocBatches,
+    VocData,
+)
 from rcnn_keras.training.distribution import Distribution
 from rcnn_keras.training.model_section import (
     ARCHITECTURES,
@@ -116,7 +123,7 @@ class Configuration(Section):
 class FitConfiguration(Configuration):
     """A run of `fit`, or of `train_alternating`."""
 
-    data: CocoBatches | VocBatches = Field(discriminator="format")
+    data: CocoBatches | VocBatches | RecordBatches = Field(discriminator="format")
     optimizer: SGD | Adaptive = Field(discriminator="name")
     training: TrainingSection
 
@@ -135,6 +142,14 @@ class FitConfiguration(Configuration):
             raise ValueError(
                 f"data.format = 'voc': {self.model.architecture} learns masks, of which Pascal VOC "
                 f"annotations have none; give COCO files"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_shards_to_shuffle(self) -> "FitConfiguration":
+        if self.data.shuffle == "shards" and self.data.format != "records":
+            raise ValueError(
+                f"data.shuffle = 'shards': needs data.format 'records', not {self.data.format!r}"
             )
         return self
 
@@ -161,7 +176,7 @@ class FitConfiguration(Configuration):
 class RCNNConfiguration(Configuration):
     """A run of `train_rcnn`, the stages of R-CNN; milestones of the schedule are in steps."""
 
-    data: CocoData | VocData = Field(discriminator="format")
+    data: CocoData | VocData | RecordData = Field(discriminator="format")
     training: StagesSection
 
     @property

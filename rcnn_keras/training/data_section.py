@@ -91,6 +91,13 @@ class VocSource(Section):
     proposals: File | None = None
 
 
+class RecordSource(Section):
+    """A folder of record files, as `rcnn data pack` writes it."""
+
+    root: File
+    proposals: File | None = None
+
+
 class DataSection(Section):
     """What every format shares, and all ways to train."""
 
@@ -104,6 +111,7 @@ class BatchSection(DataSection):
 
     batch_size: int = Field(default=2, ge=1)
     augment: tuple[AugmentationSection, ...] = ()
+    shuffle: Literal["images", "shards"] = "images"
     max_objects: int | None = Field(default=None, ge=1)
 
 
@@ -123,12 +131,24 @@ class VocSplits(Section):
     val: Annotated[tuple[VocSource, ...], BeforeValidator(_sequence), Field(min_length=1)]
 
 
+class RecordFolders(Section):
+    """Record files; several folders for one part are joined."""
+
+    format: Literal["records"]
+    train: Annotated[tuple[RecordSource, ...], BeforeValidator(_sequence), Field(min_length=1)]
+    val: Annotated[tuple[RecordSource, ...], BeforeValidator(_sequence), Field(min_length=1)]
+
+
 class CocoData(CocoFiles, DataSection):
     """COCO data of which windows are cut."""
 
 
 class VocData(VocSplits, DataSection):
     """Pascal VOC data of which windows are cut."""
+
+
+class RecordData(RecordFolders, DataSection):
+    """Record files of which windows are cut."""
 
 
 class CocoBatches(CocoFiles, BatchSection):
@@ -139,4 +159,8 @@ class VocBatches(VocSplits, BatchSection):
     """Pascal VOC data in batches."""
 
 
-AnyData = CocoData | VocData | CocoBatches | VocBatches
+class RecordBatches(RecordFolders, BatchSection):
+    """Record files in batches."""
+
+
+AnyData = CocoData | VocData | RecordData | CocoBatches | VocBatches | RecordBatches

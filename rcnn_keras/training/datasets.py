@@ -1,14 +1,17 @@
 """The datasets that a configuration names."""
 
+from pathlib import Path
+
 from rcnn_keras.data.checking import undecodable
 from rcnn_keras.data.coco import load_coco
 from rcnn_keras.data.dataset import DetectionDataset
+from rcnn_keras.data.load_records import check_records, load_records
 from rcnn_keras.data.problems import DatasetError, Problem
 from rcnn_keras.data.voc import load_voc
 from rcnn_keras.evaluation import check_segmentations
 from rcnn_keras.proposals.proposal_file import read_into
 from rcnn_keras.training.configuration_file import ConfigurationError
-from rcnn_keras.training.data_section import AnyData, CocoSource, VocSource
+from rcnn_keras.training.data_section import AnyData, CocoSource, RecordSource, VocSource
 
 
 def read_data(data: AnyData, *, masks: bool = False) -> tuple[DetectionDataset, DetectionDataset]:
@@ -55,17 +58,26 @@ def read_data(data: AnyData, *, masks: bool = False) -> tuple[DetectionDataset, 
 
 
 def check_images(*datasets: DetectionDataset) -> None:
-    """Decode every image once; raise DatasetError with all that cannot be decoded."""
-    paths = list(dict.fromkeys(record.path for dataset in datasets for record in dataset))
-    print(f"checking {len(paths):,} images", flush=True)
+    """Decode every image once; raise DatasetError with all that cannot be decoded.
+
+    Those in record files were decoded when they were packed: of them the hashes are looked at.
+    """
+    records = [record for dataset in datasets for record in dataset]
+    paths = list(dict.fromkeys(record.path for record in records if record.packed is None))
+    places = [record.packed for record in records if record.packed is not None]
+    print(f"checking {len(paths) + len(places):,} images", flush=True)
     problems = undecodable(paths)
+    for folder in dict.fromkeys(Path(place.file).parent for place in places):
+        problems += check_records(folder)
     if problems:
         raise DatasetError(problems)
 
 
-def _read(source: CocoSource | VocSource, data: AnyData) -> DetectionDataset:
+def _read(source: CocoSource | VocSource | RecordSource, data: AnyData) -> DetectionDataset:
     if isinstance(source, VocSource):
         dataset = load_voc(source.root, source.split, classes=data.classes)
+    elif isinstance(source, RecordSource):
+        dataset = load_records(source.root, classes=data.classes)
     else:
         dataset = load_coco(source.annotations, source.images, classes=data.classes)
     if source.proposals is None:

@@ -201,7 +201,9 @@ def _train_stages(
     out: Path,
 ) -> Section:
     """Train R-CNN, and return its error analysis."""
-    arguments = configuration.training.model_dump()
+    arguments = configuration.training.model_dump(exclude={"features"})
+    features = configuration.training.features
+    arguments["engine"] = None if features is None else features.build()
     rate = _learning_rate(configuration, arguments.pop("learning_rate"), arguments["steps"], 1)
     trained = train_rcnn(
         model, train_set, out / STAGES, val=val_set, learning_rate=rate, **arguments
@@ -247,7 +249,7 @@ def training_batches(configuration: FitConfiguration, dataset: DetectionDataset)
     augment = compose(*augmentations) if len(augmentations) > 1 else next(iter(augmentations), None)
     return dataset.batches(
         data.batch_size,
-        shuffle=True,
+        shuffle="shards" if data.shuffle == "shards" else True,
         augment=augment,
         max_objects=data.max_objects,
         seed=configuration.training.seed,

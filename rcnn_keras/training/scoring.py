@@ -129,7 +129,7 @@ class Evaluation:
         for i in range(0, len(self.dataset), math.ceil(len(self.dataset) / PICTURES)):
             record = self.dataset[i]
             zoom = max(1, MIN_SIDE // max(record.height, record.width))
-            image = record.path if record.pixels is None else record.pixels
+            image = record.image
             truth = visualize.draw(image, record, classes=self.dataset.classes, zoom=zoom)
             found = visualize.draw(image, self.detections[record.image_id], zoom=zoom)
             paths.append(folder / f"{Path(record.path).stem}_{record.image_id}.png")

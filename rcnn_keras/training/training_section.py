@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from rcnn_keras.engines import Engine, engine_named
 from rcnn_keras.training.distribution import Distribution
 from rcnn_keras.training.rcnn.stages import number_errors, train_rcnn
 from rcnn_keras.training.rcnn.svm import require_sklearn
@@ -63,6 +64,26 @@ class TrainingSection(Section):
         return self
 
 
+class EngineSection(Section):
+    """Where features of all windows are computed, if not in the training's own process."""
+
+    engine: Literal["processes", "ray"] = "processes"
+    workers: int | None = Field(default=None, ge=1)
+    address: str | None = None
+
+    @model_validator(mode="after")
+    def _is_there(self) -> "EngineSection":
+        try:
+            self.build()
+        except ImportError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    def build(self) -> Engine:
+        """Make the engine."""
+        return engine_named(self.engine, self.workers, self.address)
+
+
 def _with_sound_numbers(training: Any) -> Section:
     values = dict(training)
     raise_errors(training, number_errors(values), values)
@@ -84,9 +105,10 @@ else:
     StagesSection = Annotated[
         arguments_section(
             train_rcnn,
-            without=("model", "dataset", "out", "val"),
+            without=("model", "dataset", "out", "val", "engine"),
             learning_rate=(Annotated[float, Field(gt=0)], 0.001),
             seed=(Seed, 0),
+            features=(EngineSection | None, None),
         ),
         AfterValidator(_with_sound_numbers),
         AfterValidator(_with_sklearn),

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,15 @@ import rcnn_keras
 from rcnn_keras.data.coco import load_coco
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.shapes import draw_shapes
-from rcnn_keras.proposals import check_proposals, load_proposals, propose, selective_search
+from rcnn_keras.engines import Processes, run_shards
+from rcnn_keras.engines.worker import Outcome
+from rcnn_keras.proposals import (
+    check_proposals,
+    load_proposals,
+    propose,
+    selective_search,
+    whole_set,
+)
 
 ROOT = Path(rcnn_keras.__file__).parents[1]
 
@@ -59,7 +68,7 @@ def test_the_number_of_workers_changes_no_byte(dataset, finished, tmp_path):
 
 def test_a_finished_file_is_not_made_again(dataset, finished, monkeypatch):
     before = finished.stat()
-    monkeypatch.setattr("rcnn_keras.proposals.whole_set.worker_pool", None)
+    monkeypatch.setattr("rcnn_keras.proposals.whole_set.run_shards", None)
     found = propose(dataset, finished, workers=1)
     assert len(found) == 6
     assert finished.stat() == before
@@ -212,19 +221,48 @@ def test_a_data_set_without_images(tmp_path):
         propose(DetectionDataset([], ["thing"]), tmp_path / "proposals.npz")
 
 
-def test_a_worker_that_is_killed_is_told(dataset, finished, tmp_path):
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_a_worker_that_is_killed_costs_its_image(workers, dataset, finished, tmp_path):
     out = tmp_path / "proposals.npz"
+    killed = []
 
     def kill_workers(done, _):
         if done == 1:
-            for process in multiprocessing.active_children():
+            killed.extend(multiprocessing.active_children())
+            for process in killed:
                 process.kill()
 
-    message = r"a worker was killed after \d of 6 images; .*proposals\.npz\.parts keeps them"
+    propose(dataset, out, workers=workers, progress=kill_workers)
+    assert 1 <= len(killed) <= workers
+    assert out.read_bytes() == finished.read_bytes()
+
+
+def test_an_image_that_kills_every_worker_is_told(dataset, finished, tmp_path):
+    class Dying(Processes):
+        def outcomes(self, work, shards):
+            for place, shard in enumerate(shards):
+                if place == 2:
+                    raise ChildProcessError("3 workers died")
+                yield shard, Outcome(work(shard), None)
+
+    out = tmp_path / "proposals.npz"
+    message = r"3 workers died. 2 of 6 images are done; .*proposals\.npz\.parts keeps them"
     with pytest.raises(ChildProcessError, match=message):
-        propose(dataset, out, workers=1, progress=kill_workers)
+        propose(dataset, out, engine=Dying())
     propose(dataset, out, workers=1)
     assert out.read_bytes() == finished.read_bytes()
+
+
+def test_workers_have_no_tensorflow_and_give_what_the_method_gives():
+    image = np.random.default_rng(0).integers(0, 256, (60, 80, 3)).astype(np.uint8)
+    work = partial(whole_set.run_method, "selective_search", {"similarities": ["size"]})
+    ((_, found),) = run_shards(work, [(0, image)], Processes(1))
+    np.testing.assert_array_equal(found, selective_search(image, similarities=["size"]))
+    modules = (
+        "__import__('rcnn_keras.proposals.whole_set') and 'tensorflow' in __import__('sys').modules"
+    )
+    assert "tensorflow" in sys.modules
+    assert [found for _, found in run_shards(eval, [modules], Processes(1))] == [False]
 
 
 KILLED = """

@@ -285,6 +285,11 @@ def test_mask_rcnn_takes_the_same_arguments_and_needs_masks(write):
     assert configuration.learns_masks
     assert not load_configuration(write(GOOD)).learns_masks
     assert configuration.model_arguments == load_configuration(write(GOOD)).model_arguments
+    records = "data={format: records, train: {root: a}, val: {root: a}, shuffle: shards}"
+    data = load_configuration(write(GOOD), [records]).data
+    assert (data.format, data.shuffle) == ("records", "shards")
+    (error,) = errors_of(write(GOOD), ["data.shuffle=shards"])
+    assert "data.shuffle = 'shards': needs data.format 'records', not 'coco'" in error
     voc = "data={format: voc, train: {root: a}, val: {root: a}}"
     assert load_configuration(write(GOOD), [voc]).data.format == "voc"
     (error,) = errors_of(write(GOOD), [mask_rcnn, voc])

@@ -9,6 +9,7 @@ w windows of an image, v of them near to ground truth, F and P numbers a window.
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,15 @@ from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.images import read_image
 from rcnn_keras.data.records import Record
 from rcnn_keras.data.written_aside import written_aside
+from rcnn_keras.engines import Engine, run_shards
 from rcnn_keras.models import RCNN
+from rcnn_keras.models.loading import load_detector
 from rcnn_keras.training.rcnn.windows import Windows, image_windows
 
 NEAR_IOU = 0.6  # windows that overlap ground truth by more are trained to regress to it
 TARGET_NORM = 20.0  # to which the published code scales the mean norm of features
 IMAGES_A_LINE = 500  # of the log
+SHARD_SIZE = 20  # images that a worker takes at a time
 
 
 class FeatureExtractor:
@@ -49,7 +53,7 @@ class FeatureExtractor:
 
     def __call__(self, record: Record, boxes: np.ndarray) -> dict[str, tf.Tensor]:
         """Return the model's first stage for `(w, 4)` boxes, `pool5` `(1, w + 1, P)` and so on."""
-        image = read_image(record.path if record.pixels is None else record.pixels)
+        image = read_image(record.image)
         return self._first_stage(image, boxes)
 
 
@@ -100,21 +104,33 @@ class FeatureCache(Sequence[tuple[np.ndarray, Windows]]):
         mean = norms.mean(dtype=np.float64)
         return TARGET_NORM / mean if mean > 0 else 1.0
 
-    def fill(self, model: RCNN, log: Callable[[str], None]) -> int:
-        """Compute what is not there yet, image by image; return of how many images."""
-        extract = FeatureExtractor(model)
+    def fill(self, model: RCNN, log: Callable[[str], None], engine: Engine | None = None) -> int:
+        """Compute what is not there yet, image by image; return of how many images.
+
+        Args:
+            model: the network.
+            log: called with a line now and then.
+            engine: workers that share the images, with one thread and a copy of the model each;
+                they need the folder. By default this process computes, on all its threads.
+        """
         missing = [i for i in range(len(self)) if not self._path(i, "norms").exists()]
-        for done, index in enumerate(missing, start=1):
-            windows = self.windows(index)
-            found = extract(self.dataset[index], windows.boxes)
-            pool5, fc7 = (found[name][0, :-1].numpy() for name in ("pool5", "fc7"))
-            norms = np.stack([np.linalg.norm(x, axis=1) for x in (pool5, fc7)], axis=1)
-            near = windows.best() > NEAR_IOU
-            for name, rows in (("fc7", fc7), ("pool5", pool5[near]), ("norms", norms)):
-                with written_aside(self._path(index, name)) as aside:
-                    np.save(aside, rows)
-            if done % IMAGES_A_LINE == 0:
+        if engine is None:
+            extract = FeatureExtractor(model)
+            for done, index in enumerate(missing, start=1):
+                write_features(self.folder, extract, self.dataset[index], self.windows(index))
+                if done % IMAGES_A_LINE == 0:
+                    log(f"features of {done} of {len(missing)} images")
+        elif missing:
+            copy = self.folder / "model.keras"
+            with written_aside(copy) as aside:
+                model.save(aside)
+            parts = [tuple(missing[i : i + SHARD_SIZE]) for i in range(0, len(missing), SHARD_SIZE)]
+            shards = ([(self.dataset[i], self.windows(i)) for i in part] for part in parts)
+            done = 0
+            for shard, _ in run_shards(partial(fill_shard, self.folder, copy), shards, engine):
+                done += len(shard)
                 log(f"features of {done} of {len(missing)} images")
+            copy.unlink()
         return len(missing)
 
     def _path(self, index: int, name: str) -> Path:
@@ -122,3 +138,31 @@ class FeatureCache(Sequence[tuple[np.ndarray, Windows]]):
 
     def _read(self, index: int, name: str) -> np.ndarray:
         return np.load(self._path(index, name), mmap_mode="r")
+
+
+def fill_shard(folder: Path, model: Path, shard: Sequence[tuple[Record, Windows]]) -> None:
+    """Write the features of some images; what a worker does."""
+    extract = _extractor(model)
+    for record, windows in shard:
+        write_features(folder, extract, record, windows)
+
+
+def write_features(
+    folder: Path, extract: FeatureExtractor, record: Record, windows: Windows
+) -> None:
+    """Compute and write the features of an image, `norms` last."""
+    found = extract(record, windows.boxes)
+    pool5, fc7 = (found[name][0, :-1].numpy() for name in ("pool5", "fc7"))
+    norms = np.stack([np.linalg.norm(x, axis=1) for x in (pool5, fc7)], axis=1)
+    near = windows.best() > NEAR_IOU
+    for name, rows in (("fc7", fc7), ("pool5", pool5[near]), ("norms", norms)):
+        with written_aside(folder / f"{record.image_id}_{name}.npy") as aside:
+            np.save(aside, rows)
+
+
+@cache
+def _extractor(model: Path) -> FeatureExtractor:
+    """Return a worker's extractor, which it makes once."""
+    detector = load_detector(model)
+    assert isinstance(detector, RCNN)
+    return FeatureExtractor(detector)

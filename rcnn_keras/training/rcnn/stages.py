@@ -25,6 +25,7 @@ import numpy as np
 from rcnn_keras.data.batches import require_proposals
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.written_aside import written_aside
+from rcnn_keras.engines import Engine
 from rcnn_keras.models import RCNN
 from rcnn_keras.training.checkpoint import Checkpoint
 from rcnn_keras.training.rcnn.box_regression import train_box_regressors
@@ -72,6 +73,7 @@ def train_rcnn(
     ridge: float = 1000.0,
     seed: int = 0,
     every_steps: int = 500,
+    engine: Engine | None = None,
 ) -> TrainedRCNN:
     """Train R-CNN as the paper does, and write down what came of it.
 
@@ -98,6 +100,9 @@ def train_rcnn(
         ridge: lambda of the box regression, on features of mean norm 20.
         seed: of the windows that are drawn.
         every_steps: steps between two checkpoints of fine-tuning.
+        engine: where to compute the features of all windows, `rcnn_keras.engines.Processes(8)` for
+            one; by default this process computes them. Sums of floats come out in another order on
+            another number of threads, so that features may differ in their last bits.
 
     Raises:
         ImportError: without scikit-learn; says how to get it.
@@ -144,7 +149,7 @@ def train_rcnn(
 
     def stage_2() -> Result:
         log("stage 2: one SVM a class")
-        log(f"features of {cache.fill(model, log)} images were computed")
+        log(f"features of {cache.fill(model, log, engine)} images were computed")
         scale = cache.scale("fc7")
         log(f"features are scaled by {scale:.4g} to a mean norm of 20")
         svms = train_svms(_Scaled(cache, scale), len(model.classes), c=svm_c, log=log)
@@ -157,7 +162,7 @@ def train_rcnn(
 
     def stage_3() -> Result:
         log("stage 3: box regression")
-        cache.fill(model, log)
+        cache.fill(model, log, engine)
         kernel, bias, counts = train_box_regressors(cache, len(model.classes), ridge)
         log(f"examples of {dict(zip(model.classes, counts, strict=True))}")
         return [kernel, bias], counts

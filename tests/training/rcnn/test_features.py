@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from rcnn_keras.engines import Processes
 from rcnn_keras.training.rcnn import features
 from rcnn_keras.training.rcnn.features import FeatureCache, FeatureExtractor
 
@@ -48,3 +49,18 @@ def test_features_of_another_key_are_refused(cache):
     FeatureCache(cache.folder, "a key", cache.dataset)
     with pytest.raises(ValueError, match="features of another network or of other windows"):
         FeatureCache(cache.folder, "another", cache.dataset)
+
+
+@pytest.mark.slow
+def test_workers_compute_the_same_features(cache, tmp_path):
+    """Byte for byte among themselves; the sums of this process have another order."""
+    here, model = cache
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for workers, folder in enumerate(folders, start=1):
+        there = FeatureCache(folder, "a key", here.dataset)
+        assert there.fill(model, print, Processes(workers)) == 3
+        assert not (folder / "model.keras").exists()
+    for path in folders[0].glob("*.npy"):
+        assert path.read_bytes() == (folders[1] / path.name).read_bytes()
+        expected = np.load(here.folder / path.name)
+        np.testing.assert_allclose(np.load(path), expected, atol=1e-4, rtol=1e-4)

@@ -1,0 +1,84 @@
+"""`rcnn data pack`, and what the other commands make of its folder."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from rcnn_keras.cli import main
+from rcnn_keras.data.load_records import load_records
+from rcnn_keras.data.shapes import draw_shapes
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shapes")
+    draw_shapes(4, size=(40, 40), out=folder)
+    return folder
+
+
+def rcnn(*arguments):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def error_of(*arguments):
+    result = rcnn(*arguments)
+    assert result.exit_code in (1, 2)
+    assert "Traceback" not in result.output
+    return result.output
+
+
+@pytest.mark.slow
+def test_pack_and_check(shapes, tmp_path):
+    out = tmp_path / "records"
+    command = ("data", "pack", shapes / "annotations.json", "--out", out, "--workers", 1)
+    result = rcnn(*command, "--shards", 2)
+    assert result.exit_code == 0, result.output
+    objects = sum(map(len, load_records(out)))
+    assert f"{out}: 4 images, {objects} objects, 2 record files" in result.output
+    result = rcnn("data", "check", out)
+    assert result.exit_code == 0
+    assert "0 fatal, 0 mended" in result.output
+    (shard,) = out.glob("00001*.tfrecord")
+    content = bytearray(shard.read_bytes())
+    content[200] ^= 1
+    shard.write_bytes(content)
+    result = rcnn("data", "check", out)
+    assert result.exit_code == 1
+    assert f"FATAL {shard}: sha256 = " in result.output
+    assert "holds other records" in error_of(*command, "--shards", 3)
+
+
+def test_pack_tells_what_is_wrong_before_any_work(shapes, tmp_path):
+    source, out = shapes / "annotations.json", tmp_path / "records"
+    message = error_of("data", "pack", source, "--out", out, "--shards", 1, "--shard-size", 9)
+    assert "--shards and --shard-size say the same" in message
+    assert "no such file" in error_of("data", "pack", tmp_path / "none.json", "--out", out)
+    message = error_of("data", "pack", source, "--out", out, "--address", "auto")
+    assert "address 'auto' is for the engine 'ray'" in message
+    assert not out.exists()
+    result = rcnn("data", "pack", "--help")
+    assert "Example:\n    rcnn data pack " in result.output
+
+
+@pytest.mark.slow
+def test_detect_into_a_file(shapes, tmp_path):
+    out = tmp_path / "results.json"
+    result = rcnn("detect", shapes, "--model", "shapes", "--out", out, "--workers", 1)
+    assert result.exit_code == 0, result.output
+    assert f"{out}: 4 images, " in result.output
+    assert "images a second" in result.output
+    rows = json.loads(out.read_text())
+    assert rows
+    assert {row["file"] for row in rows} <= {str(path) for path in shapes.glob("*.png")}
+
+
+def test_detect_into_a_file_tells_what_is_wrong(shapes, tmp_path):
+    out = tmp_path / "results.json"
+    detect = ("detect", shapes, "--model", "shapes")
+    out.write_text("[]")
+    assert "results.json is there already" in error_of(*detect, "--out", out)
+    message = error_of(*detect, "--out", tmp_path / "folder", "--workers", 2)
+    assert "--engine, --workers and --address are for --out FILE.json" in message
+    (tmp_path / "file.txt").touch()
+    assert "is a file: name a folder" in error_of(*detect, "--out", tmp_path / "file.txt")
