@@ -5,7 +5,7 @@ B images a batch, N ground-truth boxes, D detections, K classes; see `Detector` 
 
 import importlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
 from typing import Any
 
@@ -23,6 +23,7 @@ from rcnn_keras.data.unlabelled import unlabelled
 from rcnn_keras.losses import mean_over_batch
 from rcnn_keras.models.batch import complete_inputs, complete_targets
 from rcnn_keras.models.errors import NON_FINITE, plain_errors
+from rcnn_keras.models.prediction import predictions
 from rcnn_keras.ops import after, check_finite, num_replicas
 
 Image = str | PathLike | np.ndarray
@@ -269,16 +270,25 @@ class Detector(keras.Model):
             ValueError: for proposals that are missing or do not fit the images, or that this
                 detector does not take.
         """
+        return list(self.detect_each(images, batch_size, proposals))
+
+    def detect_each(
+        self,
+        images: Images,
+        batch_size: int = 1,
+        proposals: Proposals | None = None,
+    ) -> Iterator[Detections]:
+        """Detect as `detect` does, and yield each image's `Detections` as soon as it is there.
+
+        Nothing is kept, so that a dataset of any size takes the memory of a batch. The network is
+        traced once, for images of every number and size.
+        """
         dataset = self.dataset_of(images, proposals)
         if len(dataset) == 0:
-            return []
-        batches = Batches(dataset, batch_size, max_objects=dataset.max_objects)
-        with plain_errors():
-            found = super().predict(self._sized(batches).tf_dataset(), verbose=0)
-        return [
-            self._in_given_pixels({k: v[i] for k, v in found.items()}, record)
-            for i, record in enumerate(dataset)
-        ]
+            return iter(())
+        batches = self._sized(Batches(dataset, batch_size, max_objects=dataset.max_objects))
+        found = zip(dataset, predictions(self, batches), strict=True)
+        return (self._in_given_pixels(one, record) for record, one in found)
 
     def dataset_of(
         self,
