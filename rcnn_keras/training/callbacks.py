@@ -4,7 +4,7 @@ import keras
 
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.evaluation import CocoScores, check_segmentations
-from rcnn_keras.training.scoring import evaluate, summary_of
+from rcnn_keras.training.scoring import coco_scores, summary_of
 
 
 class CocoEvaluation(keras.callbacks.Callback):
@@ -58,8 +58,9 @@ class CocoEvaluation(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """Score, and write the scores into `logs`."""
         if self.scores is None or (epoch + 1) % self.every == 0:
-            evaluation = evaluate(self.model, self.dataset, batch_size=self.batch_size)
-            self.scores, self.mask_scores = evaluation.scores, evaluation.mask_scores
+            self.scores, self.mask_scores = coco_scores(
+                self.model, self.dataset, batch_size=self.batch_size
+            )
         if self.scores is not None and logs is not None:
             scores = summary_of(self.scores, self.mask_scores)
             kept = ("AP", "AP50", "AP75", *(f"AP/{name}" for name in self.dataset.classes))
