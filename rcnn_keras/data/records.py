@@ -4,6 +4,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from rcnn_keras.data.polygons import Segmentations
+
 
 @dataclass(frozen=True, eq=False)
 class Record:
@@ -40,7 +42,7 @@ class Record:
     boxes: np.ndarray
     labels: np.ndarray
     crowd: np.ndarray
-    segmentations: tuple | None = None
+    segmentations: tuple | Segmentations | None = None
     areas: np.ndarray | None = None
     proposals: np.ndarray | None = None
     pixels: np.ndarray | None = None
@@ -87,7 +89,12 @@ class Record:
             boxes=self.boxes[index],
             labels=(self.labels if labels is None else labels)[index],
             crowd=self.crowd[index],
-            segmentations=self.segmentations and tuple(self.segmentations[i] for i in index),
+            segmentations=self._segmentations_at(index),
             areas=None if self.areas is None else self.areas[index],
             difficult=None if self.difficult is None else self.difficult[index],
         )
+
+    def _segmentations_at(self, index: np.ndarray) -> tuple | Segmentations | None:
+        if isinstance(self.segmentations, Segmentations):
+            return self.segmentations.take(index)
+        return self.segmentations and tuple(self.segmentations[i] for i in index)
