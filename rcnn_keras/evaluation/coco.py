@@ -159,9 +159,10 @@ class CocoScores:
         first_of_class = np.searchsorted(labels[order], labels[order])
         order = order[np.arange(len(order)) - first_of_class < self.max_detections]
         record, overlaps = self._dataset[self._places[image_id]], overlaps[order]
-        pairs = np.nonzero((overlaps >= THRESHOLDS[0]) & (labels[order, None] == record.labels))
+        near = (overlaps >= THRESHOLDS[0]) & (labels[order, None] == record.labels)
+        found, objects = np.nonzero(near)
         self._added[image_id] = ImageOverlaps(
-            scores[order], labels[order], areas[order], *pairs, overlaps[pairs]
+            scores[order], labels[order], areas[order], found, objects, overlaps[near]
         )
         self._curves = None
 
