@@ -1,11 +1,17 @@
 """Measure how many images per second the input pipeline delivers.
 
     python tools/benchmark_data.py
-    python tools/benchmark_data.py --json train.json --images images --min-size 240 --max-size 320
+    python tools/benchmark_data.py --json train.json --images images --sizes 240x320
+    python tools/benchmark_data.py --masks --sizes 512x512 800x1216 --step
 
 Beside each pipeline stands a plain Python loop of Pillow and numpy on one thread: decode, resize,
 scale the boxes, pad and stack, without augmentation. Pillow averages over the pixels when it
-shrinks, which costs it more than the default of `Batches`.
+shrinks, which costs it more than the default of `Batches`. With `--masks` the pipeline
+carries masks, and the loop does not.
+
+`--step` also times the training step of a ResNet-50-FPN at each size, Mask R-CNN with `--masks`, in
+the same process and with all cores, batch size 2. What two training processes need is twice its
+images a second; the last column is how many times that the pipeline gives, with as many cores.
 """
 
 import argparse
@@ -18,6 +24,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import keras
 import numpy as np
 import tensorflow as tf
 from PIL import Image
@@ -29,7 +36,9 @@ from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.images import resized_size
 from rcnn_keras.data.padding import SIZE_MULTIPLE
 from rcnn_keras.data.shapes import draw_shapes
+from rcnn_keras.models import FasterRCNN, MaskRCNN
 
+STEP_BATCH, STEPS = 2, 3
 AUGMENTATIONS = {
     "none": None,
     "flips": flips(),
@@ -45,21 +54,49 @@ def main() -> None:
             dataset = load_coco(options.json, options.images)
         else:
             dataset = draw_jpegs(options.count, tuple(options.drawn_size), Path(folder))
-        sizes = {"min_size": options.min_size, "max_size": options.max_size}
-        print(machine())
-        print(f"{dataset!r}, min_size {options.min_size}, max_size {options.max_size}\n")
-        print("| batch size | augment | Batches (images/s) | Pillow loop (images/s) | ratio |")
-        print("| ---: | --- | ---: | ---: | ---: |")
-        for batch_size, name in itertools.product(options.batch_size, options.augment):
-            augment = AUGMENTATIONS[name]
-            batches = Batches(dataset, batch_size, shuffle=True, augment=augment, **sizes)
-            stream = iter(batches.tf_dataset(repeat=True))
-            rate = images_per_second(stream, batch_size, options.seconds)
-            del stream  # or its threads would read ahead beside the loop
-            loop = images_per_second(
-                plain_batches(dataset, batch_size, **sizes), batch_size, options.seconds
-            )
-            print(f"| {batch_size} | {name} | {rate:.1f} | {loop:.1f} | {rate / loop:.2f} |")
+        print(f"{machine()}\n{dataset!r}")
+        for size in options.sizes:
+            measure(dataset, size, options)
+
+
+def measure(dataset: DetectionDataset, size: tuple[int, int], options: argparse.Namespace) -> None:
+    """Print the table of one size."""
+    sizes = dict(zip(("min_size", "max_size"), size, strict=True))
+    needed = None
+    if options.step:
+        needed = 2 * step_rate(dataset, sizes, options)
+        print(f"\nTwo training processes at {size[0]}x{size[1]} need {needed:.2f} images/s")
+    columns = ("batch size", "augment", "Batches (images/s)", "Pillow loop (images/s)")
+    print(f"\n| {size[0]}x{size[1]}: {' | '.join(columns)} | ratio | times the need |")
+    print("| ---: | --- | ---: | ---: | ---: | ---: |")
+    for batch_size, name in itertools.product(options.batch_size, options.augment):
+        more = {"augment": AUGMENTATIONS[name], "masks": options.masks}
+        batches = Batches(dataset, batch_size, shuffle=True, **more, **sizes)
+        stream = iter(batches.tf_dataset(repeat=True))
+        rate = images_per_second(stream, batch_size, options.seconds)
+        del stream  # or its threads would read ahead beside the loop
+        plain = plain_batches(dataset, batch_size, **sizes)
+        loop = images_per_second(plain, batch_size, options.seconds)
+        cells = f"{batch_size} | {name} | {rate:.1f} | {loop:.1f} | {rate / loop:.2f}"
+        print(f"| {cells} | {f'{rate / needed:.0f}' if needed else ''} |", flush=True)
+
+
+def step_rate(
+    dataset: DetectionDataset, sizes: dict[str, int], options: argparse.Namespace
+) -> float:
+    """Return the images a second that a training step takes in, its data in memory."""
+    architecture = MaskRCNN if options.masks else FasterRCNN
+    model = architecture("resnet50_fpn", dataset.classes, **sizes)
+    model.compile(keras.optimizers.SGD(1e-5))
+    batch = next(iter(Batches(dataset, STEP_BATCH, masks=options.masks, **sizes)))
+    step = tf.function(model.train_step)
+    step(batch)
+    seconds = []
+    for _ in range(STEPS):
+        start = time.perf_counter()
+        step(batch)
+        seconds.append(time.perf_counter() - start)
+    return STEP_BATCH / float(np.median(seconds))
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -73,14 +110,27 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--drawn-size", type=int, nargs=2, default=(480, 640), metavar=("HEIGHT", "WIDTH")
     )
-    parser.add_argument("--min-size", type=int, default=800)
-    parser.add_argument("--max-size", type=int, default=1333)
+    parser.add_argument(
+        "--sizes",
+        type=size_of,
+        nargs="+",
+        default=[(512, 512), (800, 1216)],
+        help="MINxMAX, least pixels of the shorter side and most of the longer one",
+    )
+    parser.add_argument("--masks", action="store_true", help="carry masks")
+    parser.add_argument("--step", action="store_true", help="time training steps too")
     parser.add_argument("--batch-size", type=int, nargs="+", default=[2, 8])
     parser.add_argument(
         "--augment", nargs="+", choices=list(AUGMENTATIONS), default=list(AUGMENTATIONS)
     )
     parser.add_argument("--seconds", type=float, default=10, help="to measure each number for")
     return parser.parse_args()
+
+
+def size_of(text: str) -> tuple[int, int]:
+    """Read `512x640`."""
+    shorter, _, longer = text.partition("x")
+    return int(shorter), int(longer)
 
 
 def machine() -> str:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,19 @@ import numpy as np
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.images import ImageError, ImageHeader, read_header, read_image
 from rcnn_keras.data.orientation import EXCHANGES_SIDES, turn_boxes, turn_segmentation
+from rcnn_keras.data.polygons import Polygons, Segmentations
 from rcnn_keras.data.problems import Problem, ProblemLog, summarise
 from rcnn_keras.data.records import Record
-from rcnn_keras.data.segmentations import malformed
+from rcnn_keras.data.segmentations import MOST_OUTSIDE, malformed
 
 # A box less wide or high than this many pixels has no area.
 MIN_SIDE = 1e-3
+AT_ONCE = 64  # images whose headers a thread reads in one go
 # Published boxes are rounded to two decimals: so far over the border is no fault of the labels.
 ROUNDING = 0.01
 
 
-@dataclass
+@dataclass(slots=True)
 class Object:
     """An object as the annotation file states it, its box `xyxy` in finite numbers."""
 
@@ -43,7 +46,7 @@ class Object:
     difficult: bool = False
 
 
-@dataclass
+@dataclass(slots=True)
 class Entry:
     """An image as the annotation file states it; `size` is height and width, None if missing."""
 
@@ -86,16 +89,22 @@ def warn_mended(dataset: DetectionDataset, hint: str) -> None:
 def check_entries(
     entries: Sequence[Entry], log: ProblemLog, *, decode: bool = False
 ) -> list[Record]:
-    """Return the records of all images that can be read, and note every problem on the way."""
+    """Return the records of all images that can be read, and note every problem on the way.
+
+    Entries lose their objects as they become records: both would not fit beside each other.
+    """
+    without = not any(entry.objects for entry in entries)
     records = []
+    paths = [[e.path for e in entries[i : i + AT_ONCE]] for i in range(0, len(entries), AT_ONCE)]
     with ThreadPoolExecutor() as pool:
-        headers = pool.map(partial(_header, decode=decode), [entry.path for entry in entries])
+        headers = chain.from_iterable(pool.map(partial(_headers, decode=decode), paths))
         for entry, header in zip(entries, headers, strict=True):
             if isinstance(header, ImageError):
                 log.fatal(entry.file, entry.id, "file_name", Path(entry.path), header.reason)
             elif _size_fits(entry, header, log):
                 records.append(_record(entry, header, log))
-    if entries and not any(entry.objects for entry in entries):
+            entry.objects = []
+    if entries and without:
         log.mended(entries[0].file, "", "", "", "dataset without any object")
     return records
 
@@ -114,6 +123,10 @@ def _damage(path: str) -> str | None:
     except ImageError as error:
         return error.reason
     return None
+
+
+def _headers(paths: Sequence[str], decode: bool) -> list[ImageHeader | ImageError]:
+    return [_header(path, decode) for path in paths]
 
 
 def _header(path: str, decode: bool) -> ImageHeader | ImageError:
@@ -150,7 +163,8 @@ def _record(entry: Entry, header: ImageHeader, log: ProblemLog) -> Record:
     segmentations = [_sound_segmentation(entry, o, stated_size, log) for o in objects]
     if entry.size not in (None, (height, width)):
         boxes = turn_boxes(boxes, orientation, height, width)
-        segmentations = [turn_segmentation(s, orientation, height, width) for s in segmentations]
+        stored = Segmentations(segmentations)
+        segmentations = [turn_segmentation(s, orientation, height, width) for s in stored]
     clipped = np.clip(boxes, 0, [width, height, width, height]).astype(np.float32)
     has_area = _has_area(boxes.astype(np.float32))
     inside = _has_area(clipped)
@@ -174,7 +188,7 @@ def _record(entry: Entry, header: ImageHeader, log: ProblemLog) -> Record:
         boxes=clipped,
         labels=np.array([o.label for o in objects], np.int32),
         crowd=np.array([o.crowd for o in objects], bool),
-        segmentations=tuple(segmentations) if any(segmentations) else None,
+        segmentations=Segmentations(segmentations) if any(segmentations) else None,
         areas=np.array(areas) if any(o.area is not None for o in objects) else None,
         difficult=np.array(difficult) if any(difficult) else None,
     )
@@ -183,9 +197,14 @@ def _record(entry: Entry, header: ImageHeader, log: ProblemLog) -> Record:
 
 def _sound_segmentation(entry: Entry, item: Object, size: tuple[int, int], log: ProblemLog) -> Any:
     """Return the segmentation of an object, None if it has none or one that is malformed."""
-    bad = None if item.segmentation is None else malformed(item.segmentation, size)
+    stated = item.segmentation
+    if isinstance(stated, Polygons):
+        if stated.reach() <= MOST_OUTSIDE * max(size):
+            return stated
+        stated = [[int(v) if v.is_integer() else v for v in p] for p in stated.lists()]
+    bad = None if stated is None else malformed(stated, size)
     if bad is None:
-        return item.segmentation
+        return stated
     log.mended(entry.file, item.id, *bad, "malformed segmentation dropped, its box kept")
     return None
 

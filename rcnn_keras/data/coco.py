@@ -1,8 +1,10 @@
 """COCO JSON files (https://cocodataset.org/#format-data): reading and checking them."""
 
+import gc
 import json
 import os
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from rcnn_keras.data.checking import (
     warn_mended,
 )
 from rcnn_keras.data.dataset import DetectionDataset, check_known, check_names
+from rcnn_keras.data.polygons import PolygonBuffer
 from rcnn_keras.data.problems import Problem, ProblemLog
 
 LISTS = ("images", "annotations", "categories")
@@ -120,9 +123,17 @@ def _parse(
 
 
 def _read_lists(file: str, log: ProblemLog) -> dict[str, list] | None:
-    """Return the three lists of the file, or None if it is no COCO JSON."""
+    """Return the three lists of the file, polygons packed, or None if it is no COCO JSON."""
+    buffer = PolygonBuffer()
+
+    def packed(item: dict[str, Any]) -> dict[str, Any]:
+        if "segmentation" in item:
+            item["segmentation"] = buffer.add(item["segmentation"])
+        return item
+
     try:
-        content = json.loads(Path(file).read_bytes())
+        with _no_collection():
+            content = json.loads(_read_text(file), object_hook=packed)
     except OSError as error:
         log.fatal(file, "", "", "", f"cannot be read: {error.strerror}")
         return None
@@ -141,6 +152,24 @@ def _read_lists(file: str, log: ProblemLog) -> dict[str, list] | None:
         value = content.get(key, "missing")
         log.fatal(file, "", key, value, "a COCO file has a list here")
     return None if bad else content
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep Python from looking for cycles, which parsed JSON has none of, among its millions."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _read_text(file: str) -> str:
+    """Return the text of a JSON file; `json.loads` would keep the bytes beside it."""
+    content = Path(file).read_bytes()
+    return content.decode(json.detect_encoding(content), "surrogatepass")
 
 
 def _categories(file: str, items: list, log: ProblemLog) -> dict[int, str]:
@@ -194,11 +223,12 @@ def _annotations(
     categories: dict[int, str],
     log: ProblemLog,
 ) -> None:
-    """Add the objects to the entries of their images."""
+    """Add the objects to the entries of their images; they leave `items` one by one."""
     labels = {id: label for label, id in enumerate(categories)}
     seen: dict[int, None] = {}
     known: dict[str, Container[int]] = {"image_id": entries, "category_id": labels}
-    for index, item in enumerate(items):
+    for index in range(len(items)):
+        item, items[index] = items[index], None
         id = _id(file, "annotation", index, item, seen, log)
         if id is None:
             continue

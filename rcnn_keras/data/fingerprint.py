@@ -16,7 +16,8 @@ def fingerprint(batches: Batches) -> dict[str, Any]:
     """Return all that decides what is in which batch, long parts of it as SHA-256.
 
     Image files count by name, number of bytes and size in pixels, images in memory by their
-    pixels; the folder that holds the files does not count.
+    pixels, those in record files by the file's number of bytes and their place in it; the folder
+    that holds the files does not count.
 
     Raises:
         FileNotFoundError: an image file is gone.
@@ -41,10 +42,13 @@ def fingerprint(batches: Batches) -> dict[str, Any]:
 
 def _image(record: Record) -> Iterable[bytes]:
     yield f"{record.image_id} {record.height} {record.width} {Path(record.path).name} ".encode()
-    if record.pixels is None:
-        yield f"{Path(record.path).stat().st_size}\n".encode()
-    else:
+    if record.pixels is not None:
         yield np.ascontiguousarray(record.pixels).tobytes()
+    elif record.packed is not None:
+        file = Path(record.packed.file)
+        yield f"{file.name} {file.stat().st_size} {record.packed.offset}\n".encode()
+    else:
+        yield f"{Path(record.path).stat().st_size}\n".encode()
 
 
 def _objects(record: Record) -> Iterable[bytes]:

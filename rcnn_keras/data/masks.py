@@ -150,8 +150,7 @@ def paste_masks(
         ValueError: if the arrays do not fit each other, or a box is not finite.
     """
     pasted = np.zeros((len(masks), *size), np.float32 if threshold is None else bool)
-    for i, (mask, box) in enumerate(_checked(masks, boxes)):
-        rows, columns, values = _pasted(mask, box, size)
+    for i, (rows, columns, values) in enumerate(_pasted(masks, boxes, size)):
         pasted[i, rows, columns] = values if threshold is None else values > threshold
     return pasted
 
@@ -168,21 +167,47 @@ def encode_masks(
     """
     height, width = size
     codes = []
-    for mask, box in _checked(masks, boxes):
-        rows, columns, values = _pasted(mask, box, size)
-        strip = np.zeros((values.shape[1], height), bool)  # run lengths go down the columns
-        strip[:, rows] = (values > threshold).T
-        edges = np.flatnonzero(np.diff(strip.ravel(), prepend=False, append=False))
-        edges += columns.start * height
-        edges = edges[edges < height * width]  # no run follows the last pixel
-        runs = np.diff(edges, prepend=0, append=height * width)
+    for rows, columns, values in _pasted(masks, boxes, size):
+        runs = _runs(values > threshold, rows.start, columns.start, size)
         code = rle.frPyObjects({"size": [height, width], "counts": runs.tolist()}, height, width)
         codes.append({"size": [height, width], "counts": code["counts"].decode("ascii")})
     return codes
 
 
-def _checked(masks: np.ndarray, boxes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Return the pairs of mask and box."""
+def mask_areas(
+    masks: np.ndarray, boxes: np.ndarray, size: tuple[int, int], threshold: float = 0.5
+) -> np.ndarray:
+    """Return how many pixels each of `paste_masks` sets above a threshold, `(D,)` int64.
+
+    Raises:
+        ValueError: as `paste_masks`.
+    """
+    counts = [np.count_nonzero(v > threshold) for _, _, v in _pasted(masks, boxes, size)]
+    return np.array(counts, np.int64)
+
+
+def _runs(part: np.ndarray, top: int, left: int, size: tuple[int, int]) -> np.ndarray:
+    """Return the run lengths, down the columns, of a mask that is empty but for a part of it."""
+    (height, width), (high, wide) = size, part.shape
+    strip = np.zeros((wide, high + 1), bool)  # an empty pixel ends each column
+    strip[:, :high] = part.T
+    strip = strip.ravel()
+    edges = np.flatnonzero(strip[1:] != strip[:-1]) + 1
+    if strip.size and strip[0]:
+        edges = np.concatenate([[0], edges])
+    column, row = np.divmod(edges, high + 1)
+    edges = (left + column) * height + top + row
+    if high == height:  # then a run may go on in the next column
+        again = np.flatnonzero(edges[1:] == edges[:-1])
+        edges = np.delete(edges, np.concatenate([again, again + 1]))
+    edges = edges[edges < height * width]  # no run follows the last pixel
+    return np.diff(edges, prepend=0, append=height * width)
+
+
+def _pasted(
+    masks: np.ndarray, boxes: np.ndarray, size: tuple[int, int]
+) -> Iterator[tuple[slice, slice, np.ndarray]]:
+    """Yield the rows and columns of the image that each mask covers, and its values there."""
     masks, boxes = np.asarray(masks, np.float32), np.asarray(boxes, np.float32)
     if masks.ndim != 3 or masks.shape[1] != masks.shape[2] or boxes.shape != (len(masks), 4):
         raise ValueError(
@@ -191,22 +216,17 @@ def _checked(masks: np.ndarray, boxes: np.ndarray) -> Iterator[tuple[np.ndarray,
     finite = np.isfinite(boxes).all(axis=1)
     if not finite.all():
         raise ValueError(f"a box is not finite: {boxes[~finite][0].tolist()}")
-    return zip(masks, boxes, strict=True)
-
-
-def _pasted(
-    mask: np.ndarray, box: np.ndarray, size: tuple[int, int]
-) -> tuple[slice, slice, np.ndarray]:
-    """Return the rows and columns of the image that a mask covers, and its values there."""
-    grown = np.float32((len(mask) + 2) / len(mask))
-    half = (box[2:] - box[:2]) * np.float32(0.5) * grown
-    centre = (box[2:] + box[:2]) * np.float32(0.5)
+    grown = np.float32((masks.shape[1] + 2) / masks.shape[1])
+    half = (boxes[:, 2:] - boxes[:, :2]) * np.float32(0.5) * grown
+    centre = (boxes[:, 2:] + boxes[:, :2]) * np.float32(0.5)
     first, last = np.trunc(centre - half).astype(int), np.trunc(centre + half).astype(int)
-    sides = np.maximum(last - first + 1, 1)
-    values = cv2.resize(np.pad(mask, 1), sides.tolist(), interpolation=cv2.INTER_LINEAR)
     start = np.clip(first, 0, size[::-1])
     stop = np.clip(last + 1, start, size[::-1])
-    (columns, rows), (inner_columns, inner_rows) = (
-        map(slice, low, high) for low, high in ((start, stop), (start - first, stop - first))
-    )
-    return rows, columns, values[inner_rows, inner_columns]
+    padded = np.pad(masks, ((0, 0), (1, 1), (1, 1)))
+    sides = np.maximum(last - first + 1, 1)
+    placed = zip(padded, sides.tolist(), start, stop, first, strict=True)
+    for mask, side, low, high, origin in placed:
+        values = cv2.resize(mask, side, interpolation=cv2.INTER_LINEAR)
+        columns, rows = map(slice, low.tolist(), high.tolist())
+        inner_columns, inner_rows = map(slice, (low - origin).tolist(), (high - origin).tolist())
+        yield rows, columns, values[inner_rows, inner_columns]

@@ -64,7 +64,7 @@ class PackedSegmentations(Sequence[dict[str, Any] | None]):
     def __getitem__(self, index: slice) -> "PackedSegmentations": ...
     def __getitem__(self, index):
         if isinstance(index, slice):
-            return self.select(np.arange(len(self))[index])
+            return self.take(np.arange(len(self))[index])
         if not self.present[index]:
             return None
         height, width = self.size
@@ -75,7 +75,7 @@ class PackedSegmentations(Sequence[dict[str, Any] | None]):
     def __iter__(self) -> Iterator[dict[str, Any] | None]:
         return (self[i] for i in range(len(self)))
 
-    def select(self, index: np.ndarray) -> "PackedSegmentations":
+    def take(self, index: np.ndarray) -> "PackedSegmentations":
         """Return the segmentations of some of the objects."""
         return PackedSegmentations(self.image, self.size, self.objects[index], self.present[index])
 

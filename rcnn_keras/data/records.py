@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rcnn_keras.data.packed_images import PackedImage, PackedSegmentations
+from rcnn_keras.data.polygons import Segmentations
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +44,7 @@ class Record:
     boxes: np.ndarray
     labels: np.ndarray
     crowd: np.ndarray
-    segmentations: tuple | PackedSegmentations | None = None
+    segmentations: tuple | Segmentations | PackedSegmentations | None = None
     areas: np.ndarray | None = None
     proposals: np.ndarray | None = None
     pixels: np.ndarray | None = None
@@ -93,17 +94,19 @@ class Record:
     def select(self, keep: np.ndarray, labels: np.ndarray | None = None) -> "Record":
         """Return the record with the objects that `keep` (bool or indices) names, relabelled."""
         index = np.arange(len(self))[keep]
-        segmentations = self.segmentations
-        if isinstance(segmentations, PackedSegmentations):
-            segmentations = segmentations.select(index)
-        elif segmentations:
-            segmentations = tuple(segmentations[i] for i in index)
         return replace(
             self,
             boxes=self.boxes[index],
             labels=(self.labels if labels is None else labels)[index],
             crowd=self.crowd[index],
-            segmentations=segmentations,
+            segmentations=self._segmentations_at(index),
             areas=None if self.areas is None else self.areas[index],
             difficult=None if self.difficult is None else self.difficult[index],
         )
+
+    def _segmentations_at(
+        self, index: np.ndarray
+    ) -> tuple | Segmentations | PackedSegmentations | None:
+        if isinstance(self.segmentations, Segmentations | PackedSegmentations):
+            return self.segmentations.take(index)
+        return self.segmentations and tuple(self.segmentations[i] for i in index)

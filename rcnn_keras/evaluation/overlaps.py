@@ -27,7 +27,7 @@ def box_iou(
     Returns:
         `(d, n)` float64 in 0..1; 0 where a box has no area.
     """
-    return _iou(_xywh(found), _xywh(objects), regions)
+    return coco_iou(xywh(found), xywh(objects), regions)
 
 
 def mask_iou(
@@ -51,7 +51,7 @@ def mask_iou(
     sizes = {tuple(mask["size"]) for mask in (*found, *objects)}
     if len(sizes) > 1:
         raise ValueError(f"mask_iou: masks of different heights and widths: {sorted(sizes)}")
-    return _iou(list(found), list(objects), regions)
+    return coco_iou(list(found), list(objects), regions)
 
 
 def object_masks(record: Record) -> list[dict[str, Any]]:
@@ -71,13 +71,17 @@ def object_masks(record: Record) -> list[dict[str, Any]]:
     return masks
 
 
-def _xywh(boxes: np.ndarray) -> np.ndarray:
+def xywh(boxes: np.ndarray) -> np.ndarray:
     """Return boxes as pycocotools takes them; in float64 x1 + (x2 - x1) is x2 again."""
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
 
 
-def _iou(found: Any, objects: Any, regions: np.ndarray | None) -> np.ndarray:
+def coco_iou(found: Any, objects: Any, regions: np.ndarray | None) -> np.ndarray:
+    """Return the IoU of every pair as pycocotools has it: of boxes `xywh`, or of run lengths.
+
+    See `box_iou` and `mask_iou`.
+    """
     if not len(found) or not len(objects):
         return np.zeros((len(found), len(objects)))
     crowd = np.zeros(len(objects), np.uint8) if regions is None else np.asarray(regions, np.uint8)

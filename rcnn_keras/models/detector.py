@@ -4,7 +4,7 @@ B images a batch, N ground-truth boxes, D detections, K classes; see `Detector` 
 """
 
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from os import PathLike
 from typing import Any
 
@@ -29,6 +29,7 @@ from rcnn_keras.models.batch import (
 from rcnn_keras.models.errors import NON_FINITE, plain_errors
 from rcnn_keras.models.fitting import resumed, scores_first
 from rcnn_keras.models.keras_multi_worker import DistributedModel, apply_summed
+from rcnn_keras.models.prediction import predictions
 from rcnn_keras.models.workers import pipeline, predict_in_turn
 from rcnn_keras.ops import after, check_finite, num_replicas, sum_over_replicas
 
@@ -302,15 +303,25 @@ class Detector(DistributedModel, keras.Model):
             ValueError: for proposals that are missing or do not fit the images, or that this
                 detector does not take.
         """
+        return list(self.detect_each(images, batch_size, proposals))
+
+    def detect_each(
+        self,
+        images: Images,
+        batch_size: int = 1,
+        proposals: Proposals | None = None,
+    ) -> Iterator[Detections]:
+        """Detect as `detect` does, and yield each image's `Detections` as soon as it is there.
+
+        Nothing is kept, so that a dataset of any size takes the memory of a batch. The network is
+        traced once, for images of every number and size.
+        """
         dataset = self.dataset_of(images, proposals)
         if len(dataset) == 0:
-            return []
-        batches = Batches(dataset, batch_size, max_objects=dataset.max_objects)
-        found = self.predict(batches, verbose=0)
-        return [
-            self._in_given_pixels({k: v[i] for k, v in found.items()}, record)
-            for i, record in enumerate(dataset)
-        ]
+            return iter(())
+        batches = self._sized(Batches(dataset, batch_size, max_objects=dataset.max_objects))
+        found = zip(dataset, predictions(self, batches), strict=True)
+        return (self._in_given_pixels(one, record) for record, one in found)
 
     def dataset_of(
         self,

@@ -5,7 +5,7 @@ import keras
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.evaluation import CocoScores, check_segmentations
 from rcnn_keras.training.checkpoint import Checkpoint
-from rcnn_keras.training.scoring import evaluate, summary_of
+from rcnn_keras.training.scoring import coco_scores, summary_of
 
 __all__ = ["Checkpoint", "CocoEvaluation"]
 
@@ -62,8 +62,9 @@ class CocoEvaluation(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """Score, and write the scores into `logs`."""
         if not self._logged or (epoch + 1) % self.every == 0:
-            evaluation = evaluate(self.model, self.dataset, batch_size=self.batch_size)
-            self.scores, self.mask_scores = evaluation.scores, evaluation.mask_scores
+            self.scores, self.mask_scores = coco_scores(
+                self.model, self.dataset, batch_size=self.batch_size
+            )
             scores = summary_of(self.scores, self.mask_scores)
             kept = ("AP", "AP50", "AP75", *(f"AP/{name}" for name in self.dataset.classes))
             kept += tuple(f"mask_{name}" for name in kept)
