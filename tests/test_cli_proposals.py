@@ -90,7 +90,7 @@ def test_a_coco_file_gets_a_file_of_proposals(shapes, tmp_path):
     assert rcnn(*command).output.endswith(f"{out}: {total} proposals of 3 images\n")
     message = error_of(*command[:-1], 13)
     assert f"{out} holds other proposals" in message
-    assert "Remove it, or name another file" in message
+    assert "Remove it, or name another" in message
 
 
 def test_images_may_lie_elsewhere(shapes, tmp_path):

@@ -311,11 +311,7 @@ class Detector(DistributedModel, keras.Model):
         batch_size: int = 1,
         proposals: Proposals | None = None,
     ) -> Iterator[Detections]:
-        """Detect as `detect` does, and yield each image's `Detections` as soon as it is there.
-
-        Nothing is kept, so that a dataset of any size takes the memory of a batch. The network is
-        traced once, for images of every number and size.
-        """
+        """Detect as `detect` does, but yield each image's `Detections` and keep none of them."""
         dataset = self.dataset_of(images, proposals)
         if len(dataset) == 0:
             return iter(())

@@ -31,6 +31,7 @@ def test_a_plain_array_is_enough_for_predict(detector):
     assert y2.max() <= 70
 
 
+@pytest.mark.slow
 def test_what_stands_in_the_padding_does_not_matter(detector):
     image = np.random.default_rng(1).uniform(0, 255, (1, 64, 64, 3)).astype("float32")
     sizes = np.array([[64, 64]], "int32")

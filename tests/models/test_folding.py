@@ -85,7 +85,7 @@ def test_group_norm_stays(scenes, make_detector):
 @pytest.mark.parametrize(
     ("backbone", "default", "first_trained"),
     [
-        ("resnet18_fpn", 2, "layer2_0_conv1"),
+        pytest.param("resnet18_fpn", 2, "layer2_0_conv1", marks=SLOW),
         pytest.param("mobilenet_v3_large_fpn", 3, "features_7_block_0_conv", marks=SLOW),
         pytest.param("vgg16", 2, "block3_conv1", marks=SLOW),
     ],

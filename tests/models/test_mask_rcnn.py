@@ -34,6 +34,7 @@ def mask_ious(found, record):
     return ious
 
 
+@pytest.mark.slow
 def test_masks_are_learnt_by_heart(learnt, scenes):
     model, history = learnt
     assert history["mask_loss"][-1] < history["mask_loss"][0] / 2
@@ -41,6 +42,7 @@ def test_masks_are_learnt_by_heart(learnt, scenes):
     assert np.mean(ious) > 0.75
 
 
+@pytest.mark.slow
 def test_the_total_is_the_sum_of_five_losses(learnt):
     _, history = learnt
     assert set(history) == {*rk.models.MaskRCNN.loss_names, "loss"}
@@ -48,6 +50,7 @@ def test_the_total_is_the_sum_of_five_losses(learnt):
     assert total == pytest.approx(history["loss"][-1], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_saved_model_gives_the_same_masks(learnt, scenes, tmp_path):
     model, _ = learnt
     model.save(tmp_path / "model.keras")
@@ -57,6 +60,7 @@ def test_a_saved_model_gives_the_same_masks(learnt, scenes, tmp_path):
         np.testing.assert_array_equal(ours.masks, theirs.masks)
 
 
+@pytest.mark.slow
 def test_packed_and_plain_masks_train_alike(scenes, make_detector):
     """The same batch in both forms of `targets["masks"]`."""
     model = make_detector(scenes.classes, architecture=rk.models.MaskRCNN)
@@ -128,6 +132,7 @@ def test_data_without_segmentations_is_refused(scenes, make_detector):
     assert model.optimizer.iterations == 0
 
 
+@pytest.mark.slow
 def test_a_c4_detector_shares_its_fifth_stage(scenes, make_detector):
     model = make_detector(
         scenes.classes,

@@ -168,7 +168,7 @@ def test_mixed_bfloat16_trains_with_boxes_and_losses_in_float32(scenes, make_det
 
 @pytest.mark.parametrize(
     "backbone",
-    [*(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet18", "vgg16")), "zf"],
+    [pytest.param(name, marks=pytest.mark.slow) for name in ("resnet18", "vgg16", "zf")],
 )
 def test_detectors_on_one_map_train(backbone, scenes, make_detector):
     units = {"box_units": None if backbone == "resnet18" else 32}

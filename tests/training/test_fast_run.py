@@ -56,6 +56,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_road(folder):
     result = rcnn("train", folder / "fast.yaml", "--out", folder / "run")
     assert result.exit_code == 0, result.output

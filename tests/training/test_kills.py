@@ -17,6 +17,7 @@ def tool(monkeypatch):
     del sys.modules["kill_test"]
 
 
+@pytest.mark.slow
 def test_three_kills_leave_no_trace(tool, tmp_path):
     training = tool.Training("fast_rcnn", eager=True, images=4, epochs=2)
     whole = tool.undisturbed(training, tmp_path / "whole")

@@ -56,6 +56,7 @@ class Stopped(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_stopped_it_goes_on_at_its_step(scenes, make_rcnn, tmp_path, monkeypatch):
     """Windows, dropout, momentum: nothing is drawn that a checkpoint does not know of."""
     dataset = scenes[0][:4]
