@@ -13,6 +13,7 @@ from PIL import Image
 
 import rcnn_keras as rk
 from rcnn_keras.cli import main
+from rcnn_keras.export.fixed_size import letterboxed
 from rcnn_keras.models.arguments import argument_errors
 from rcnn_keras.presets import fetch, from_preset, list_presets
 from rcnn_keras.training.configuration import ARCHITECTURES, load_configuration
@@ -20,10 +21,14 @@ from rcnn_keras.training.scoring import evaluate
 from rcnn_keras.zoo import CARD, MODEL, WEIGHTS, saved_models
 
 ROOT = Path(__file__).parents[1]
-NAMES = ("blood_cells", "shapes")
+NAMES = ("blood_cells", "nuclei", "playing_cards", "shapes")
 MOST_BYTES = 15e6
 # Of some images, a little less than measured: the file, how many images, AP50.
-REAL = {"blood_cells": ("bccd/test.json", 8, 0.75)}
+REAL = {
+    "blood_cells": ("bccd/test.json", 8, 0.75),
+    "nuclei": ("nuclei/val.json", 6, 0.6),
+    "playing_cards": ("cards/val.json", 10, 0.7),
+}
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +91,19 @@ def test_real_things_are_found(models, shared_data, name):
         [whole[i] for i in range(count)], whole.classes, category_ids=whole.category_ids
     )
     assert evaluate(models[name], some, batch_size=4).summary()["AP50"] > least
+
+
+def test_the_phone_has_the_cards_without_tensorflow(models, shared_data):
+    """The LiteRT file finds what the model finds, in the pixels of its own input."""
+    litert = pytest.importorskip("ai_edge_litert.interpreter")
+    file = saved_models()["playing_cards"].folder / "playing_cards_int8.tflite"
+    runner = litert.Interpreter(str(file)).get_signature_runner()
+    record = next(r for r in rk.data.load_coco(shared_data / "cards/val.json") if len(r) == 1)
+    image, scale = letterboxed(record.path, models["playing_cards"], (320, 320))
+    found = runner(images=image)
+    assert found["labels"][0, 0] == record.labels[0]
+    expected = models["playing_cards"].detect(record.path)[0]
+    np.testing.assert_allclose(found["boxes"][0, 0] * np.tile(scale, 2), expected.boxes[0], atol=8)
 
 
 def test_other_classes(models, capsys):
