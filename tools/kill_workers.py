@@ -136,9 +136,7 @@ def difference(first: Path, second: Path) -> float:
 
 def main() -> None:
     """Run and compare."""
-    parser = argparse.ArgumentParser(
-        prog=Path(__file__).name,
-        description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog=Path(__file__).name, description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
