@@ -201,10 +201,18 @@ def test_batches_of_a_resumed_epoch_have_their_numbers(tmp_path):
     assert seen == [2, 2, 3, 3, 0, 0, 1, 1, 2, 2, 3, 3]
 
 
+@pytest.fixture
+def listens():
+    """A program started in the background of a shell ignores Ctrl-C; this one does not."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize(
     ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
 )
-def test_a_signal_saves_after_the_step(number, error, undisturbed, tmp_path, capsys):
+def test_a_signal_saves_after_the_step(number, error, undisturbed, listens, tmp_path, capsys):
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     with pytest.raises(error) as caught:
         fit(tmp_path, Stop(after=6, how=lambda: os.kill(os.getpid(), number)), every_steps=100)
@@ -216,7 +224,7 @@ def test_a_signal_saves_after_the_step(number, error, undisturbed, tmp_path, cap
     assert_same(fit(tmp_path, every_steps=100), undisturbed)
 
 
-def test_a_signal_while_scoring_ends_at_once(undisturbed, tmp_path):
+def test_a_signal_while_scoring_ends_at_once(undisturbed, listens, tmp_path):
     after = []
     stop = Stop(at_end_of=1, how=lambda: (os.kill(os.getpid(), signal.SIGINT), after.append(1)))
     with pytest.raises(KeyboardInterrupt):
@@ -230,6 +238,7 @@ def test_a_second_signal_quits_at_once():
     program = (
         "import os, signal\n"
         "from rcnn_keras.training.stopping import StopRequest, stop_requests\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "with stop_requests(StopRequest()):\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    print('goes on', flush=True)\n"

@@ -104,7 +104,8 @@ def test_later_starts_may_have_another_command(tmp_path):
 
 
 LAUNCHER = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
 sys.argv[0] = "rcnn"
 from rcnn_keras.training.launch import launch
 sys.exit(launch(sys.argv[1:], workers=2, grace=0.5))
@@ -118,7 +119,7 @@ def test_a_signal_ends_all_workers(tmp_path, number, status):
     while not (processes(tmp_path, 0) and processes(tmp_path, 1)):
         time.sleep(0.01)
     launcher.send_signal(number)
-    assert launcher.wait() == status
+    assert launcher.wait(timeout=60) == status
     assert not any(is_running(p) for index in (0, 1) for p in processes(tmp_path, index))
 
 

@@ -161,7 +161,7 @@ def test_the_keys_of_training_are_the_arguments_of_the_stages(folder):
     plain |= {"data": yaml.safe_load((folder / "rcnn.yaml").read_text())["data"], "training": {}}
     (folder / "plain.yaml").write_text(yaml.safe_dump(plain))
     for name, value in load_configuration(folder / "plain.yaml").training:
-        assert value == parameters[name].default, name
+        assert value == parameters[{"features": "engine"}.get(name, name)].default, name
 
 
 def test_the_seed_draws_the_weights(folder):
