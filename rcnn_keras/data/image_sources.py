@@ -67,15 +67,7 @@ class ImageFiles:
         return tf.ensure_shape(masks, (None, None, None))
 
     def _read(self, index: int) -> np.ndarray:
-        record = self.records[index]
-        image = read_image(record.image)
-        if image.shape[:2] != (record.height, record.width):
-            raise ImageError(
-                record.path,
-                f"the image is {image.shape[1]} x {image.shape[0]} pixels, "
-                f"its record says {record.width} x {record.height}",
-            )
-        return image
+        return read_pixels(self.records[index])
 
     def _read_masks(self, index: int, size: np.ndarray) -> np.ndarray:
         return record_masks(self.records[index], *size.tolist())
@@ -120,3 +112,15 @@ def _packed_objects(record: "Record") -> np.ndarray:
     if isinstance(record.segmentations, PackedSegmentations):
         return record.segmentations.objects
     return np.arange(len(record))
+
+
+def read_pixels(record: "Record") -> np.ndarray:
+    """Return a record's image `(H, W, 3)` uint8; ImageError if it is not of the stated size."""
+    image = read_image(record.image)
+    if image.shape[:2] != (record.height, record.width):
+        raise ImageError(
+            record.path,
+            f"the image is {image.shape[1]} x {image.shape[0]} pixels, "
+            f"its record says {record.width} x {record.height}",
+        )
+    return image

@@ -14,7 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 from rcnn_keras.data.batches import Batches
-from rcnn_keras.data.images import ImageError, read_image, resize_image, resized_size
+from rcnn_keras.data.image_sources import read_pixels
+from rcnn_keras.data.images import resize_image, resized_size
 from rcnn_keras.data.padding import SIZE_MULTIPLE
 from rcnn_keras.data.records import Record
 
@@ -54,14 +55,8 @@ def input_batches(batches: Batches) -> Iterator[dict[str, np.ndarray]]:
 
 def _resized(record: Record, batches: Batches) -> np.ndarray:
     """Return a record's image `(h, w, 3)` float32, at the size that the detector sees."""
-    image = read_image(record.image)
-    size = height, width = record.height, record.width
-    if image.shape[:2] != size:
-        raise ImageError(
-            record.path,
-            f"the image is {image.shape[1]} x {image.shape[0]} pixels, "
-            f"its record says {width} x {height}",
-        )
+    image = read_pixels(record)
+    size = record.height, record.width
     sizes = batches.min_size
     min_size = sizes[-1] if isinstance(sizes, Sequence) else sizes
     if min_size is None and batches.max_size is None:
