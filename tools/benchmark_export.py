@@ -148,23 +148,20 @@ def measure_batches(detect, images, found) -> dict[str, float]:
     if not batches:
         return {}
     detect(np.stack([images[k] for k in batches[0]]))
-    seconds, pixels, scores = [], 0.0, 0.0
+    seconds, apart = [], {"boxes": 0.0, "scores": 0.0}
     for batch in batches:
         taken, outputs = timed(detect, np.stack([images[k] for k in batch]))
         seconds.append(taken)
         for place, k in enumerate(batch):
             count = found[k]["num_detections"]
             assert outputs["num_detections"][place] == count
-            for name in ("boxes", "scores"):
-                apart = np.abs(outputs[name][place, :count] - found[k][name][:count])
-                if name == "boxes":
-                    pixels = max(pixels, apart.max(initial=0))
-                else:
-                    scores = max(scores, apart.max(initial=0))
+            for name, most in apart.items():
+                difference = np.abs(outputs[name][place, :count] - found[k][name][:count])
+                apart[name] = difference.max(initial=most)
     return {
         "batch_seconds": statistics.median(seconds),
-        "batch_pixels": pixels,
-        "batch_scores": scores,
+        "batch_pixels": apart["boxes"],
+        "batch_scores": apart["scores"],
     }
 
 

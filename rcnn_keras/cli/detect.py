@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from rcnn_keras.models import Detector
 
 MOST_PROPOSALS = 2000  # an image, as in the papers
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".gif")
 
 
 @click.command()
@@ -160,6 +159,8 @@ def _image_files(arguments: Iterable[str]) -> list[Path]:
     for argument in arguments:
         path = Path(argument)
         if path.is_dir():
+            with quiet_import():
+                from rcnn_keras.data.images import IMAGE_ENDINGS
             found = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_ENDINGS)
         elif path.is_file():
             found = [path]

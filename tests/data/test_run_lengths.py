@@ -58,14 +58,17 @@ def test_runs_are_those_of_pycocotools():
 )
 def test_masks_are_those_of_pillow_to_the_bit(old, new):
     rng = np.random.default_rng(old[0] * new[1])
-    masks = blobs(rng, 8, *old)
+    assert_those_of_pillow(blobs(rng, 8, *old), old, new)
+
+
+def assert_those_of_pillow(masks, old, new):
     codes = [rle.encode(np.asfortranarray(mask.astype(np.uint8))) for mask in masks]
     n = len(masks)
     record = Record(1, "a", *old, np.zeros((n, 4)), np.zeros(n), np.zeros(n), tuple(codes))
     encoded = [encode_runs(code, *old) for code in codes]
     extents = np.stack([extent for _, extent in encoded])
     found = decode(ragged(encoded), extents, tf.constant(old), tf.constant(new))
-    np.testing.assert_array_equal(found, record_masks(record, *new))
+    np.testing.assert_array_equal(found, record_masks(record, *new), str((old, new)))
 
 
 def test_no_objects_and_objects_without_a_mask():
@@ -82,11 +85,4 @@ def test_masks_of_many_sizes_are_those_of_pillow():
     rng = np.random.default_rng(1)
     for _ in range(150):
         old, new = rng.integers(1, 120, 2).tolist(), rng.integers(1, 160, 2).tolist()
-        masks = blobs(rng, 3, *old)
-        codes = [rle.encode(np.asfortranarray(mask.astype(np.uint8))) for mask in masks]
-        n = len(masks)
-        record = Record(1, "a", *old, np.zeros((n, 4)), np.zeros(n), np.zeros(n), tuple(codes))
-        encoded = [encode_runs(code, *old) for code in codes]
-        extents = np.stack([extent for _, extent in encoded])
-        found = decode(ragged(encoded), extents, tf.constant(old), tf.constant(new))
-        np.testing.assert_array_equal(found, record_masks(record, *new), str((old, new)))
+        assert_those_of_pillow(blobs(rng, 3, *old), old, new)
