@@ -248,6 +248,7 @@ def test_evaluate_scores_boxes_and_masks(shapes, mask_model_file, tmp_path):
     assert all(
         "segmentation" in row for row in json.loads((tmp_path / "detections.json").read_text())
     )
+    assert rcnn("evaluate", mask_model_file, "--data", data).output == result.output
 
 
 def test_evaluate_refuses_data_without_masks(shapes, mask_model_file, tmp_path):

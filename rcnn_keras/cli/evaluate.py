@@ -74,6 +74,7 @@ def evaluate(
     must_exist(annotations, "annotations")
     with quiet_import():
         from rcnn_keras.proposals.proposal_file import read_into
+        from rcnn_keras.training.scoring import coco_scores, summary_of
         from rcnn_keras.training.scoring import evaluate as score
     detector = load_detector(model)
     dataset = load_dataset(annotations, images, split, detector.classes)
@@ -85,6 +86,9 @@ def evaluate(
         )
     if proposals is not None:
         dataset = read_into(dataset, proposals)
+    if out is None and protocol == "coco":  # of any number of images, in little memory
+        print_scores(summary_of(*coco_scores(detector, dataset, batch_size=batch_size)))
+        return
     evaluation = score(detector, dataset, batch_size=batch_size, protocol=protocol)
     print_scores(evaluation.summary())
     if out is not None:

@@ -9,35 +9,51 @@ from typing import Any
 import numpy as np
 
 from rcnn_keras.data.batches import Batches
+from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.records import Record
 
 
 def fingerprint(batches: Batches) -> dict[str, Any]:
     """Return all that decides what is in which batch, long parts of it as SHA-256.
 
-    Image files count by name, number of bytes and size in pixels, images in memory by their
-    pixels, those in record files by the file's number of bytes and their place in it; the folder
-    that holds the files does not count.
-
     Raises:
         FileNotFoundError: an image file is gone.
     """
-    records = list(batches.dataset)
-    parts = {
-        "images": _digest(part for record in records for part in _image(record)),
-        "objects": _digest(part for record in records for part in _objects(record)),
-    }
-    if batches.masks:
-        parts["segmentations"] = _digest(part for r in records for part in _segmentations(r))
+    parts = fingerprint_of(batches.dataset, masks=batches.masks)
     if batches.proposals:
-        parts["proposals"] = _digest(np.asarray(r.proposals).tobytes() for r in records)
+        proposals = (np.asarray(record.proposals).tobytes() for record in batches.dataset)
+        parts["proposals"] = _digest(proposals)
     settings = ("batch_size", "shuffle", "seed", "min_size", "max_size", "max_objects", "antialias")
     return {
-        "number of images": len(records),
         **parts,
         **{name: getattr(batches, name) for name in settings},
         "augment": _text(batches.augment),
     }
+
+
+def fingerprint_of(dataset: DetectionDataset, *, masks: bool) -> dict[str, Any]:
+    """Return how many images a dataset has, and the SHA-256 of them and of their objects.
+
+    Image files count by name, number of bytes and size in pixels, images in memory by their
+    pixels, those in record files by the file's number of bytes and their place in it; the folder
+    that holds the files does not count.
+
+    Args:
+        dataset: of annotated images.
+        masks: whether the objects' segmentations count.
+
+    Raises:
+        FileNotFoundError: an image file is gone.
+    """
+    records = list(dataset)
+    parts = {
+        "number of images": len(records),
+        "images": _digest(part for record in records for part in _image(record)),
+        "objects": _digest(part for record in records for part in _objects(record)),
+    }
+    if masks:
+        parts["segmentations"] = _digest(part for r in records for part in _segmentations(r))
+    return parts
 
 
 def _image(record: Record) -> Iterable[bytes]:

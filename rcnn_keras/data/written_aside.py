@@ -40,11 +40,21 @@ def written_aside(path: str | PathLike[str]) -> Iterator[Path]:
             if old.exists():
                 old.rename(path)
             raise
+        _sync(path.parent)
 
 
 def _to_disk(path: Path) -> None:
-    """Wait until a file, or all files of a folder, have left the system's buffers."""
-    for file in (path, *path.rglob("*")):
-        if not file.is_dir():
-            with file.open("r+b") as opened:
-                os.fsync(opened.fileno())
+    """Wait until a file, or a folder with all that is in it, has left the system's buffers."""
+    for each in (path, *path.rglob("*")):
+        _sync(each)
+
+
+def _sync(path: Path) -> None:
+    """Wait for a file's bytes, or for the names that a folder holds."""
+    if path.is_dir() and os.name == "nt":
+        return  # Windows opens no folders
+    opened = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

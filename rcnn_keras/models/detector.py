@@ -30,6 +30,7 @@ from rcnn_keras.models.errors import NON_FINITE, plain_errors
 from rcnn_keras.models.fitting import resumed, scores_first
 from rcnn_keras.models.keras_multi_worker import DistributedModel, apply_summed
 from rcnn_keras.models.prediction import predictions
+from rcnn_keras.models.saving import WholeFiles
 from rcnn_keras.models.workers import pipeline, predict_in_turn
 from rcnn_keras.ops import after, check_finite, num_replicas, sum_over_replicas
 
@@ -37,7 +38,7 @@ Image = str | PathLike | np.ndarray
 Images = Image | Iterable[Image] | DetectionDataset
 
 
-class Detector(DistributedModel, keras.Model):
+class Detector(DistributedModel, WholeFiles, keras.Model):
     """A Keras model from images to detections, functional at inference.
 
     Inputs are `{"images" (B, H, W, 3) RGB 0..255, "image_sizes" (B, 2) int32, "image_ids" (B,)}`;

@@ -102,7 +102,7 @@ class Checkpoint(keras.callbacks.Callback):
             The callbacks for Keras' `fit`, its `initial_epoch`, and how many batches of that epoch
             are behind.
         """
-        self._run = description(model, data, steps)
+        self._run = description(model, data, steps, callbacks)
         self._anywhere = isinstance(data, Batches | Mapping)
         self._shared = is_multi_worker(model.distribute_strategy)
         size = size_of(model)  # all workers read together what is summed over them

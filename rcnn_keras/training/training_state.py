@@ -13,7 +13,8 @@ import keras
 import numpy as np
 
 from rcnn_keras.data.batches import Batches
-from rcnn_keras.data.fingerprint import fingerprint
+from rcnn_keras.data.dataset import DetectionDataset
+from rcnn_keras.data.fingerprint import fingerprint, fingerprint_of
 from rcnn_keras.models import Detector
 from rcnn_keras.training.checkpoint_files import CheckpointError
 
@@ -84,13 +85,19 @@ def restore(
             _set(callback, _with_arrays(states[name], arrays))
 
 
-def description(model: keras.Model, data: Any, steps_per_epoch: int | None) -> dict[str, Any]:
+def description(
+    model: keras.Model,
+    data: Any,
+    steps_per_epoch: int | None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> dict[str, Any]:
     """Return what must be the same for a run to go on, as JSON has it.
 
     Args:
         model: compiled, and not trained yet.
         data: `Batches`; or a dict that describes the data; of anything else nothing is known.
         steps_per_epoch: None where it is not known.
+        callbacks: of those that score, the data must be the same, for their scores are compared.
     """
     parts: dict[str, Any] = {"architecture": type(model).__name__}
     if isinstance(model, Detector):
@@ -107,6 +114,11 @@ def description(model: keras.Model, data: Any, steps_per_epoch: int | None) -> d
         parts["data"] = fingerprint(data)
     elif isinstance(data, Mapping):
         parts["data"] = data
+    masks = isinstance(model, Detector) and model.has_masks
+    scored = [getattr(callback, "dataset", None) for callback in callbacks]
+    validation = [fingerprint_of(d, masks=masks) for d in scored if isinstance(d, DetectionDataset)]
+    if validation:
+        parts["validation data"] = dict(enumerate(validation, 1))
     return json.loads(json.dumps(parts, default=repr))
 
 

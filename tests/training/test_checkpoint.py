@@ -335,7 +335,8 @@ def test_a_detector_of_other_kind_classes_or_data_is_refused_before_training(
     batches = scenes.batches(2, shuffle=True)
     seen = model._with_truth(batches.sized(model.min_sizes, None))
     how = {"epochs": 1, "steps": 2, "verbose": 0}
-    with checkpoint.resumed(model, seen, [checkpoint], **how) as (callbacks, *_):
+    given = [rk.callbacks.CocoEvaluation(scenes), checkpoint]
+    with checkpoint.resumed(model, seen, given, **how) as (callbacks, *_):
         callbacks.on_train_begin()
     kept = checkpoints(tmp_path)
     assert [step_of(path) for path in kept] == [0]
@@ -356,6 +357,9 @@ def test_a_detector_of_other_kind_classes_or_data_is_refused_before_training(
             )
     with pytest.raises(CheckpointError, match=r"data\.seed was 0, is 1"):
         model.fit(scenes.batches(2, shuffle=True, seed=1), callbacks=[checkpoint], verbose=0)
+    scoring = rk.callbacks.CocoEvaluation(scenes[:3])
+    with pytest.raises(CheckpointError, match=r"validation data\.1\.number of images was 4, is 3"):
+        model.fit(batches, callbacks=[scoring, checkpoint], verbose=0)
     assert checkpoints(tmp_path) == kept
     with pytest.raises(ValueError, match="fit takes one Checkpoint, not 2"):
         model.fit(batches, callbacks=[checkpoint, rk.callbacks.Checkpoint(tmp_path)])
