@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+import keras
 import pytest
 import tensorflow as tf
+
+from rcnn_keras.engines.worker import outcome
 
 SHARED = (Path(__file__).resolve().parents[2] / "shared").resolve()
 
@@ -12,6 +15,12 @@ def pytest_configure(config):
     # Two devices on which tf.distribute can be tested; possible only before the first operation.
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def seed():
+    """The weights that a file's tests draw are the same in every run."""
+    keras.utils.set_random_seed(0)
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +49,23 @@ def small_arguments():
         "box_batch_size_per_image": 16,
         "box_detections_per_img": 5,
     }
+
+
+@pytest.fixture(scope="session")
+def here():
+    """The class of an engine of this process alone, which stops after some shards."""
+
+    class Here:
+        def __init__(self, most=None):
+            self.most = most
+
+        def outcomes(self, work, shards):
+            for number, shard in enumerate(shards):
+                if number == self.most:
+                    raise KeyboardInterrupt
+                yield shard, outcome(work, shard)
+
+    return Here
 
 
 @pytest.fixture(scope="session")

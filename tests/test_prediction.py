@@ -11,22 +11,8 @@ from pycocotools.coco import COCO
 from rcnn_keras import prediction
 from rcnn_keras.data.shapes import draw_shapes
 from rcnn_keras.engines import Processes
-from rcnn_keras.engines.worker import outcome
 from rcnn_keras.models import FasterRCNN
 from rcnn_keras.prediction import detect_files
-
-
-class Here:
-    """An engine of this process alone, which stops after some shards."""
-
-    def __init__(self, most=None):
-        self.most = most
-
-    def outcomes(self, work, shards):
-        for number, shard in enumerate(shards):
-            if number == self.most:
-                raise KeyboardInterrupt
-            yield shard, outcome(work, shard)
 
 
 @pytest.fixture(autouse=True)
@@ -51,9 +37,9 @@ def files(scenes):
 
 
 @pytest.fixture
-def finished(detector, files, tmp_path):
+def finished(detector, files, tmp_path, here):
     out = tmp_path / "finished.json"
-    detect_files(detector, files, out, min_score=0.1, engine=Here())
+    detect_files(detector, files, out, min_score=0.1, engine=here())
     return out
 
 
@@ -74,11 +60,11 @@ def test_rows_are_those_of_detect(detector, scenes, files, finished):
     assert len(truth.loadRes(str(finished)).anns) == len(rows)
 
 
-def test_a_stopped_run_goes_on_to_the_same_bytes(detector, files, finished, tmp_path):
+def test_a_stopped_run_goes_on_to_the_same_bytes(detector, files, finished, tmp_path, here):
     out = tmp_path / "results.json"
     for most in (1, 1):
         with pytest.raises(KeyboardInterrupt):
-            detect_files(detector, files, out, min_score=0.1, engine=Here(most))
+            detect_files(detector, files, out, min_score=0.1, engine=here(most))
         assert not out.exists()
     parts = tmp_path / "results.json.parts"
     assert sorted(p.name for p in parts.glob("*.jsonl")) == ["000000.jsonl", "000001.jsonl"]
@@ -86,7 +72,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(detector, files, finished, tmp_
     detect_files(
         *(detector, files, out),
         min_score=0.1,
-        engine=Here(),
+        engine=here(),
         progress=lambda *count: counts.append(count),
     )
     assert counts == [(4, 5), (5, 5)]
@@ -94,21 +80,21 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(detector, files, finished, tmp_
     assert not parts.exists()
 
 
-def test_other_calls_are_refused(detector, files, finished, tmp_path):
+def test_other_calls_are_refused(detector, files, finished, tmp_path, here):
     with pytest.raises(FileExistsError, match=r"finished\.json is there already"):
-        detect_files(detector, files, finished, engine=Here())
+        detect_files(detector, files, finished, engine=here())
     out = tmp_path / "results.json"
     with pytest.raises(KeyboardInterrupt):
-        detect_files(detector, files, out, engine=Here(1))
+        detect_files(detector, files, out, engine=here(1))
     with pytest.raises(ValueError, match=r"parts holds other detections .*: min_score is 0\.5"):
-        detect_files(detector, files, out, min_score=0.3, engine=Here())
+        detect_files(detector, files, out, min_score=0.3, engine=here())
     with pytest.raises(ValueError, match=r"parts holds other detections .*: images is"):
-        detect_files(detector, files[1:], out, engine=Here())
+        detect_files(detector, files[1:], out, engine=here())
     with pytest.raises(ValueError, match="no images"):
         detect_files(detector, [], tmp_path / "none.json")
 
 
-def test_damaged_images_are_told_and_the_others_kept(detector, files, tmp_path):
+def test_damaged_images_are_told_and_the_others_kept(detector, files, tmp_path, here):
     copies = [tmp_path / file.name for file in files]
     for file, copy in zip(files, copies, strict=True):
         copy.write_bytes(file.read_bytes())
@@ -117,16 +103,16 @@ def test_damaged_images_are_told_and_the_others_kept(detector, files, tmp_path):
     copies[2].write_bytes(whole[:middle] + bytes(40) + whole[middle + 40 :])
     out = tmp_path / "results.json"
     with pytest.raises(ValueError, match="1 of 5 images cannot be read") as error:
-        detect_files(detector, copies, out, engine=Here())
+        detect_files(detector, copies, out, engine=here())
     assert f"{copies[2]}: cannot be decoded" in str(error.value)
     copies[2].write_bytes(whole)
     counts = []
-    detect_files(detector, copies, out, engine=Here(), progress=lambda done, _: counts.append(done))
+    detect_files(detector, copies, out, engine=here(), progress=lambda done, _: counts.append(done))
     assert counts == [3, 5]
 
 
-def test_nothing_found_is_an_empty_list(detector, files, tmp_path):
-    detect_files(detector, files, tmp_path / "none.json", min_score=1.0, engine=Here())
+def test_nothing_found_is_an_empty_list(detector, files, tmp_path, here):
+    detect_files(detector, files, tmp_path / "none.json", min_score=1.0, engine=here())
     assert json.loads((tmp_path / "none.json").read_text()) == []
 
 

@@ -260,12 +260,12 @@ class Detector(DistributedModel, WholeFiles, keras.Model):
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """Return the named losses as `keras.Model.evaluate` does, also on `Batches`."""
-        with plain_errors():
+        with plain_errors(x.dataset if isinstance(x, Batches) else None):
             return super().evaluate(self._one_pass(x), y, *args, **kwargs)
 
     def predict(self, x, *args, **kwargs):
         """Return padded detections as `keras.Model.predict` does, also on `Batches`."""
-        with plain_errors():
+        with plain_errors(x.dataset if isinstance(x, Batches) else None):
             if not isinstance(x, Batches):
                 return super().predict(x, *args, **kwargs)
             predict = super().predict

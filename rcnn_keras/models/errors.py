@@ -3,11 +3,14 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import tensorflow as tf
 
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.images import ImageError
+from rcnn_keras.data.load_records import check_records
+from rcnn_keras.data.problems import DatasetError
 
 NON_FINITE = "not finite: "  # starts the message of a failed check
 
@@ -38,6 +41,8 @@ def plain_errors(dataset: DetectionDataset | None = None) -> Iterator[None]:
 
     Raises:
         ImageError: for an image that could not be decoded.
+        DatasetError: for a record whose checksum is wrong; names the record files of `dataset`
+            that are not as they were written.
         NonFiniteLossError: for a check of `train_step`; `dataset` gives the files' names.
     """
     try:
@@ -46,6 +51,11 @@ def plain_errors(dataset: DetectionDataset | None = None) -> Iterator[None]:
         text = str(error)
         if unreadable := re.search(r"ImageError: (.+?): (.+)", text):
             raise ImageError(unreadable[1], unreadable[2]) from error
+        if isinstance(error, tf.errors.DataLossError):
+            packed = [record.packed for record in dataset or () if record.packed is not None]
+            folders = dict.fromkeys(Path(place.file).parent for place in packed)
+            if problems := [problem for folder in folders for problem in check_records(folder)]:
+                raise DatasetError(problems) from error
         pattern = rf"\[{NON_FINITE}(.+?)\] \[\S+\] \[(\d+)\] \[([-\d ]*)\]"
         if bad := re.search(pattern, text):
             ids = [int(i) for i in bad[3].split()]

@@ -23,22 +23,8 @@ from rcnn_keras.data.problems import DatasetError
 from rcnn_keras.data.records import Record
 from rcnn_keras.data.shapes import draw_shapes
 from rcnn_keras.engines import Processes
-from rcnn_keras.engines.worker import outcome
 
 ROOT = Path(rcnn_keras.__file__).parents[1]
-
-
-class Here:
-    """An engine of this process alone, which stops after some shards."""
-
-    def __init__(self, most=None):
-        self.most = most
-
-    def outcomes(self, work, shards):
-        for number, shard in enumerate(shards):
-            if number == self.most:
-                raise KeyboardInterrupt
-            yield shard, outcome(work, shard)
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +33,10 @@ def dataset(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def packed(dataset, tmp_path_factory):
+def packed(dataset, tmp_path_factory, here):
     """Three shards of two or three images, written without a stop."""
     out = tmp_path_factory.mktemp("packed") / "records"
-    pack_records(dataset, out, shard_size=3, engine=Here())
+    pack_records(dataset, out, shard_size=3, engine=here())
     return out
 
 
@@ -86,41 +72,41 @@ def test_ground_truth_comes_back(dataset, packed):
 
 
 @pytest.mark.parametrize("stops", [[1], [0, 1, 1]])
-def test_a_stopped_packing_goes_on_to_the_same_bytes(stops, dataset, packed, tmp_path):
+def test_a_stopped_packing_goes_on_to_the_same_bytes(stops, dataset, packed, tmp_path, here):
     out = tmp_path / "records"
     for most in stops:
         with pytest.raises(KeyboardInterrupt):
-            pack_records(dataset, out, shard_size=3, engine=Here(most))
+            pack_records(dataset, out, shard_size=3, engine=here(most))
         with pytest.raises(DatasetError, match="packing is not finished"):
             load_records(out)
     (out / ".00002-of-00003.tfrecord.abc").mkdir()  # what a killed worker was writing
     counts = []
     pack_records(
-        dataset, out, shard_size=3, engine=Here(), progress=lambda done, _: counts.append(done)
+        dataset, out, shard_size=3, engine=here(), progress=lambda done, _: counts.append(done)
     )
     assert counts[0] == (2 if sum(stops) == 1 else 4)
     assert counts[-1] == 7
     assert contents(out) == contents(packed)
-    pack_records(dataset, out, shard_size=3, engine=Here(0))  # nothing is left to do
+    pack_records(dataset, out, shard_size=3, engine=here(0))  # nothing is left to do
 
 
-def test_other_records_are_not_mixed_in(dataset, packed, tmp_path):
+def test_other_records_are_not_mixed_in(dataset, packed, tmp_path, here):
     before = contents(packed)
     with pytest.raises(ValueError, match=r"holds other records .*shard_size is 3, not 2"):
-        pack_records(dataset, packed, shard_size=2, engine=Here())
+        pack_records(dataset, packed, shard_size=2, engine=here())
     with pytest.raises(ValueError, match=r"holds other records .*source is"):
-        pack_records(dataset[1:], packed, shard_size=3, engine=Here())
+        pack_records(dataset[1:], packed, shard_size=3, engine=here())
     assert contents(packed) == before
     (tmp_path / "diary.txt").touch()
     with pytest.raises(ValueError, match="is in the way"):
-        pack_records(dataset, tmp_path, engine=Here())
+        pack_records(dataset, tmp_path, engine=here())
     with pytest.raises(ValueError, match="shard_size must be at least 1, not 0"):
         pack_records(dataset, tmp_path, shard_size=0)
     with pytest.raises(ValueError, match="no images"):
         pack_records(DetectionDataset([], ["a"]), tmp_path)
 
 
-def test_bad_images_are_told_all_at_once(tmp_path):
+def test_bad_images_are_told_all_at_once(tmp_path, here):
     dataset = draw_shapes(5, size=(40, 64), out=tmp_path / "images")
     bad, small = Path(dataset[1].path), Path(dataset[4].path)
     whole = {path: path.read_bytes() for path in (bad, small)}
@@ -128,12 +114,12 @@ def test_bad_images_are_told_all_at_once(tmp_path):
     Image.new("RGB", (20, 10)).save(small)
     out = tmp_path / "records"
     with pytest.raises(DatasetError, match="2 problems") as error:
-        pack_records(dataset, out, shard_size=1, engine=Here())
+        pack_records(dataset, out, shard_size=1, engine=here())
     assert f"{bad}: image 2: cannot be decoded" in str(error.value)
     assert f"{small}: image 5: has 20x10 pixels, not 64x40 as stated" in str(error.value)
     for path, content in whole.items():
         path.write_bytes(content)
-    pack_records(dataset, out, shard_size=1, engine=Here(2))
+    pack_records(dataset, out, shard_size=1, engine=here(2))
 
 
 @pytest.fixture(scope="module")
@@ -168,8 +154,8 @@ def formats(tmp_path_factory):
     return DetectionDataset(records, ["a"])
 
 
-def test_pixels_are_those_of_read_image_to_the_bit(formats, tmp_path):
-    packed = pack_records(formats, tmp_path / "records", engine=Here())
+def test_pixels_are_those_of_read_image_to_the_bit(formats, tmp_path, here):
+    packed = pack_records(formats, tmp_path / "records", engine=here())
     stored = {}
     for (inputs, _), original, record in zip(packed.batches(1), formats, packed, strict=True):
         expected = read_image(original.image)
@@ -185,9 +171,9 @@ def test_pixels_are_those_of_read_image_to_the_bit(formats, tmp_path):
     assert not changed & {"plain.jpg", "progressive.jpg", "gray.jpg", "plain.png", "turned6.jpg"}
 
 
-def test_packing_record_files_again_gives_the_same_bytes(packed, tmp_path):
+def test_packing_record_files_again_gives_the_same_bytes(packed, tmp_path, here):
     again = tmp_path / "again"
-    pack_records(load_records(packed), again, shard_size=3, engine=Here())
+    pack_records(load_records(packed), again, shard_size=3, engine=here())
     shards = [name for name in contents(packed) if name != "manifest.json"]
     assert {n: contents(again)[n] for n in shards} == {n: contents(packed)[n] for n in shards}
 
@@ -286,14 +272,14 @@ def children(process):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["processes", "ray"])
-def test_the_same_bytes_after_kills(engine, tmp_path):
+def test_the_same_bytes_after_kills(engine, tmp_path, here):
     """Twice the whole program is killed at a moment of chance, then a worker of it."""
     if engine == "ray":
         pytest.importorskip("ray")
     source = tmp_path / "images"
     draw_shapes(40, size=(40, 64), out=source)
     pack_records(
-        load_coco(source / "annotations.json"), tmp_path / "once", shard_size=2, engine=Here()
+        load_coco(source / "annotations.json"), tmp_path / "once", shard_size=2, engine=here()
     )
     out, rng = tmp_path / "records", np.random.default_rng()
     for count in rng.integers(1, 12, 2):
@@ -324,9 +310,9 @@ def test_worker_processes_give_the_same_bytes(dataset, packed, tmp_path):
     assert contents(out) == contents(packed)
 
 
-def test_real_photographs(shared_data, tmp_path):
+def test_real_photographs(shared_data, tmp_path, here):
     dataset = load_coco(shared_data / "bccd/val.json", shared_data / "bccd/images")[:6]
-    packed = pack_records(dataset, tmp_path / "records", shard_size=4, engine=Here())
+    packed = pack_records(dataset, tmp_path / "records", shard_size=4, engine=here())
     for (inputs, _), record in zip(packed.batches(1), dataset, strict=True):
         image = inputs["images"].numpy()[0, : record.height, : record.width]
         np.testing.assert_array_equal(image, read_image(record.path))

@@ -12,14 +12,6 @@ from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.pack import pack_records
 from rcnn_keras.data.shapes import draw_shapes
 from rcnn_keras.data.shard_order import AT_ONCE
-from rcnn_keras.engines.worker import outcome
-
-
-class Here:
-    """An engine of this process alone."""
-
-    def outcomes(self, work, shards):
-        return ((shard, outcome(work, shard)) for shard in shards)
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +29,8 @@ def files(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def records(files, tmp_path_factory):
-    return pack_records(files, tmp_path_factory.mktemp("p") / "r", shard_size=4, engine=Here())
+def records(files, tmp_path_factory, here):
+    return pack_records(files, tmp_path_factory.mktemp("p") / "r", shard_size=4, engine=here())
 
 
 def listed(stream):
@@ -86,11 +78,11 @@ def test_no_python_is_called(files, records):
 
 
 @pytest.fixture(scope="module")
-def many(tmp_path_factory):
+def many(tmp_path_factory, here):
     """Nineteen shards, one or two images each."""
     folder = tmp_path_factory.mktemp("many")
     drawn = draw_shapes(29, size=(32, 32), out=folder / "images")
-    return pack_records(drawn, folder / "records", shard_size=2, engine=Here())[1:]
+    return pack_records(drawn, folder / "records", shard_size=2, engine=here())[1:]
 
 
 def ids(batches, count, start_step=0):

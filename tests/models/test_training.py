@@ -123,6 +123,22 @@ def test_an_image_cut_off_in_the_middle_is_named(run, tmp_path):
         run["model"].fit(drawn.batches(2), verbose=0)
 
 
+def test_a_damaged_record_file_is_named(run, tmp_path, here):
+    drawn = rk.data.draw_shapes(2, size=(96, 96), seed=9)
+    records = rk.data.pack_records(drawn, tmp_path / "records", shard_size=1, engine=here())
+    (path,) = tmp_path.rglob("00001-of-*.tfrecord")
+    content = bytearray(path.read_bytes())
+    content[300] ^= 1
+    path.write_bytes(content)
+    for use in (run["model"].fit, run["model"].evaluate):
+        with pytest.raises(rk.data.DatasetError, match=r"00001-of-00002\.tfrecord: sha256"):
+            use(records.batches(2), verbose=0)
+    with pytest.raises(
+        rk.data.ImageError, match=r"00001-of-00002\.tfrecord/shapes_000001\.png: can"
+    ):
+        run["model"].detect(records)
+
+
 @pytest.mark.slow
 def test_the_same_seed_trains_the_same_weights_with_one_forward_pass_a_step(scenes, make_detector):
     runs = []

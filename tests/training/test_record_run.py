@@ -8,25 +8,17 @@ from rcnn_keras.data.augmentation import flips
 from rcnn_keras.data.load_records import load_records
 from rcnn_keras.data.pack import pack_records
 from rcnn_keras.data.shapes import draw_shapes
-from rcnn_keras.engines.worker import outcome
 from rcnn_keras.models import MaskRCNN
 from rcnn_keras.training.callbacks import CocoEvaluation
 from rcnn_keras.training.configuration import load_configuration
 from rcnn_keras.training.datasets import check_images, read_data
 
 
-class Here:
-    """An engine of this process alone."""
-
-    def outcomes(self, work, shards):
-        return ((shard, outcome(work, shard)) for shard in shards)
-
-
 @pytest.fixture(scope="module")
-def sets(tmp_path_factory):
+def sets(tmp_path_factory, here):
     folder = tmp_path_factory.mktemp("sets")
     files = draw_shapes(4, size=(64, 64), out=folder / "images")
-    return folder, files, pack_records(files, folder / "records", shard_size=2, engine=Here())
+    return folder, files, pack_records(files, folder / "records", shard_size=2, engine=here())
 
 
 def test_a_configuration_names_record_files(sets, small_arguments, tmp_path, capsys):
