@@ -52,7 +52,7 @@ def decode_masks(
     height, width = new[0], new[1]
 
     def one(number: tf.Tensor) -> tf.Tensor:
-        return pack_bits(_resized(runs[number], extents[number], old, new))
+        return _resized(runs[number], extents[number], old, new)
 
     def nothing() -> tf.Tensor:
         return tf.zeros(tf.stack([0, height, -(-width // 8)]), tf.uint8)
@@ -68,7 +68,7 @@ def decode_masks(
 
 
 def _resized(runs: tf.Tensor, extent: tf.Tensor, old: tf.Tensor, new: tf.Tensor) -> tf.Tensor:
-    """Return one mask at another size, `(h, w)` bool."""
+    """Return one mask at another size, `(h, ceil(w / 8))` uint8."""
     x, y, wide, high = tf.unstack(extent)
 
     def inside() -> tf.Tensor:
@@ -77,13 +77,13 @@ def _resized(runs: tf.Tensor, extent: tf.Tensor, old: tf.Tensor, new: tf.Tensor)
         columns = _axis(x, wide, old[1], new[1])
         part = tf.transpose(_along_rows(tf.transpose(part), *columns[1:]))
         part = _along_rows(part, *rows[1:]) > HALF
-        (top, left), (bottom, right) = (
-            (rows[0], columns[0]),
-            tf.unstack(new - tf.stack([rows[0], columns[0]]) - tf.shape(part, tf.int64)),
-        )
-        return tf.pad(part, [[top, bottom], [left, right]])
+        # Most of the image is empty, and has eight times fewer bytes than pixels.
+        part = pack_bits(tf.pad(part, [[0, 0], [columns[0] % 8, 0]]))
+        before = tf.stack([rows[0], columns[0] // 8])
+        return tf.pad(part, tf.stack([before, size - before - tf.shape(part, tf.int64)], axis=1))
 
-    return tf.cond(wide > 0, inside, lambda: tf.zeros(new, tf.bool))
+    size = tf.stack([new[0], -(-new[1] // 8)])
+    return tf.cond(wide > 0, inside, lambda: tf.zeros(size, tf.uint8))
 
 
 def _window(runs: tf.Tensor, extent: tf.Tensor, height: tf.Tensor) -> tf.Tensor:
