@@ -182,6 +182,30 @@ def test_two_devices_give_what_one_gives(worker, five, alone, two_replicas):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("recompute_stages", [0, 2])
+def test_two_devices_train_batch_norm_as_one_does(
+    recompute_stages, scenes, make_detector, two_replicas
+):
+    """One step: where statistics are of a few pixels, later ones multiply rounding errors."""
+
+    def trained():
+        model = make_detector(scenes.classes, norm="batch", recompute_stages=recompute_stages)
+        model.compile(keras.optimizers.SGD(0.02))
+        before = model.get_weights()
+        model.fit(scenes.batches(4), steps_per_epoch=1, verbose=0)
+        return before, model.get_weights()
+
+    before, alone = trained()
+    with two_replicas.scope():
+        _, shared = trained()
+    for one, other in zip(shared, alone, strict=True):
+        np.testing.assert_allclose(one, other, rtol=SAME, atol=SAME)
+    moved = [np.abs(a - b).max() for a, b in zip(before, alone, strict=True)]
+    assert max(moved) > 0.1
+    assert np.median(moved) > 10 * SAME
+
+
+@pytest.mark.slow
 def test_two_workers_give_what_one_process_gives(five, alone, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     command = [sys.executable, str(HERE / "distributed_worker.py"), str(five), str(tmp_path)]
