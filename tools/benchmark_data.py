@@ -1,4 +1,4 @@
-"""Measure how many images per second the input pipeline delivers.
+"""Measure how many images per second the input pipeline delivers, from files and from records.
 
     python tools/benchmark_data.py
     python tools/benchmark_data.py --json train.json --images images --sizes 240x320
@@ -34,6 +34,7 @@ from rcnn_keras.data.batches import Batches
 from rcnn_keras.data.coco import load_coco
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.images import resized_size
+from rcnn_keras.data.pack import pack_records
 from rcnn_keras.data.padding import SIZE_MULTIPLE
 from rcnn_keras.data.shapes import draw_shapes
 from rcnn_keras.models import FasterRCNN, MaskRCNN
@@ -55,30 +56,36 @@ def main() -> None:
         else:
             dataset = draw_jpegs(options.count, tuple(options.drawn_size), Path(folder))
         print(f"{machine()}\n{dataset!r}")
+        sources = [dataset, pack_records(dataset, Path(folder, "records"))]
         for size in options.sizes:
-            measure(dataset, size, options)
+            measure(sources, size, options)
 
 
-def measure(dataset: DetectionDataset, size: tuple[int, int], options: argparse.Namespace) -> None:
-    """Print the table of one size."""
+def measure(
+    sources: list[DetectionDataset], size: tuple[int, int], options: argparse.Namespace
+) -> None:
+    """Print the table of one size, from image files and from record files."""
     sizes = dict(zip(("min_size", "max_size"), size, strict=True))
     needed = None
     if options.step:
-        needed = 2 * step_rate(dataset, sizes, options)
+        needed = 2 * step_rate(sources[0], sizes, options)
         print(f"\nTwo training processes at {size[0]}x{size[1]} need {needed:.2f} images/s")
-    columns = ("batch size", "augment", "Batches (images/s)", "Pillow loop (images/s)")
-    print(f"\n| {size[0]}x{size[1]}: {' | '.join(columns)} | ratio | times the need |")
-    print("| ---: | --- | ---: | ---: | ---: | ---: |")
+    columns = ("batch size", "augment", "files, images/s", "records, images/s", "Pillow, images/s")
+    print(f"\n| {size[0]}x{size[1]}: {' | '.join(columns)} | files / Pillow | times the need |")
+    print("| ---: | --- | ---: | ---: | ---: | ---: | ---: |")
     for batch_size, name in itertools.product(options.batch_size, options.augment):
         more = {"augment": AUGMENTATIONS[name], "masks": options.masks}
-        batches = Batches(dataset, batch_size, shuffle=True, **more, **sizes)
-        stream = iter(batches.tf_dataset(repeat=True))
-        rate = images_per_second(stream, batch_size, options.seconds)
-        del stream  # or its threads would read ahead beside the loop
-        plain = plain_batches(dataset, batch_size, **sizes)
+        rates = []
+        for dataset in sources:
+            batches = Batches(dataset, batch_size, shuffle=True, **more, **sizes)
+            stream = iter(batches.tf_dataset(repeat=True))
+            rates.append(images_per_second(stream, batch_size, options.seconds))
+            del stream  # or its threads would read ahead beside what is measured next
+        plain = plain_batches(sources[0], batch_size, **sizes)
         loop = images_per_second(plain, batch_size, options.seconds)
-        cells = f"{batch_size} | {name} | {rate:.1f} | {loop:.1f} | {rate / loop:.2f}"
-        print(f"| {cells} | {f'{rate / needed:.0f}' if needed else ''} |", flush=True)
+        cells = f"{batch_size} | {name} | {rates[0]:.1f} | {rates[1]:.1f} | {loop:.1f}"
+        times = f"{min(rates) / needed:.1f}" if needed else ""
+        print(f"| {cells} | {rates[0] / loop:.2f} | {times} |", flush=True)
 
 
 def step_rate(
