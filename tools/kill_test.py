@@ -85,7 +85,7 @@ def victim(training: Training, out: Path) -> None:
     if architecture == "rcnn":
         small = {"crop_size": 67, "context": 6, "channels": (8, 8, 8, 8, 16), "units": 32}
         model = rk.models.RCNN("alexnet", data.classes, **small)
-        few = 3 * training.images // 2  # steps; the other stages have results of their own
+        few = 2 * training.images + 5  # steps; the other stages have results of their own
         how = {"steps": few, "positives": 4, "negatives": 8, "every_steps": 1}
         trained = rk.training.train_rcnn(
             model, data, out / "stages", learning_rate=0.01, svm_c=0.01, **how
