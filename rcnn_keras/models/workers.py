@@ -34,7 +34,12 @@ def pipeline(batches: Batches, strategy: tf.distribute.Strategy, **how: Any) -> 
     def of_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
         count = replicas // context.num_input_pipelines
         first = context.input_pipeline_id * count
-        return batches.part(range(first, first + count), of=replicas).tf_dataset(**how)
+        part = batches.part(range(first, first + count), of=replicas).tf_dataset(**how)
+        if part.cardinality() == tf.data.INFINITE_CARDINALITY:
+            return part
+        # Of the last batch a worker may have nothing, and Keras would end its pass one step
+        # earlier than the others': a filter's length is not known beforehand.
+        return part.filter(lambda *batch: True)
 
     return strategy.distribute_datasets_from_function(of_worker)
 

@@ -58,12 +58,14 @@ def packed_masks(masks, height, width):
         tf.errors.InvalidArgumentError: while the graph runs, for masks of any other shape.
     """
     masks = tf.convert_to_tensor(masks)
-    rows, columns = tf.shape(masks)[-2], tf.shape(masks)[-1]
-    plain = columns == width
+    rows, columns = ops.shape(masks)[-2:]
+    plain = columns == width  # a bool where both are known, for XLA must know the result's shape
     fits = plain | (columns == -(-width // 8)) if masks.dtype == tf.uint8 else plain
     data = ["masks of height and width", rows, columns, "for images of", height, width]
     check = tf.debugging.Assert(fits & (rows == height), data)
     with tf.control_dependencies([check] if check is not None else []):
+        if isinstance(plain, bool):
+            return pack_bits(masks) if plain else tf.cast(masks, tf.uint8)
         return tf.cond(plain, lambda: pack_bits(masks), lambda: tf.cast(masks, tf.uint8))
 
 

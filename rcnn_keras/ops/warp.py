@@ -17,7 +17,7 @@ def warp_regions(images, image_sizes, rois, image, crop_size, context):
     mean was subtracted beforehand.
 
     Args:
-        images: `(B, H, W, C)` float32.
+        images: `(B, H, W, C)` floats.
         image_sizes: `(B, 2)` integers, height and width of the valid part.
         rois: `(n, 4)` boxes `xyxy` in pixels, in the image or over its border.
         image: `(n,)` int32, the place of each region's image in the batch.
@@ -29,7 +29,7 @@ def warp_regions(images, image_sizes, rois, image, crop_size, context):
     """
     image_sizes = tf.minimum(tf.cast(image_sizes, tf.int32), tf.shape(images)[1:3])
     y, x = _centres(rois, crop_size, context)
-    bordered = _with_copied_border(images, image_sizes)
+    bordered = tf.cast(_with_copied_border(images, image_sizes), tf.float32)
     # Pixel i lies at i + 0.5, and at i + 1 behind the border.
     height, width = tf.unstack(tf.cast(tf.shape(bordered)[1:3] - 1, tf.float32))
     corners = tf.stack([y[:, 0], x[:, 0], y[:, -1], x[:, -1]], axis=1) + 0.5
@@ -50,7 +50,7 @@ def portable_warp_regions(images, image_sizes, rois, image, crop_size, context):
         _neighbours(points - 0.5, tf.cast(sizes[:, k, None] - 1, tf.float32))
         for k, points in enumerate((y, x))
     )
-    table, _ = flat_table([images])
+    table, _ = flat_table([tf.cast(images, tf.float32)])
     width = tf.shape(images)[2]
     start = image * (tf.shape(images)[1] * width)
     crops = weighted_reads(table, start, tf.fill(tf.shape(image), width), rows, columns)
