@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from rcnn_keras.ops import mask_targets, pack_bits, portable_mask_targets
+from rcnn_keras.ops import mask_targets, pack_bits, packed_masks, portable_mask_targets
 
 SIZE = 7
 
@@ -71,19 +71,24 @@ def test_targets_are_those_of_a_slow_roi_align(scene):
     assert 0.05 < targets.mean() < 0.95
 
 
-def test_in_sizes_that_xla_knows_they_are_the_same(scene, compiled):
+@pytest.mark.parametrize("pack", [True, False])
+def test_in_sizes_that_xla_knows_they_are_the_same(pack, scene, compiled):
     masks, sizes, rois, image, matches = scene
     packed = pack_bits(masks)
+
+    def targets(masks, rois, sizes, image, matches):
+        masks = packed_masks(masks, *scene[0].shape[2:])
+        return portable_mask_targets(masks, sizes, rois, image, matches, SIZE)
+
     traced = compiled(
-        lambda masks, rois, sizes, image, matches: portable_mask_targets(
-            masks, sizes, rois, image, matches, SIZE
-        ),
-        (packed.shape, tf.uint8),
+        targets,
+        (packed.shape if pack else masks.shape, tf.uint8),
         ([20, 4], tf.float32),
         *((shape, tf.int32) for shape in ([2, 2], [20], [20])),
     )
     expected = mask_targets(packed, tf.constant(sizes), rois, image, matches, SIZE)
-    found = traced(packed, rois, tf.constant(sizes, tf.int32), image, matches)
+    given = packed if pack else masks.astype("uint8")
+    found = traced(given, rois, tf.constant(sizes, tf.int32), image, matches)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 

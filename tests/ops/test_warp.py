@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from rcnn_keras.ops import warp_regions
+from rcnn_keras.ops import portable_warp_regions, warp_regions
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.normal(size=(2, 40, 50, 3)).astype("f4")
@@ -50,6 +50,15 @@ def test_against_a_slow_reference(size, context):
         for box, crop in zip(ROIS, found.numpy(), strict=True):
             expected = slow_warp(IMAGES[number, :height, :width], box, size, context)
             np.testing.assert_allclose(crop, expected, atol=2e-4)
+
+
+@pytest.mark.parametrize("warp", [warp_regions, portable_warp_regions])
+def test_images_of_half_the_bits_are_read_in_float32(warp):
+    images, image = tf.cast(IMAGES, tf.bfloat16), np.zeros(len(ROIS), "i4")
+    expected = warp_regions(tf.cast(images, tf.float32), SIZES, ROIS, image, 14, 3)
+    found = warp(images, SIZES, ROIS, image, 14, 3)
+    assert found.dtype == tf.float32
+    np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_the_paper_s_crop_has_16_pixels_of_context():
