@@ -46,7 +46,7 @@ def test_pack_and_check(shapes, tmp_path):
     result = rcnn("data", "check", out)
     assert result.exit_code == 1
     assert f"FATAL {shard}: sha256 = " in result.output
-    assert "holds other records" in error_of(*command, "--shards", 3)
+    assert "holds other records" in error_of(*command, "--shards", 4)
 
 
 def test_pack_tells_what_is_wrong_before_any_work(shapes, tmp_path):
