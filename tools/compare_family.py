@@ -56,7 +56,7 @@ def main() -> None:
         runs["boxes"] = Settings(**data, **common, **vgg16, min_size=args.min_size)
     for name, settings in runs.items():
         compare(settings, args.out / name / "compared", only_timing=args.only_timing)
-    print(pages(args.out, list(runs), args.docs))
+    print(pages(args, list(runs)))
 
 
 def drawn(folder: Path, scenes: int, val_scenes: int, side: int) -> dict[str, Path]:
@@ -82,26 +82,37 @@ def thinned(
     return {"data": folder / "train.json", "val": folder / "val.json"}
 
 
-def pages(out: Path, names: list[str], docs: Path | None) -> Path:
-    """Write one page of all data sets, and for `docs` one with pictures of drawn shapes alone."""
+def pages(args: argparse.Namespace, names: list[str]) -> Path:
+    """Write one page of all data sets, and for `--docs` one with pictures of drawn shapes alone."""
     studies = {}
     for name in names:
-        study = json.loads((out / name / "compared" / "study.json").read_text("utf-8"))
+        study = json.loads((args.out / name / "compared" / "study.json").read_text("utf-8"))
         links = [f"{name}/compared/{picture}" for picture in study["pictures"]]
         studies[name] = study | {"pictures": links, "command": ""}
     studies["shapes"]["data"]["name"] = "drawn shapes"
     if "boxes" in studies:
-        studies["boxes"]["data"]["name"] = "boxes alone"
-    page = write_pages(out, list(studies.values()))
-    if docs is not None:
+        studies["boxes"]["data"]["name"] = f"{args.train.parent.name}, boxes alone"
+    studies[names[-1]]["command"] = command(args)
+    page = write_pages(args.out, list(studies.values()))
+    if args.docs is not None:
         copies = []
         for number, link in enumerate(studies["shapes"]["pictures"], start=1):
             copies.append(f"family_{number}.png")
-            shutil.copy(out / link, docs / copies[-1])
+            shutil.copy(args.out / link, args.docs / copies[-1])
         for name, study in studies.items():
             study["pictures"] = copies if name == "shapes" else []
-        write_pages(docs, list(studies.values()), forms=("md",))
+        write_pages(args.docs, list(studies.values()), forms=("md",))
     return page
+
+
+def command(args: argparse.Namespace) -> str:
+    """Return what makes the page again, with the last two parts of each path."""
+    words = ["python tools/compare_family.py --out runs/family", f"--epochs {args.epochs}"]
+    if args.train:
+        for name, path in (("train", args.train), ("val", args.val)):
+            words.append(f"--{name} {path.parent.name}/{path.name}")
+        words.append(f"--train-count {args.train_count} --val-count {args.val_count}")
+    return " ".join(words)
 
 
 if __name__ == "__main__":

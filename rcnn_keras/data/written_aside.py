@@ -1,5 +1,6 @@
 """Files and folders that are there whole or not at all."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,10 +52,14 @@ def _to_disk(path: Path) -> None:
 
 def _sync(path: Path) -> None:
     """Wait for a file's bytes, or for the names that a folder holds."""
-    if path.is_dir() and os.name == "nt":
+    folder = path.is_dir()
+    if folder and os.name == "nt":
         return  # Windows opens no folders
-    opened = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    opened = os.open(path, os.O_RDONLY if folder else os.O_RDWR)
     try:
         os.fsync(opened)
+    except OSError as error:
+        if not folder or error.errno != errno.EINVAL:  # some network disks do not wait for names
+            raise
     finally:
         os.close(opened)
