@@ -165,7 +165,8 @@ def test_a_run_that_was_stopped_ends_as_the_unbroken_one(epoch, config, run, tmp
         FileExistsError, match=r"of another configuration .*training\.seed was 3, is"
     ):
         train(load_configuration(config, ["training.seed=4"]), tmp_path, resume=True)
-    assert train(configuration, tmp_path, resume=True).history == history.history
+    resumed = train(configuration, tmp_path, resume=True).history
+    np.testing.assert_equal(resumed, history.history)  # a class without objects has the score NaN
     for name in ("history.csv", "scores.json", "detections.json"):
         assert (tmp_path / name).read_text() == (whole / name).read_text()
     for name in ("last.keras", "best.keras"):
