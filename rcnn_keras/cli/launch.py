@@ -30,7 +30,7 @@ def launch(workers: int, retries: int, grace: float, command: tuple[str, ...]) -
 
     \b
     Example:
-      rcnn launch --workers 2 -- train configs/mask_rcnn_shapes.yaml --out runs/two
+      rcnn launch -- train configs/mask_rcnn_resnet18_fpn_shapes.yaml --out runs/two
 
     Each worker trains on its part of every batch; what comes out is what one process would have
     got. If a worker is killed, all are started again, and go on from the last checkpoint. Ctrl-C
