@@ -5,7 +5,9 @@ from pathlib import Path
 import keras
 import pytest
 import tensorflow as tf
+from click.testing import CliRunner
 
+from rcnn_keras.cli import main
 from rcnn_keras.engines.worker import outcome
 
 SHARED = (Path(__file__).resolve().parents[2] / "shared").resolve()
@@ -49,6 +51,29 @@ def small_arguments():
         "box_batch_size_per_image": 16,
         "box_detections_per_img": 5,
     }
+
+
+@pytest.fixture(scope="session")
+def rcnn():
+    """The command line, called with any arguments."""
+
+    def call(*arguments):
+        return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def error_of(rcnn):
+    """What the command line prints of arguments that are wrong."""
+
+    def call(*arguments):
+        result = rcnn(*arguments)
+        assert result.exit_code in (1, 2)
+        assert "Traceback" not in result.output
+        return result.output
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -9,12 +9,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 from pycocotools import mask as run_length
 
 import rcnn_keras.cli
-from rcnn_keras.cli import main
 from rcnn_keras.cli.detect import _different_names
 from rcnn_keras.data.coco import load_coco
 from rcnn_keras.data.shapes import draw_shapes
@@ -50,19 +48,8 @@ def mask_model_file(tmp_path_factory, shapes, small_arguments):
     return path
 
 
-def rcnn(*arguments):
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-def error_of(*arguments):
-    result = rcnn(*arguments)
-    assert result.exit_code in (1, 2)
-    assert "Traceback" not in result.output
-    return result.output
-
-
 @pytest.mark.parametrize("command", ["train", "evaluate", "detect", "app", "data check"])
-def test_every_help_has_an_example(command):
+def test_every_help_has_an_example(command, rcnn):
     result = rcnn(*command.split(), "--help")
     assert result.exit_code == 0
     assert f"Example:\n    rcnn {command} " in result.output
@@ -71,7 +58,7 @@ def test_every_help_has_an_example(command):
 # detect
 
 
-def test_detect_writes_pictures_and_coco_rows(shapes, model_file, tmp_path):
+def test_detect_writes_pictures_and_coco_rows(shapes, model_file, tmp_path, rcnn):
     single = tmp_path / "elsewhere" / "shapes_000000.png"
     single.parent.mkdir()
     shutil.copy(shapes / "shapes_000000.png", single)
@@ -102,7 +89,7 @@ def test_detect_writes_pictures_and_coco_rows(shapes, model_file, tmp_path):
     assert (drawn != np.asarray(Image.open(single).convert("RGB"))).any()
 
 
-def test_detect_writes_masks_as_run_lengths(shapes, mask_model_file, tmp_path):
+def test_detect_writes_masks_as_run_lengths(shapes, mask_model_file, tmp_path, rcnn):
     image = shapes / "shapes_000000.png"
     result = rcnn("detect", image, "--model", mask_model_file, "--out", tmp_path)
     assert result.exit_code == 0, result.output
@@ -114,14 +101,14 @@ def test_detect_writes_masks_as_run_lengths(shapes, mask_model_file, tmp_path):
     assert expected.any()
 
 
-def test_detect_leaves_out_what_scores_less(shapes, model_file, tmp_path):
+def test_detect_leaves_out_what_scores_less(shapes, model_file, tmp_path, rcnn):
     result = rcnn("detect", shapes, "--model", model_file, "--out", tmp_path, "--min-score", 0.99)
     assert result.output.count("nothing found") == 3
     assert "the model gives" not in result.stderr
     assert json.loads((tmp_path / "detections.json").read_text()) == []
 
 
-def test_detect_tells_what_is_missing(shapes, model_file, tmp_path):
+def test_detect_tells_what_is_missing(shapes, model_file, tmp_path, error_of):
     out = ("--out", tmp_path / "found")
     picture = shapes / "shapes_000000.png"
     empty = tmp_path / "empty"
@@ -136,7 +123,7 @@ def test_detect_tells_what_is_missing(shapes, model_file, tmp_path):
     assert not (tmp_path / "found").exists()
 
 
-def test_detect_names_every_file_that_is_no_image(shapes, model_file, tmp_path):
+def test_detect_names_every_file_that_is_no_image(shapes, model_file, tmp_path, error_of):
     for name in ("text.jpg", "empty.png"):
         (tmp_path / name).write_text("no image" * (name == "text.jpg"))
     out = tmp_path / "found"
@@ -147,7 +134,7 @@ def test_detect_names_every_file_that_is_no_image(shapes, model_file, tmp_path):
     assert not out.exists()
 
 
-def test_detect_overwrites_no_photograph(shapes, model_file, tmp_path):
+def test_detect_overwrites_no_photograph(shapes, model_file, tmp_path, error_of):
     photos = tmp_path / "photos"
     shutil.copytree(shapes, photos)
     before = {path.name: path.read_bytes() for path in photos.iterdir()}
@@ -176,7 +163,7 @@ def test_pictures_have_different_names_whatever_the_case():
     assert names == ["a.png", "a_2.png", "a_2_2.png", "A_3.png", "a_4.png", "B.png"]
 
 
-def test_detect_says_that_the_model_has_a_threshold_of_its_own(shapes, model_file, tmp_path):
+def test_detect_says_that_the_model_has_a_threshold_of_its_own(shapes, model_file, tmp_path, rcnn):
     image = shapes / "shapes_000000.png"
     result = rcnn("detect", image, "--model", model_file, "--out", tmp_path, "--min-score", 0.01)
     assert result.exit_code == 0
@@ -187,7 +174,7 @@ def test_detect_says_that_the_model_has_a_threshold_of_its_own(shapes, model_fil
 # evaluate
 
 
-def test_evaluate_prints_and_writes_scores(shapes, model_file, tmp_path):
+def test_evaluate_prints_and_writes_scores(shapes, model_file, tmp_path, rcnn):
     out = tmp_path / "scores"
     result = rcnn("evaluate", model_file, "--data", shapes / "annotations.json", "--out", out)
     assert result.exit_code == 0, result.output
@@ -210,7 +197,7 @@ def test_evaluate_prints_and_writes_scores(shapes, model_file, tmp_path):
 
 
 @pytest.mark.parametrize("protocol", ["voc07", pytest.param("voc", marks=pytest.mark.slow)])
-def test_evaluate_scores_as_pascal_voc(shapes, mask_model_file, tmp_path, protocol):
+def test_evaluate_scores_as_pascal_voc(shapes, mask_model_file, tmp_path, protocol, rcnn):
     data = shapes / "annotations.json"
     arguments = "--data", data, "--protocol", protocol, "--out", tmp_path
     result = rcnn("evaluate", mask_model_file, *arguments)
@@ -231,13 +218,13 @@ def test_evaluate_scores_as_pascal_voc(shapes, mask_model_file, tmp_path, protoc
     assert json.loads((tmp_path / "errors.json").read_text())["kind"] == "mask"
 
 
-def test_evaluate_names_the_protocols(shapes, model_file):
+def test_evaluate_names_the_protocols(shapes, model_file, error_of):
     data = shapes / "annotations.json"
     message = error_of("evaluate", model_file, "--data", data, "--protocol", "voc2007")
     assert "'coco', 'voc07', 'voc'" in message
 
 
-def test_evaluate_scores_boxes_and_masks(shapes, mask_model_file, tmp_path):
+def test_evaluate_scores_boxes_and_masks(shapes, mask_model_file, tmp_path, rcnn):
     data = shapes / "annotations.json"
     result = rcnn("evaluate", mask_model_file, "--data", data, "--out", tmp_path)
     assert result.exit_code == 0, result.output
@@ -251,7 +238,7 @@ def test_evaluate_scores_boxes_and_masks(shapes, mask_model_file, tmp_path):
     assert rcnn("evaluate", mask_model_file, "--data", data).output == result.output
 
 
-def test_evaluate_refuses_data_without_masks(shapes, mask_model_file, tmp_path):
+def test_evaluate_refuses_data_without_masks(shapes, mask_model_file, tmp_path, error_of):
     content = json.loads((shapes / "annotations.json").read_text())
     del content["annotations"][0]["segmentation"]
     bare = tmp_path / "bare.json"
@@ -260,7 +247,7 @@ def test_evaluate_refuses_data_without_masks(shapes, mask_model_file, tmp_path):
     assert "shapes_000000.png: object 0 has no segmentation" in message
 
 
-def test_evaluate_refuses_data_of_other_classes(shapes, model_file, tmp_path):
+def test_evaluate_refuses_data_of_other_classes(shapes, model_file, tmp_path, error_of):
     content = json.loads((shapes / "annotations.json").read_text())
     content["categories"][0]["name"] = "disc"
     other = tmp_path / "other.json"
@@ -271,7 +258,7 @@ def test_evaluate_refuses_data_of_other_classes(shapes, model_file, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*boxe?s? clipped")
-def test_evaluate_takes_a_voc_folder_that_lacks_a_class(model_file, tmp_path):
+def test_evaluate_takes_a_voc_folder_that_lacks_a_class(model_file, tmp_path, rcnn):
     voc_folder(tmp_path, "circle")
     result = rcnn("evaluate", model_file, "--data", tmp_path, "--split", "val")
     assert result.exit_code == 0, result.output
@@ -281,7 +268,7 @@ def test_evaluate_takes_a_voc_folder_that_lacks_a_class(model_file, tmp_path):
     assert 0 <= float(lines["AP/circle"]) <= 1
 
 
-def test_evaluate_refuses_a_model_that_is_no_detector(shapes, tmp_path):
+def test_evaluate_refuses_a_model_that_is_no_detector(shapes, tmp_path, error_of):
     path = tmp_path / "dense.keras"
     keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)]).save(path)
     message = error_of("evaluate", path, "--data", shapes / "annotations.json")
@@ -291,13 +278,13 @@ def test_evaluate_refuses_a_model_that_is_no_detector(shapes, tmp_path):
 # data check
 
 
-def test_data_check_of_sound_data(shapes):
+def test_data_check_of_sound_data(shapes, rcnn):
     result = rcnn("data", "check", shapes / "annotations.json")
     assert result.exit_code == 0
     assert result.output == f"{shapes / 'annotations.json'}: 0 fatal, 0 mended\n"
 
 
-def test_data_check_lists_every_problem_and_fails_on_fatal_ones(shapes, tmp_path):
+def test_data_check_lists_every_problem_and_fails_on_fatal_ones(shapes, tmp_path, rcnn):
     content = json.loads((shapes / "annotations.json").read_text())
     content["annotations"][0]["bbox"] = [0, 0, -3, 4]
     content["annotations"][1]["bbox"] = [10, 10, 0, 5]
@@ -331,7 +318,7 @@ def voc_folder(root, name_of_class):
         (root / "ImageSets" / "Main" / f"{split}.txt").write_text(text)
 
 
-def test_data_check_reads_all_splits_of_a_voc_folder(tmp_path):
+def test_data_check_reads_all_splits_of_a_voc_folder(tmp_path, rcnn):
     voc_folder(tmp_path, "cat")
     result = rcnn("data", "check", tmp_path)
     assert result.exit_code == 0, result.output
@@ -339,7 +326,7 @@ def test_data_check_reads_all_splits_of_a_voc_folder(tmp_path):
     assert rcnn("data", "check", tmp_path, "--split", "val").output.endswith("1 mended\n")
 
 
-def test_data_check_of_a_missing_file(tmp_path):
+def test_data_check_of_a_missing_file(tmp_path, error_of):
     path = tmp_path / "none.json"
     assert error_of("data", "check", path) == f"Error: annotations {path}: no such file\n"
 
@@ -347,7 +334,7 @@ def test_data_check_of_a_missing_file(tmp_path):
 # train
 
 
-def test_train_lists_every_error_of_the_configuration(tmp_path):
+def test_train_lists_every_error_of_the_configuration(tmp_path, error_of):
     path = tmp_path / "bad.yaml"
     path.write_text("optimiser: {}\n")
     message = error_of("train", path, "--set", "training.epochs=x")
@@ -357,7 +344,7 @@ def test_train_lists_every_error_of_the_configuration(tmp_path):
     assert f"{path}.none: cannot be read" in error_of("train", f"{path}.none")
 
 
-def test_traceback_is_there_on_request(tmp_path):
+def test_traceback_is_there_on_request(tmp_path, rcnn):
     result = rcnn("--traceback", "train", tmp_path / "none.yaml")
     assert type(result.exception).__name__ == "ConfigurationError"
 

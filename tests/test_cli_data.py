@@ -3,9 +3,7 @@
 import json
 
 import pytest
-from click.testing import CliRunner
 
-from rcnn_keras.cli import main
 from rcnn_keras.data.load_records import load_records
 from rcnn_keras.data.shapes import draw_shapes
 
@@ -17,19 +15,8 @@ def shapes(tmp_path_factory):
     return folder
 
 
-def rcnn(*arguments):
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-def error_of(*arguments):
-    result = rcnn(*arguments)
-    assert result.exit_code in (1, 2)
-    assert "Traceback" not in result.output
-    return result.output
-
-
 @pytest.mark.slow
-def test_pack_and_check(shapes, tmp_path):
+def test_pack_and_check(shapes, tmp_path, rcnn, error_of):
     out = tmp_path / "records"
     command = ("data", "pack", shapes / "annotations.json", "--out", out, "--workers", 1)
     result = rcnn(*command, "--shards", 2)
@@ -49,7 +36,7 @@ def test_pack_and_check(shapes, tmp_path):
     assert "holds other records" in error_of(*command, "--shards", 4)
 
 
-def test_pack_tells_what_is_wrong_before_any_work(shapes, tmp_path):
+def test_pack_tells_what_is_wrong_before_any_work(shapes, tmp_path, rcnn, error_of):
     source, out = shapes / "annotations.json", tmp_path / "records"
     message = error_of("data", "pack", source, "--out", out, "--shards", 1, "--shard-size", 9)
     assert "--shards and --shard-size say the same" in message
@@ -62,7 +49,7 @@ def test_pack_tells_what_is_wrong_before_any_work(shapes, tmp_path):
 
 
 @pytest.mark.slow
-def test_detect_into_a_file(shapes, tmp_path):
+def test_detect_into_a_file(shapes, tmp_path, rcnn):
     out = tmp_path / "results.json"
     result = rcnn("detect", shapes, "--model", "shapes", "--out", out, "--workers", 1)
     assert result.exit_code == 0, result.output
@@ -73,7 +60,7 @@ def test_detect_into_a_file(shapes, tmp_path):
     assert {row["file"] for row in rows} <= {str(path) for path in shapes.glob("*.png")}
 
 
-def test_detect_into_a_file_tells_what_is_wrong(shapes, tmp_path):
+def test_detect_into_a_file_tells_what_is_wrong(shapes, tmp_path, error_of):
     out = tmp_path / "results.json"
     detect = ("detect", shapes, "--model", "shapes")
     out.write_text("[]")
