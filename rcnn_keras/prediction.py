@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from rcnn_keras import __version__
 from rcnn_keras.data.images import ImageError, read_image
+from rcnn_keras.data.inputs import Proposals
 from rcnn_keras.data.parts import Parts, remove_parts
-from rcnn_keras.data.proposals import Proposals
 from rcnn_keras.data.written_aside import written_aside
 from rcnn_keras.engines import Engine, run_shards
 from rcnn_keras.models import Detector

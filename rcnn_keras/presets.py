@@ -156,11 +156,11 @@ def from_preset(
         raise ValueError("\n".join(f"{name}: {line}" for line in lines))
     names = _class_names(classes, num_classes)
     if name in saved_models():
-        from rcnn_keras.convert.packed import load_packed
+        from rcnn_keras.convert.saved_detectors import load_packed
 
         source = load_packed(saved_models()[name].folder)
     elif is_path(name):
-        from rcnn_keras.convert.saved import load_saved
+        from rcnn_keras.convert.saved_detectors import load_saved
 
         source = load_saved(_path(name))
     else:
@@ -171,7 +171,7 @@ def from_preset(
     architecture = architecture or type(source)
     if names is None and not arguments and architecture is type(source):
         return source
-    from rcnn_keras.convert.transfer import transfer
+    from rcnn_keras.convert.weights import transfer
 
     config = source.get_config() | arguments | {"name": None}
     config["classes"] = list(source.classes) if names is None else names
@@ -205,11 +205,11 @@ def preset_arguments(name: str) -> dict[str, Any]:
     signature = inspect.signature(FasterRCNN).parameters
     config = {key: parameter.default for key, parameter in signature.items()}
     if is_path(name):
-        from rcnn_keras.convert.saved import saved_arguments
+        from rcnn_keras.convert.saved_detectors import saved_arguments
 
         config |= saved_arguments(_path(name))
     elif name in saved_models():
-        from rcnn_keras.convert.packed import read_model
+        from rcnn_keras.convert.saved_detectors import read_model
 
         config |= read_model(saved_models()[name].folder)["config"]
     else:
@@ -227,7 +227,7 @@ def preset_conflicts(name: str, arguments: Mapping[str, Any]) -> dict[str, str]:
     Raises:
         ValueError, OSError: as `from_preset`.
     """
-    from rcnn_keras.convert.transfer import OF_HEADS, conflicts
+    from rcnn_keras.convert.weights import OF_HEADS, conflicts
 
     config = preset_arguments(name)
     if name in PRESETS and not PRESETS[name].classes:

@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
+from rcnn_keras.data.dataset import Record
 from rcnn_keras.data.detections import Detections
 from rcnn_keras.data.images import read_image
 from rcnn_keras.data.masks import decode_mask, paste_masks
-from rcnn_keras.data.packed_images import PackedImage
-from rcnn_keras.data.records import Record
+from rcnn_keras.data.tfrecord_images import PackedImage
 
 # Okabe and Ito, "Color Universal Design" (2008), without black: apart for all common kinds of
 # colour blindness. The tags carry the names, so that more than seven classes may share colours.

@@ -15,7 +15,7 @@ from pycocotools import mask as run_length
 import rcnn_keras.cli
 from rcnn_keras.cli.detect import _different_names
 from rcnn_keras.data.coco import load_coco
-from rcnn_keras.data.shapes import draw_shapes
+from rcnn_keras.data.synthetic import draw_shapes
 from rcnn_keras.evaluation import VocScores
 from rcnn_keras.models import FasterRCNN, MaskRCNN
 

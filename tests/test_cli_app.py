@@ -8,7 +8,7 @@ from click.testing import CliRunner
 import rcnn_keras.app
 from rcnn_keras import zoo
 from rcnn_keras.cli import main
-from rcnn_keras.convert.packed import pack
+from rcnn_keras.convert.saved_detectors import pack
 from rcnn_keras.models import FasterRCNN
 
 SMALL = {"backbone": "zf", "box_units": 8, "min_size": 64, "max_size": 64}

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from rcnn_keras.data.load_records import load_records
-from rcnn_keras.data.shapes import draw_shapes
+from rcnn_keras.data.synthetic import draw_shapes
+from rcnn_keras.data.tfrecord import load_records
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from PIL import Image
 
 from rcnn_keras.cli import main
 from rcnn_keras.data.images import read_image
-from rcnn_keras.data.shapes import draw_shapes
+from rcnn_keras.data.synthetic import draw_shapes
 from rcnn_keras.proposals import load_proposals, selective_search
 from rcnn_keras.proposals.viewer import draw_proposals
 

@@ -9,7 +9,7 @@ import pytest
 from pycocotools.coco import COCO
 
 from rcnn_keras import prediction
-from rcnn_keras.data.shapes import draw_shapes
+from rcnn_keras.data.synthetic import draw_shapes
 from rcnn_keras.engines import Processes
 from rcnn_keras.models import FasterRCNN
 from rcnn_keras.prediction import detect_files

@@ -15,7 +15,7 @@ from PIL import Image
 
 import rcnn_keras as rk
 from rcnn_keras.cli import main
-from rcnn_keras.training.configuration import load_configuration
+from rcnn_keras.runs.configuration import load_configuration
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")

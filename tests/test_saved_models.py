@@ -16,7 +16,7 @@ from rcnn_keras.cli import main
 from rcnn_keras.export.fixed_size import letterboxed
 from rcnn_keras.models.arguments import argument_errors
 from rcnn_keras.presets import fetch, from_preset, list_presets
-from rcnn_keras.training.configuration import ARCHITECTURES, load_configuration
+from rcnn_keras.runs.configuration import ARCHITECTURES, load_configuration
 from rcnn_keras.training.scoring import evaluate
 from rcnn_keras.zoo import CARD, MODEL, WEIGHTS, saved_models
 

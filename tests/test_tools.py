@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 
 import rcnn_keras as rk
 from rcnn_keras.data.detections import Detections
-from rcnn_keras.training.configuration import load_configuration
+from rcnn_keras.runs.configuration import load_configuration
 
 TOOLS = Path(__file__).parents[1] / "tools"
 CONFIGS = TOOLS.parent / "configs"

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
+from rcnn_keras.data.dataset import Record
 from rcnn_keras.data.detections import Detections
 from rcnn_keras.data.images import ImageError
-from rcnn_keras.data.records import Record
 from rcnn_keras.visualize import PALETTE, draw, grid
 
 CLASSES = ["cat", "dog", "bird"]

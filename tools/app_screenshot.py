@@ -16,7 +16,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from PIL import Image
 
 from rcnn_keras.app import serve
-from rcnn_keras.cli.loading import load_detector
+from rcnn_keras.cli.common import load_detector
 from rcnn_keras.data import draw_shapes
 
 PATIENCE = 120_000  # milliseconds

@@ -30,13 +30,12 @@ import tensorflow as tf
 from PIL import Image
 
 from rcnn_keras.data.augmentation import color_jitter, compose, flips, scale_jitter
-from rcnn_keras.data.batches import Batches
 from rcnn_keras.data.coco import load_coco
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.images import resized_size
-from rcnn_keras.data.pack import pack_records
-from rcnn_keras.data.padding import SIZE_MULTIPLE
-from rcnn_keras.data.shapes import draw_shapes
+from rcnn_keras.data.pipeline import SIZE_MULTIPLE, Batches
+from rcnn_keras.data.synthetic import draw_shapes
+from rcnn_keras.data.tfrecord import pack_records
 from rcnn_keras.models import FasterRCNN, MaskRCNN
 
 STEP_BATCH, STEPS = 2, 3

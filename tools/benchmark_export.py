@@ -63,9 +63,9 @@ def main() -> None:
 
 def prepare(args: argparse.Namespace) -> None:
     """Write the files, and the images as they take them."""
-    from rcnn_keras.export.exchange import onnx, openvino
     from rcnn_keras.export.fixed_size import checked_size, letterboxed
     from rcnn_keras.export.litert import litert
+    from rcnn_keras.export.onnx_openvino import onnx, openvino
     from rcnn_keras.models import from_preset
 
     model = from_preset(args.model)

@@ -26,8 +26,8 @@ from seeded import seeded_image, seeded_tensor
 
 import rcnn_keras as rk
 from rcnn_keras.convert.torchvision import detector_slots
-from rcnn_keras.export.folded import folded
-from rcnn_keras.export.served import ServedDetector
+from rcnn_keras.export.preparation import folded
+from rcnn_keras.export.served_detector import ServedDetector
 
 
 def main() -> None:

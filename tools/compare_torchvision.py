@@ -31,9 +31,9 @@ from pycocotools import mask as run_length
 import rcnn_keras as rk
 from rcnn_keras.data.detections import Detections
 from rcnn_keras.data.masks import decode_mask
-from rcnn_keras.training.configuration import Configuration, load_configuration
-from rcnn_keras.training.datasets import read_data
-from rcnn_keras.training.run import build_model, training_batches
+from rcnn_keras.runs.configuration import Configuration, load_configuration
+from rcnn_keras.runs.datasets import read_data
+from rcnn_keras.runs.run import build_model, training_batches
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 

@@ -21,9 +21,9 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import rcnn_keras as rk
-from rcnn_keras.training.configuration import Configuration, load_configuration
-from rcnn_keras.training.datasets import read_data
-from rcnn_keras.training.run import train, training_batches
+from rcnn_keras.runs.configuration import Configuration, load_configuration
+from rcnn_keras.runs.datasets import read_data
+from rcnn_keras.runs.run import train, training_batches
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SHAPES = CONFIGS / "faster_rcnn_resnet18_fpn_shapes.yaml"

@@ -16,8 +16,8 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import rcnn_keras as rk
-from rcnn_keras.training.configuration import load_configuration
-from rcnn_keras.training.run import train
+from rcnn_keras.runs.configuration import load_configuration
+from rcnn_keras.runs.run import train
 
 CONFIG = Path(__file__).parents[1] / "configs" / "mask_rcnn_resnet18_fpn_shapes.yaml"
 

@@ -20,7 +20,7 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
-from rcnn_keras.data.shapes import draw_shapes
+from rcnn_keras.data.synthetic import draw_shapes
 from rcnn_keras.prediction import SHARD_SIZE
 
 MB = 1 << 20

@@ -26,8 +26,8 @@ from PIL import Image, ImageOps
 
 import rcnn_keras as rk
 from rcnn_keras.presets import preset_arguments
-from rcnn_keras.training.configuration import Configuration, load_configuration
-from rcnn_keras.training.run import train
+from rcnn_keras.runs.configuration import Configuration, load_configuration
+from rcnn_keras.runs.run import train
 
 TOOLS = Path(__file__).parent
 CONFIG = TOOLS.parent / "configs" / "mask_rcnn_finetune.yaml"

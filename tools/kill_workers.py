@@ -24,7 +24,7 @@ import yaml
 sys.argv[0] = "rcnn"  # no process of this tool but the workers needs TensorFlow
 
 from rcnn_keras.cli.launch import RCNN  # noqa: E402
-from rcnn_keras.training.launch import launch, say  # noqa: E402
+from rcnn_keras.runs.launch import launch, say  # noqa: E402
 
 CONFIG = {
     "model": {

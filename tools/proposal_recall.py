@@ -20,7 +20,7 @@ from rcnn_keras.data.coco import load_coco
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.images import read_image
 from rcnn_keras.proposals import Objectness, sample_windows
-from rcnn_keras.proposals.windows import areas, overlaps, suppress
+from rcnn_keras.proposals.objectness_cues import areas, overlaps, suppress
 
 COUNTS = (10, 30, 100, 300, 1000)
 IOUS = (0.5, 0.7)

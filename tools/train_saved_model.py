@@ -21,10 +21,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import yaml
 
 import rcnn_keras as rk
-from rcnn_keras.convert.packed import load_packed, pack
-from rcnn_keras.training.configuration import Configuration, load_configuration
-from rcnn_keras.training.datasets import read_data
-from rcnn_keras.training.run import train
+from rcnn_keras.convert.saved_detectors import load_packed, pack
+from rcnn_keras.runs.configuration import Configuration, load_configuration
+from rcnn_keras.runs.datasets import read_data
+from rcnn_keras.runs.run import train
 from rcnn_keras.training.scoring import evaluate
 
 ROOT = Path(__file__).resolve().parents[1]

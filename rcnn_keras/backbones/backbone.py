@@ -13,22 +13,64 @@ from rcnn_keras.backbones.trunks import box_trunk, mask_trunk
 from rcnn_keras.backbones.vgg import vgg16, vgg16_fc
 from rcnn_keras.backbones.zf import POOLED_SIZE as ZF_POOLED_SIZE
 from rcnn_keras.backbones.zf import zf
+from rcnn_keras.ops import recompute
+
+
+class Recomputed:
+    """Calls a backbone so that the maps inside its first stages are not kept for the gradient.
+
+    These are the largest maps of all and the cheapest to compute.
+
+    Args:
+        backbone: functional model from images to `{"c2": .., ...}`, one layer after another where
+            the stages meet. Its layers are shared.
+        stages: what the names of the layers of these stages begin with, at least one.
+    """
+
+    def __init__(self, backbone, stages):
+        inside = [layer for layer in backbone.layers if is_of(layer, stages)]
+        border, names = inside[-1].output, {layer.name for layer in inside}
+        maps = backbone.output
+        early = {k: x for k, x in maps.items() if x._keras_history.operation.name in names}
+        late = {k: x for k, x in maps.items() if k not in early}
+        self.first = keras.Model(backbone.input, early | {"border": border})
+        self.rest = keras.Model(border, late) if late else None
+
+    def __call__(self, images, training):
+        """Return the maps of `images` by their levels."""
+        maps = recompute(lambda x: self.first(x, training=training), images)
+        border = maps.pop("border")
+        return maps | (self.rest(border, training=training) if self.rest else {})
+
+
+def is_of(layer, stages):
+    """Whether a layer belongs to stages that are given by what the names of theirs begin with."""
+    names = [name for stage in stages for name in stage]
+    return any(f"{layer.name}_".startswith(f"{name}_") for name in names)
+
 
 MOBILENET = "mobilenet_v3_large_fpn"
+
 NAMES = (
     *(f"resnet{d}_fpn" for d in DEPTHS),
     *(f"resnet{d}" for d in DEPTHS),
     *(MOBILENET, "vgg16", "zf"),
 )
+
 RESNET_STAGES = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
+
 VGG_STAGES = tuple((f"block{number}",) for number in range(1, 6))
+
 ZF_STAGES = (("conv1",), ("conv2",), ("conv3", "conv4", "conv5"))
+
 # A stage of MobileNetV3 begins where the map is halved, as torchvision counts them.
 MOBILENET_STARTS = (0, 2, 4, 7, 13, 16, 17)
+
 MOBILENET_STAGES = tuple(
     tuple(f"features_{number}" for number in range(first, stop))
     for first, stop in pairwise(MOBILENET_STARTS)
 )
+
 MASK_POOLED_SIZE = 14
 
 

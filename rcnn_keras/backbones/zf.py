@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from rcnn_keras.layers.within_channel_norm import WithinChannelNorm
+from rcnn_keras.layers.local_response_norm import WithinChannelNorm
 
 CONVS = ((96, 7, 2), (256, 5, 2), (384, 3, 1), (384, 3, 1), (256, 3, 1))  # channels, size, stride
 POOLED_SIZE = 6

@@ -4,7 +4,7 @@ import socket
 
 import click
 
-from rcnn_keras.cli.loading import load_detector, must_be_a_model, quiet_import
+from rcnn_keras.cli.common import load_detector, must_be_a_model, quiet_import
 
 
 @click.command()

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from rcnn_keras.cli.loading import must_exist, quiet_import
+from rcnn_keras.cli.common import must_exist, quiet_import
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from rcnn_keras.cli.loading import engine_options, load_dataset, must_exist, quiet_import
+from rcnn_keras.cli.common import engine_options, load_dataset, must_exist, quiet_import
 from rcnn_keras.engines import engine_named
 
 VOC_SPLITS = ("train", "val", "trainval", "test")
@@ -40,7 +40,7 @@ def check(annotations: Path, images: Path | None, split: str | None) -> None:
     must_exist(annotations, "annotations")
     with quiet_import():
         from rcnn_keras.data.coco import check_coco
-        from rcnn_keras.data.load_records import check_records, is_packed
+        from rcnn_keras.data.tfrecord import check_records, is_packed
         from rcnn_keras.data.voc import check_voc
     if is_packed(annotations):
         found = check_records(annotations)
@@ -103,7 +103,7 @@ def pack(
         raise click.UsageError("--shards and --shard-size say the same in two ways: give one")
     chosen = engine_named(engine, workers, address)
     with quiet_import():
-        from rcnn_keras.data.pack import SHARD_SIZE, pack_records
+        from rcnn_keras.data.tfrecord import SHARD_SIZE, pack_records
     dataset = load_dataset(source, images, split)
     if shards is not None:
         shard_size = -(-len(dataset) // shards)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rcnn_keras.cli.loading import (
+from rcnn_keras.cli.common import (
     engine_options,
     load_detector,
     must_be_a_model,

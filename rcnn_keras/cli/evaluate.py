@@ -5,14 +5,14 @@ from typing import Literal
 
 import click
 
-from rcnn_keras.cli.loading import (
+from rcnn_keras.cli.common import (
     load_dataset,
     load_detector,
     must_be_a_model,
     must_exist,
+    print_scores,
     quiet_import,
 )
-from rcnn_keras.cli.scores import print_scores
 
 
 @click.command()

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from rcnn_keras.cli.loading import load_detector, must_be_a_model, must_exist, quiet_import
+from rcnn_keras.cli.common import load_detector, must_be_a_model, must_exist, quiet_import
 from rcnn_keras.export import FORMATS
 from rcnn_keras.export import export as write
 

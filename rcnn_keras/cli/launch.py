@@ -40,7 +40,7 @@ def launch(workers: int, retries: int, grace: float, command: tuple[str, ...]) -
     On several hosts start the command itself on each, with the variable TF_CONFIG; configs/cluster
     has it for Kubernetes and Slurm.
     """
-    from rcnn_keras.training import launch as launching
+    from rcnn_keras.runs import launch as launching
 
     first = [sys.executable, "-c", RCNN, *command]
     again = [argument for argument in first if argument != "--overwrite"]  # what they have done

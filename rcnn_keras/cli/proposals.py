@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rcnn_keras.cli.loading import engine_options, load_dataset, must_exist, quiet_import
+from rcnn_keras.cli.common import engine_options, load_dataset, must_exist, quiet_import
 from rcnn_keras.engines import Engine, engine_named
-from rcnn_keras.proposals.methods import METHODS
+from rcnn_keras.proposals.propose import METHODS
 from rcnn_keras.proposals.selective_search import MODES, SIMILARITIES
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _picture(
     file: Path, out: Path | None, method: str, top: int, show: bool, arguments: dict[str, Any]
 ) -> None:
     """Draw the first proposals of an image."""
-    from rcnn_keras.proposals.methods import full_arguments, method_named
+    from rcnn_keras.proposals.propose import full_arguments, method_named
 
     with quiet_import():
         method_named(method)  # brings TensorFlow, if it is objectness
@@ -143,7 +143,7 @@ def _propose(
     arguments: dict[str, Any],
 ) -> None:
     """Write the proposals of a data set, under a progress bar."""
-    from rcnn_keras.proposals.whole_set import propose
+    from rcnn_keras.proposals.propose import propose
 
     with click.progressbar(length=len(dataset), label="images") as bar:
         found = propose(

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import click
 
-from rcnn_keras.cli.loading import quiet_import
-from rcnn_keras.cli.scores import print_scores
+from rcnn_keras.cli.common import print_scores, quiet_import
 
 
 @click.command()
@@ -54,11 +53,12 @@ def train(
         raise click.UsageError("--overwrite and --resume exclude each other")
     if config.is_dir():
         config, out = config / "config.yaml", out or config
-    from rcnn_keras.training.configuration_file import read_document
+    from rcnn_keras.runs.document import read_document
 
     document = read_document(config, overrides)
     with quiet_import():
-        from rcnn_keras.training import configuration, run, stopping
+        from rcnn_keras.runs import configuration, run
+        from rcnn_keras.training import checkpoint as stopping
     settings = configuration.validate(document)
     folder = out or Path("runs", config.stem)
     try:

@@ -6,9 +6,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from rcnn_keras import visualize
 from rcnn_keras.comparison.timing import spread
-from rcnn_keras.data.dataset import DetectionDataset
+from rcnn_keras.data.dataset import DetectionDataset, Record
 from rcnn_keras.data.detections import Detections
-from rcnn_keras.data.records import Record
 
 COLUMNS = 3
 LONG_SIDE = 320  # pixels that a small image is enlarged to, for its tags to be read

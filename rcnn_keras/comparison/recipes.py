@@ -13,8 +13,8 @@ import keras
 from rcnn_keras.comparison.family import FAMILY
 from rcnn_keras.comparison.settings import Settings
 from rcnn_keras.models import RCNN
-from rcnn_keras.training.configuration import Configuration, validate
-from rcnn_keras.training.configuration_file import Document
+from rcnn_keras.runs.configuration import Configuration, validate
+from rcnn_keras.runs.document import Document
 
 BACKBONE = "resnet18_fpn"
 FPN_CHANNELS = 64

@@ -17,8 +17,8 @@ from rcnn_keras.data.coco import load_coco
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.evaluation import box_iou, check_segmentations
 from rcnn_keras.proposals import METHODS, check_proposals, load_proposals, propose
-from rcnn_keras.proposals.methods import method_named
 from rcnn_keras.proposals.proposal_file import read_into
+from rcnn_keras.proposals.propose import method_named
 
 FOUND_IOU = 0.5  # an object is found by a proposal that overlaps it by more
 FOLDER, STOPWATCH = "proposals", "stopwatch.json"

@@ -15,8 +15,8 @@ from rcnn_keras.comparison.stopwatch import stopwatch
 from rcnn_keras.data.written_aside import written_aside
 from rcnn_keras.models import Detector, FastRCNN, truncate_svd
 from rcnn_keras.models.loading import load_detector
+from rcnn_keras.runs.run import train
 from rcnn_keras.training.rcnn import train_rcnn
-from rcnn_keras.training.run import train
 
 STOPWATCH, FINISHED = "stopwatch.json", "finished.json"
 

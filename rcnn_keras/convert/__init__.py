@@ -1,6 +1,6 @@
 """Weights of other projects, read and brought into this package's models."""
 
 from rcnn_keras.convert import torchvision
-from rcnn_keras.convert.state_dict import read_state_dict
+from rcnn_keras.convert.torchvision import read_state_dict
 
 __all__ = ["read_state_dict", "torchvision"]

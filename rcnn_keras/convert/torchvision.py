@@ -1,32 +1,94 @@
-"""Weights of torchvision's detectors and classifiers, brought into this package's models."""
+"""Weights of torchvision's detectors and classifiers, converted to this package's models.
+
+COCO numbers its 80 categories from 1 to 90 and leaves ten numbers out; models that predict the
+numbers themselves have outputs for those as well.
+"""
 
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from rcnn_keras.convert.coco_classes import COCO_CLASSES
-from rcnn_keras.convert.slots import STEP_COUNTER, Slot, fill, slots
-from rcnn_keras.convert.state_dict import read_state_dict
+from rcnn_keras.convert.torch_files import read_pth
+from rcnn_keras.convert.weights import STEP_COUNTER, Slot, fill, slots
+from rcnn_keras.data.coco import VACANT
 from rcnn_keras.layers.normalization import BATCH_KINDS, EPSILON
 from rcnn_keras.models import FasterRCNN, MaskRCNN
 from rcnn_keras.models.two_stage import IMAGENET_MEAN, IMAGENET_STD
 
+_NAMES = """
+person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light,
+fire hydrant, , stop sign, parking meter, bench, bird, cat, dog, horse, sheep,
+cow, elephant, bear, zebra, giraffe, , backpack, umbrella, , ,
+handbag, tie, suitcase, frisbee, skis, snowboard, sports ball, kite, baseball bat, baseball glove,
+skateboard, surfboard, tennis racket, bottle, , wine glass, cup, fork, knife, spoon,
+bowl, banana, apple, sandwich, orange, broccoli, carrot, hot dog, pizza, donut,
+cake, chair, couch, potted plant, bed, , dining table, , , toilet,
+, tv, laptop, mouse, remote, keyboard, cell phone, microwave, oven, toaster,
+sink, refrigerator, , book, clock, vase, scissors, teddy bear, hair drier, toothbrush
+"""
+
+
+COCO_CLASSES = tuple(
+    name.strip() or f"{VACANT} {number}" for number, name in enumerate(_NAMES.split(","), start=1)
+)
+
+
+def read_state_dict(path: str | PathLike) -> dict[str, np.ndarray]:
+    """Read the tensors of a `.safetensors` file or of a file of `torch.save`.
+
+    Args:
+        path: file whose name ends in `.safetensors`; anything else is read by `read_pth`.
+
+    Returns:
+        Array of each tensor, by its name; bfloat16 is widened to float32.
+
+    Raises:
+        ValueError: if the file is damaged, or holds anything but named tensors.
+        OSError: if the file cannot be opened.
+    """
+    if Path(path).suffix == ".safetensors":
+        return _read_safetensors(path)
+    return read_pth(path)
+
+
+def _read_safetensors(path) -> dict[str, np.ndarray]:
+    import ml_dtypes
+    from safetensors import SafetensorError, safe_open
+
+    arrays = {}
+    try:
+        with safe_open(path, "numpy") as file:
+            for name in file.keys():  # noqa: SIM118, it is no dictionary
+                array = file.get_tensor(name)
+                widen = array.dtype == ml_dtypes.bfloat16
+                arrays[name] = array.astype("float32") if widen else array
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not readable as safetensors ({error})") from error
+    return arrays
+
+
 Weights = str | PathLike | Mapping[str, np.ndarray]
 
+
 RESNET50 = {"backbone": "resnet50_fpn"}
+
 RESNET50_V2 = RESNET50 | {"norm": "batch", "head_norm": "batch", "rpn_convs": 2, "box_convs": 4}
+
 MOBILENET = {"backbone": "mobilenet_v3_large_fpn", "rpn_score_thresh": 0.05}
+
 MOBILENET_320 = MOBILENET | {
     "min_size": 320,
     "max_size": 640,
     "rpn_pre_nms_top_n_test": 150,
     "rpn_post_nms_top_n_test": 150,
 }
+
 # torchvision's builders, and what each sets beside our constructors' defaults.
 DETECTORS: dict[str, tuple[type[FasterRCNN], dict[str, Any]]] = {
     "fasterrcnn_resnet50_fpn": (FasterRCNN, RESNET50),
@@ -36,8 +98,10 @@ DETECTORS: dict[str, tuple[type[FasterRCNN], dict[str, Any]]] = {
     "maskrcnn_resnet50_fpn": (MaskRCNN, RESNET50),
     "maskrcnn_resnet50_fpn_v2": (MaskRCNN, RESNET50_V2),
 }
+
 # With its published weights torchvision leaves out the epsilon of these models' batch norm.
 WITHOUT_EPSILON = ("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn")
+
 
 OLDER_NAMES = (  # as the published files of the first models have them
     (r"(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)", r"\1.0.\2"),
@@ -47,8 +111,11 @@ OLDER_NAMES = (  # as the published files of the first models have them
         for n in range(4)
     ),
 )
+
 ENDS = (("_conv", ".0"), ("_norm", ".1"), ("_bn", ".1"))  # of our layers' names
+
 CLASSIFIERS = ("fc.", "classifier.")
+
 BODY, BOX_HEAD, MASK_HEAD = "backbone.body.", "roi_heads.box_head.", "roi_heads.mask_head."
 
 

@@ -9,9 +9,8 @@ from rcnn_keras.data.augmentation import (
     scale_jitter,
     translation,
 )
-from rcnn_keras.data.batches import Batches
 from rcnn_keras.data.coco import check_coco, load_coco
-from rcnn_keras.data.dataset import DetectionDataset
+from rcnn_keras.data.dataset import DetectionDataset, Record
 from rcnn_keras.data.images import (
     ImageError,
     image_header,
@@ -19,12 +18,11 @@ from rcnn_keras.data.images import (
     resize_image,
     resized_size,
 )
-from rcnn_keras.data.load_records import check_records, load_records
 from rcnn_keras.data.masks import decode_mask, encode_masks, paste_masks
-from rcnn_keras.data.pack import pack_records
+from rcnn_keras.data.pipeline import Batches
 from rcnn_keras.data.problems import DatasetError, Problem
-from rcnn_keras.data.records import Record
-from rcnn_keras.data.shapes import draw_shapes
+from rcnn_keras.data.synthetic import draw_shapes
+from rcnn_keras.data.tfrecord import check_records, load_records, pack_records
 from rcnn_keras.data.voc import check_voc, load_voc
 
 __all__ = [

@@ -1,23 +1,4 @@
-"""Random changes to one training image, its boxes and its masks.
-
-An augmentation is any callable `augmentation(sample, seed) -> sample`, traced into the tf.data
-graph. A sample is one image after resizing and before padding:
-
-    image   (H, W, 3) float32 in 0..255
-    boxes   (n, 4) float32 xyxy in pixels of that image
-    labels  (n,) int32
-    crowd   (n,) bool
-    masks   (n, H, ceil(W / 8)) uint8, eight pixels a byte; only in pipelines with masks
-    proposals  (r, 4) float32 xyxy; only in pipelines with proposals, which need no object
-
-Every other entry but the image has one row an object. The seed is an integer tensor of shape (2,),
-and the result is a function of sample and seed alone: the same seed gives the same pixels whatever
-runs beside it. Geometric augmentations clip the boxes to the image and drop the objects of which
-less than a pixel's side or a tenth of the area is left, or no pixel of the mask. Masks move as the
-image does and are set where they are at least one half; proposals are clipped, and dropped where
-less than a pixel's side is left. Pixels from outside the image are black;
-padding, which the model sets to zero after normalisation, is of the mean colour instead.
-"""
+"""A sample: one image and its objects on the way to a batch; `augmentation` lists its entries."""
 
 import math
 from collections.abc import Callable
@@ -27,13 +8,31 @@ from typing import Literal
 import keras
 import tensorflow as tf
 
+from rcnn_keras.data.bitmasks import change_masks, mirror_masks, visible_masks
 from rcnn_keras.data.images import resize_image
-from rcnn_keras.data.packed_masks import change_masks, mirror_masks
-from rcnn_keras.data.samples import Sample, drop_empty_masks, keep_objects
+
+Sample = dict[str, tf.Tensor]
+
+
+NOT_OF_OBJECTS = ("image", "proposals")
+
+
+def keep_objects(sample: Sample, keep: tf.Tensor) -> Sample:
+    """Return the sample with the objects that `keep`, `(n,)` bool, is true for."""
+    rows = {name: value for name, value in sample.items() if name not in NOT_OF_OBJECTS}
+    return sample | {name: tf.boolean_mask(value, keep) for name, value in rows.items()}
+
+
+def drop_empty_masks(sample: Sample) -> Sample:
+    """Return the sample without the objects whose mask has no pixel; crowd regions stay."""
+    return keep_objects(sample, visible_masks(sample["masks"]) | sample["crowd"])
+
 
 Augmentation = Callable[[Sample, tf.Tensor], Sample]
 
+
 MIN_SIDE = 1.0  # pixels of a clipped box's shorter side
+
 MIN_VISIBLE = 0.1  # of a box's area
 
 

@@ -9,7 +9,10 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from rcnn_keras.data.checking import (
+from rcnn_keras.data.dataset import DetectionDataset, check_known, check_names
+from rcnn_keras.data.masks import PolygonBuffer
+from rcnn_keras.data.problems import Problem, ProblemLog
+from rcnn_keras.data.validation import (
     Entry,
     Object,
     build_dataset,
@@ -17,9 +20,6 @@ from rcnn_keras.data.checking import (
     existing_folder,
     warn_mended,
 )
-from rcnn_keras.data.dataset import DetectionDataset, check_known, check_names
-from rcnn_keras.data.polygons import PolygonBuffer
-from rcnn_keras.data.problems import Problem, ProblemLog
 
 LISTS = ("images", "annotations", "categories")
 VACANT = "N/A"  # begins the names of a model's outputs that stand for no category

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from rcnn_keras.data.batches import Batches
-from rcnn_keras.data.dataset import DetectionDataset
-from rcnn_keras.data.records import Record
+from rcnn_keras.data.dataset import DetectionDataset, Record
+from rcnn_keras.data.pipeline import Batches
 
 
 def fingerprint(batches: Batches) -> dict[str, Any]:

@@ -1,6 +1,9 @@
 """Image files and arrays to upright 8-bit RGB, and the one resizing rule.
 
-Decoding is Pillow's: TensorFlow's decoders know no EXIF orientation, CMYK or 16-bit gray.
+Decoding is Pillow's: TensorFlow's decoders know no EXIF orientation, CMYK or 16-bit gray. EXIF
+orientation 1 is upright, 2 to 4 mirror or turn by 180 degrees, 5 to 8 exchange height and width
+(Exif 2.3, tag 0x0112). A TFRecord file keeps bytes of which `decode_upright` gives the same pixels
+in the graph; the writer of the file makes sure of it.
 """
 
 import io
@@ -8,23 +11,81 @@ import math
 import os
 import struct
 from os import PathLike
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 from PIL import Image, UnidentifiedImageError
+from pycocotools import mask as rle
 
-from rcnn_keras.data.orientation import EXCHANGES_SIDES, TAG, turn_pixels
-from rcnn_keras.data.packed_images import PackedImage
+from rcnn_keras.data.tfrecord_images import PackedImage
+
+TAG = 0x0112
+
+EXCHANGES_SIDES = (5, 6, 7, 8)
+
+UPSIDE_DOWN = (3, 4, 7, 8)  # what is left to do once sides are exchanged
+
+MIRRORED = (2, 3, 6, 7)
+
+
+def turn_pixels(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Return stored pixels or a mask, `(H, W, ...)`, upright."""
+    if orientation in EXCHANGES_SIDES:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in UPSIDE_DOWN:
+        pixels = pixels[::-1]
+    if orientation in MIRRORED:
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def turn_points(points: np.ndarray, orientation: int, height: int, width: int) -> np.ndarray:
+    """Return `(n, 2)` points x, y of stored pixels on the upright image of this size."""
+    if orientation in EXCHANGES_SIDES:
+        points = points[:, ::-1]
+    x, y = points[:, 0], points[:, 1]
+    if orientation in UPSIDE_DOWN:
+        y = height - y
+    if orientation in MIRRORED:
+        x = width - x
+    return np.stack([x, y], axis=1)
+
+
+def turn_boxes(boxes: np.ndarray, orientation: int, height: int, width: int) -> np.ndarray:
+    """Return `(n, 4)` boxes `xyxy` of stored pixels on the upright image of this size."""
+    corners = turn_points(boxes.reshape(-1, 2), orientation, height, width).reshape(-1, 2, 2)
+    return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+
+
+def turn_segmentation(segmentation: Any, orientation: int, height: int, width: int) -> Any:
+    """Return COCO polygons or an RLE of stored pixels on the upright image of this size."""
+    if isinstance(segmentation, list):
+        return [
+            turn_points(np.reshape(polygon, (-1, 2)), orientation, height, width).ravel().tolist()
+            for polygon in segmentation
+        ]
+    if isinstance(segmentation, dict):
+        if isinstance(segmentation["counts"], list):
+            segmentation = rle.frPyObjects(segmentation, *segmentation["size"])
+        mask = turn_pixels(rle.decode(segmentation), orientation)
+        turned = rle.encode(np.asfortranarray(mask))
+        return {"size": turned["size"], "counts": turned["counts"].decode("ascii")}
+    return segmentation
+
 
 # Pillow's own limit. A file over either one is refused, so larger images need both raised.
 MAX_PIXELS = 178_956_970
 
+
 # How the names of image files end.
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".gif")
 
+
 JPEG_END = b"\xff\xd9"
+
 PNG_SIGNATURE_BYTES = 8
+
 PNG_METADATA = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
 
 
@@ -246,3 +307,30 @@ def _check_range(array: np.ndarray, name: str) -> None:
         raise ImageError(
             name, f"values from {low} to {high} look like 0..1; multiply by 255 for 0..255"
         )
+
+
+def decode_upright(content: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+    """Return the image of a JPEG, PNG or GIF file as uint8 RGB `(H, W, 3)`, turned upright.
+
+    Args:
+        content: a string scalar.
+        orientation: of EXIF, 1 to 8, an int64 scalar.
+
+    Raises:
+        tf.errors.InvalidArgumentError: while the graph runs, for bytes that cannot be decoded.
+    """
+    # The kernel tells the formats apart by itself. Pillow's libjpeg transforms accurately too, and
+    # smooths the colours that are stored at half the resolution.
+    image = tf.io.decode_jpeg(
+        content, channels=3, fancy_upscaling=True, dct_method="INTEGER_ACCURATE"
+    )
+    image = _where(orientation, EXCHANGES_SIDES, lambda x: tf.transpose(x, [1, 0, 2]), image)
+    image = _where(orientation, UPSIDE_DOWN, lambda x: tf.reverse(x, [0]), image)
+    return _where(orientation, MIRRORED, lambda x: tf.reverse(x, [1]), image)
+
+
+def _where(orientation, cases, turn, image):
+    """Turn the image if its orientation is one of the cases."""
+    is_case = tf.reduce_any(orientation == tf.constant(cases, tf.int64))
+    turned = tf.cond(is_case, lambda: turn(image), lambda: image)
+    return tf.ensure_shape(turned, (None, None, 3))

@@ -1,23 +1,79 @@
-"""A detector's inputs straight from records: no graph is built, so none is traced.
+"""A detector's inputs straight from images or records: no graph is built or traced.
 
+Images without ground truth become a dataset, so that detection reads them as training does.
 B images a batch, H and W the batch's padded height and width, R the most proposals of any image.
 """
 
 import os
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from os import PathLike
 
 import numpy as np
 import tensorflow as tf
 
-from rcnn_keras.data.batches import Batches
-from rcnn_keras.data.image_sources import read_pixels
-from rcnn_keras.data.images import resize_image, resized_size
-from rcnn_keras.data.padding import SIZE_MULTIPLE
-from rcnn_keras.data.records import Record
+from rcnn_keras.data.dataset import DetectionDataset, Record
+from rcnn_keras.data.images import image_header, read_image, resize_image, resized_size
+from rcnn_keras.data.pipeline import SIZE_MULTIPLE, Batches, read_pixels
+
+
+def unlabelled(
+    images: Sequence[str | PathLike | np.ndarray], classes: Sequence[str]
+) -> DetectionDataset:
+    """Return a dataset of `images`, numbered from 0, without objects.
+
+    Args:
+        images: paths, or arrays as `read_image` takes them.
+        classes: the class names of the detector.
+
+    Raises:
+        ImageError: for an image that cannot be read, before any is decoded.
+    """
+    records = []
+    for number, image in enumerate(images):
+        pixels = read_image(image) if isinstance(image, np.ndarray) else None
+        path = str(image) if pixels is None else f"image {number}"
+        height, width = image_header(path) if pixels is None else pixels.shape[:2]
+        empty = np.zeros((0, 4)), np.zeros(0), np.zeros(0)
+        records.append(Record(number, path, height, width, *empty, pixels=pixels))
+    return DetectionDataset(records, classes)
+
+
+Proposals = Mapping[int, np.ndarray] | Sequence[np.ndarray] | Callable[[np.ndarray], np.ndarray]
+
+
+def with_given_proposals(dataset: DetectionDataset, proposals: Proposals) -> DetectionDataset:
+    """Return the dataset with the proposals of each image, in whichever form they come.
+
+    Args:
+        dataset: the images.
+        proposals: `(r, 4)` boxes `xyxy` in pixels of the upright image: a list with those of each
+            image in order, a mapping from image ids, or a function from the image, `(H, W, 3)`
+            uint8 RGB.
+
+    Raises:
+        ValueError: for an image without an entry, a list of another length, or boxes outside their
+            image.
+        ImageError: for an image that cannot be read, if a function is given.
+    """
+    ids = [record.image_id for record in dataset]
+    if callable(proposals):
+        found = [proposals(read_image(record.image)) for record in dataset]
+    elif isinstance(proposals, Mapping):
+        return dataset.with_proposals(proposals)
+    else:
+        found = list(proposals)
+        if len(found) != len(ids):
+            raise ValueError(f"proposals of {len(found)} images for {len(ids)} images")
+    return dataset.with_proposals(
+        {
+            i: np.asarray(boxes, np.float32).reshape(-1, 4)
+            for i, boxes in zip(ids, found, strict=True)
+        }
+    )
 
 
 def input_batches(batches: Batches) -> Iterator[dict[str, np.ndarray]]:

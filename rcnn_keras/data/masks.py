@@ -1,24 +1,194 @@
-"""Masks in numpy: from COCO segmentations, from a detector's M x M grids, and to run lengths.
+"""Masks in numpy: COCO's polygons and run lengths, a detector's M x M grids.
 
-A mask is `(H, W)` bool. D is the number of detections, n that of a record's objects.
+A mask is `(H, W)` bool. D is the number of detections, n that of a record's objects. The polygons
+of a whole dataset lie in one buffer of numbers: a COCO polygon of 25 points is 1.7 kB as a list of
+Python numbers and 0.4 kB in the buffer.
 """
 
 import math
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from array import array
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, overload
 
 import cv2
 import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
 
-from rcnn_keras.data.packed_images import PackedSegmentations
-from rcnn_keras.data.segmentations import malformed
+from rcnn_keras.data.tfrecord_images import PackedSegmentations
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rcnn_keras.data.records import Record
+    from rcnn_keras.data.dataset import Record
+
+
+class PolygonBuffer:
+    """The coordinates x1, y1, x2, y2, .. of many polygons, float64, one after the other."""
+
+    def __init__(self) -> None:
+        self.numbers = array("d")
+        self.ends = array("q", [0])  # of each polygon in `numbers`, after the 0 of none
+
+    def add(self, segmentation: Any) -> Any:
+        """Return a COCO segmentation as `Polygons`, or as it is if that is not what it is."""
+        if not isinstance(segmentation, list) or not segmentation:
+            return segmentation
+        if not all(map(_is_polygon_list, segmentation)):
+            return segmentation
+        start, first = len(self.numbers), len(self.ends) - 1
+        try:
+            for polygon in segmentation:
+                self.numbers.extend(polygon)
+                self.ends.append(len(self.numbers))
+        except OverflowError:  # a whole number beyond all floats
+            del self.numbers[start:], self.ends[first + 1 :]
+            return segmentation
+        return Polygons(self, first, len(self.ends) - 1)
+
+
+class Polygons:
+    """The polygons of one object, in a buffer."""
+
+    __slots__ = ("buffer", "first", "stop")
+
+    def __init__(self, buffer: PolygonBuffer, first: int, stop: int) -> None:
+        self.buffer, self.first, self.stop = buffer, first, stop
+
+    def lists(self) -> list[list[float]]:
+        """Return them as COCO writes them."""
+        numbers, ends = self.buffer.numbers, self.buffer.ends
+        return [numbers[ends[i] : ends[i + 1]].tolist() for i in range(self.first, self.stop)]
+
+    def reach(self) -> float:
+        """Return the largest absolute coordinate; NaN if one is NaN."""
+        ends = self.buffer.ends
+        part = self.buffer.numbers[ends[self.first] : ends[self.stop]]
+        return float(np.abs(np.frombuffer(part)).max())
+
+
+class Segmentations(Sequence):
+    """The segmentations of a record's objects; polygons become lists when they are looked at."""
+
+    __slots__ = ("_packed",)
+
+    def __init__(self, packed: Sequence[Any]) -> None:
+        self._packed = tuple(packed)
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Segmentations": ...
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return Segmentations(self._packed[index])
+        packed = self._packed[index]
+        return packed.lists() if isinstance(packed, Polygons) else packed
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, tuple | Segmentations):
+            return NotImplemented
+        return tuple(self) == tuple(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return repr(tuple(self))
+
+    def take(self, index: Sequence[int] | np.ndarray) -> "Segmentations":
+        """Return those at `index`, still packed."""
+        return Segmentations([self._packed[i] for i in index])
+
+
+def _is_polygon_list(points: Any) -> bool:
+    """Return whether these are the numbers of three points or more."""
+    if not isinstance(points, list) or len(points) < 6 or len(points) % 2:
+        return False
+    return set(map(type, points)) <= {int, float}
+
+
+# Times the image's longer side; pycocotools overflows on polygons that reach further out of it.
+MOST_OUTSIDE = 10
+
+
+def malformed(segmentation: Any, size: tuple[int, int]) -> tuple[str, Any] | None:
+    """Return what keeps a segmentation from being a mask of its image, None if nothing does.
+
+    Polygons are a list of lists x1, y1, x2, y2, .. of at least three points, none further from the
+    image's origin than ten times its longer side. An RLE is a dict of `size`, the image's height
+    and width, and `counts`: run lengths that add up to the image, as a list or packed by
+    pycocotools into text or bytes. pycocotools itself fills what is missing with whatever was in
+    memory.
+
+    Returns:
+        The field at fault, such as `segmentation.0` for the first polygon, and its value.
+    """
+    if isinstance(segmentation, list):
+        if not segmentation:
+            return "segmentation", segmentation
+        for index, polygon in enumerate(segmentation):
+            if not _is_polygon(polygon, MOST_OUTSIDE * max(size)):
+                return f"segmentation.{index}", polygon
+        return None
+    if not isinstance(segmentation, dict):
+        return "segmentation", segmentation
+    stated = segmentation.get("size", "missing")
+    if not isinstance(stated, list | tuple) or tuple(stated) != tuple(size):
+        return "segmentation.size", stated
+    if "counts" not in segmentation:
+        return "segmentation.counts", "missing"
+    counts = segmentation["counts"]
+    return None if _are_counts(counts, size[0] * size[1]) else ("segmentation.counts", counts)
+
+
+def _is_polygon(points: Any, most: float) -> bool:
+    return (
+        isinstance(points, list)
+        and len(points) >= 6
+        and len(points) % 2 == 0
+        and set(map(type, points)) <= {int, float}
+        and all(abs(number) <= most for number in points)  # NaN fails too
+    )
+
+
+def _are_counts(counts: Any, pixels: int) -> bool:
+    if isinstance(counts, list):
+        runs = set(map(type, counts)) <= {int} and all(run >= 0 for run in counts)
+        return runs and sum(counts) == pixels
+    if isinstance(counts, str):
+        counts = counts.encode()
+    if not isinstance(counts, bytes):
+        return False
+    lengths = _unpacked(counts)
+    return lengths is not None and bool((lengths >= 0).all()) and int(lengths.sum()) == pixels
+
+
+def _unpacked(counts: bytes) -> np.ndarray | None:
+    """Return the run lengths that pycocotools packed into bytes, None if it did not.
+
+    A number is written in digits of five bits, the lowest first, each offset by 48; a digit's sixth
+    bit says that another follows, the last one's fifth bit that the number is negative. From the
+    fourth on, a number is the difference to the run two before.
+    """
+    digits = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
+    if not len(digits) or digits.min() < 0 or digits.max() > 63 or digits[-1] & 32:
+        return None
+    last = np.flatnonzero(digits & 32 == 0)
+    first = np.concatenate([[0], last[:-1] + 1])
+    if (last - first).max() > 6:  # more than 32 bits
+        return None
+    place = 5 * (np.arange(len(digits)) - np.repeat(first, last - first + 1))
+    numbers = np.add.reduceat((digits & 31) << place, first)
+    numbers -= np.where(digits[last] & 16, 1 << (place[last] + 5), 0)
+    numbers[1::2] = np.cumsum(numbers[1::2])
+    numbers[2::2] = np.cumsum(numbers[2::2])
+    return numbers
 
 
 def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:

@@ -7,7 +7,10 @@ from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 
-from rcnn_keras.data.checking import (
+from rcnn_keras.data.dataset import DetectionDataset, check_names
+from rcnn_keras.data.images import IMAGE_ENDINGS
+from rcnn_keras.data.problems import Problem, ProblemLog
+from rcnn_keras.data.validation import (
     Entry,
     Object,
     build_dataset,
@@ -15,9 +18,6 @@ from rcnn_keras.data.checking import (
     existing_folder,
     warn_mended,
 )
-from rcnn_keras.data.dataset import DetectionDataset, check_names
-from rcnn_keras.data.images import IMAGE_ENDINGS
-from rcnn_keras.data.problems import Problem, ProblemLog
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 # Lists such as aeroplane_train.txt say -1, 0 or 1 after each name.

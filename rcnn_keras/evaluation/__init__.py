@@ -1,11 +1,10 @@
 """Scores of detections against ground truth, and reports of them."""
 
 from rcnn_keras.data.masks import check_segmentations
-from rcnn_keras.evaluation.coco import CocoScores
-from rcnn_keras.evaluation.coco_rows import coco_results
+from rcnn_keras.evaluation.coco import CocoScores, coco_results
 from rcnn_keras.evaluation.confusion import ConfusionMatrix
 from rcnn_keras.evaluation.errors import DetectionErrors
-from rcnn_keras.evaluation.overlaps import box_iou, mask_iou
+from rcnn_keras.evaluation.matching import box_iou, mask_iou
 from rcnn_keras.evaluation.voc import VocScores
 
 __all__ = [

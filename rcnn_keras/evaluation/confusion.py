@@ -5,9 +5,8 @@ from os import PathLike
 import numpy as np
 
 from rcnn_keras.data.dataset import DetectionDataset
-from rcnn_keras.evaluation.charts import plot_confusion
-from rcnn_keras.evaluation.figures import LIGHT, Theme
-from rcnn_keras.evaluation.pairs import Found, Kind, check_thresholds, paired
+from rcnn_keras.evaluation.matching import Found, Kind, check_thresholds, paired
+from rcnn_keras.evaluation.report.plots import LIGHT, Theme, plot_confusion
 
 BACKGROUND = "background"
 

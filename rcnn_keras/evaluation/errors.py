@@ -11,9 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from rcnn_keras.data.dataset import DetectionDataset
-from rcnn_keras.evaluation.charts import plot_errors
-from rcnn_keras.evaluation.figures import LIGHT, Theme
-from rcnn_keras.evaluation.pairs import Found, Kind, Pairs, check_thresholds, paired
+from rcnn_keras.evaluation.matching import Found, Kind, Pairs, check_thresholds, paired
+from rcnn_keras.evaluation.report.plots import LIGHT, Theme, plot_errors
 
 RIGHT, DUPLICATE, LOCALISATION, WRONG_CLASS, BOTH, BACKGROUND, IGNORED = range(7)
 KINDS = (

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from rcnn_keras.data.dataset import DetectionDataset
-from rcnn_keras.evaluation.pairs import Found, Kind, Pairs, check_thresholds, paired
+from rcnn_keras.evaluation.matching import Found, Kind, Pairs, check_thresholds, paired
 
 RIGHT, WRONG, IGNORED = 1, 0, -1
 

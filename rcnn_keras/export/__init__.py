@@ -14,8 +14,8 @@ __all__ = ["export"]
 _HOMES = {
     "saved_model": "rcnn_keras.export.saved_model",
     "litert": "rcnn_keras.export.litert",
-    "onnx": "rcnn_keras.export.exchange",
-    "openvino": "rcnn_keras.export.exchange",
+    "onnx": "rcnn_keras.export.onnx_openvino",
+    "openvino": "rcnn_keras.export.onnx_openvino",
 }
 FORMATS = tuple(_HOMES)
 

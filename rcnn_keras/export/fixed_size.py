@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from rcnn_keras.data.images import read_image, resize_image, resized_size
-from rcnn_keras.export.folded import check_detector, folded
+from rcnn_keras.export.preparation import check_detector, folded
 from rcnn_keras.models import Detector, with_kernels
 
 STRIDE = 32  # pixels that height and width must divide by, as `ImageNormalization` pads to

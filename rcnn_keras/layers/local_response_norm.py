@@ -1,6 +1,7 @@
-"""AlexNet's normalisation, from before batch norm."""
+"""Local response normalisation, across channels and within them."""
 
 import keras
+from keras import ops
 
 from rcnn_keras.ops import local_response_norm
 
@@ -43,4 +44,45 @@ class LocalResponseNorm(keras.layers.Layer):
     def get_config(self):
         """Return the constructor's arguments."""
         own = {"size": self.size, "alpha": self.alpha, "beta": self.beta, "k": self.k}
+        return super().get_config() | own
+
+
+@keras.saving.register_keras_serializable(package="rcnn_keras")
+class WithinChannelNorm(keras.layers.Layer):
+    """Divide each value by a power of the mean square around it, in its own channel.
+
+    `y = x / (1 + alpha * m) ** beta`, where m is the mean of `x * x` over a square of positions,
+    those outside the map being zeros: Caffe's `WITHIN_CHANNEL`, the contrast normalisation of the
+    Zeiler and Fergus network that came with Faster R-CNN. AlexNet's runs across channels instead.
+
+    Args:
+        size: side of the square, odd.
+        alpha: weight of the mean square.
+        beta: the power.
+
+    Call arguments:
+        x: `(B, H, W, C)`.
+
+    Returns:
+        The same shape. Squares and the power are taken in float32.
+    """
+
+    def __init__(self, size=3, alpha=5e-5, beta=0.75, **kwargs):
+        super().__init__(**kwargs)
+        self.size = size
+        self.alpha = alpha
+        self.beta = beta
+
+    def call(self, x):
+        """Normalise `x`; see the class."""
+        wide = ops.cast(x, "float32")
+        border = (self.size // 2, self.size // 2)
+        squares = ops.pad(wide * wide, ((0, 0), border, border, (0, 0)))  # "same" skips the border
+        mean = ops.average_pool(squares, self.size, strides=1, data_format="channels_last")
+        factor = ops.exp(-self.beta * ops.log(1 + self.alpha * mean))  # a fifth of `power`'s time
+        return ops.cast(wide * factor, x.dtype)
+
+    def get_config(self):
+        """Return the constructor's arguments."""
+        own = {"size": self.size, "alpha": self.alpha, "beta": self.beta}
         return super().get_config() | own

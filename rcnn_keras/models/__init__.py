@@ -7,12 +7,10 @@ from rcnn_keras.models.detector import Detector
 from rcnn_keras.models.errors import NonFiniteLossError
 from rcnn_keras.models.fast_rcnn import FastRCNN
 from rcnn_keras.models.faster_rcnn import FasterRCNN
-from rcnn_keras.models.folding import fold_batchnorm
-from rcnn_keras.models.kernels import with_kernels
 from rcnn_keras.models.mask_rcnn import MaskRCNN
 from rcnn_keras.models.rcnn import RCNN
 from rcnn_keras.models.scales import detect_at_scales
-from rcnn_keras.models.svd import truncate_svd
+from rcnn_keras.models.transforms import fold_batchnorm, truncate_svd, with_kernels
 
 __all__ = [
     "RCNN",

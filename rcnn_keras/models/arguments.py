@@ -7,14 +7,18 @@ from numbers import Integral, Real
 from typing import Any
 
 from rcnn_keras.backbones.backbone import MOBILENET, NAMES, stages_of
+from rcnn_keras.backbones.crop_networks import CHANNELS, CROP_SIZES, SMALLEST_CROP
 from rcnn_keras.backbones.imagenet import SOURCES
 from rcnn_keras.backbones.resnet import width_rule
 from rcnn_keras.layers.normalization import KINDS
 from rcnn_keras.layers.rpn_head import OBJECTNESS
 
 PYRAMID_SIZES = ((32,), (64,), (128,), (256,), (512,))
+
 SINGLE_MAP_SIZES = ((128, 256, 512),)
+
 MOBILENET_SIZES = ((32, 64, 128, 256, 512),) * 3
+
 VGG_UNITS = 4096  # of the fc6 and fc7 that ImageNet weights bring
 
 
@@ -147,6 +151,7 @@ def _are_means(values: Any) -> bool:
 
 
 Rule = tuple[Callable[[Any], bool], str]
+
 RULES: dict[tuple[str, ...], Rule] = {  # by the ends of the arguments' names
     ("classes",): (_are_names, "must be a list of different names"),
     ("norm", "head_norm"): (
@@ -214,3 +219,67 @@ RULES: dict[tuple[str, ...], Rule] = {  # by the ends of the arguments' names
         "must be None or three numbers above 0",
     ),
 }
+
+
+IMAGENET_UNITS = 4096  # of the fc6 and fc7 that ImageNet weights bring
+
+
+def check_rcnn_arguments(config: Mapping[str, Any]) -> None:
+    """Check the arguments of `RCNN`, by name.
+
+    Raises:
+        ValueError: with a line for each argument that cannot be used, and its value.
+    """
+    errors = rcnn_argument_errors(config)
+    if errors:
+        lines = (f"{name} {rule}; received {config[name]!r}" for name, rule in errors.items())
+        raise ValueError("\n".join(lines))
+
+
+def rcnn_argument_errors(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the name of each argument of `RCNN` that cannot be used, and the rule it breaks."""
+    errors = {}
+    for suffixes, (holds, rule) in RULES.items():
+        for name, value in config.items():
+            if name.endswith(suffixes) and not holds(value):
+                errors[name] = rule
+    backbone, crop_size, channels = (config[k] for k in ("backbone", "crop_size", "channels"))
+    if backbone not in CROP_SIZES:
+        errors["backbone"] = f"must be one of {', '.join(CROP_SIZES)}"
+    elif backbone == "vgg16":
+        if crop_size not in (None, CROP_SIZES["vgg16"]):
+            errors["crop_size"] = f"must be {CROP_SIZES['vgg16']} for vgg16"
+        if channels is not None:
+            errors["channels"] = "must be None for vgg16"
+    else:
+        if crop_size is not None and not (_is_whole(crop_size) and crop_size >= SMALLEST_CROP):
+            errors["crop_size"] = f"must be a whole number of at least {SMALLEST_CROP} for alexnet"
+        if channels is not None and not _are_five_even(channels):
+            errors["channels"] = f"must be {len(CHANNELS)} even whole numbers above 0"
+        if config["backbone_weights"] == "imagenet":
+            errors["backbone_weights"] = (
+                "must be None for alexnet: keras.applications has no weights for it"
+            )
+    if not _is_whole(config["units"]) or config["units"] < 1:
+        errors["units"] = "must be a whole number of at least 1"
+    elif config["backbone_weights"] == "imagenet" and config["units"] != IMAGENET_UNITS:
+        errors["units"] = f"must be {IMAGENET_UNITS} for weights of ImageNet"
+    side = crop_size or CROP_SIZES.get(backbone, SMALLEST_CROP)
+    context = config["context"]
+    if not _is_whole(context) or context < 0 or (_is_whole(side) and 2 * context >= side):
+        errors["context"] = f"must be a whole number from 0 to less than half of the crop, {side}"
+    if config["classifier"] not in ("svm", "softmax"):
+        errors["classifier"] = "must be 'svm' or 'softmax'"
+    return errors
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _are_five_even(values: Any) -> bool:
+    return (
+        isinstance(values, (list, tuple))
+        and len(values) == len(CHANNELS)
+        and all(_is_whole(n) and n > 0 and n % 2 == 0 for n in values)
+    )

@@ -13,12 +13,11 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from rcnn_keras.data.batches import Batches
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.detections import Detections
 from rcnn_keras.data.images import resized_size
-from rcnn_keras.data.proposals import Proposals, with_given_proposals
-from rcnn_keras.data.unlabelled import unlabelled
+from rcnn_keras.data.inputs import Proposals, unlabelled, with_given_proposals
+from rcnn_keras.data.pipeline import Batches
 from rcnn_keras.losses import mean_over_batch
 from rcnn_keras.models.batch import (
     alike_over_replicas,
@@ -26,12 +25,11 @@ from rcnn_keras.models.batch import (
     complete_targets,
     with_an_image,
 )
+from rcnn_keras.models.distribution import DistributedModel, apply_summed, pipeline, predict_in_turn
 from rcnn_keras.models.errors import NON_FINITE, plain_errors
 from rcnn_keras.models.fitting import resumed, scores_first
-from rcnn_keras.models.keras_multi_worker import DistributedModel, apply_summed
-from rcnn_keras.models.prediction import predictions
+from rcnn_keras.models.inference import predictions
 from rcnn_keras.models.saving import WholeFiles
-from rcnn_keras.models.workers import pipeline, predict_in_turn
 from rcnn_keras.ops import after, check_finite, num_replicas, sum_over_replicas
 
 Image = str | PathLike | np.ndarray

@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.images import ImageError
-from rcnn_keras.data.load_records import check_records
 from rcnn_keras.data.problems import DatasetError
+from rcnn_keras.data.tfrecord import check_records
 
 NON_FINITE = "not finite: "  # starts the message of a failed check
 

@@ -12,8 +12,8 @@ from keras import layers, ops
 from rcnn_keras.backbones import crop_network, load_imagenet
 from rcnn_keras.backbones.imagenet import CAFFE_MEAN, CAFFE_STD
 from rcnn_keras.layers import DetectionLayer, ImageNormalization, RegionFeatures
+from rcnn_keras.models.arguments import check_rcnn_arguments
 from rcnn_keras.models.detector import Detector
-from rcnn_keras.models.rcnn_arguments import check_rcnn_arguments
 from rcnn_keras.models.two_stage import IMAGENET_MEAN, IMAGENET_STD
 
 BOX_WEIGHTS = (1.0, 1.0, 1.0, 1.0)  # deltas as appendix C has them

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from rcnn_keras.data.batches import require_proposals
 from rcnn_keras.data.detections import Detections
 from rcnn_keras.data.images import read_image, resize_image, resized_size
-from rcnn_keras.data.padding import padded_image
-from rcnn_keras.data.proposals import Proposals
+from rcnn_keras.data.inputs import Proposals
+from rcnn_keras.data.pipeline import padded_image, require_proposals
 from rcnn_keras.models.detector import Images
 from rcnn_keras.models.fast_rcnn import FastRCNN
 

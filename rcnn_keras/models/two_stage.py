@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from rcnn_keras.backbones import Backbone, build_backbone
-from rcnn_keras.backbones.backbone import stages_of
+from rcnn_keras.backbones.backbone import Recomputed, is_of, stages_of
 from rcnn_keras.backbones.imagenet import CAFFE_MEAN, CAFFE_STD, load_imagenet
-from rcnn_keras.backbones.recomputed import Recomputed, is_of
 from rcnn_keras.layers import (
     BoxHead,
     DetectionLayer,

@@ -1,13 +1,35 @@
 """Pure functions on tensors: the only room that knows which TensorFlow kernel serves what."""
 
-from rcnn_keras.ops.anchors import base_anchors, grid_anchors
-from rcnn_keras.ops.batch_norm import batch_norm
-from rcnn_keras.ops.box_coder import decode_boxes, encode_boxes
-from rcnn_keras.ops.boxes import area, clip_boxes, inside_image, iou, valid_boxes
-from rcnn_keras.ops.checks import after, check_finite
-from rcnn_keras.ops.chunks import in_chunks, in_equal_chunks
-from rcnn_keras.ops.listing import every_row, listed, rows_of, take_rows, unlisted
-from rcnn_keras.ops.local_response_norm import local_response_norm
+from rcnn_keras.ops.batching import (
+    every_row,
+    in_chunks,
+    in_equal_chunks,
+    listed,
+    rows_of,
+    take_rows,
+    unlisted,
+)
+from rcnn_keras.ops.boxes import (
+    area,
+    base_anchors,
+    clip_boxes,
+    decode_boxes,
+    encode_boxes,
+    grid_anchors,
+    inside_image,
+    iou,
+    valid_boxes,
+)
+from rcnn_keras.ops.execution import (
+    after,
+    check_finite,
+    gather_replicas,
+    is_multi_worker,
+    num_replicas,
+    recompute,
+    recomputing,
+    sum_over_replicas,
+)
 from rcnn_keras.ops.masks import (
     mask_targets,
     pack_bits,
@@ -17,23 +39,16 @@ from rcnn_keras.ops.masks import (
 )
 from rcnn_keras.ops.matching import match, sample
 from rcnn_keras.ops.nms import grouped_nms, nms, nms_loop
-from rcnn_keras.ops.portable_roi_align import portable_roi_align
-from rcnn_keras.ops.portable_roi_pool import portable_roi_pool
+from rcnn_keras.ops.normalization import batch_norm, local_response_norm
 from rcnn_keras.ops.random import drawing_for, drawn_for, stateless_uniform
-from rcnn_keras.ops.recomputation import recompute, recomputing
-from rcnn_keras.ops.replicas import (
-    gather_replicas,
-    is_multi_worker,
-    num_replicas,
-    sum_over_replicas,
-)
 from rcnn_keras.ops.roi_align import (
     listed_roi_align,
     multilevel_roi_align,
+    portable_roi_align,
     roi_align,
     roi_levels,
 )
-from rcnn_keras.ops.roi_pool import listed_roi_pool, roi_pool
+from rcnn_keras.ops.roi_pool import listed_roi_pool, portable_roi_pool, roi_pool
 from rcnn_keras.ops.warp import portable_warp_regions, warp_regions
 from rcnn_keras.ops.winograd import winograd_conv
 

@@ -1,8 +1,13 @@
-"""Geometry of boxes.
+"""Boxes and anchors: geometry, deltas, and the grids that anchors stand on.
 
-A box is `(x1, y1, x2, y2)` in continuous pixels, of area `(x2 - x1) * (y2 - y1)`: no `+ 1`.
+A box is `(x1, y1, x2, y2)` in continuous pixels, of area `(x2 - x1) * (y2 - y1)`: no `+ 1`. Deltas
+are offsets from reference boxes, anchors or proposals (R-CNN, appendix C). Anchors are boxes of a
+few sizes and shapes at every position of a map (Faster R-CNN, 3.1).
 """
 
+import math
+
+import numpy as np
 from keras import ops
 
 
@@ -75,3 +80,86 @@ def _per_box(image_sizes, boxes):
     for _ in range(len(boxes.shape) - 2):
         image_sizes = image_sizes[:, None]
     return image_sizes
+
+
+MAX_LOG_SCALE = math.log(1000.0 / 16)  # the largest growth that a delta may ask for before exp
+
+
+def encode_boxes(boxes, references, weights=(1.0, 1.0, 1.0, 1.0)):
+    """Return the deltas that turn `references` into `boxes`.
+
+    Args:
+        boxes: `(..., 4)` boxes.
+        references: `(..., 4)` anchors or proposals.
+        weights: factors of `(dx, dy, dw, dh)`; Fast R-CNN's heads use `(10, 10, 5, 5)`.
+
+    Returns:
+        `(..., 4)` float32 deltas `(dx, dy, dw, dh)`. A side of zero is taken as a millionth of a
+        pixel, so that padding gives large but finite numbers.
+    """
+    x, y, w, h = _centre_and_size(boxes)
+    rx, ry, rw, rh = _centre_and_size(references)
+    w, h, rw, rh = (ops.maximum(side, 1e-6) for side in (w, h, rw, rh))
+    deltas = ((x - rx) / rw, (y - ry) / rh, ops.log(w / rw), ops.log(h / rh))
+    return ops.stack([d * k for d, k in zip(deltas, weights, strict=True)], axis=-1)
+
+
+def decode_boxes(deltas, references, weights=(1.0, 1.0, 1.0, 1.0)):
+    """Move and scale `references` by `deltas`: the inverse of `encode_boxes`.
+
+    Args:
+        deltas: `(..., 4)` deltas; `dw` and `dh` are clamped at log(1000/16).
+        references: `(..., 4)` anchors or proposals, broadcast against `deltas`.
+        weights: as in `encode_boxes`.
+
+    Returns:
+        `(..., 4)` boxes, not clipped.
+    """
+    rx, ry, rw, rh = _centre_and_size(references)
+    dx, dy, dw, dh = (deltas[..., k] / weights[k] for k in range(4))
+    x, y = dx * rw + rx, dy * rh + ry
+    w = ops.exp(ops.minimum(dw, MAX_LOG_SCALE)) * rw
+    h = ops.exp(ops.minimum(dh, MAX_LOG_SCALE)) * rh
+    return ops.stack([x - w / 2, y - h / 2, x + w / 2, y + h / 2], axis=-1)
+
+
+def _centre_and_size(boxes):
+    x1, y1, x2, y2 = (boxes[..., k] for k in range(4))
+    width, height = x2 - x1, y2 - y1
+    return x1 + width / 2, y1 + height / 2, width, height
+
+
+def base_anchors(sizes, aspect_ratios):
+    """Return the anchors of one position, centred on the origin.
+
+    Args:
+        sizes: square roots of the anchors' areas, in pixels.
+        aspect_ratios: heights over widths.
+
+    Returns:
+        `(len(sizes) * len(aspect_ratios), 4)` float32, corners rounded to whole pixels, sizes
+        varying fastest: torchvision's order and rounding.
+    """
+    sizes = np.asarray(sizes, np.float32)
+    heights = np.sqrt(np.asarray(aspect_ratios, np.float32))
+    h = (heights[:, None] * sizes).reshape(-1)
+    w = ((1 / heights)[:, None] * sizes).reshape(-1)
+    return np.round(np.stack([-w, -h, w, h], axis=1) / 2)
+
+
+def grid_anchors(base, feature_size, stride):
+    """Lay the anchors of one position over a whole feature map.
+
+    Args:
+        base: `(k, 4)` anchors of one position.
+        feature_size: height and width of the map, numbers or scalar tensors.
+        stride: pixels of the image from one position to the next, down and across.
+
+    Returns:
+        `(height * width * k, 4)` float32 boxes in image pixels, row by row; not clipped.
+    """
+    y = ops.cast(ops.arange(feature_size[0]) * stride[0], "float32")
+    x = ops.cast(ops.arange(feature_size[1]) * stride[1], "float32")
+    y, x = ops.meshgrid(y, x, indexing="ij")
+    shifts = ops.reshape(ops.stack([x, y, x, y], axis=-1), (-1, 1, 4))
+    return ops.reshape(shifts + ops.convert_to_tensor(base, "float32"), (-1, 4))

@@ -10,7 +10,7 @@ the kind. `nms_loop` says in numpy what is meant.
 import numpy as np
 import tensorflow as tf
 
-from rcnn_keras.ops.listing import take_rows
+from rcnn_keras.ops.batching import take_rows
 
 
 def nms(

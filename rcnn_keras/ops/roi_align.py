@@ -1,16 +1,21 @@
-"""RoIAlign (Mask R-CNN, section 3) on TensorFlow's `crop_and_resize` kernel.
+"""RoIAlign (Mask R-CNN, section 3), on native kernels and by gathers alone.
 
-B images, R RoIs an image, C channels, S pooled size, L pyramid levels.
+B images, R RoIs an image, n RoIs in all, C channels, S pooled size, L pyramid levels.
 
-`crop_and_resize` interpolates on a grid that runs from the first to the last corner it is given,
-while RoIAlign samples at the centres of sub-cells. Placing the corners on RoIAlign's first and
-last sample, and padding the map by one copied pixel (RoIAlign extends the border that far and is
-zero beyond), makes the two agree. Where the number of samples follows the RoI's size, RoIs of equal
-numbers are read together.
+Native: `crop_and_resize` interpolates on a grid that runs from the first to the last corner it is
+given, while RoIAlign samples at the centres of sub-cells. Placing the corners on RoIAlign's first
+and last sample, and padding the map by one copied pixel (RoIAlign extends the border that far and
+is zero beyond), makes the two agree. Where the number of samples follows the RoI's size, RoIs of
+equal numbers are read together. The gradient is not the kernel's own: on CPUs its threads add to
+the same positions without a lock, and additions get lost. It is the transposed sparse matrix that
+pooling amounts to, from the map without its border: a padded gradient would be one more map of the
+finest level to hold.
 
-The gradient is not the kernel's own: on CPUs its threads add to the same positions without a lock,
-and additions get lost. It is the transposed sparse matrix that pooling amounts to, from the map
-without its border: a padded gradient would be one more map of the finest level to hold.
+Portable (XLA, LiteRT, ONNX, OpenVINO): the maps of all levels lie in one table, a row a position.
+Every RoI reads it at its own positions, so that no RoI has to be sorted by its level and the data
+decide no length. Interpolation and the mean over a cell are a weighted sum, along rows and columns
+separately: a cell takes 2 x `sampling_ratio` positions down and as many across. They are read one
+after the other, so that no more than one feature of each cell is in memory twice.
 """
 
 import math
@@ -20,8 +25,11 @@ import tensorflow as tf
 from rcnn_keras.ops.boxes import area
 
 CANONICAL_SIZE, CANONICAL_LEVEL = 224.0, 4  # Feature Pyramid Networks, equation 1
+
 MOST_SAMPLES = 2**16  # points read at once where their number follows the RoI's size
+
 MOST_VALUES = 2**23  # samples times channels held at once, 32 MB
+
 MOST_PRODUCTS = 2**31 - 1  # of one sparse matrix product, TensorFlow's limit on GPUs
 
 
@@ -253,3 +261,92 @@ def _adaptive_means(maps, low, size, image, pooled_size):
         lambda start, pooled: start < count, read, (0, pooled), parallel_iterations=1
     )
     return tf.where(empty[:, None, None, None], 0.0, pooled)
+
+
+def portable_roi_align(features, rois, image, pooled_size, scales, sampling_ratio=2, aligned=False):
+    """`listed_roi_align` without a kernel of its own: the same numbers to float32's rounding.
+
+    Args:
+        features: list of L maps `(B, H_l, W_l, C)`, finest first.
+        rois: `(n, 4)` in image pixels; no gradient flows to them.
+        image: `(n,)` int32, the place of each RoI's image in the batch.
+        pooled_size: S.
+        scales: L factors from pixels to map positions.
+        sampling_ratio: samples a cell, down and across, at least 1.
+        aligned: as in `roi_align`.
+
+    Returns:
+        `(n, S, S, C)` float32.
+
+    Raises:
+        ValueError: for a sampling ratio of 0: samples that the RoIs' sizes count out.
+    """
+    if sampling_ratio < 1:
+        raise ValueError(
+            f"sampling_ratio must be at least 1 for portable kernels; received {sampling_ratio!r}"
+        )
+    rois, image = tf.stop_gradient(tf.cast(rois, tf.float32)), tf.cast(image, tf.int32)
+    table, starts = flat_table(features)
+    level = roi_levels(rois, scales)
+    sizes = tf.stack([tf.shape(f)[1:3] for f in features])
+    extent = tf.gather(sizes, level)  # (n, 2) height and width of each RoI's map
+    start = image * tf.reduce_sum(sizes[:, 0] * sizes[:, 1]) + tf.gather(starts, level)
+
+    scale = tf.gather(tf.constant(scales, tf.float32), level)[:, None]
+    corners = rois * scale - (0.5 if aligned else 0.0)
+    low, size = corners[:, :2], corners[:, 2:] - corners[:, :2]
+    if not aligned:
+        size = tf.maximum(size, 1.0)
+    step = size / (pooled_size * sampling_ratio)
+    columns, rows = (
+        cell_weights(
+            low[:, k] + step[:, k] / 2,
+            step[:, k],
+            extent[:, 1 - k, None],
+            sampling_ratio,
+            pooled_size,
+        )
+        for k in (0, 1)
+    )
+    return weighted_reads(table, start, extent[:, 1], rows, columns)
+
+
+def flat_table(features):
+    """Lay maps behind each other, a row a position.
+
+    Args:
+        features: list of L maps `(B, H_l, W_l, C)`.
+
+    Returns:
+        The table `(B * T, C)` float32 of all T positions of each image, and the row of each map's
+        first position `(L,)` int32, counted from the image's first.
+    """
+    channels = features[0].shape[-1]
+    sizes = tf.stack([tf.shape(f)[1] * tf.shape(f)[2] for f in features])
+    maps = [tf.cast(f, tf.float32) for f in features]
+    maps = [tf.reshape(f, [tf.shape(f)[0], -1, channels]) for f in maps]
+    return tf.reshape(tf.concat(maps, axis=1), [-1, channels]), tf.cumsum(sizes, exclusive=True)
+
+
+def weighted_reads(table, start, width, rows, columns):
+    """Sum what each cell of a grid reads from its map, with a weight for row and column.
+
+    Args:
+        table: `(T, C)` float32.
+        start: `(n,)` int32, the row of the table with each map's first position.
+        width: `(n,)` int32, positions of a row of each map.
+        rows: positions `(n, S, k)` int32 that the S cells of each grid read, and their weights.
+        columns: the same across.
+
+    Returns:
+        `(n, S, S, C)` float32.
+    """
+    (y, y_weights), (x, x_weights) = rows, columns
+    y = start[:, None, None] + y * width[:, None, None]
+    total = 0.0
+    for i in range(y.shape[2]):
+        for j in range(x.shape[2]):
+            place = y[:, :, None, i] + x[:, None, :, j]
+            weight = y_weights[:, :, None, i] * x_weights[:, None, :, j]
+            total += tf.gather(table, place) * weight[..., None]
+    return total

@@ -5,7 +5,7 @@ B images, n regions, S side of a crop, p pixels of context around the region in 
 
 import tensorflow as tf
 
-from rcnn_keras.ops.portable_roi_align import flat_table, weighted_reads
+from rcnn_keras.ops.roi_align import flat_table, weighted_reads
 
 
 def warp_regions(images, image_sizes, rois, image, crop_size, context):

@@ -6,16 +6,15 @@ The workers of `propose` import this package: nothing here may bring TensorFlow.
 import importlib
 from typing import Any
 
-from rcnn_keras.proposals.methods import METHODS
+from rcnn_keras.proposals.objectness_cues import sample_windows
 from rcnn_keras.proposals.proposal_file import (
     Proposals,
     check_proposals,
     load_proposals,
     save_proposals,
 )
+from rcnn_keras.proposals.propose import METHODS, propose
 from rcnn_keras.proposals.selective_search import selective_search
-from rcnn_keras.proposals.whole_set import propose
-from rcnn_keras.proposals.windows import sample_windows
 
 __all__ = [
     "METHODS",

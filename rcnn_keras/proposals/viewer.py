@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from rcnn_keras.data.records import Record
+from rcnn_keras.data.dataset import Record
 from rcnn_keras.visualize import draw
 
 if TYPE_CHECKING:

@@ -1,8 +1,11 @@
-"""A training that is saved as it goes, and goes on where it was, to the bit.
+"""A training that is saved as it goes and resumes exactly, also after Ctrl-C and SIGTERM.
 
-`checkpoint_files` has the files, `training_state` what is in them.
+`checkpoint_state` has what is saved, and the files.
 """
 
+import os
+import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,24 +13,83 @@ from typing import Any, NoReturn
 
 import keras
 
-from rcnn_keras.data.batches import Batches
+from rcnn_keras.data.pipeline import Batches
 from rcnn_keras.ops import is_multi_worker
-from rcnn_keras.training.checkpoint_files import (
+from rcnn_keras.training.checkpoint_state import (
     CheckpointError,
     Saved,
+    description,
     differences,
     latest,
     prepare,
-    save,
-)
-from rcnn_keras.training.stopping import StopRequest, stop_requests
-from rcnn_keras.training.training_state import (
-    description,
     restore,
+    save,
     size_of,
     state_of,
     versions,
 )
+
+DEFAULTS: dict[int, Any] = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+}
+
+
+class StopRequest:
+    """Whether somebody wants the training to end.
+
+    Attributes:
+        signal: the one that came, None if none did.
+        at_once: nothing is to be saved now, so the training ends where it is.
+    """
+
+    def __init__(self, *, at_once: bool = False) -> None:
+        self.signal: int | None = None
+        self.at_once = at_once
+
+    def end(self) -> NoReturn:
+        """End the training as the signal would have: by KeyboardInterrupt, or SystemExit(143)."""
+        if self.signal == signal.SIGTERM:
+            raise SystemExit(128 + signal.SIGTERM)
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def stop_requests(request: StopRequest) -> Iterator[None]:
+    """Note Ctrl-C and SIGTERM in `request` inside the block; the second ends the process at once.
+
+    Only Python's main thread can listen. Who listens already is left to it, unless it is another
+    block of this kind around this one, which then hears nothing.
+    """
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.getsignal(number) for number in DEFAULTS}
+    heard = [n for n, h in before.items() if h == DEFAULTS[n] or isinstance(h, _Handler)]
+    handler = _Handler(request, heard)
+    for number in heard:
+        signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number in heard:
+            signal.signal(number, before[number])
+
+
+class _Handler:
+    """What is called when a signal comes."""
+
+    def __init__(self, request: StopRequest, heard: list[int]):
+        self.request = request
+        self.heard = heard
+
+    def __call__(self, number: int, frame: Any) -> None:
+        for each in self.heard:
+            signal.signal(each, signal.SIG_DFL)
+        self.request.signal = number
+        if self.request.at_once:
+            self.request.end()
+        # Not `print`, in the middle of which the signal may have come.
+        os.write(2, b"\nStopping after this step, to save. Once more ends it at once.\n")
 
 
 class Checkpoint(keras.callbacks.Callback):

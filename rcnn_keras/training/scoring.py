@@ -18,9 +18,9 @@ from rcnn_keras.evaluation import (
     check_segmentations,
     coco_results,
 )
-from rcnn_keras.evaluation.gallery import draw_worst
-from rcnn_keras.evaluation.report import Curves, write_report
-from rcnn_keras.evaluation.sections import (
+from rcnn_keras.evaluation.report.gallery import draw_worst
+from rcnn_keras.evaluation.report.page import Curves, write_report
+from rcnn_keras.evaluation.report.sections import (
     Section,
     confusion_section,
     error_section,

@@ -3,7 +3,7 @@ import pytest
 from rcnn_keras.comparison import FAMILY, Settings
 from rcnn_keras.comparison.recipes import anchors, configuration, rcnn_rate, small_rcnn
 from rcnn_keras.models import FasterRCNN, FastRCNN, MaskRCNN
-from rcnn_keras.training.configuration import ARCHITECTURES
+from rcnn_keras.runs.configuration import ARCHITECTURES
 
 RUNS = ["fast_rcnn", "faster_rcnn", "faster_rcnn_alternating", "mask_rcnn"]
 FILES = {"annotations": "/data/a.json", "images": None, "proposals": "/data/a.npz"}

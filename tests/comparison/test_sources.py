@@ -5,7 +5,7 @@ import pytest
 import rcnn_keras as rk
 from rcnn_keras.comparison import Settings
 from rcnn_keras.comparison.sources import Sources
-from rcnn_keras.data.records import Record
+from rcnn_keras.data.dataset import Record
 from rcnn_keras.proposals import save_proposals
 
 

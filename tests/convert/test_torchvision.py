@@ -6,8 +6,7 @@ That the models compute what torchvision's compute is for tests/parity to show.
 import numpy as np
 import pytest
 
-from rcnn_keras.convert.coco_classes import COCO_CLASSES
-from rcnn_keras.convert.torchvision import DETECTORS, load, load_backbone
+from rcnn_keras.convert.torchvision import COCO_CLASSES, DETECTORS, load, load_backbone
 from rcnn_keras.models import FasterRCNN, MaskRCNN
 from rcnn_keras.presets import PRESETS
 

@@ -7,7 +7,7 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from rcnn_keras.data import DetectionDataset, Record, load_coco
-from rcnn_keras.data.orientation import turn_boxes, turn_pixels, turn_segmentation
+from rcnn_keras.data.images import turn_boxes, turn_pixels, turn_segmentation
 from rcnn_keras.data.problems import DatasetError, Problem, ProblemLog, summarise
 
 

@@ -15,10 +15,10 @@ from rcnn_keras.data.masks import (
     check_masks,
     decode_mask,
     encode_masks,
+    malformed,
     paste_masks,
     record_masks,
 )
-from rcnn_keras.data.segmentations import malformed
 
 TORCHVISION = np.load(Path(__file__).parent / "torchvision_masks.npz")
 BOXES, SIZE = TORCHVISION["boxes"], tuple(TORCHVISION["size"].tolist())

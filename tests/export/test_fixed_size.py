@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import rcnn_keras as rk
-from rcnn_keras.export.exchange import onnx, openvino
 from rcnn_keras.export.fixed_size import checked_size, letterboxed
 from rcnn_keras.export.litert import litert
+from rcnn_keras.export.onnx_openvino import onnx, openvino
 
 
 class Sides:

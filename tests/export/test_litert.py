@@ -13,10 +13,9 @@ import pytest
 from PIL import Image
 
 import rcnn_keras as rk
-from rcnn_keras.export import quantization
+from rcnn_keras.export import litert as quantization
 from rcnn_keras.export.fixed_size import letterboxed
-from rcnn_keras.export.litert import litert
-from rcnn_keras.export.quantization import quantized
+from rcnn_keras.export.litert import litert, quantized
 
 litert_interpreter = pytest.importorskip("ai_edge_litert.interpreter")
 TOOL = Path(__file__).parents[2] / "tools" / "detect_litert.py"

@@ -12,7 +12,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 import rcnn_keras.export.saved_model as module
 from rcnn_keras.data.images import ImageError
-from rcnn_keras.export.folded import folded
+from rcnn_keras.export.preparation import folded
 from rcnn_keras.export.saved_model import is_untrained, saved_model
 from rcnn_keras.models import FastRCNN
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from rcnn_keras.backbones.crop_network import CROP_SIZES
+from rcnn_keras.backbones.crop_networks import CROP_SIZES
 from rcnn_keras.models import RCNN
 from rcnn_keras.ops import decode_boxes, warp_regions
 

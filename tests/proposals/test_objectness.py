@@ -7,9 +7,8 @@ import pytest
 
 import rcnn_keras as rk
 from rcnn_keras.proposals import Objectness, objectness_windows, sample_windows
-from rcnn_keras.proposals.likelihoods import Likelihoods
-from rcnn_keras.proposals.objectness import CUES
-from rcnn_keras.proposals.windows import overlaps
+from rcnn_keras.proposals.objectness import CUES, Likelihoods
+from rcnn_keras.proposals.objectness_cues import overlaps
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from rcnn_keras.proposals import cues
+from rcnn_keras.proposals import objectness_cues as cues
 
 HEIGHT, WIDTH = 46, 60
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rcnn_keras.proposals import Objectness, objectness_windows, sample_windows
-from rcnn_keras.proposals.likelihoods import Likelihoods
+from rcnn_keras.proposals.objectness import Likelihoods
 
 
 @pytest.fixture

@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 
 from rcnn_keras.proposals import sample_windows
-from rcnn_keras.proposals.windows import check_windows, overlaps, scaled, suppress, to_pixels
+from rcnn_keras.proposals.objectness_cues import (
+    check_windows,
+    overlaps,
+    scaled,
+    suppress,
+    to_pixels,
+)
 
 
 def iou(a, b):

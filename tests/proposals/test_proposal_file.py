@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import rcnn_keras
-from rcnn_keras.data.shapes import draw_shapes
+from rcnn_keras.data.synthetic import draw_shapes
 from rcnn_keras.proposals import check_proposals, load_proposals, save_proposals
 
 BOXES = {

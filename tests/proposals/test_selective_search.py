@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from rcnn_keras.data.images import read_image
-from rcnn_keras.data.shapes import draw_shapes
+from rcnn_keras.data.synthetic import draw_shapes
 from rcnn_keras.proposals import selective_search
 from rcnn_keras.proposals.selective_search import MODES, SIMILARITIES
 

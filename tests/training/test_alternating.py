@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from rcnn_keras.models import FasterRCNN, MaskRCNN
+from rcnn_keras.runs.configuration import load_configuration
+from rcnn_keras.runs.datasets import read_data
+from rcnn_keras.runs.run import _optimizer, build_model, train
 from rcnn_keras.training import alternating, train_alternating
-from rcnn_keras.training.configuration import load_configuration
-from rcnn_keras.training.datasets import read_data
-from rcnn_keras.training.run import _optimizer, build_model, train
 
 SMALL = {
     "backbone": "zf",

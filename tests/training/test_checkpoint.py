@@ -16,8 +16,14 @@ import tensorflow as tf
 
 import rcnn_keras as rk
 from rcnn_keras.models import FasterRCNN, MaskRCNN
-from rcnn_keras.training.checkpoint_files import CheckpointError, checkpoints, latest, step_of
-from rcnn_keras.training.training_state import description, variables_of
+from rcnn_keras.training.checkpoint_state import (
+    CheckpointError,
+    checkpoints,
+    description,
+    latest,
+    step_of,
+    variables_of,
+)
 
 STEPS, EPOCHS = 4, 3
 
@@ -237,7 +243,7 @@ def test_a_signal_while_scoring_ends_at_once(undisturbed, listens, tmp_path):
 def test_a_second_signal_quits_at_once():
     program = (
         "import os, signal\n"
-        "from rcnn_keras.training.stopping import StopRequest, stop_requests\n"
+        "from rcnn_keras.training.checkpoint import StopRequest, stop_requests\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "with stop_requests(StopRequest()):\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"

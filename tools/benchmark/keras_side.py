@@ -13,7 +13,7 @@ from side import found, images_of, main, objects_of, tensor_of
 import rcnn_keras as rk
 from rcnn_keras.convert.torchvision import detector_slots
 from rcnn_keras.data.detections import Detections
-from rcnn_keras.data.padding import SIZE_MULTIPLE
+from rcnn_keras.data.pipeline import SIZE_MULTIPLE
 
 
 def build(args):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 import rcnn_keras as rk
 from rcnn_keras.convert.torchvision import detector_slots
-from rcnn_keras.data.unlabelled import unlabelled
+from rcnn_keras.data.inputs import unlabelled
 
 FEATURES = 1e-4  # of the largest feature, logit or delta of a map
 BOXES = 0.05  # pixels

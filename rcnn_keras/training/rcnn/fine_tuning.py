@@ -16,7 +16,7 @@ from rcnn_keras.models import RCNN
 from rcnn_keras.models.errors import plain_errors
 from rcnn_keras.ops import drawing_for, warp_regions
 from rcnn_keras.training.checkpoint import Checkpoint
-from rcnn_keras.training.rcnn.windows import image_windows
+from rcnn_keras.training.rcnn.features import image_windows
 
 POSITIVE_IOU = 0.5
 MOMENTUM = 0.9

@@ -22,19 +22,18 @@ from typing import Any
 import keras
 import numpy as np
 
-from rcnn_keras.data.batches import require_proposals
 from rcnn_keras.data.dataset import DetectionDataset
+from rcnn_keras.data.pipeline import require_proposals
 from rcnn_keras.data.written_aside import written_aside
 from rcnn_keras.engines import Engine
 from rcnn_keras.models import RCNN
 from rcnn_keras.training.checkpoint import Checkpoint
 from rcnn_keras.training.rcnn.box_regression import train_box_regressors
 from rcnn_keras.training.rcnn.error_analysis import error_analysis, table
-from rcnn_keras.training.rcnn.features import FeatureCache
+from rcnn_keras.training.rcnn.features import FeatureCache, Windows
 from rcnn_keras.training.rcnn.fine_tuning import WindowSampler, fine_tune
 from rcnn_keras.training.rcnn.finished import Result, arrays_of, key_of, once
 from rcnn_keras.training.rcnn.svm import require_sklearn, train_svms
-from rcnn_keras.training.rcnn.windows import Windows
 
 # Arguments of the model that no stage depends on.
 NOT_TRAINED_WITH = (

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rcnn_keras.training.rcnn.windows import Windows
+from rcnn_keras.training.rcnn.features import Windows
 
 NEGATIVE_IOU = 0.3  # windows that overlap every object of a class by less are its negatives
 # The published code's numbers.

@@ -4,7 +4,7 @@ import pytest
 from rcnn_keras.data import DetectionDataset, Record
 from rcnn_keras.ops import iou
 from rcnn_keras.training.checkpoint import Checkpoint
-from rcnn_keras.training.checkpoint_files import CheckpointError
+from rcnn_keras.training.checkpoint_state import CheckpointError
 from rcnn_keras.training.rcnn.features import FeatureExtractor
 from rcnn_keras.training.rcnn.fine_tuning import WindowSampler, crop_batches, fine_tune
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from rcnn_keras.training.rcnn import svm
+from rcnn_keras.training.rcnn.features import Windows
 from rcnn_keras.training.rcnn.svm import linear_svm, train_svms
-from rcnn_keras.training.rcnn.windows import Windows
 
 pytest.importorskip("sklearn")
 

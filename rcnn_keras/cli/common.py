@@ -1,0 +1,104 @@
+"""What the commands share: files that must exist, a quiet TensorFlow, a model, data, scores."""
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from rcnn_keras.engines import ENGINES
+from rcnn_keras.engines.quiet import quiet_import
+
+if TYPE_CHECKING:
+    from rcnn_keras.data.dataset import DetectionDataset
+    from rcnn_keras.models import Detector
+
+
+def print_scores(scores: Mapping[str, float | None]) -> None:
+    """Print a line for each score, in 0..1; None and NaN are scores over no ground truth."""
+    width = max(map(len, scores))
+    for name, value in scores.items():
+        shown = "no ground truth" if value is None or math.isnan(value) else f"{value:.3f}"
+        click.echo(f"{name:<{width}}  {shown}")
+
+
+__all__ = [
+    "engine_options",
+    "load_dataset",
+    "load_detector",
+    "must_be_a_model",
+    "must_exist",
+    "quiet_import",
+]
+
+
+def must_be_a_model(name: str) -> None:
+    """Raise, before anything slow, unless this is a model file that is there, or a preset's name.
+
+    Raises:
+        FileNotFoundError: for a path where nothing is.
+        ValueError: for an unknown name, with the nearest.
+    """
+    if _is_path(name):
+        must_exist(Path(name), "model file")
+    else:
+        from rcnn_keras.presets import check_name
+
+        check_name(name)
+
+
+def must_exist(path: Path, what: str) -> None:
+    """Raise FileNotFoundError, before anything slow, if there is nothing at a path."""
+    if not path.exists():
+        raise FileNotFoundError(f"{what} {path}: no such file")
+
+
+def load_detector(name: str) -> "Detector":
+    """Load a trained model from a file, or a preset; ValueError if a file holds something else."""
+    from rcnn_keras.models import loading
+    from rcnn_keras.presets import from_preset
+
+    return loading.load_detector(name) if _is_path(name) else from_preset(name)
+
+
+def _is_path(name: str) -> bool:
+    """Return whether a model's name is a file's; a folder may have the name of a preset."""
+    path = Path(name)
+    return path.suffix == ".keras" or len(path.parts) > 1 or path.is_file()
+
+
+def load_dataset(
+    annotations: Path, images: Path | None, split: str, classes: tuple[str, ...] | None = None
+) -> "DetectionDataset":
+    """Load a COCO JSON file with its images, a split of a Pascal VOC folder, or record files."""
+    from rcnn_keras.data.coco import load_coco
+    from rcnn_keras.data.tfrecord import is_packed, load_records
+    from rcnn_keras.data.voc import load_voc
+
+    if is_packed(annotations):
+        return load_records(annotations, classes=classes)
+    if annotations.is_dir():
+        return load_voc(annotations, split, classes=classes)
+    return load_coco(annotations, images, classes=classes)
+
+
+def engine_options(command: Callable) -> Callable:
+    """Add to a command the options that `engine_named` takes: --engine, --workers, --address."""
+    for option in (
+        click.option("--address", help="Of a Ray cluster; auto finds it.  [default: this machine]"),
+        click.option(
+            "--workers",
+            type=click.IntRange(1),
+            help="Processes, of one thread each.  [default: one for each core]",
+        ),
+        click.option(
+            "--engine",
+            default="processes",
+            show_default=True,
+            type=click.Choice(ENGINES),
+            help="Where the work is done; ray needs pip install 'rcnn-keras[cluster]'.",
+        ),
+    ):
+        command = option(command)
+    return command

@@ -1,0 +1,174 @@
+"""Detectors that this package saved: `.keras` files, and folders of a few megabytes.
+
+FOLDER/model.json            class and arguments of the model, and what is known of it
+FOLDER/weights.safetensors   each variable as float16, by the name of its part and its path
+"""
+
+import difflib
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from rcnn_keras.data.written_aside import written_aside
+from rcnn_keras.models import FasterRCNN, MaskRCNN
+from rcnn_keras.zoo import MODEL, WEIGHTS
+
+ENDING = ".keras"
+
+
+def saved_arguments(path: Path) -> dict[str, Any]:
+    """Return the constructor's arguments of a saved detector, without reading its weights.
+
+    Raises:
+        FileNotFoundError: names the nearest `.keras` file in the folder.
+        ValueError: if the file holds something else than a detector of this package.
+    """
+    if not path.is_file():
+        files = [str(found) for found in path.parent.glob(f"*{ENDING}")]
+        near = difflib.get_close_matches(str(path), files, 1, cutoff=0.0)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise FileNotFoundError(f"{path}: no such file{hint}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            saved = json.loads(archive.read("config.json"))
+        kind = keras.saving.get_registered_object(saved["registered_name"])
+        name = saved["class_name"]
+    except (zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no {ENDING} file") from error
+    if not (isinstance(kind, type) and issubclass(kind, FasterRCNN)):
+        raise ValueError(f"{path} holds a {name}, not a detector of this package")
+    return keras.tree.lists_to_tuples(saved["config"])
+
+
+def load_saved(path: Path) -> FasterRCNN:
+    """Return a saved detector; raises what `saved_arguments` does."""
+    saved_arguments(path)
+    return keras.models.load_model(path, compile=False)
+
+
+ARCHITECTURES: dict[str, type[FasterRCNN]] = {
+    kind.__name__: kind for kind in (FasterRCNN, MaskRCNN)
+}
+
+PARTS = ("backbone", "fpn", "rpn_head", "box_head", "mask_head")
+
+HALF = np.finfo(np.float16)
+
+
+def pack(model: FasterRCNN, folder: str | os.PathLike, **known: Any) -> None:
+    """Write a detector into a folder, each file aside and then renamed.
+
+    Args:
+        model: a `FasterRCNN` or `MaskRCNN`.
+        folder: made if missing; other files in it stay.
+        **known: what else `model.json` should say of the model, such as its scores.
+
+    Raises:
+        ValueError: if a weight is not finite or beyond float16's 65504; names it.
+    """
+    folder = Path(folder)
+    content = {"class_name": type(model).__name__, "config": model.get_config(), **known}
+    text = json.dumps(content, indent=1) + "\n"
+    weights = {}
+    for name, variable in _variables(model).items():
+        values = keras.ops.convert_to_numpy(variable)
+        if not np.abs(values).max(initial=0.0) <= HALF.max:
+            raise ValueError(f"{name} has values that float16 cannot hold")
+        weights[name] = values.astype(np.float16)
+    with written_aside(folder / WEIGHTS) as aside:
+        aside.write_bytes(save(weights))
+    with written_aside(folder / MODEL) as aside:
+        aside.write_text(text, "utf-8")
+
+
+def load_packed(folder: str | os.PathLike) -> FasterRCNN:
+    """Return the detector of a folder that `pack` wrote, its weights in float32 again.
+
+    Raises:
+        FileNotFoundError: names the file that is missing.
+        ValueError: for a file that is damaged, or weights that are not those of the model: names
+            the file and the field or weight.
+    """
+    folder = Path(folder)
+    content = read_model(folder)
+    weights = _read_weights(folder / WEIGHTS)
+    try:
+        model = ARCHITECTURES[content["class_name"]].from_config(content["config"])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{folder / MODEL}: config: {error}") from error
+    variables = _variables(model)
+    _check_fit(variables, weights, folder / WEIGHTS)
+    for name, variable in variables.items():
+        variable.assign(weights[name])
+    return model
+
+
+def read_model(folder: Path) -> dict[str, Any]:
+    """Return what `model.json` says, sequences in `config` as tuples; no weights are read.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_packed`.
+    """
+    path = folder / MODEL
+    try:
+        content = json.loads(_existing(path).read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON file: {error}") from error
+    if not isinstance(content, dict) or content.get("class_name") not in ARCHITECTURES:
+        kind = content.get("class_name") if isinstance(content, dict) else None
+        raise ValueError(f"{path}: class_name must be one of {', '.join(ARCHITECTURES)}: {kind!r}")
+    if not isinstance(content.get("config"), dict):
+        raise ValueError(f"{path}: config must be a mapping of the model's arguments")
+    return content | {"config": keras.tree.lists_to_tuples(content["config"])}
+
+
+def _variables(model: FasterRCNN) -> dict[str, keras.Variable]:
+    """Return the variables by the name of the first part that has them, and their own path."""
+    found: dict[str, keras.Variable] = {}
+    for part in PARTS:
+        seen = {id(variable) for variable in found.values()}  # a C4 detector's heads share a trunk
+        layer = getattr(model, part, None)
+        for variable in layer.weights if layer is not None else ():
+            if id(variable) not in seen:
+                found[f"{part}/{variable.path.removeprefix(f'{part}/')}"] = variable
+    missing = {id(v): v.path for v in model.weights if id(v) not in set(map(id, found.values()))}
+    if missing:
+        raise ValueError(f"no part of {PARTS} has {', '.join(missing.values())}")
+    return found
+
+
+def _read_weights(path: Path) -> dict[str, np.ndarray]:
+    try:
+        return load_file(_existing(path))
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
+
+
+def _check_fit(
+    variables: Mapping[str, keras.Variable], weights: Mapping[str, np.ndarray], path: Path
+) -> None:
+    """Raise ValueError unless the weights are those of the variables, and finite."""
+    for name in sorted(set(variables) | set(weights)):
+        if name not in weights:
+            raise ValueError(f"{path}: {name} is missing")
+        if name not in variables:
+            raise ValueError(f"{path}: {name} has no place in the model")
+        values, shape = weights[name], tuple(variables[name].shape)
+        if values.shape != shape:
+            raise ValueError(f"{path}: {name} has shape {values.shape}, not {shape}")
+        if not np.isfinite(values).all():
+            raise ValueError(f"{path}: {name} has values that are not finite")
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    return path

@@ -1,0 +1,497 @@
+"""Files of `torch.save`, read without torch and without running anything in them.
+
+Since PyTorch 1.6 a file is a zip archive of uncompressed entries: `NAME/data.pkl`, a pickle that
+names storages, and `NAME/data/KEY`, the bytes of each. Before, it was five pickles in a row (a
+magic number, a version, the writer's system, the object, the storages' keys) and then the
+storages, each after its length.
+
+Python's own unpickler imports and calls what the file names. Refusing names there is not enough
+for a file from elsewhere: memo indices, declared lengths and nested keys can still take the
+memory or the process. Here `pickletools` splits the bytes, checks every length against them, and
+only lists, dictionaries, tuples, numbers and strings are built, on a stack that can call nothing
+but given builders.
+"""
+
+import io
+import mmap
+import pickletools
+import struct
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from os import PathLike
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+MOST_BYTES = 8 << 20  # the pickle of 10,000 tensors and their optimizer takes a third of it
+
+
+LITERALS = {
+    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
+    *("STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
+    *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
+}
+
+CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+
+EMPTY = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple}
+
+TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+
+
+class Global(str):
+    """The dotted name of a class or function that a pickle asks for; nothing is imported."""
+
+
+def read_pickle(
+    data: bytes | memoryview,
+    builders: Mapping[str, Callable[..., Any]] = MappingProxyType({}),
+    names: frozenset[str] = frozenset(),
+    load_reference: Callable[[Any], Any] | None = None,
+) -> tuple[Any, int]:
+    """Read the pickle that `data` begins with.
+
+    Args:
+        data: bytes; more may follow the pickle's end.
+        builders: what stands in for each class or function that the pickle may call.
+        names: further names that it may mention but not call; they become `Global`.
+        load_reference: what stands in for a persistent id, given the id.
+
+    Returns:
+        The object, and the number of bytes that its pickle takes.
+
+    Raises:
+        ValueError: for bytes that are no whole pickle, or longer than `MOST_BYTES`; for a name
+            that is not listed, by that name; for an opcode that no state dict needs.
+    """
+    stream = io.BytesIO(data[:MOST_BYTES])
+    machine = _Machine(builders, names, load_reference)
+    try:
+        for opcode, argument in _opcodes(stream):
+            machine.step(opcode.name, argument)
+        return machine.pop(), stream.tell()
+    except (IndexError, KeyError, TypeError) as error:  # of the stack, the memo, a builder's call
+        raise ValueError(f"the pickle is malformed ({type(error).__name__}: {error})") from error
+
+
+def _opcodes(stream):
+    try:
+        for opcode, argument, _ in pickletools.genops(stream):
+            yield opcode, argument
+    except ValueError as error:
+        raise ValueError(f"the pickle is damaged or cut off ({error})") from error
+
+
+def fill(target: dict, pairs: Iterable[tuple[Any, Any]]) -> None:
+    """Put pairs of key and value into a dictionary.
+
+    Raises:
+        ValueError: for a key that is no string and no number; the hash of a nested tuple, or its
+            text in a message, may never end.
+    """
+    for key, value in pairs:
+        if not isinstance(key, (str, int, float)):
+            raise ValueError(f"the pickle has a {type(key).__name__} as a dictionary's key")
+        target[key] = value
+
+
+class _Machine:
+    """The stack and the memo of a pickle."""
+
+    def __init__(self, builders, names, load_reference):
+        self.builders = builders
+        self.names = names
+        self.load_reference = load_reference
+        self.stack, self.marks, self.memo = [], [], {}
+
+    def step(self, name, argument):
+        if name in LITERALS:
+            self.stack.append(argument)
+        elif name in CONSTANTS:
+            self.stack.append(CONSTANTS[name])
+        elif name in EMPTY:
+            self.stack.append(EMPTY[name]())
+        elif name in TUPLES:
+            self.stack.append(tuple(self.pop_many(len(self.stack) - TUPLES[name])))
+        elif name in ("BINPUT", "LONG_BINPUT", "PUT"):
+            self.memo[argument] = self.stack[-1]
+        elif name == "MEMOIZE":
+            self.memo[len(self.memo)] = self.stack[-1]
+        elif name in ("BINGET", "LONG_BINGET", "GET"):
+            self.stack.append(self.memo[argument])
+        elif name not in ("PROTO", "FRAME", "STOP"):
+            method = getattr(self, f"_{name.lower()}", None)
+            if method is None:
+                raise ValueError(f"the pickle has the opcode {name}, which no state dict needs")
+            method(argument)
+
+    def pop(self):
+        if self.marks and self.marks[-1] == len(self.stack):
+            raise ValueError("the pickle is malformed (its stack is empty)")
+        return self.stack.pop()
+
+    def pop_many(self, start):
+        if start < (self.marks[-1] if self.marks else 0):
+            raise ValueError("the pickle is malformed (its stack is too short)")
+        values = self.stack[start:]
+        del self.stack[start:]
+        return values
+
+    def pop_to_mark(self):
+        start = self.marks.pop()
+        return self.pop_many(start)
+
+    def top(self, kind):
+        if not isinstance(self.stack[-1], kind):
+            raise ValueError(
+                f"the pickle is malformed (it fills a {type(self.stack[-1]).__name__})"
+            )
+        return self.stack[-1]
+
+    def look_up(self, name):
+        if name not in self.builders and name not in self.names:
+            raise ValueError(f"the pickle asks for {name}, which no tensor needs; it is refused")
+        return Global(name)
+
+    def _mark(self, _):
+        self.marks.append(len(self.stack))
+
+    def _tuple(self, _):
+        self.stack.append(tuple(self.pop_to_mark()))
+
+    def _list(self, _):
+        self.stack.append(self.pop_to_mark())
+
+    def _dict(self, _):
+        items = self.pop_to_mark()
+        self.stack.append({})
+        self._set(items)
+
+    def _append(self, _):
+        value = self.pop()
+        self.top(list).append(value)
+
+    def _appends(self, _):
+        values = self.pop_to_mark()
+        self.top(list).extend(values)
+
+    def _setitem(self, _):
+        value, key = self.pop(), self.pop()
+        self._set([key, value])
+
+    def _setitems(self, _):
+        self._set(self.pop_to_mark())
+
+    def _set(self, items):
+        fill(self.top(dict), zip(items[::2], items[1::2], strict=True))
+
+    def _global(self, name):
+        self.stack.append(self.look_up(name.replace(" ", ".", 1)))
+
+    def _stack_global(self, _):
+        name, module = self.pop(), self.pop()
+        if not isinstance(name, str) or not isinstance(module, str):
+            raise ValueError("the pickle asks for something without a name")
+        self.stack.append(self.look_up(f"{module}.{name}"))
+
+    def _reduce(self, _):
+        arguments, name = self.pop(), self.pop()
+        if not isinstance(name, Global) or name not in self.builders:
+            raise ValueError("the pickle calls what is no function")
+        self.stack.append(self.builders[name](*arguments))
+
+    _newobj = _reduce
+
+    def _build(self, _):
+        self.pop()  # attributes, as the _metadata of torch's state dicts: no tensors
+        self.top(dict)
+
+    def _binpersid(self, _):
+        if self.load_reference is None:
+            raise ValueError("the pickle has a persistent id where none is known")
+        self.stack.append(self.load_reference(self.pop()))
+
+
+DTYPES = {
+    "torch.DoubleStorage": "<f8",
+    "torch.FloatStorage": "<f4",
+    "torch.HalfStorage": "<f2",
+    "torch.BFloat16Storage": "<u2",  # the upper half of a float32
+    "torch.LongStorage": "<i8",
+    "torch.IntStorage": "<i4",
+    "torch.ShortStorage": "<i2",
+    "torch.CharStorage": "|i1",
+    "torch.ByteStorage": "|u1",
+    "torch.BoolStorage": "|u1",  # anything but 0 is True
+}
+
+STATE_KEYS = ("model", "state_dict")  # where training scripts keep the state dict
+
+MAGIC_NUMBER = 0x1950A86A20F9469CFC6C  # the first object of a file before PyTorch 1.6
+
+MAGIC_PICKLE = b"\x80\x02\x8a\x0a" + MAGIC_NUMBER.to_bytes(10, "little") + b"."
+
+LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, length of the name, of the extra field
+
+ZIP_SIGNATURE = b"PK\x03\x04"
+
+LENGTH = struct.Struct("<q")
+
+
+class Storage(NamedTuple):
+    """A run of `length` numbers; of a legacy file, perhaps only the part `view` of it."""
+
+    kind: str
+    key: str
+    length: int
+    view: tuple[int, int] | None
+
+
+class Tensor(NamedTuple):
+    """A strided view of a storage; offset and strides count numbers."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+ReadStorage = Callable[[Storage], memoryview]
+
+
+def read_pth(path: str | PathLike) -> dict[str, np.ndarray]:
+    """Read the state dict that `torch.save` wrote, alone or in a checkpoint's `"model"`.
+
+    The arrays are read-only views of the file, which is mapped into memory: numbers are read when
+    they are used. bfloat16, which numpy lacks, becomes float32.
+
+    Args:
+        path: file of any PyTorch since 0.2, usually `.pth` or `.pt`.
+
+    Returns:
+        Array of each tensor, by its name, in the file's order.
+
+    Raises:
+        ValueError: if the file is damaged or is no state dict; if it asks for a class or a
+            function that no tensor needs, which is refused by its name.
+        OSError: if the file cannot be opened.
+    """
+    try:
+        with open(path, "rb") as file:
+            if file.seek(0, 2) == 0:
+                raise ValueError("the file is empty")
+            data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            if data[:4] == ZIP_SIGNATURE:
+                value, read_storage = _read_zip(file, data)
+            elif data[: len(MAGIC_PICKLE)] == MAGIC_PICKLE:
+                value, read_storage = _read_legacy(data)
+            else:
+                raise ValueError("not a file of torch.save, neither a zip archive nor a legacy one")
+        return _arrays(value, read_storage)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _read_zip(file, data: memoryview) -> tuple[Any, ReadStorage]:
+    """Return the object of a zip archive, and what reads its storages."""
+    try:
+        entries = {entry.filename: entry for entry in zipfile.ZipFile(file).infolist()}
+    except (zipfile.BadZipFile, NotImplementedError, struct.error) as error:
+        raise ValueError(f"the file is damaged or cut off ({error})") from error
+    pickles = [name for name in entries if name.endswith("/data.pkl")]
+    if len(pickles) != 1:
+        raise ValueError("not a file of torch.save: the zip archive has no NAME/data.pkl")
+    folder = pickles[0].removesuffix("data.pkl")
+    if f"{folder}constants.pkl" in entries:
+        raise ValueError("a TorchScript file; torch.save the model's state_dict() instead")
+
+    def read(name):
+        if name not in entries:
+            raise ValueError(f"the file has no entry {name}")
+        return _entry(entries[name], data)
+
+    if f"{folder}byteorder" in entries and read(f"{folder}byteorder") != b"little":
+        raise ValueError("the numbers' first byte is the highest; only the other order is read")
+    pickle = read(pickles[0])
+    if len(pickle) > MOST_BYTES:
+        raise ValueError(f"{pickles[0]} has {len(pickle)} bytes; at most {MOST_BYTES} are read")
+    value, _, _ = _read_object(pickle)
+    return value, lambda storage: read(f"{folder}data/{storage.key}")
+
+
+def _entry(entry: zipfile.ZipInfo, data: memoryview) -> memoryview:
+    """Return an entry's bytes as they lie in the file."""
+    if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
+        raise ValueError(f"{entry.filename} is compressed or encrypted; torch.save does neither")
+    header = data[entry.header_offset :][: LOCAL_HEADER.size]
+    if len(header) < LOCAL_HEADER.size or header[:4] != ZIP_SIGNATURE:
+        raise ValueError(f"the file is damaged: {entry.filename} is not in its place")
+    _, name, extra = LOCAL_HEADER.unpack(header)
+    start = entry.header_offset + LOCAL_HEADER.size + name + extra
+    content = data[start : start + entry.file_size]
+    if len(content) < entry.file_size:
+        raise ValueError(
+            f"{entry.filename} should have {entry.file_size} bytes, {len(content)} are there"
+        )
+    return content
+
+
+def _read_legacy(data: memoryview) -> tuple[Any, ReadStorage]:
+    """Return the object of a file before PyTorch 1.6, and what reads its storages."""
+    start = 0
+    for _ in ("magic number", "version", "system"):
+        start += read_pickle(data[start : start + MOST_BYTES])[1]
+    value, storages, size = _read_object(data[start : start + MOST_BYTES])
+    start += size
+    keys, size = read_pickle(data[start : start + MOST_BYTES])
+    start += size
+    sound = isinstance(keys, list) and all(isinstance(key, (str, int)) for key in keys)
+    if not sound or {str(key) for key in keys} != set(storages):
+        raise ValueError("the file is damaged: its list of storages does not fit its tensors")
+    contents = {}
+    for key in map(str, keys):
+        head = data[start : start + LENGTH.size]
+        length = LENGTH.unpack(head)[0] if len(head) == LENGTH.size else None
+        if length != storages[key].length:
+            raise ValueError(f"the file is damaged or cut off at storage {key}")
+        start += LENGTH.size
+        end = start + length * np.dtype(DTYPES[storages[key].kind]).itemsize
+        contents[key] = data[start:end]
+        start = end
+    return value, lambda storage: contents[storage.key]
+
+
+def _read_object(pickle: memoryview) -> tuple[Any, dict[str, Storage], int]:
+    """Return a pickle's object with `Tensor`s in it, its storages by key, and its size."""
+    storages: dict[str, Storage] = {}
+
+    def load_storage(reference):
+        match reference:
+            case ("storage", Global() as kind, str(key), str(), int(length)):
+                part = None
+            case ("storage", Global() as kind, str(key), str(), int(length), None):
+                part = None
+            case ("storage", Global() as kind, str(key), str(), int(length), (_, int(a), int(b))):
+                part = a, b
+            case _:
+                raise ValueError("the pickle has a persistent id that is no storage")
+        storage = Storage(str(kind), key, length, part)
+        first = storages.setdefault(key, storage)
+        if first[:3] != storage[:3]:
+            raise ValueError(f"storage {key} is declared twice, with another type or length")
+        return storage
+
+    value, size = read_pickle(pickle, BUILDERS, frozenset(DTYPES), load_storage)
+    return value, storages, size
+
+
+def _tensor(storage, offset, shape, strides, *_):
+    """Stand in for `torch._utils._rebuild_tensor_v2`."""
+    counts = (offset, *shape, *strides)
+    if not isinstance(storage, Storage) or len(shape) != len(strides):
+        raise ValueError("the pickle has a tensor without storage, shape and strides")
+    if any(not isinstance(n, int) or not 0 <= n < 1 << 62 for n in counts):
+        raise ValueError("a tensor has an offset, a shape or strides out of range")
+    return Tensor(storage, offset, tuple(shape), tuple(strides))
+
+
+def _parameter(tensor, *_):
+    """Stand in for `torch._utils._rebuild_parameter`."""
+    return tensor
+
+
+def _ordered(pairs=None):
+    """Stand in for `collections.OrderedDict`; `pairs`, of Python 2, move: a copy could be endless.
+
+    A pickle may hand over the same list again and again in a few bytes.
+    """
+    ordered: dict[Any, Any] = {}
+    if pairs is not None:
+        if not isinstance(pairs, list):
+            raise ValueError(f"the pickle makes a dictionary of a {type(pairs).__name__}")
+        fill(ordered, pairs)
+        pairs.clear()
+    return ordered
+
+
+def _nothing(*_):
+    """Stand in for what a checkpoint holds beside tensors; its contents are not needed."""
+    return {}
+
+
+BUILDERS: dict[str, Callable[..., Any]] = {
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_parameter": _parameter,
+    "collections.OrderedDict": _ordered,
+    "collections.Counter": _nothing,  # of a learning rate's schedule
+    "argparse.Namespace": _nothing,  # of a training script's arguments
+}
+
+
+def _arrays(value: Any, read_storage: ReadStorage) -> dict[str, np.ndarray]:
+    """Return the arrays of a state dict, itself or within a checkpoint."""
+    if not isinstance(value, dict):
+        raise ValueError(f"holds a {type(value).__name__}, not a state dict")
+    state = next((value[key] for key in STATE_KEYS if isinstance(value.get(key), dict)), value)
+
+    @cache
+    def numbers(storage):
+        return _numbers(storage, read_storage(storage))
+
+    def part(storage):
+        return _part(storage, numbers(storage._replace(view=None)))
+
+    arrays = {}
+    for name, tensor in state.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise ValueError(f"{name!r} is a {type(tensor).__name__}, not a tensor")
+        try:
+            arrays[name] = _strided(tensor, part(tensor.storage))
+        except ValueError as error:
+            raise ValueError(f"tensor {name!r}: {error}") from error
+    return arrays
+
+
+def _numbers(storage: Storage, content: memoryview) -> np.ndarray:
+    """Return all of a storage's numbers, in a row."""
+    dtype = np.dtype(DTYPES[storage.kind])
+    if not 0 <= storage.length * dtype.itemsize <= len(content):
+        raise ValueError(
+            f"storage {storage.key} should have {storage.length} numbers of {dtype.itemsize} "
+            f"bytes; {len(content)} bytes are there"
+        )
+    numbers = np.frombuffer(content, dtype, storage.length)
+    if storage.kind == "torch.BFloat16Storage":
+        return (numbers.astype("<u4") << 16).view("<f4")
+    return numbers != 0 if storage.kind == "torch.BoolStorage" else numbers
+
+
+def _part(storage: Storage, numbers: np.ndarray) -> np.ndarray:
+    """Return those of a storage's numbers that are in its view."""
+    if storage.view is None:
+        return numbers
+    start, length = storage.view
+    if not (start >= 0 and length >= 0 and start + length <= len(numbers)):
+        raise ValueError(f"the view {storage.view} is not within storage {storage.key}")
+    return numbers[start : start + length]
+
+
+def _strided(tensor: Tensor, numbers: np.ndarray) -> np.ndarray:
+    """Return the view of a storage that a tensor is."""
+    offset, shape, strides = tensor.offset, tensor.shape, tensor.strides
+    if 0 in shape:
+        return np.broadcast_to(np.empty((), numbers.dtype), shape)  # read-only like the others
+    last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
+    if last >= len(numbers):
+        raise ValueError(
+            f"offset {offset}, shape {shape} and strides {strides} leave its storage of "
+            f"{len(numbers)} numbers"
+        )
+    steps = [
+        stride * numbers.itemsize if n > 1 else 0 for n, stride in zip(shape, strides, strict=True)
+    ]
+    view = np.ndarray(shape, numbers.dtype, numbers, offset * numbers.itemsize, steps)
+    view.flags.writeable = False
+    return view

@@ -1,0 +1,233 @@
+"""Where each tensor of another project's model goes in ours, and weights for other classes.
+
+PyTorch keeps kernels as (out, in, h, w), of transposed convolutions (in, out, h, w), of depthwise
+ones (channels, 1, h, w), and dense kernels as (out, in).
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import layers
+
+from rcnn_keras.layers.normalization import BATCH_KINDS, BATCH_NORMS
+from rcnn_keras.models import FasterRCNN
+
+MOST_LISTED = 20  # names of one kind in an error's message
+
+CONVOLUTIONS = (layers.Conv2D, layers.Conv2DTranspose, layers.DepthwiseConv2D)
+
+STEP_COUNTER = "num_batches_tracked"  # of PyTorch's batch norm; nothing here needs it
+
+
+class Slot(NamedTuple):
+    """A variable of ours, the shape of the tensor that it takes, and how to arrange its values."""
+
+    variable: keras.Variable
+    shape: tuple[int, ...]
+    arrange: Callable[[np.ndarray], np.ndarray]
+
+
+def slots(layer: layers.Layer, name: str, *, drop: int = 0, map_size: int = 1) -> dict[str, Slot]:
+    """Return the slots of a layer, by the names of the tensors of the PyTorch module `name`.
+
+    Args:
+        layer: a convolution, a dense layer or a batch norm, built.
+        name: of the module that corresponds to it.
+        drop: rows (outputs) of the module that ours has not, at the front.
+        map_size: S, of a dense layer on a flattened `(S, S, C)` map, which is (C, S, S) there.
+
+    Raises:
+        TypeError: for a layer of another kind.
+    """
+    if isinstance(layer, BATCH_NORMS):
+        variables = {
+            "weight": layer.gamma,
+            "bias": layer.beta,
+            "running_mean": layer.moving_mean,
+            "running_var": layer.moving_variance,
+        }
+        return {f"{name}.{k}": _vector(variable, 0) for k, variable in variables.items()}
+    if isinstance(layer, layers.Dense):
+        kernel = _dense(layer.kernel, drop, map_size)
+    elif isinstance(layer, CONVOLUTIONS):
+        kernel = _convolution(layer, drop)
+    else:
+        raise TypeError(f"{layer.name} is a {type(layer).__name__}, which no tensor is for")
+    found = {f"{name}.weight": kernel}
+    return found | ({f"{name}.bias": _vector(layer.bias, drop)} if layer.use_bias else {})
+
+
+def _vector(variable, drop):
+    return Slot(variable, (variable.shape[0] + drop,), lambda values: values[drop:])
+
+
+def _dense(kernel, drop, map_size):
+    inputs, outputs = kernel.shape
+    channels = inputs // map_size**2
+
+    def arrange(values):
+        values = values[drop:].reshape(-1, channels, map_size, map_size)
+        return values.transpose(2, 3, 1, 0).reshape(inputs, outputs)
+
+    return Slot(kernel, (outputs + drop, inputs), arrange)
+
+
+def _convolution(layer, drop):
+    height, width, *channels = layer.kernel.shape
+    if not isinstance(layer, layers.DepthwiseConv2D):  # whose (channels, 1) is PyTorch's order
+        channels.reverse()
+    first, second = channels
+
+    def arrange(values):
+        return values[drop:].transpose(2, 3, 1, 0).reshape(layer.kernel.shape)
+
+    return Slot(layer.kernel, (first + drop, second, height, width), arrange)
+
+
+def fill(
+    slots: Mapping[str, Slot],
+    state: Mapping[str, np.ndarray],
+    source: Any,
+    unused: Iterable[str] = (),
+) -> None:
+    """Put every tensor of a state dict into its slot.
+
+    Args:
+        slots: by the tensors' names.
+        state: the tensors.
+        source: what an error calls the state dict: its file.
+        unused: names of tensors that are known to have no place.
+
+    Raises:
+        ValueError: before anything is changed, with the names (and shapes) of all tensors that
+            are missing, have no place, have another shape or type, or are not finite.
+    """
+    spare = set(unused)
+    problems = {
+        "missing": [name for name in slots if name not in state],
+        "without a place in the model": [
+            name
+            for name in state
+            if name not in slots and name not in spare and not _is_counter(name, slots)
+        ],
+        "of another shape": [
+            f"{name} {state[name].shape}, not {slot.shape}"
+            for name, slot in slots.items()
+            if name in state and state[name].shape != slot.shape
+        ],
+        "not of finite floating-point numbers": [
+            name
+            for name, slot in slots.items()
+            if name in state and state[name].shape == slot.shape and not _is_finite(state[name])
+        ],
+    }
+    lines = [f"  {kind}: {_listing(names)}" for kind, names in problems.items() if names]
+    if lines:
+        raise ValueError("\n".join([f"{source}: the tensors do not fit the model", *lines]))
+    for name, slot in slots.items():
+        slot.variable.assign(slot.arrange(state[name]).astype("float32"))
+
+
+def _is_counter(name, slots):
+    module, _, last = name.rpartition(".")
+    return last == STEP_COUNTER and f"{module}.running_mean" in slots
+
+
+def _is_finite(values):
+    return values.dtype.kind == "f" and bool(np.isfinite(values).all())
+
+
+def _listing(names):
+    more = len(names) - MOST_LISTED
+    return ", ".join(names[:MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
+# Arguments that say what the weights are, or where the network puts them to use.
+OF_BACKBONE = ("backbone", "backbone_width", "norm", "stride_in_1x1", "backbone_weights")
+
+OF_HEADS = (
+    *("fpn_channels", "head_norm", "rpn_convs", "rpn_objectness"),
+    *("box_units", "box_convs"),
+)
+
+MASK_HEAD = ("mask_head.trunk", "mask_head.upsample", "mask_head.mask_logits")
+
+OF_CLASSES = ("box_head.class_logits", "box_head.box_deltas", MASK_HEAD[-1])
+
+OF_ANCHORS = ("rpn_head.objectness", "rpn_head.deltas")
+
+
+def conflicts(config: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, str]:
+    """Return the name of each argument that is at odds with trained weights, and the rule.
+
+    Args:
+        config: the arguments that the weights were trained with.
+        arguments: those that are wanted; others are as in `config`.
+    """
+    errors = {}
+    for name in (*OF_BACKBONE, *OF_HEADS):
+        trained, wanted = config[name], arguments.get(name, config[name])
+        alike = name == "norm" and {trained, wanted} <= set(BATCH_KINDS)
+        if trained != wanted and not alike:
+            errors[name] = f"must be {trained!r}, as the weights have it"
+    return errors
+
+
+def transfer(source: FasterRCNN, target: FasterRCNN) -> tuple[list[str], list[str]]:
+    """Copy the weights of all parts that mean the same in both detectors.
+
+    The layers that predict classes, or what is inside a class's box, mean the same only if the
+    classes do; those that judge anchors only if there are as many at each position.
+
+    Args:
+        source: detector to copy from.
+        target: one of the same network; it may have a mask head that the source has not, and the
+            other way about.
+
+    Returns:
+        Names of the parts that were copied, and of those that were left as they are.
+
+    Raises:
+        ValueError: if any other part differs; nothing is copied then.
+    """
+    same_classes = source.classes == target.classes
+    old, new = _parts(source), _parts(target)
+    kept: list[str] = []
+    left: list[str] = []
+    for name, variables in new.items():
+        fits = [v.shape for v in variables] == [v.shape for v in old.get(name, [])]
+        drawn = name in MASK_HEAD and name not in old
+        if not fits and not drawn and name not in (*OF_CLASSES, *OF_ANCHORS):
+            raise ValueError(f"the weights do not fit: {name} has other shapes in the new model")
+        copied = fits and (same_classes or name not in OF_CLASSES)
+        (kept if copied else left).append(name)
+    for name in kept:
+        for ours, theirs in zip(new[name], old[name], strict=True):
+            ours.assign(theirs)
+    return kept, left
+
+
+def _parts(model: FasterRCNN) -> dict[str, list]:
+    """Return the variables of each part of a detector that has any of its own."""
+    layers = {
+        "backbone": model.backbone.layers,
+        "fpn": [model.fpn] if model.fpn else [],
+        "rpn_head.convs": model.rpn_head.convs,
+        "rpn_head.objectness": [model.rpn_head.objectness],
+        "rpn_head.deltas": [model.rpn_head.deltas],
+        "box_head.trunk": model.box_head.trunk.layers,
+        "box_head.class_logits": [model.box_head.class_logits],
+        "box_head.box_deltas": [model.box_head.box_deltas],
+    }
+    if head := getattr(model, "mask_head", None):
+        own = [layer for layer in head.trunk.layers if layer not in model.box_head.trunk.layers]
+        layers |= dict(zip(MASK_HEAD, (own, [head.upsample], [head.mask_logits]), strict=True))
+    parts = {name: [v for layer in part for v in _in_order(layer)] for name, part in layers.items()}
+    return {name: variables for name, variables in parts.items() if variables}
+
+
+def _in_order(layer) -> list:
+    """Return a layer's variables in an order that does not hang on which of them train."""
+    return sorted(layer.weights, key=lambda variable: variable.path)

@@ -1,0 +1,229 @@
+"""From annotations as a file states them to records: what the COCO and VOC readers share.
+
+A reader parses its files into `Entry`s and notes what is wrong with them in a `ProblemLog`; here
+the images are looked at, and what can be mended is mended.
+"""
+
+import os
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rcnn_keras.data.dataset import DetectionDataset, Record
+from rcnn_keras.data.images import (
+    EXCHANGES_SIDES,
+    ImageError,
+    ImageHeader,
+    read_header,
+    read_image,
+    turn_boxes,
+    turn_segmentation,
+)
+from rcnn_keras.data.masks import MOST_OUTSIDE, Polygons, Segmentations, malformed
+from rcnn_keras.data.problems import Problem, ProblemLog, summarise
+
+# A box less wide or high than this many pixels has no area.
+MIN_SIDE = 1e-3
+
+AT_ONCE = 64  # images whose headers a thread reads in one go
+
+# Published boxes are rounded to two decimals: so far over the border is no fault of the labels.
+ROUNDING = 0.01
+
+
+@dataclass(slots=True)
+class Object:
+    """An object as the annotation file states it, its box `xyxy` in finite numbers."""
+
+    id: str
+    field: str
+    value: Any
+    box: tuple[float, float, float, float]
+    label: int
+    crowd: bool
+    segmentation: Any = None
+    area: float | None = None
+    difficult: bool = False
+
+
+@dataclass(slots=True)
+class Entry:
+    """An image as the annotation file states it; `size` is height and width, None if missing."""
+
+    image_id: int
+    file: str
+    id: str
+    path: str
+    size: tuple[int, int] | None
+    objects: list[Object] = field(default_factory=list)
+
+
+def build_dataset(
+    entries: Sequence[Entry],
+    classes: Sequence[str],
+    log: ProblemLog,
+    *,
+    category_ids: Sequence[int] | None = None,
+    name: str = "",
+) -> DetectionDataset:
+    """Return the dataset of the entries; one warning sums up what had to be mended.
+
+    Raises:
+        DatasetError: if anything fatal is in the log, or is wrong with an image.
+    """
+    log.raise_fatal()  # before the images are opened, which takes longest
+    records = check_entries(entries, log)
+    log.raise_fatal()
+    return DetectionDataset(
+        records, classes, category_ids=category_ids, problems=log.problems, name=name
+    )
+
+
+def warn_mended(dataset: DetectionDataset, hint: str) -> None:
+    """Say in one warning what was mended in a dataset; for the reader that the user called."""
+    if dataset.problems:
+        name = f"{dataset.name}: " if dataset.name else ""
+        warnings.warn(f"{name}{summarise(dataset.problems)} ({hint} lists them)", stacklevel=3)
+
+
+def check_entries(
+    entries: Sequence[Entry], log: ProblemLog, *, decode: bool = False
+) -> list[Record]:
+    """Return the records of all images that can be read, and note every problem on the way.
+
+    Entries lose their objects as they become records: both would not fit beside each other.
+    """
+    without = not any(entry.objects for entry in entries)
+    records = []
+    paths = [[e.path for e in entries[i : i + AT_ONCE]] for i in range(0, len(entries), AT_ONCE)]
+    with ThreadPoolExecutor() as pool:
+        headers = chain.from_iterable(pool.map(partial(_headers, decode=decode), paths))
+        for entry, header in zip(entries, headers, strict=True):
+            if isinstance(header, ImageError):
+                log.fatal(entry.file, entry.id, "file_name", Path(entry.path), header.reason)
+            elif _size_fits(entry, header, log):
+                records.append(_record(entry, header, log))
+            entry.objects = []
+    if entries and without:
+        log.mended(entries[0].file, "", "", "", "dataset without any object")
+    return records
+
+
+def undecodable(paths: Sequence[str]) -> list[Problem]:
+    """Decode image files, and return a problem for each that is damaged."""
+    with ThreadPoolExecutor() as pool:
+        reasons = pool.map(_damage, paths)
+        found = zip(paths, reasons, strict=True)
+        return [Problem(path, "", "", "", reason, True) for path, reason in found if reason]
+
+
+def _damage(path: str) -> str | None:
+    try:
+        read_image(path)
+    except ImageError as error:
+        return error.reason
+    return None
+
+
+def _headers(paths: Sequence[str], decode: bool) -> list[ImageHeader | ImageError]:
+    return [_header(path, decode) for path in paths]
+
+
+def _header(path: str, decode: bool) -> ImageHeader | ImageError:
+    try:
+        if decode:
+            read_image(path)
+        return read_header(path)
+    except ImageError as error:
+        return error  # goes to the log with all the others
+
+
+def _size_fits(entry: Entry, header: ImageHeader, log: ProblemLog) -> bool:
+    """Return whether the stated size is the image's, upright or as it is stored."""
+    upright, stored = (header.height, header.width), (header.width, header.height)
+    if entry.size is None:
+        log.mended(entry.file, entry.id, "size", "none", "size missing, taken from the image")
+    elif entry.size == stored != upright and header.orientation in EXCHANGES_SIDES:
+        value = f"{entry.size[1]}x{entry.size[0]}, EXIF orientation {header.orientation}"
+        log.mended(entry.file, entry.id, "size", value, "boxes turned upright with their image")
+    elif entry.size != upright:
+        value = f"{entry.size[1]}x{entry.size[0]}"
+        message = f"{entry.path} is {header.width}x{header.height} pixels (width x height)"
+        log.fatal(entry.file, entry.id, "size", value, message)
+        return False
+    return True
+
+
+def _record(entry: Entry, header: ImageHeader, log: ProblemLog) -> Record:
+    """Return the record of an image: boxes upright, clipped, and none without area."""
+    height, width, orientation = header
+    objects = entry.objects
+    boxes = np.array([o.box for o in objects], np.float64).reshape(-1, 4)
+    stated_size = entry.size or (height, width)
+    segmentations = [_sound_segmentation(entry, o, stated_size, log) for o in objects]
+    if entry.size not in (None, (height, width)):
+        boxes = turn_boxes(boxes, orientation, height, width)
+        stored = Segmentations(segmentations)
+        segmentations = [turn_segmentation(s, orientation, height, width) for s in stored]
+    clipped = np.clip(boxes, 0, [width, height, width, height]).astype(np.float32)
+    has_area = _has_area(boxes.astype(np.float32))
+    inside = _has_area(clipped)
+    overshoot = np.abs(clipped - boxes).max(axis=1, initial=0) > ROUNDING
+    for i in np.flatnonzero(~inside | overshoot):
+        if not has_area[i]:
+            message = "box without area dropped"
+        elif not inside[i]:
+            message = "box outside its image dropped"
+        else:
+            message = "box clipped to its image"
+        log.mended(entry.file, objects[i].id, objects[i].field, objects[i].value, message)
+    sides = clipped[:, 2:].astype(np.float64) - clipped[:, :2]
+    difficult = [o.difficult for o in objects]
+    areas = [a if (a := o.area) is not None else sides[i].prod() for i, o in enumerate(objects)]
+    record = Record(
+        image_id=entry.image_id,
+        path=entry.path,
+        height=height,
+        width=width,
+        boxes=clipped,
+        labels=np.array([o.label for o in objects], np.int32),
+        crowd=np.array([o.crowd for o in objects], bool),
+        segmentations=Segmentations(segmentations) if any(segmentations) else None,
+        areas=np.array(areas) if any(o.area is not None for o in objects) else None,
+        difficult=np.array(difficult) if any(difficult) else None,
+    )
+    return record if inside.all() else record.select(inside)
+
+
+def _sound_segmentation(entry: Entry, item: Object, size: tuple[int, int], log: ProblemLog) -> Any:
+    """Return the segmentation of an object, None if it has none or one that is malformed."""
+    stated = item.segmentation
+    if isinstance(stated, Polygons):
+        if stated.reach() <= MOST_OUTSIDE * max(size):
+            return stated
+        stated = [[int(v) if v.is_integer() else v for v in p] for p in stated.lists()]
+    bad = None if stated is None else malformed(stated, size)
+    if bad is None:
+        return stated
+    log.mended(entry.file, item.id, *bad, "malformed segmentation dropped, its box kept")
+    return None
+
+
+def _has_area(boxes: np.ndarray) -> np.ndarray:
+    """Return which of `(n, 4)` boxes are at least `MIN_SIDE` wide and high."""
+    return (boxes[:, 2:] - boxes[:, :2] >= MIN_SIDE).all(axis=1)
+
+
+def existing_folder(folder: str, field: str, log: ProblemLog) -> bool:
+    """Return whether a folder exists; note it once, instead of all the files missing in it."""
+    if os.path.isdir(folder):
+        return True
+    log.fatal(folder, "", field, Path(folder), "no such folder")
+    return False

@@ -1,0 +1,258 @@
+"""A report on a trained detector: one HTML page beside its plots and pictures."""
+
+import math
+import os
+import platform
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import numpy as np
+
+from rcnn_keras.data.written_aside import written_aside
+from rcnn_keras.evaluation.report import plots as curves
+from rcnn_keras.evaluation.report import plots as figures
+from rcnn_keras.evaluation.report.gallery import Picture
+from rcnn_keras.evaluation.report.sections import Plot, Section
+
+MEANINGS = {
+    "mAP": "mean over the classes",
+    "AP": "IoU 0.50 to 0.95",
+    "AP50": "IoU 0.50",
+    "AP75": "IoU 0.75",
+    "APs": "below 32² pixels",
+    "APm": "32² to 96² pixels",
+    "APl": "above 96² pixels",
+    "AR": "average recall",
+}
+
+Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]  # recall and precision of each class
+
+PACKAGES = ("rcnn-keras", "keras", "tensorflow", "numpy")
+
+
+class _Kind(NamedTuple):
+    """Scores of boxes or of masks: a word for them, and what their plots' names begin with."""
+
+    word: str
+    prefix: str
+    scores: Mapping[str, float]
+    precision_recall: Curves
+    ap_names: Sequence[str]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the table of classes; AP50 comes from the curves."""
+        return ("AP", "AP50") if self.precision_recall else ("AP",)
+
+
+def write_report(
+    folder: str | os.PathLike[str],
+    *,
+    title: str,
+    scores: Mapping[str, float],
+    history: Mapping[str, Sequence[float]] | None = None,
+    precision_recall: Curves | None = None,
+    mask_scores: Mapping[str, float] | None = None,
+    mask_precision_recall: Curves | None = None,
+    pictures: Sequence[str | os.PathLike[str]] = (),
+    sections: Sequence[Section] = (),
+    command: str = "",
+    notes: Sequence[str] = (),
+) -> Path:
+    """Write `report.html`, its plots and copies of the pictures into a folder.
+
+    The page needs no network, and the folder may be moved: all links are relative.
+
+    Args:
+        folder: made where it does not exist; files of an earlier report are overwritten.
+        title: heading of the page.
+        scores: scores in 0..1 (`AP`, `AP50`, .., or `mAP`, and `AP/<class>`); NaN is shown as
+            n/a.
+        history: a Keras history, one value an epoch. Every `loss` is plotted with its `val_` twin,
+            and `val_AP`, `val_AP50` and `val_AP75` with their `val_mask_` kin; what is not there
+            is left out.
+        precision_recall: for each class recall `(101,)` and precision `(101,)` at IoU 0.50.
+        mask_scores: the same scores of masks; None for a detector of boxes alone.
+        mask_precision_recall: as `precision_recall`, of masks.
+        pictures: image files to show; those outside the folder are copied to `pictures/`.
+        sections: further parts, between the curves and the pictures.
+        command: what to type to train or evaluate this again.
+        notes: paragraphs under the title.
+
+    Returns:
+        The path of `report.html`.
+
+    Raises:
+        ValueError: a score is outside 0..1, or a curve's recall and precision do not fit.
+        FileNotFoundError: a picture does not exist.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    history = history or {}
+    kinds = [_Kind("", "", scores, precision_recall or {}, curves.AP_NAMES)]
+    if mask_scores is not None:
+        of_masks = mask_scores, mask_precision_recall or {}
+        kinds = [
+            kinds[0]._replace(word="box "),
+            _Kind("mask ", "mask_", *of_masks, curves.MASK_AP_NAMES),
+        ]
+    shown = [Picture(Path(picture), Path(picture).stem) for picture in pictures]
+    paths = [p.path for p in (*shown, *(p for section in sections for p in section.pictures))]
+    _check(kinds, paths)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    links = _gather(folder, paths)
+    source = resources.files("rcnn_keras.evaluation").joinpath("report.html.j2")
+    template = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    ).from_string(source.read_text("utf-8"))
+    page = template.render(
+        title=title,
+        notes=notes,
+        groups=[_tiles(kind) for kind in kinds],
+        columns=[f"{kind.word}{name}" for kind in kinds for name in kind.columns],
+        classes=_class_rows(kinds),
+        plots=_write_plots(folder, _run_plots(history, kinds)),
+        sections=[_section(folder, section, links) for section in sections],
+        pictures=_shown(links, shown),
+        command=command,
+        machine=_machine(),
+        versions=_versions(),
+    )
+    report = folder / "report.html"
+    with written_aside(report) as aside:
+        aside.write_text(page, encoding="utf-8")
+    return report
+
+
+def _check(kinds: Sequence[_Kind], pictures: Sequence[Path]) -> None:
+    for kind in kinds:
+        for name, score in kind.scores.items():
+            if not (0 <= score <= 1 or math.isnan(score)):
+                raise ValueError(
+                    f"write_report: {kind.word}score {name} must be in 0..1 or NaN, not {score!r}"
+                )
+        shapes = {np.shape(curve) for pair in kind.precision_recall.values() for curve in pair}
+        if len(shapes) > 1 or any(len(shape) != 1 for shape in shapes):
+            raise ValueError(
+                "write_report: precision_recall needs recall and precision of one length for all "
+                f"classes, not of shapes {sorted(shapes)}"
+            )
+    for picture in pictures:
+        if not picture.is_file():
+            raise FileNotFoundError(f"write_report: no such picture: {picture}")
+
+
+def _tiles(kind: _Kind) -> dict[str, Any]:
+    tiles = [
+        {"name": name, "text": _number(value), "meaning": MEANINGS.get(name, "")}
+        for name, value in kind.scores.items()
+        if not name.startswith("AP/")
+    ]
+    return {"title": f"{kind.word}scores".capitalize(), "tiles": tiles}
+
+
+def _class_rows(kinds: Sequence[_Kind]) -> list[dict[str, Any]]:
+    """Return the rows of the table of classes; a row's bar is as long as its last kind's AP.
+
+    AP50 is the mean precision over the recalls.
+    """
+    rows = []
+    for name in (n.removeprefix("AP/") for n in kinds[0].scores if n.startswith("AP/")):
+        cells = []
+        for kind in kinds:
+            ap50 = math.nan
+            if name in kind.precision_recall:
+                ap50 = float(np.mean(kind.precision_recall[name][1]))
+            cells += [_number(kind.scores[f"AP/{name}"]), _number(ap50)][: len(kind.columns)]
+        score = kinds[-1].scores[f"AP/{name}"]
+        percent = 0 if math.isnan(score) else round(100 * score, 1)
+        rows.append({"name": name, "cells": cells, "percent": percent})
+    return rows
+
+
+def _number(score: float) -> str:
+    return "n/a" if math.isnan(score) else f"{score:.3f}"
+
+
+def _run_plots(history: Mapping[str, Sequence[float]], kinds: Sequence[_Kind]) -> list[Plot]:
+    """Return the plots of a run and of its scores that there is data for."""
+    plots = []
+    if curves.loss_names(history):
+        draw = _with_data(curves.plot_losses, history)
+        plots.append(Plot("losses", "Losses by epoch", draw, wide=True))
+    for kind in kinds:
+        if any(name in history for name in kind.ap_names):
+            caption = f"{kind.word}average precision on the validation images by epoch".capitalize()
+            draw = _with_data(curves.plot_average_precision, history, names=kind.ap_names)
+            plots.append(Plot(f"{kind.prefix}average_precision", caption, draw))
+        if kind.precision_recall:
+            caption = f"{kind.word}precision by recall".capitalize() + " at IoU 0.50"
+            draw = _with_data(curves.plot_precision_recall, kind.precision_recall)
+            plots.append(Plot(f"{kind.prefix}precision_recall", caption, draw))
+    return plots
+
+
+def _with_data(plot: Callable[..., None], data: Any, **options: Any) -> Callable[..., None]:
+    return lambda path, theme: plot(path, data, theme, **options)
+
+
+def _write_plots(folder: Path, plots: Sequence[Plot]) -> list[dict[str, Any]]:
+    """Draw each plot once for a light page and once for a dark one."""
+    written = []
+    for plot in plots:
+        light, dark = f"{plot.name}.png", f"{plot.name}_dark.png"
+        plot.draw(folder / light, figures.LIGHT)
+        plot.draw(folder / dark, figures.DARK)
+        written.append({"light": light, "dark": dark, "caption": plot.caption, "wide": plot.wide})
+    return written
+
+
+def _section(folder: Path, section: Section, links: Mapping[Path, str]) -> dict[str, Any]:
+    return {
+        "title": section.title,
+        "text": section.text,
+        "header": section.header,
+        "rows": section.rows,
+        "plots": _write_plots(folder, section.plots),
+        "pictures": _shown(links, section.pictures),
+    }
+
+
+def _gather(folder: Path, pictures: Sequence[Path]) -> dict[Path, str]:
+    """Return the relative links of the pictures, copying those from elsewhere."""
+    links = {}
+    for i, picture in enumerate(pictures):
+        inside = picture.resolve()
+        if not inside.is_relative_to(folder.resolve()):
+            # the number keeps pictures of one name from different folders apart
+            inside = folder.resolve() / "pictures" / f"{i:03d}_{picture.name}"
+            inside.parent.mkdir(exist_ok=True)
+            shutil.copyfile(picture, inside)
+        links[picture] = quote(inside.relative_to(folder.resolve()).as_posix())
+    return links
+
+
+def _shown(links: Mapping[Path, str], pictures: Sequence[Picture]) -> list[dict[str, str]]:
+    return [{"name": caption, "link": links[path]} for path, caption in pictures]
+
+
+def _machine() -> str:
+    import tensorflow as tf
+
+    gpus = [
+        tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
+        for gpu in tf.config.list_physical_devices("GPU")
+    ]
+    return ", ".join(
+        [f"{platform.system()} {platform.machine()}", f"{os.cpu_count()} CPU cores", *gpus]
+    )
+
+
+def _versions() -> str:
+    packages = [f"{name} {metadata.version(name)}" for name in PACKAGES]
+    return ", ".join([f"Python {platform.python_version()}", *packages])

@@ -1,0 +1,53 @@
+"""What every export format does first: fold batch norm, and write whole folders or none."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rcnn_keras.data.written_aside import written_aside
+from rcnn_keras.layers.normalization import BATCH_NORMS
+from rcnn_keras.models import Detector, fold_batchnorm
+
+
+def check_detector(model: Any) -> None:
+    """Raise TypeError unless this is a detector of this package."""
+    if not isinstance(model, Detector):
+        raise TypeError(f"only detectors of this package are exported; got {type(model).__name__}")
+
+
+def folded(model: Detector, winograd: bool = False) -> Detector:
+    """Return `fold_batchnorm` of a detector, or itself if there is nothing to fold."""
+    if winograd or any(isinstance(layer, BATCH_NORMS) for layer in model._flatten_layers()):
+        return fold_batchnorm(model, winograd=winograd)
+    return model
+
+
+@contextmanager
+def exported_folder(folder: Path, overwrite: bool, mark: str) -> Iterator[Path]:
+    """Give a new folder to write to, which takes its name and place when the block ends well.
+
+    Args:
+        folder: to be written.
+        overwrite: replace an earlier one.
+        mark: a file by which an earlier one is known; nothing else is replaced.
+
+    Raises:
+        FileExistsError: if something is there that may not be replaced.
+        OSError: if the folder cannot be written; names it.
+    """
+    check_free(folder, overwrite, mark)
+    with written_aside(folder) as new:
+        new.mkdir()
+        yield new
+        check_free(folder, overwrite, mark)  # it may have come into being in the meantime
+
+
+def check_free(folder: Path, overwrite: bool, mark: str) -> None:
+    """Raise FileExistsError if there is something at `folder` that may not be replaced."""
+    if not folder.exists():
+        return
+    if not overwrite:
+        raise FileExistsError(f"{folder} exists: name another folder, or allow to overwrite it")
+    if not (folder / mark).exists():
+        raise FileExistsError(f"{folder} is not overwritten: it has no {mark}, so it is no export")

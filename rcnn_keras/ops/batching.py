@@ -1,0 +1,119 @@
+"""Padded rows to the real ones and back, and functions over many rows in chunks.
+
+B images, R rows an image, n real rows in the whole batch. Work that is done for real rows alone,
+such as the mask branch's, takes a flat batch of them, as their number differs from batch to batch.
+"""
+
+import tensorflow as tf
+
+
+def every_row(rows):
+    """List all rows of a batch, padding too: a list whose length does not follow from the data.
+
+    Args:
+        rows: `(B, R, ...)`.
+
+    Returns:
+        `rows` `(B * R, ...)`, and `image` `(B * R,)` int32, the place in the batch of each.
+    """
+    batch, count = tf.shape(rows)[0], tf.shape(rows)[1]
+    image = tf.reshape(tf.range(batch)[:, None] + tf.zeros([1, count], tf.int32), [-1])
+    return tf.reshape(rows, [-1, *rows.shape[2:]]), image
+
+
+def take_rows(rows, index):
+    """Take rows of each image by their numbers: `(B, R, ...)` and `(B, n)` int32 to `(B, n, ...)`.
+
+    By one list of all rows: where it is told of a batch, OpenVINO's gather crashes, or gives zeros
+    for the first rows.
+    """
+    first = tf.range(tf.shape(rows)[0])[:, None] * tf.shape(rows)[1]
+    return tf.gather(tf.reshape(rows, [-1, *rows.shape[2:]]), first + index)
+
+
+def listed(real, *padded):
+    """Take the real rows of a batch out of their padding.
+
+    A batch without real rows gives its first one: TensorFlow's convolutions fail on nothing.
+
+    Args:
+        real: `(B, R)` bool.
+        padded: tensors `(B, R, ...)`.
+
+    Returns:
+        `image` `(max(n, 1),)` int32, the place in the batch of each row's image, and then for each
+        tensor its real rows `(max(n, 1), ...)`, image after image.
+    """
+    place = tf.where(real)
+    place = tf.pad(place, [[0, tf.maximum(1 - tf.shape(place)[0], 0)], [0, 0]])
+    return tf.cast(place[:, 0], tf.int32), *(tf.gather_nd(rows, place) for rows in padded)
+
+
+def rows_of(kernels, real, *padded):
+    """List the real rows by `listed`, or with `"portable"` kernels all of them.
+
+    XLA, for one, cannot have a list whose length follows from the data.
+    """
+    if kernels != "portable":
+        return listed(real, *padded)
+    return every_row(real)[1], *(every_row(rows)[0] for rows in padded)
+
+
+def unlisted(real, rows):
+    """Put the list's rows back where `real` `(B, R)` is true, among zeros: `(B, R, ...)`."""
+    place = tf.cast(tf.where(real), tf.int32)
+    shape = tf.concat([tf.shape(real), tf.shape(rows)[1:]], axis=0)
+    return tf.scatter_nd(place, rows[: tf.shape(place)[0]], shape)
+
+
+def in_chunks(function, size, shapes, *rows):
+    """Apply a function to rows in chunks, one after the other, and join what it returns.
+
+    Args:
+        function: takes slices of `rows` and returns as many float32 tensors as there are `shapes`,
+            with the slices' number of rows.
+        size: rows at a time.
+        shapes: shape of one row of each result.
+        rows: tensors of the same number n of rows, n > 0.
+
+    Returns:
+        A list of tensors `(n, *shape)`.
+    """
+    parts = -(-tf.shape(rows[0])[0] // size)
+    results = [
+        tf.TensorArray(tf.float32, parts, infer_shape=False, element_shape=[None, *shape])
+        for shape in shapes
+    ]
+
+    def step(k, results):
+        found = function(*(x[k * size : (k + 1) * size] for x in rows))
+        return k + 1, [done.write(k, part) for done, part in zip(results, found, strict=True)]
+
+    _, results = tf.while_loop(lambda k, _: k < parts, step, (0, results), parallel_iterations=1)
+    return [done.concat() for done in results]
+
+
+def in_equal_chunks(function, size, shapes, *rows):
+    """`in_chunks` with a last chunk as large as the others: all shapes are known beforehand.
+
+    Args:
+        function: as in `in_chunks`.
+        size: as in `in_chunks`.
+        shapes: as in `in_chunks`.
+        rows: as in `in_chunks`; the last chunk is filled up with zeros.
+
+    Returns:
+        As `in_chunks`.
+    """
+    count = rows[0].shape[0] or tf.shape(rows[0])[0]
+    parts = -(-count // size)
+    filled = [tf.pad(x, [[0, parts * size - count], *[[0, 0]] * (len(x.shape) - 1)]) for x in rows]
+    chunks = [tf.reshape(x, [parts, size, *x.shape[1:]]) for x in filled]
+    signature = [tf.TensorSpec((size, *shape), tf.float32) for shape in shapes]
+    results = tf.map_fn(
+        lambda chunk: function(*chunk),
+        chunks,
+        fn_output_signature=signature,
+        parallel_iterations=1,
+    )
+    return [tf.reshape(x, [-1, *shape])[:count] for x, shape in zip(results, shapes, strict=True)]

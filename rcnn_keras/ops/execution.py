@@ -1,0 +1,102 @@
+"""How a step runs: checks of values in the graph, recomputation, and replicas."""
+
+import threading
+
+import tensorflow as tf
+
+
+def check_finite(value, message, details):
+    """Return scalar `value`; raise when it is NaN or infinite.
+
+    Args:
+        value: float scalar.
+        message: starts the error's text.
+        details: tensors whose values follow the message, each in brackets and written whole.
+
+    Raises:
+        tf.errors.InvalidArgumentError: while the graph runs, or at once in eager mode.
+    """
+    data = [message, value, *details]
+    if tf.executing_eagerly():
+        if not tf.math.is_finite(value):
+            # Eager asserts write their data in another form; one form serves who reads it.
+            text = " ".join(f"[{_plain(item)}]" for item in data)
+            raise tf.errors.InvalidArgumentError(None, None, f"assertion failed: {text}")
+        return value
+    check = tf.debugging.Assert(tf.math.is_finite(value), data, summarize=-1)
+    with tf.control_dependencies([check]):
+        return tf.identity(value)
+
+
+def after(check, tensors):
+    """Return `tensors`, to be had only once `check` was computed."""
+    with tf.control_dependencies([check]):
+        return tf.nest.map_structure(tf.identity, tensors)
+
+
+def _plain(item):
+    values = tf.reshape(tf.convert_to_tensor(item), [-1]).numpy().tolist()
+    return " ".join(v.decode() if isinstance(v, bytes) else str(v) for v in values)
+
+
+_state = threading.local()  # a strategy's replicas are traced each in a thread of its own
+
+
+def recompute(function, x):
+    """Call a function of one tensor, whose gradient calls it once more.
+
+    What lies between `x` and the results is not kept but computed a second time as soon as their
+    gradient is there (Training Deep Nets with Sublinear Memory Cost, Chen et al. 2016).
+
+    Args:
+        function: from a tensor to tensors, in a dict or a tuple.
+        x: the tensor.
+
+    Returns:
+        What `function(x)` does.
+    """
+    calls = 0
+
+    def counted(x):
+        nonlocal calls
+        calls += 1
+        before, _state.again = recomputing(), calls > 1
+        try:
+            return function(x)
+        finally:
+            _state.again = before
+
+    return tf.recompute_grad(counted)(x)
+
+
+def recomputing():
+    """Return whether this is a function's second run: what a step does once is done already."""
+    return getattr(_state, "again", False)
+
+
+def num_replicas():
+    """Return how many replicas a step runs on, 1 without a strategy."""
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def is_multi_worker(strategy):
+    """Return whether a strategy spans several processes."""
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return False
+    return strategy.cluster_resolver.cluster_spec().num_tasks("worker") > 1
+
+
+def sum_over_replicas(value):
+    """Return a tensor, or every tensor of a list, summed over all replicas."""
+    context = tf.distribute.get_replica_context()
+    if context is None or num_replicas() == 1:
+        return value
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
+
+
+def gather_replicas(value):
+    """Return the `(n,)` tensors of all replicas as rows, `(replicas, n)`."""
+    context = tf.distribute.get_replica_context()
+    if context is None or num_replicas() == 1:
+        return value[None]
+    return context.all_gather(value[None], axis=0)

@@ -1,0 +1,67 @@
+"""Batch normalisation in one kernel, and local response normalisation."""
+
+import tensorflow as tf
+
+from rcnn_keras.ops.execution import num_replicas, sum_over_replicas
+
+
+def batch_norm(x, gamma, beta, epsilon):
+    """Normalise a batch, all replicas' parts of it, by its own statistics.
+
+    On one device by one kernel that keeps nothing for its gradient but its input: from moments,
+    differences and products, as Keras composes it, the gradient needs several maps of its size.
+
+    Args:
+        x: `(B, H, W, C)` in any float type; computed in float32.
+        gamma: `(C,)` float32 gains.
+        beta: `(C,)` float32 shifts.
+        epsilon: added to the variance.
+
+    Returns:
+        The normalised batch in the type of `x`, and its mean and variance `(C,)` float32; the
+        variance is divided by n - 1, as torch's running variance is.
+    """
+    if num_replicas() > 1:
+        return _over_replicas(x, gamma, beta, epsilon)
+    y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+        x=x,
+        scale=gamma,
+        offset=beta,
+        mean=tf.zeros([0]),
+        variance=tf.zeros([0]),
+        epsilon=epsilon,
+        is_training=True,
+    )
+    return y, mean, variance
+
+
+def _over_replicas(x, gamma, beta, epsilon):
+    """Do the same with the mean and the variance of all replicas' parts."""
+    y = tf.cast(x, tf.float32)
+    count = sum_over_replicas(tf.cast(tf.size(y[..., 0]), tf.float32))
+    mean = sum_over_replicas(tf.reduce_sum(y, axis=[0, 1, 2])) / count
+    variance = sum_over_replicas(tf.reduce_sum((y - mean) ** 2, axis=[0, 1, 2])) / count
+    y = tf.nn.batch_normalization(y, mean, variance, beta, gamma, epsilon)
+    return tf.cast(y, x.dtype), mean, variance * count / tf.maximum(count - 1.0, 1.0)
+
+
+def local_response_norm(x, size, alpha, beta, k):
+    """Divide each value by a power of the mean square of the channels around it.
+
+    `y = x / (k + alpha / size * s) ** beta`, where s is the sum of `x * x` over `size` channels at
+    the same position, those beyond the first and the last being zeros. Dividing alpha by the size
+    is Caffe's way; the paper's own alpha is not divided.
+
+    Args:
+        x: `(B, H, W, C)` float.
+        size: channels in the sum, odd.
+        alpha: weight of the mean square.
+        beta: the power.
+        k: what keeps the divisor from zero.
+
+    Returns:
+        The same shape and type; computed in float32.
+    """
+    wide = tf.cast(x, tf.float32)
+    y = tf.nn.local_response_normalization(wide, size // 2, k, alpha / size, beta)
+    return tf.cast(y, x.dtype)

@@ -1,0 +1,215 @@
+"""Proposals of a whole dataset by several workers, resumable, and the methods by name."""
+
+import hashlib
+import importlib
+import inspect
+import json
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rcnn_keras.engines import Engine, Processes, run_shards
+from rcnn_keras.proposals.proposal_file import (
+    Proposals,
+    load_proposals,
+    make_header,
+    write_proposals,
+)
+
+if TYPE_CHECKING:
+    from rcnn_keras.data.dataset import DetectionDataset, Record
+    from rcnn_keras.data.parts import Parts
+
+
+# Each names a function of an `(H, W, 3)` uint8 RGB image and keyword arguments that JSON can hold;
+# it returns `(R, 4)` float32 xyxy in the image's pixels, best first, and for the same image always
+# the same. The function is imported when it is used, so that no method has to wait for another's
+# packages.
+METHODS = {
+    "selective_search": "rcnn_keras.proposals.selective_search:selective_search",
+    "objectness": "rcnn_keras.proposals.objectness:objectness_windows",
+}
+
+
+Method = Callable[..., np.ndarray]
+
+
+def method_named(name: str) -> Method:
+    """Return the function of a method; ValueError for a name that is not in `METHODS`."""
+    if name not in METHODS:
+        raise ValueError(f"method must be one of {list(METHODS)}, not {name!r}")
+    module, function = METHODS[name].split(":")
+    return getattr(importlib.import_module(module), function)
+
+
+def full_arguments(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a method's arguments with its defaults filled in, as JSON gives them back.
+
+    Raises:
+        ValueError: for an argument that the method lacks, one that it needs and was not given, or a
+            value that it refuses.
+    """
+    method = method_named(name)
+    _, *parameters = inspect.signature(method).parameters.values()
+    known = {parameter.name: parameter.default for parameter in parameters}
+    for argument in arguments:
+        if argument not in known:
+            raise ValueError(f"{name} has no argument {argument!r}; it has {list(known)}")
+    given = {key: value for key, value in known.items() if value is not inspect.Parameter.empty}
+    full = json.loads(json.dumps({**given, **arguments}))
+    missing = [key for key in known if key not in full]
+    if missing:
+        raise ValueError(f"{name} needs {', '.join(missing)}")
+    method(np.zeros((8, 8, 3), np.uint8), **full)  # a wrong value is told before any long work
+    return full
+
+
+def propose(
+    dataset: "DetectionDataset",
+    out: str | PathLike,
+    *,
+    method: str = "selective_search",
+    workers: int | None = None,
+    engine: Engine | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    **arguments: Any,
+) -> Proposals:
+    """Propose boxes for every image of a data set, and write them into one file.
+
+    Until all are there, the boxes of each image are kept in the folder `OUT.parts` beside the
+    file. Called again after a stop, it goes on from them; what was lost are the images that were
+    in work, at most two for each worker. The file is the same to the byte however often that
+    happened, whichever workers were killed and whatever their number. Once the file is there, a
+    call has nothing to do.
+
+    The workers are spawned: a script must call this below `if __name__ == "__main__":`.
+
+    Args:
+        dataset: the images.
+        out: the file, which `load_proposals` reads.
+        method: a key of `METHODS`.
+        workers: processes, of one thread each; by default as many as there are cores.
+        engine: where to search instead, `rcnn_keras.engines.Ray()` for one; this process reads the
+            images and writes the boxes.
+        progress: called with the number of images that are done, and of all.
+        arguments: of the method.
+
+    Returns:
+        The proposals of the file.
+
+    Raises:
+        ValueError: for an unknown method or argument, `workers` below 1, a data set without
+            images, and a file or parts that are there but hold other proposals; and, once all the
+            others are done, for images that cannot be read or are not of their stated size.
+        ChildProcessError: three workers died at the same image, for want of memory for instance.
+    """
+    from rcnn_keras.data.parts import Parts, check_same_header, remove_parts  # brings TensorFlow
+
+    engine = engine or Processes(workers)
+    if not len(dataset):
+        raise ValueError("the data set has no images")
+    out = Path(out)
+    header = make_header(method, full_arguments(method, arguments), images=_fingerprint(dataset))
+    folder = out.with_name(f"{out.name}.parts")
+    if out.exists():
+        check_same_header(out, load_proposals(out).header, header, "proposals")
+    else:
+        parts = Parts(folder, header, "proposals")
+        _search(dataset, parts, engine, progress)
+        boxes = {r.image_id: load_proposals(_part(parts, r))[r.image_id] for r in dataset}
+        sizes = {record.image_id: (record.height, record.width) for record in dataset}
+        write_proposals(out, boxes, header, sizes)
+    remove_parts(folder)
+    return load_proposals(out)
+
+
+def run_method(name: str, arguments: dict[str, Any], image: tuple[int, np.ndarray]) -> np.ndarray:
+    """Return the boxes of an image, a number and its pixels; what a worker does.
+
+    It imports OpenCV and the method, and no TensorFlow, which would take seconds and hundreds of
+    megabytes for each worker.
+    """
+    _, pixels = image
+    return method_named(name)(pixels, **arguments)
+
+
+def _search(
+    dataset: "DetectionDataset",
+    parts: "Parts",
+    engine: Engine,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Fill up the parts; ValueError at the end with every image that cannot be read."""
+    from rcnn_keras.data.images import ImageError
+
+    missing = [record for record in dataset if not _part(parts, record).exists()]
+    done, errors = len(dataset) - len(missing), []
+
+    def tell(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress(done, len(dataset))
+
+    def images() -> Iterator[tuple[int, np.ndarray]]:
+        for number, record in enumerate(missing):
+            try:
+                yield number, _pixels(record)
+            except ImageError as error:
+                errors.append(str(error))
+                tell(1)
+
+    tell(0)
+    work = partial(run_method, parts.header["method"], parts.header["arguments"])
+    try:
+        for (number, _), boxes in run_shards(work, images(), engine):
+            record = missing[number]
+            size = {record.image_id: (record.height, record.width)}
+            write_proposals(_part(parts, record), {record.image_id: boxes}, parts.header, size)
+            tell(1)
+    except ChildProcessError as error:
+        raise ChildProcessError(
+            f"{error}. {done} of {len(dataset)} images are done; {parts.folder} keeps them, and "
+            f"the same call goes on from there"
+        ) from error
+    if errors:
+        count = f"{len(errors)} of {len(dataset)} images cannot be searched:"
+        kept = f"The proposals of the others are kept in {parts.folder}"
+        raise ValueError("\n  ".join([count, *sorted(errors), kept]))
+
+
+def _part(parts: "Parts", record: "Record") -> Path:
+    """Return where the proposals of an image are kept until all are there."""
+    return parts.path(f"{record.image_id}.npz")
+
+
+def _pixels(record: "Record") -> np.ndarray:
+    """Return the image of a record; ImageError if it has another size than the record says."""
+    from rcnn_keras.data.images import ImageError, read_image
+
+    pixels = read_image(record.image)
+    height, width = pixels.shape[:2]
+    if (height, width) != (record.height, record.width):
+        stated = f"{record.width}x{record.height}"
+        raise ImageError(record.path, f"has {width}x{height} pixels, not {stated} as stated")
+    return pixels
+
+
+def _fingerprint(dataset: "DetectionDataset") -> str:
+    """Return a hash of the images' ids, names, sizes, and pixels where these are in memory."""
+    images = [
+        (
+            record.image_id,
+            Path(record.path).name,
+            record.height,
+            record.width,
+            None if record.pixels is None else zlib.crc32(record.pixels.tobytes()),
+        )
+        for record in dataset
+    ]
+    return hashlib.sha256(json.dumps(images).encode()).hexdigest()[:16]

@@ -1,0 +1,228 @@
+"""The configuration of a training run: every section, key, default and range, validated whole.
+
+The keys of `model` are the arguments of the model's constructor, those of `augment` the arguments
+of the augmentations, and for R-CNN those of `training` the arguments of `train_rcnn`, so that each
+has its name and its default in one place only.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+import yaml
+from pydantic import Field, ValidationError, model_validator
+from rcnn_keras.models import FasterRCNN, MaskRCNN
+from rcnn_keras.runs.document import ConfigurationError, Document, read_document
+from rcnn_keras.runs.schema import (
+    CocoBatches,
+    CocoData,
+    RecordBatches,
+    RecordData,
+    VocBatches,
+    VocData,
+)
+from rcnn_keras.runs.distribution import Distribution
+from rcnn_keras.runs.schema import (
+    ARCHITECTURES,
+    MORE_KEYS,
+    ModelSchema,
+    model_arguments,
+    preset_of,
+)
+from rcnn_keras.runs.schema import (
+    SGD,
+    Adaptive,
+    CosineSchedule,
+    ScheduleSection,
+    StepSchedule,
+)
+from rcnn_keras.runs.schema import Section, describe
+from rcnn_keras.runs.schema import StagesSection, TrainingSection
+
+
+
+AnySchedule = ScheduleSection | StepSchedule | CosineSchedule
+
+AnyConfiguration = TypeVar("AnyConfiguration", bound="Configuration")
+
+
+
+class Configuration(Section):
+    """A whole training run. Paths are absolute; all defaults are filled in."""
+
+    model: Annotated[Any, ModelSchema()]
+    data: Any
+    schedule: AnySchedule = Field(default=ScheduleSection(), discriminator="name")
+    training: Any
+
+    @model_validator(mode="after")
+    def _has_the_proposals_it_takes(self: AnyConfiguration) -> AnyConfiguration:
+        takes = ARCHITECTURES[self.model.architecture].takes_proposals
+        for part, sources in (("train", self.data.train), ("val", self.data.val)):
+            for source in sources:
+                if takes and source.proposals is None:
+                    raise ValueError(
+                        f"data.{part}.proposals = None: {self.model.architecture} needs a file "
+                        f"that `rcnn proposals` wrote"
+                    )
+                if not takes and source.proposals is not None:
+                    raise ValueError(
+                        f"data.{part}.proposals = {source.proposals!r}: "
+                        f"{self.model.architecture} finds its own proposals"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _milestones_are_in_the_run(self: AnyConfiguration) -> AnyConfiguration:
+        milestones = getattr(self.schedule, "milestones", ())
+        unit, length = self.length
+        if any(b <= a for a, b in pairwise((*milestones, length))):
+            raise ValueError(
+                f"schedule.milestones = {list(milestones)}: should rise and end before "
+                f"training.{unit} = {length}"
+            )
+        return self
+
+    @property
+    def length(self) -> tuple[str, int]:
+        """How long the run is: the key of `training` that says so, and its value."""
+        raise NotImplementedError
+
+    @property
+    def distribute(self) -> Distribution:
+        """On which devices it trains; in stages or steps on one."""
+        return "none"
+
+    @property
+    def learns_masks(self) -> bool:
+        """Whether the model is one of masks."""
+        return issubclass(ARCHITECTURES[self.model.architecture], MaskRCNN)
+
+    @property
+    def preset(self) -> str | None:
+        """The preset whose weights the run starts from."""
+        return preset_of(self.model)
+
+    @property
+    def model_arguments(self) -> dict[str, Any]:
+        """The arguments of the model's constructor, without classes and seed.
+
+        With a preset only those that the configuration states: the others are the preset's.
+        """
+        return model_arguments(self.model)
+
+    def to_yaml(self) -> str:
+        """Return the configuration, all defaults filled in, as YAML that reads back the same.
+
+        Arguments of the model that a preset brings are left to it.
+        """
+        values = self.model_dump(mode="json")
+        stated = (*MORE_KEYS, *self.model_arguments)
+        values["model"] = {k: v for k, v in values["model"].items() if k in stated}
+        return yaml.safe_dump(values, sort_keys=False, default_flow_style=None)
+
+
+
+class FitConfiguration(Configuration):
+    """A run of `fit`, or of `train_alternating`."""
+
+    data: CocoBatches | VocBatches | RecordBatches = Field(discriminator="format")
+    optimizer: SGD | Adaptive = Field(discriminator="name")
+    training: TrainingSection
+
+    @model_validator(mode="after")
+    def _is_scored(self) -> "FitConfiguration":
+        if self.training.evaluate_every > self.training.epochs:
+            raise ValueError(
+                f"training.evaluate_every = {self.training.evaluate_every}: should be at most "
+                f"training.epochs = {self.training.epochs}, or the model is never scored"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_masks_to_learn(self) -> "FitConfiguration":
+        if self.learns_masks and self.data.format == "voc":
+            raise ValueError(
+                f"data.format = 'voc': {self.model.architecture} learns masks, of which Pascal VOC "
+                f"annotations have none; give COCO files"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_shards_to_shuffle(self) -> "FitConfiguration":
+        if self.data.shuffle == "shards" and self.data.format != "records":
+            raise ValueError(
+                f"data.shuffle = 'shards': needs data.format 'records', not {self.data.format!r}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_an_rpn_to_alternate_with(self) -> "FitConfiguration":
+        model = ARCHITECTURES[self.model.architecture]
+        if self.training.alternating and not issubclass(model, FasterRCNN):
+            raise ValueError(
+                f"training.alternating: {self.model.architecture} has no RPN to train in turn"
+            )
+        return self
+
+    @property
+    def distribute(self) -> Distribution:
+        """On which devices it trains; in steps on one."""
+        return self.training.distribute if self.training.alternating is None else "none"
+
+    @property
+    def length(self) -> tuple[str, int]:
+        """The epochs."""
+        return "epochs", self.training.epochs
+
+
+
+class RCNNConfiguration(Configuration):
+    """A run of `train_rcnn`, the stages of R-CNN; milestones of the schedule are in steps."""
+
+    data: CocoData | VocData | RecordData = Field(discriminator="format")
+    training: StagesSection
+
+    @property
+    def length(self) -> tuple[str, int]:
+        """The steps of fine-tuning."""
+        return "steps", self.training.steps
+
+
+
+def load_configuration(path: str | Path, overrides: Sequence[str] = ()) -> Configuration:
+    """Read and validate a YAML configuration.
+
+    Relative paths in it, and in overrides, are taken from the configuration file's folder.
+
+    Args:
+        path: the YAML file.
+        overrides: strings `key.sub=value` that replace values of the file.
+
+    Raises:
+        ConfigurationError: with every error: its file or override, dotted key and value.
+    """
+    return validate(read_document(path, overrides))
+
+
+
+def validate(document: Document) -> Configuration:
+    """Validate a YAML document that was read; raise ConfigurationError with every error."""
+    values = _with_tuples(document.values)
+    model = values.get("model")
+    is_rcnn = isinstance(model, dict) and model.get("architecture") == "rcnn"
+    kind = RCNNConfiguration if is_rcnn else FitConfiguration
+    try:
+        return kind.model_validate(values, context={"folder": document.path.parent})
+    except ValidationError as error:
+        lines = error.errors(include_url=False)
+        raise ConfigurationError(describe(line, document) for line in lines) from error
+
+
+
+def _with_tuples(value: Any) -> Any:
+    """Turn YAML's lists into the tuples that strict validation wants."""
+    if isinstance(value, dict):
+        return {str(key): _with_tuples(item) for key, item in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
+

@@ -1,0 +1,107 @@
+"""The datasets that a configuration names."""
+
+from pathlib import Path
+from rcnn_keras.data.validation import undecodable
+from rcnn_keras.data.coco import load_coco
+from rcnn_keras.data.dataset import DetectionDataset
+from rcnn_keras.data.tfrecord import check_records, load_records
+from rcnn_keras.data.problems import DatasetError, Problem
+from rcnn_keras.data.voc import load_voc
+from rcnn_keras.evaluation import check_segmentations
+from rcnn_keras.proposals.proposal_file import read_into
+from rcnn_keras.runs.document import ConfigurationError
+from rcnn_keras.runs.schema import AnyData, CocoSource, RecordSource, VocSource
+
+
+
+
+def read_data(data: AnyData, *, masks: bool = False) -> tuple[DetectionDataset, DetectionDataset]:
+    """Return the training and the validation data, of the same classes in the same order.
+
+    Args:
+        data: where they are.
+        masks: every object but the crowds must have a segmentation.
+
+    Raises:
+        DatasetError: with everything that is wrong in any of the files.
+        ConfigurationError: the classes differ between the files, or a part has no object; or one
+            has no segmentation and `masks` are wanted.
+    """
+    sources = [*data.train, *data.val]
+    datasets: list[DetectionDataset] = []
+    problems: list[Problem] = []
+    for source in sources:
+        try:
+            datasets.append(_read(source, data))
+        except DatasetError as error:  # told together with what is wrong in the other files
+            problems.extend(error.problems)
+    if problems:
+        raise DatasetError(problems)
+    classes = datasets[0].classes
+    errors = [_class_error(dataset, classes) for dataset in datasets]
+    if any(errors):
+        raise ConfigurationError(error for error in errors if error)
+    datasets = [dataset.with_classes(classes) for dataset in datasets]
+    parts = {
+        "data.train": _joined(datasets[: len(data.train)]),
+        "data.val": _joined(datasets[len(data.train) :]),
+    }
+    empty = [name for name, part in parts.items() if all(r.crowd.all() for r in part)]
+    if empty:
+        raise ConfigurationError(f"{name}: no image has an object" for name in empty)
+    if masks:
+        for name, part in parts.items():
+            try:
+                check_segmentations(part)
+            except ValueError as error:
+                raise ConfigurationError([f"{name}: {error}"]) from error
+    return parts["data.train"], parts["data.val"]
+
+
+
+def check_images(*datasets: DetectionDataset) -> None:
+    """Decode every image once; raise DatasetError with all that cannot be decoded.
+
+    Those in record files were decoded when they were packed: of them the hashes are looked at.
+    """
+    records = [record for dataset in datasets for record in dataset]
+    paths = list(dict.fromkeys(record.path for record in records if record.packed is None))
+    places = [record.packed for record in records if record.packed is not None]
+    print(f"checking {len(paths) + len(places):,} images", flush=True)
+    problems = undecodable(paths)
+    for folder in dict.fromkeys(Path(place.file).parent for place in places):
+        problems += check_records(folder)
+    if problems:
+        raise DatasetError(problems)
+
+
+
+def _read(source: CocoSource | VocSource | RecordSource, data: AnyData) -> DetectionDataset:
+    if isinstance(source, VocSource):
+        dataset = load_voc(source.root, source.split, classes=data.classes)
+    elif isinstance(source, RecordSource):
+        dataset = load_records(source.root, classes=data.classes)
+    else:
+        dataset = load_coco(source.annotations, source.images, classes=data.classes)
+    if source.proposals is None:
+        return dataset
+    return read_into(dataset, source.proposals, data.max_proposals)
+
+
+
+def _joined(datasets: list[DetectionDataset]) -> DetectionDataset:
+    return sum(datasets[1:], start=datasets[0])
+
+
+
+def _class_error(dataset: DetectionDataset, classes: tuple[str, ...]) -> str | None:
+    """Say how the classes of a dataset differ from those of the first one, whatever the order."""
+    more = [name for name in dataset.classes if name not in classes]
+    less = [name for name in classes if name not in dataset.classes]
+    if not more and not less:
+        return None
+    return (
+        f"the classes of {dataset.name} are not those of the training data: "
+        f"only here {more}, missing here {less}"
+    )
+

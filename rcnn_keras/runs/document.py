@@ -1,0 +1,150 @@
+"""Read a YAML file strictly, and override its values from the command line. Needs no TensorFlow."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+import yaml
+
+
+
+
+class ConfigurationError(ValueError):
+    """A configuration that cannot be used; `errors` has one line for each thing that is wrong."""
+
+    def __init__(self, errors: Iterable[str]):
+        self.errors = tuple(errors)
+        super().__init__("\n".join(self.errors))
+
+
+
+@dataclass(frozen=True)
+class Document:
+    """What a YAML file and its overrides say, not yet validated.
+
+    Attributes:
+        path: the file.
+        values: nested dicts and lists of the file's values, overrides put in.
+        overridden: the key that each override put in, and the outermost mapping it made for that.
+    """
+
+    path: Path
+    values: dict[str, Any]
+    overridden: tuple[tuple[str, str], ...] = ()
+
+    def origin(self, key: str) -> str:
+        """Return where the value of a dotted key comes from: the file, or `--set KEY`."""
+        for override, made in reversed(self.overridden):
+            if f"{key}.".startswith(f"{made}."):
+                return f"--set {override}"
+        return str(self.path)
+
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads 1e-4 as a number, as YAML 1.2 does, and refuses a key given twice."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} is given twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+
+def read_document(path: str | Path, overrides: Sequence[str] = ()) -> Document:
+    """Read a YAML file and put overrides into it.
+
+    Args:
+        path: the YAML file.
+        overrides: strings `key.sub=value`, the value in YAML; a number in the key counts the items
+            of a list from 0. Mappings that the file lacks are made.
+
+    Raises:
+        ConfigurationError: the file is missing or not YAML, a key is given twice, or an override
+            has no `=` or reaches into something that is not a mapping or list.
+    """
+    path = Path(path)
+    try:
+        values = yaml.load(path.read_text("utf-8"), _Loader)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a text file"
+        raise ConfigurationError([f"{path}: cannot be read: {reason}"]) from error
+    except yaml.YAMLError as error:
+        raise ConfigurationError([f"{path}{_position(error)}: {_problem(error)}"]) from error
+    if not isinstance(values, dict):
+        raise ConfigurationError([f"{path}: a mapping of sections is wanted, not {values!r}"])
+    overridden = [_override(values, override) for override in overrides]
+    return Document(path, values, tuple(overridden))
+
+
+
+def _override(values: dict[str, Any], override: str) -> tuple[str, str]:
+    """Put one `key.sub=value` into `values`; return the key, and the first part of it made here."""
+    key, equals, text = override.partition("=")
+    if not equals or not all(key.split(".")):
+        raise ConfigurationError([f"--set {override}: should look like key.sub=value"])
+    try:
+        value = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise ConfigurationError([f"--set {override}: the value: {_problem(error)}"]) from error
+    node: Any = values
+    *parents, last = key.split(".")
+    made = key
+    for depth, part in enumerate(parents, start=1):
+        if made == key and isinstance(node, dict) and node.get(part) is None:
+            made = ".".join(parents[:depth])
+        node = _child(node, part, override)
+    if isinstance(node, list):
+        node[_index(node, last, override)] = value
+    elif isinstance(node, dict):
+        node[last] = value
+    else:
+        raise ConfigurationError([f"--set {override}: {'.'.join(parents)} is {node!r}, no section"])
+    return key, made
+
+
+
+def _child(node: Any, part: str, override: str) -> Any:
+    """Step down from `node` by one part of a dotted key, making a missing mapping."""
+    if isinstance(node, list):
+        return node[_index(node, part, override)]
+    if not isinstance(node, dict):
+        raise ConfigurationError([f"--set {override}: {part!r} is looked for in {node!r}"])
+    if node.get(part) is None:
+        node[part] = {}
+    return node[part]
+
+
+
+def _index(items: list[Any], part: str, override: str) -> int:
+    if not part.isdecimal() or int(part) >= len(items):
+        raise ConfigurationError(
+            [f"--set {override}: {part!r} should be one of 0..{len(items) - 1}, the list's items"]
+        )
+    return int(part)
+
+
+
+def _position(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return f":{mark.line + 1}:{mark.column + 1}" if mark else ""
+
+
+
+def _problem(error: yaml.YAMLError) -> str:
+    return getattr(error, "problem", None) or str(error)
+

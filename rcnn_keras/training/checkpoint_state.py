@@ -1,0 +1,391 @@
+"""What a checkpoint holds, and its files: atomic, checksummed, the last few kept.
+
+DIRECTORY/step_00000150/       after so many steps of training
+    state.json      the format's version, and all that is no array
+    arrays.npz      the variables
+    SHA256SUMS      of both files; `sha256sum -c SHA256SUMS` checks them by hand
+
+A callback with methods `get_state()` and `set_state(state)` is asked for its state: numbers, texts,
+None and arrays, in lists and dicts. Of Keras' own callbacks the attributes below are taken.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import shutil
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+import keras
+import numpy as np
+
+from rcnn_keras.data.dataset import DetectionDataset
+from rcnn_keras.data.fingerprint import fingerprint, fingerprint_of
+from rcnn_keras.data.pipeline import Batches
+from rcnn_keras.data.written_aside import written_aside
+from rcnn_keras.models import Detector
+
+FORMAT = 1
+
+STATE, ARRAYS, SUMS = "state.json", "arrays.npz", "SHA256SUMS"
+
+PREFIX = "step_"
+
+MARGIN = 1 << 20  # bytes beside the arrays
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used, or that is of another run."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a checkpoint holds.
+
+    Attributes:
+        step: of training, counted from its start.
+        state: all that JSON can hold.
+        arrays: by name.
+    """
+
+    step: int
+    state: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+
+def save(directory: str | Path, saved: Saved, keep: int = 2) -> Path:
+    """Write a checkpoint, and remove all but the last `keep`.
+
+    The folder of the checkpoint appears once all of it is on disk: whoever is killed on the way
+    leaves those before it as they were. One of a later step, which can only be left from a run
+    that went on from an earlier one, is removed.
+
+    Returns:
+        The folder of the checkpoint.
+
+    Raises:
+        OSError: it cannot be written, for instance because the disk is full; says so, and which
+            checkpoint is kept.
+    """
+    directory = Path(directory)
+    folder = directory / f"{PREFIX}{saved.step:08}"
+    try:
+        with written_aside(folder) as aside:
+            aside.mkdir()
+            state = {"format": FORMAT, "step": saved.step} | saved.state
+            (aside / STATE).write_text(json.dumps(state, indent=1) + "\n", "utf-8")
+            np.savez(aside / ARRAYS, **saved.arrays)  # type: ignore[arg-type]
+            sums = [f"{_sum(aside / name)}  {name}\n" for name in (STATE, ARRAYS)]
+            (aside / SUMS).write_text("".join(sums), "utf-8")
+    except OSError as error:
+        steps = ", ".join(str(step_of(path)) for path in checkpoints(directory))
+        raise OSError(
+            f"the checkpoint of step {saved.step} could not be written to {directory}: "
+            f"{error.strerror or error}. "
+            + (f"Those before it are kept: step {steps}" if steps else "There is none before it")
+        ) from error
+    found = checkpoints(directory)
+    kept = [path for path in found if step_of(path) <= saved.step][-keep:]
+    for path in found:
+        if path not in kept:
+            shutil.rmtree(path)
+    return folder
+
+
+def latest(directory: str | Path) -> Saved | None:
+    """Return the last sound checkpoint, None if there is none at all.
+
+    One that is torn or was altered is named in a warning, and the one before it is taken.
+
+    Raises:
+        CheckpointError: none is sound, or one is of a later version's format.
+    """
+    found = checkpoints(Path(directory))
+    for folder in reversed(found):
+        if (damage := damage_of(folder)) is None:
+            return _read(folder)
+        warnings.warn(f"{folder} {damage}; the checkpoint before it is taken", stacklevel=2)
+    if found:
+        raise CheckpointError(
+            f"{directory}: no checkpoint is sound. Remove the folder to train from the start"
+        )
+    return None
+
+
+def checkpoints(directory: Path) -> list[Path]:
+    """Return the folders of all checkpoints, the earliest first."""
+    return sorted(path for path in directory.glob(f"{PREFIX}*") if path.name[5:].isdigit())
+
+
+def step_of(folder: Path) -> int:
+    """Return the step of a checkpoint's folder."""
+    return int(folder.name.removeprefix(PREFIX))
+
+
+def damage_of(folder: Path) -> str | None:
+    """Return what is wrong with the files of a checkpoint, None if they are as they were written.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    if not (folder / SUMS).is_file():
+        return f"has no {SUMS}"
+    lines = [
+        line.split("  ") for line in (folder / SUMS).read_text("utf-8", "replace").splitlines()
+    ]
+    if [line[1:] for line in lines] != [[STATE], [ARRAYS]]:
+        return f"is torn or was altered: {SUMS}"
+    for stated, name in lines:
+        if not (folder / name).is_file():
+            return f"has no {name}"
+        if _sum(folder / name) != stated:
+            return f"is torn or was altered: {name}"
+    return None
+
+
+def prepare(directory: str | Path, size: int) -> None:
+    """Make the folder, remove what a killed run was writing, and look whether there is room.
+
+    Args:
+        directory: of the checkpoints.
+        size: of one checkpoint in bytes, which must fit beside those that are there.
+
+    Raises:
+        OSError: the folder cannot be made or written to, or the disk is too full.
+    """
+    directory = Path(directory)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise OSError(f"no checkpoints can be written to {directory}: {error}") from error
+    for folder in directory.glob(f".{PREFIX}*"):
+        shutil.rmtree(folder)
+    free = shutil.disk_usage(directory).free
+    if free < size + MARGIN:
+        raise OSError(
+            f"no room for checkpoints in {directory}: one takes {size / 1e6:,.0f} MB, "
+            f"{free / 1e6:,.0f} MB are free"
+        )
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> list[str]:
+    """Return a text for each key whose value is not what it was."""
+    found = []
+    for key in dict.fromkeys((*then, *now)):
+        a, b = then.get(key), now.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found += differences(a, b, f"{path}{key}.")
+        elif a != b:
+            digests = isinstance(a, str) and a.startswith("sha256:")
+            found.append(f"{path}{key}" + (" changed" if digests else f" was {a!r}, is {b!r}"))
+    return found
+
+
+def _read(folder: Path) -> Saved:
+    state = json.loads((folder / STATE).read_text("utf-8"))
+    if state["format"] != FORMAT:
+        raise CheckpointError(
+            f"{folder} has format {state['format']}; this version reads format {FORMAT}"
+        )
+    with np.load(folder / ARRAYS, allow_pickle=False) as file:
+        return Saved(state["step"], state, {name: file[name] for name in file.files})
+
+
+def _sum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+ATTRIBUTES: dict[type, tuple[str, ...]] = {
+    keras.callbacks.EarlyStopping: ("best", "best_epoch", "best_weights", "wait", "stopped_epoch"),
+    keras.callbacks.History: ("epoch", "history"),
+    keras.callbacks.ModelCheckpoint: (
+        *("best", "_current_epoch"),
+        *("_last_batch_seen", "_batches_seen_since_last_saving"),
+    ),
+    keras.callbacks.ReduceLROnPlateau: ("best", "wait", "cooldown_counter"),
+    keras.callbacks.SwapEMAWeights: ("_ema_weights_in_model",),
+    keras.callbacks.TensorBoard: ("_global_train_batch", "_global_test_batch"),
+}
+
+ARRAY = "array:"  # before the name of an array that stands apart
+
+
+def variables_of(model: keras.Model) -> list[keras.Variable]:
+    """Return the variables of the model, its seeds and its optimizer, each once."""
+    if not model.optimizer.built:
+        with model.distribute_strategy.scope():
+            model.optimizer.build(model.trainable_variables)
+    found = [*model.variables, *model.optimizer.variables]
+    return list({id(variable): variable for variable in found}.values())
+
+
+def size_of(model: keras.Model) -> int:
+    """Return the bytes that all variables take."""
+    return sum(variable.numpy().nbytes for variable in variables_of(model))
+
+
+def state_of(
+    model: keras.Model, callbacks: Sequence[keras.callbacks.Callback]
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return what the callbacks remember, as JSON has it, and all arrays by name."""
+    arrays = {f"variable_{i:04}": v.numpy() for i, v in enumerate(variables_of(model))}
+    arrays |= {f"metric_{i:04}": v.numpy() for i, v in enumerate(model.metrics_variables)}
+    states = {name: _without_arrays(_get(c), name, arrays) for name, c in _named(callbacks).items()}
+    return {name: state for name, state in states.items() if state is not None}, arrays
+
+
+def restore(
+    model: keras.Model,
+    callbacks: Sequence[keras.callbacks.Callback],
+    states: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+) -> None:
+    """Put the model and its callbacks into the state that `state_of` returned.
+
+    Callbacks are found by their class, and of several by their order; a new one begins anew. So do
+    the means of metrics that were given to `compile`, which Keras builds in the first step.
+
+    Raises:
+        CheckpointError: the variables are not those of this model.
+    """
+    variables, values = variables_of(model), _starting_with("variable_", arrays)
+    if not _fit(values, variables):
+        raise CheckpointError(
+            f"the checkpoint's {len(values)} variables are not the {len(variables)} of the model "
+            f"and its optimizer"
+        )
+    _assign(variables, values)
+    metrics, values = model.metrics_variables, _starting_with("metric_", arrays)
+    if _fit(values, metrics):
+        _assign(metrics, values)
+    for name, callback in _named(callbacks).items():
+        if name in states:
+            _set(callback, _with_arrays(states[name], arrays))
+
+
+def description(
+    model: keras.Model,
+    data: Any,
+    steps_per_epoch: int | None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> dict[str, Any]:
+    """Return what must be the same for a run to go on, as JSON has it.
+
+    Args:
+        model: compiled, and not trained yet.
+        data: `Batches`; or a dict that describes the data; of anything else nothing is known.
+        steps_per_epoch: None where it is not known.
+        callbacks: of those that score, the data must be the same, for their scores are compared.
+    """
+    parts: dict[str, Any] = {"architecture": type(model).__name__}
+    if isinstance(model, Detector):
+        config = model.get_config()
+        parts |= {"classes": config.pop("classes"), "model": _unnamed(config)}
+    parts |= {
+        "precision": model.dtype_policy.name,
+        "variables": sum(v.shape.num_elements() or 0 for v in map(_value, model.variables)),
+        "optimizer": {"kind": type(model.optimizer).__name__}
+        | _unnamed(model.optimizer.get_config()),
+        "steps_per_epoch": steps_per_epoch,
+    }
+    if isinstance(data, Batches):
+        parts["data"] = fingerprint(data)
+    elif isinstance(data, Mapping):
+        parts["data"] = data
+    masks = isinstance(model, Detector) and model.has_masks
+    scored = [getattr(callback, "dataset", None) for callback in callbacks]
+    validation = [fingerprint_of(d, masks=masks) for d in scored if isinstance(d, DetectionDataset)]
+    if validation:
+        parts["validation data"] = dict(enumerate(validation, 1))
+    return json.loads(json.dumps(parts, default=repr))
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the packages on which the last bits depend."""
+    return {name: importlib.metadata.version(name) for name in ("tensorflow", "keras", "numpy")}
+
+
+def _starting_with(prefix: str, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    return [array for name, array in arrays.items() if name.startswith(prefix)]
+
+
+def _fit(values: Sequence[np.ndarray], variables: Sequence[keras.Variable]) -> bool:
+    return [tuple(x.shape) for x in values] == [tuple(x.shape) for x in variables]
+
+
+def _assign(variables: Sequence[keras.Variable], values: Sequence[np.ndarray]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        # NumPy's files know no bfloat16 and give its bytes back.
+        dtype = variable.numpy().dtype
+        variable.assign(value.view(dtype) if value.dtype.kind == "V" else value)
+
+
+def _value(variable: keras.Variable) -> Any:
+    return variable.value
+
+
+def _unnamed(config: Any) -> Any:
+    """Leave out the names that Keras counts up with each object that a process makes."""
+    if isinstance(config, Mapping):
+        return {key: _unnamed(value) for key, value in config.items() if key != "name"}
+    return config
+
+
+def _named(callbacks: Sequence[keras.callbacks.Callback]) -> dict[str, keras.callbacks.Callback]:
+    """Name callbacks by class and order: `ModelCheckpoint`, `ModelCheckpoint 2`."""
+    named: dict[str, keras.callbacks.Callback] = {}
+    for callback in callbacks:
+        kind = type(callback).__name__
+        count = sum(type(other).__name__ == kind for other in named.values())
+        named[f"{kind} {count + 1}" if count else kind] = callback
+    return named
+
+
+def _attributes(callback: keras.callbacks.Callback) -> tuple[str, ...]:
+    return next((names for kind, names in ATTRIBUTES.items() if isinstance(callback, kind)), ())
+
+
+def _get(callback: keras.callbacks.Callback) -> Any:
+    if hasattr(callback, "get_state"):
+        return callback.get_state()
+    # Keras sets some only when an epoch begins.
+    names = [name for name in _attributes(callback) if hasattr(callback, name)]
+    return {name: getattr(callback, name) for name in names} or None
+
+
+def _set(callback: keras.callbacks.Callback, state: Any) -> None:
+    if hasattr(callback, "set_state"):
+        callback.set_state(state)
+    else:
+        vars(callback).update(state)
+
+
+def _without_arrays(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
+    """Return a state with the name of each array in its place, and put the arrays into `arrays`."""
+    if isinstance(value, Mapping):
+        return {k: _without_arrays(v, f"{name}/{k}", arrays) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_arrays(v, f"{name}/{i}", arrays) for i, v in enumerate(value)]
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        arrays[name] = value
+        return ARRAY + name
+    return value
+
+
+def _with_arrays(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    if isinstance(value, dict):
+        return {k: _with_arrays(v, arrays) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_with_arrays(v, arrays) for v in value]
+    if isinstance(value, str) and value.startswith(ARRAY):
+        return arrays[value.removeprefix(ARRAY)]
+    return value

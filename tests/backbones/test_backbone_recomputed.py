@@ -1,0 +1,69 @@
+"""Backbones whose first stages run twice: the same maps, gradients and statistics."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from rcnn_keras.backbones import build_backbone
+from rcnn_keras.backbones.backbone import Recomputed, is_of, stages_of
+
+CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative")
+
+
+def built(name, seed=0):
+    keras.utils.set_random_seed(seed)
+    return build_backbone(name, fpn_channels=8, box_units=8)
+
+
+def step(backbone, call, images):
+    """Return maps, gradients and what batch norm keeps after a step; and the graph's convs."""
+
+    @tf.function
+    def run():
+        with tf.GradientTape() as tape:
+            maps = call(images, training=True)
+            loss = sum(tf.reduce_mean(x * x) for x in maps.values())
+        return maps, tape.gradient(loss, [v.value for v in backbone.trainable_variables])
+
+    maps, gradients = run()
+    operations = run.get_concrete_function().graph.get_operations()
+    kept = [v.numpy() for v in backbone.non_trainable_variables]
+    return maps, gradients, kept, sum(op.type in CONVOLUTIONS for op in operations)
+
+
+# The convolutions of the first two stages.
+@pytest.mark.parametrize(
+    ("name", "convs"),
+    [("resnet18_fpn", 5), ("vgg16", 4), ("zf", 2), ("mobilenet_v3_large_fpn", 9)],
+)
+def test_a_step_is_the_same_and_runs_the_first_stages_twice(name, convs):
+    images = np.random.default_rng(0).normal(size=(2, 64, 96, 3)).astype("float32")
+    plain, again = built(name), built(name)
+    expected = step(plain.model, plain.model, images)
+    found = step(again.model, Recomputed(again.model, stages_of(name)[:2]), images)
+    assert found[3] == expected[3] + convs
+    assert set(found[0]) == set(expected[0])
+    for level, x in expected[0].items():
+        np.testing.assert_allclose(found[0][level], x, rtol=1e-5, atol=1e-6)
+    for ours, theirs in zip(found[1], expected[1], strict=True):
+        scale = np.abs(theirs).max()
+        np.testing.assert_allclose(ours, theirs, atol=1e-3 * scale + 1e-6)
+    for ours, theirs in zip(found[2], expected[2], strict=True):  # moved once
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_all_stages_may_run_twice():
+    parts = built("resnet18_fpn")
+    images = np.random.default_rng(0).normal(size=(1, 64, 64, 3)).astype("float32")
+    twice = Recomputed(parts.model, stages_of("resnet18_fpn"))
+    assert twice.rest is None
+    found, expected = twice(images, training=False), parts.model(images, training=False)
+    for level, x in expected.items():
+        np.testing.assert_allclose(found[level], x, rtol=1e-5, atol=1e-6)
+
+
+def test_a_name_belongs_to_a_stage_as_a_whole():
+    layer = keras.layers.Identity(name="layer1_0_conv1")
+    assert is_of(layer, (("conv1",), ("layer1",)))
+    assert not is_of(layer, (("conv1",), ("layer",)))
