@@ -17,7 +17,7 @@ from rcnn_keras.export.fixed_size import letterboxed
 from rcnn_keras.models.arguments import argument_errors
 from rcnn_keras.presets import fetch, from_preset, list_presets
 from rcnn_keras.runs.configuration import ARCHITECTURES, load_configuration
-from rcnn_keras.training.scoring import evaluate
+from rcnn_keras.runs.scoring import evaluate
 from rcnn_keras.zoo import CARD, MODEL, WEIGHTS, saved_models
 
 ROOT = Path(__file__).parents[1]

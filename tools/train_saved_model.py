@@ -25,7 +25,7 @@ from rcnn_keras.convert.saved_detectors import load_packed, pack
 from rcnn_keras.runs.configuration import Configuration, load_configuration
 from rcnn_keras.runs.datasets import read_data
 from rcnn_keras.runs.run import train
-from rcnn_keras.training.scoring import evaluate
+from rcnn_keras.runs.scoring import evaluate
 
 ROOT = Path(__file__).resolve().parents[1]
 LICENCES = {

@@ -74,8 +74,8 @@ def evaluate(
     must_exist(annotations, "annotations")
     with quiet_import():
         from rcnn_keras.proposals.proposal_file import read_into
-        from rcnn_keras.training.scoring import coco_scores, summary_of
-        from rcnn_keras.training.scoring import evaluate as score
+        from rcnn_keras.runs.scoring import evaluate as score
+        from rcnn_keras.training.callbacks import coco_scores, summary_of
     detector = load_detector(model)
     dataset = load_dataset(annotations, images, split, detector.classes)
     if detector.takes_proposals != (proposals is not None):

@@ -40,10 +40,8 @@ def launch(workers: int, retries: int, grace: float, command: tuple[str, ...]) -
     On several hosts start the command itself on each, with the variable TF_CONFIG; configs/cluster
     has it for Kubernetes and Slurm.
     """
-    from rcnn_keras.runs import launch as launching
+    from rcnn_keras.runs.launch import launch as run_workers
 
     first = [sys.executable, "-c", RCNN, *command]
     again = [argument for argument in first if argument != "--overwrite"]  # what they have done
-    raise SystemExit(
-        launching.launch(first, workers=workers, retries=retries, grace=grace, again=again)
-    )
+    raise SystemExit(run_workers(first, workers=workers, retries=retries, grace=grace, again=again))

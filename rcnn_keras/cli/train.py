@@ -58,11 +58,11 @@ def train(
     document = read_document(config, overrides)
     with quiet_import():
         from rcnn_keras.runs import configuration, run
-        from rcnn_keras.training import checkpoint as stopping
+        from rcnn_keras.training.checkpoint import StopRequest, stop_requests
     settings = configuration.validate(document)
     folder = out or Path("runs", config.stem)
     try:
-        with stopping.stop_requests(stopping.StopRequest(at_once=True)):
+        with stop_requests(StopRequest(at_once=True)):
             run.train(settings, folder, overwrite=overwrite, resume=resume)
     except (KeyboardInterrupt, SystemExit) as stopped:
         begun = (folder / "config.yaml").exists()

@@ -5,7 +5,7 @@ import math
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.evaluation import VocScores
 from rcnn_keras.models import Detector
-from rcnn_keras.training.scoring import evaluate
+from rcnn_keras.runs.scoring import evaluate
 
 NAMES = ("AP", "AP50", "mask_AP", "mask_AP50")
 

@@ -2,10 +2,10 @@
 
 An image is cut into small regions, and the two most similar neighbours are merged until one region
 is left; the box around every region on the way is a proposal. Doing so in several colour spaces,
-from finer and coarser regions and by several similarities gives a diverse set of boxes. Cutting and
-grouping are OpenCV's (`cv2.ximgproc.segmentation`). The four similarities ("Complementary Similarity
-Measures" of the paper) stand here to read and to plot: the search itself computes them inside
-OpenCV, whose texture comes from Scharr's filter.
+from finer and coarser regions and by several similarities gives a diverse set of boxes. Cutting
+and grouping are OpenCV's (`cv2.ximgproc.segmentation`). The four similarities ("Complementary
+Similarity Measures" of the paper) stand here to read and to plot: the search itself computes them
+inside OpenCV, whose texture comes from Scharr's filter.
 
     R      proposals of an image
     H, W   height and width of the image

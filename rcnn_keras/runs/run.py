@@ -32,7 +32,7 @@ from rcnn_keras.training.rcnn import train_rcnn
 from rcnn_keras.training.rcnn.error_analysis import analysis_section
 from rcnn_keras.runs.folder import FILES, STAGES, clear, remove_torn, resumes
 from rcnn_keras.training.schedules import LearningRateSchedule, build_schedule
-from rcnn_keras.training.scoring import evaluate
+from rcnn_keras.runs.scoring import evaluate
 
 
 

@@ -8,9 +8,9 @@ import keras
 
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.written_aside import written_aside
-from rcnn_keras.evaluation import CocoScores, check_segmentations
+from rcnn_keras.evaluation import CocoScores, VocScores, check_segmentations
+from rcnn_keras.models import Detector
 from rcnn_keras.training.checkpoint import Checkpoint
-from rcnn_keras.training.scoring import coco_scores, summary_of
 
 
 class HistoryFile(keras.callbacks.Callback):
@@ -137,3 +137,40 @@ class CocoEvaluation(keras.callbacks.Callback):
     def set_state(self, state):
         """Take them back."""
         self._logged = state
+
+
+def summary_of(
+    scores: CocoScores | VocScores, mask_scores: CocoScores | VocScores | None
+) -> dict[str, float]:
+    """Return scores of boxes and, named `mask_..`, of masks as one dict."""
+    of_masks = mask_scores.summary() if mask_scores else {}
+    return scores.summary() | {f"mask_{name}": value for name, value in of_masks.items()}
+
+
+def coco_scores(
+    model: Detector, dataset: DetectionDataset, *, batch_size: int = 1
+) -> tuple[CocoScores, CocoScores | None]:
+    """Score a detector on a dataset of its classes while it detects; what it finds is not kept.
+
+    Args:
+        model: the detector.
+        dataset: images with ground truth.
+        batch_size: images that run together.
+
+    Returns:
+        The scores of the boxes, and those of the masks, None for a detector of boxes alone.
+
+    Raises:
+        ValueError: before any work, if the model finds masks and an object has none.
+    """
+    most = model.detection_layer.max_detections
+    scores = CocoScores(dataset, max_detections=most)
+    mask_scores = None
+    if model.has_masks:
+        mask_scores = CocoScores(dataset, max_detections=most, kind="segm")
+    found = model.detect_each(dataset, batch_size)
+    for record, detections in zip(dataset, found, strict=True):
+        scores.add(record.image_id, detections)
+        if mask_scores:
+            mask_scores.add(record.image_id, detections)
+    return scores, mask_scores

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import rcnn_keras as rk
-from rcnn_keras.export import litert as quantization
+from rcnn_keras.export import litert as litert_module
 from rcnn_keras.export.fixed_size import letterboxed
 from rcnn_keras.export.litert import litert, quantized
 
@@ -165,11 +165,11 @@ def test_predictors_and_what_follows_stay_in_float(file, model, scenes):
 
 
 def test_the_layers_whose_names_are_promised_are_there(model):
-    told = quantization.__doc__
+    told = litert_module.__doc__
     for layer in model.layers:
         if layer.weights:
             assert f"| `{layer.name}` |" in told
-            assert f"{layer.name}" in quantization.TRUNKS
+            assert f"{layer.name}" in litert_module.TRUNKS
     heads = {
         model.rpn_head: ("objectness", "deltas"),
         model.box_head: ("class_logits", "box_deltas"),

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from rcnn_keras.proposals import objectness_cues as cues
+from rcnn_keras.proposals import objectness_cues
 
 HEIGHT, WIDTH = 46, 60
 
@@ -68,7 +68,7 @@ def test_color_contrast_is_that_of_masks(image, windows, theta):
         q = np.bincount(bins[around], minlength=len(names)) / around.sum()
         seen = p + q > 0
         expected.append(np.sum((p - q)[seen] ** 2 / (p + q)[seen]) / 2)
-    contrast = cues.color_contrast(image, windows, theta)
+    contrast = objectness_cues.color_contrast(image, windows, theta)
     assert contrast.dtype == np.float32
     np.testing.assert_allclose(contrast, expected, atol=1e-5)
     assert 0.3 < np.max(expected) <= 1 + 1e-6
@@ -76,7 +76,7 @@ def test_color_contrast_is_that_of_masks(image, windows, theta):
 
 @pytest.mark.parametrize("theta", [1.25, 3.0])
 def test_edge_density_is_that_of_masks(image, windows, theta):
-    edges = cues._edges(image)
+    edges = objectness_cues._edges(image)
     expected = []
     for window in windows:
         window = whole(window)
@@ -84,7 +84,7 @@ def test_edge_density_is_that_of_masks(image, windows, theta):
         ring = inside(*window) & ~inside(x1, y1, x2, y2)
         perimeter = 2 * (window[2] - window[0] + window[3] - window[1])
         expected.append(edges[ring].sum() / perimeter)
-    density = cues.edge_density(image, windows, theta)
+    density = objectness_cues.edge_density(image, windows, theta)
     np.testing.assert_allclose(density, expected, atol=1e-6)
     assert np.max(expected) > 0.2
 
@@ -102,7 +102,7 @@ def test_superpixels_straddling_is_that_of_masks(image, windows, theta):
             superpixel = labels == label
             straddling += min((superpixel & mask).sum(), (superpixel & ~mask).sum())
         expected.append(1 - straddling / mask.sum())
-    found = cues.superpixels_straddling(image, windows, theta)
+    found = objectness_cues.superpixels_straddling(image, windows, theta)
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert found[-4] == 1  # the whole image cuts nothing
 
@@ -110,18 +110,18 @@ def test_superpixels_straddling_is_that_of_masks(image, windows, theta):
 def test_an_object_has_more_of_each_cue_than_what_cuts_it(image):
     windows = np.float32([[7, 9, 29, 31], [17, 19, 39, 41]])
     for cue, theta in (
-        (cues.color_contrast, 1.5),
-        (cues.edge_density, 1.5),
-        (cues.superpixels_straddling, 60.0),
+        (objectness_cues.color_contrast, 1.5),
+        (objectness_cues.edge_density, 1.5),
+        (objectness_cues.superpixels_straddling, 60.0),
     ):
         whole, cut = cue(image, windows, theta)
         assert whole > 1.5 * cut
 
 
 ALL = [
-    (cues.color_contrast, 1.5),
-    (cues.edge_density, 1.5),
-    (cues.superpixels_straddling, 60.0),
+    (objectness_cues.color_contrast, 1.5),
+    (objectness_cues.edge_density, 1.5),
+    (objectness_cues.superpixels_straddling, 60.0),
 ]
 
 
@@ -133,6 +133,6 @@ def test_flat_and_tiny_images(cue, theta, size):
     values = cue(image, windows, theta)
     assert values.shape == (2,)
     assert np.isfinite(values).all()
-    if cue is cues.edge_density or cue is cues.color_contrast:
+    if cue is objectness_cues.edge_density or cue is objectness_cues.color_contrast:
         np.testing.assert_array_equal(values, 0)
     assert cue(image, windows[:0], theta).shape == (0,)

@@ -19,7 +19,6 @@ from rcnn_keras.data.synthetic import draw_shapes
 from rcnn_keras.engines import Processes, run_shards
 from rcnn_keras.engines.worker import Outcome
 from rcnn_keras.proposals import check_proposals, load_proposals, propose, selective_search
-from rcnn_keras.proposals import propose as whole_set
 
 ROOT = Path(rcnn_keras.__file__).parents[1]
 
@@ -250,7 +249,7 @@ def test_an_image_that_kills_every_worker_is_told(dataset, finished, tmp_path):
 
 def test_workers_have_no_tensorflow_and_give_what_the_method_gives():
     image = np.random.default_rng(0).integers(0, 256, (60, 80, 3)).astype(np.uint8)
-    work = partial(whole_set.run_method, "selective_search", {"similarities": ["size"]})
+    work = partial(propose.run_method, "selective_search", {"similarities": ["size"]})
     ((_, found),) = run_shards(work, [(0, image)], Processes(1))
     np.testing.assert_array_equal(found, selective_search(image, similarities=["size"]))
     modules = (

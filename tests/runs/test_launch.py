@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from rcnn_keras.cli import main
-from rcnn_keras.runs import launch as launching
+from rcnn_keras.runs import launch
 from rcnn_keras.runs.launch import launch
 
 BEGIN = """
@@ -136,7 +136,7 @@ def test_the_command(monkeypatch):
         calls.append((command, how))
         return 137
 
-    monkeypatch.setattr(launching, "launch", record)
+    monkeypatch.setattr("rcnn_keras.runs.launch.launch", record)
     arguments = "launch --workers 4 --retries 7 -- train my.yaml --overwrite --set a.b=1"
     assert CliRunner().invoke(main, arguments.split()).exit_code == 137
     ((command, how),) = calls

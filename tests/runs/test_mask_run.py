@@ -20,7 +20,7 @@ from rcnn_keras.training.callbacks import HistoryFile
 from rcnn_keras.runs.run import train
 from rcnn_keras.runs.run import build_callbacks
 from rcnn_keras.runs.folder import clear
-from rcnn_keras.training.scoring import evaluate
+from rcnn_keras.runs.scoring import evaluate
 
 SECTIONS = {
     "model": {"architecture": "mask_rcnn", "box_score_thresh": 0.0},

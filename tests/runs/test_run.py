@@ -19,7 +19,7 @@ from rcnn_keras.training.callbacks import HistoryFile
 from rcnn_keras.runs.run import build_model, train
 from rcnn_keras.runs.run import build_callbacks
 from rcnn_keras.runs.folder import clear, resumes
-from rcnn_keras.training.scoring import evaluate
+from rcnn_keras.runs.scoring import evaluate
 
 SECTIONS = {
     "model": {"architecture": "faster_rcnn"},

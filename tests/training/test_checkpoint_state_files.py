@@ -7,7 +7,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from rcnn_keras.training import checkpoint_state as checkpoint_files
+from rcnn_keras.training import checkpoint_state
 from rcnn_keras.training.checkpoint_state import (
     CheckpointError,
     Saved,
@@ -97,7 +97,7 @@ def test_without_a_sound_one_nothing_is_started(directory):
 
 
 def test_a_later_format_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint_files, "FORMAT", 2)
+    monkeypatch.setattr(checkpoint_state, "FORMAT", 2)
     save(tmp_path, saved(1))
     monkeypatch.undo()
     with pytest.raises(CheckpointError, match="has format 2; this version reads format 1"):

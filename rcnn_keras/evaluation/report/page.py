@@ -13,8 +13,7 @@ from urllib.parse import quote
 import numpy as np
 
 from rcnn_keras.data.written_aside import written_aside
-from rcnn_keras.evaluation.report import plots as curves
-from rcnn_keras.evaluation.report import plots as figures
+from rcnn_keras.evaluation.report import plots
 from rcnn_keras.evaluation.report.gallery import Picture
 from rcnn_keras.evaluation.report.sections import Plot, Section
 
@@ -93,12 +92,12 @@ def write_report(
     from jinja2 import Environment, StrictUndefined
 
     history = history or {}
-    kinds = [_Kind("", "", scores, precision_recall or {}, curves.AP_NAMES)]
+    kinds = [_Kind("", "", scores, precision_recall or {}, plots.AP_NAMES)]
     if mask_scores is not None:
         of_masks = mask_scores, mask_precision_recall or {}
         kinds = [
             kinds[0]._replace(word="box "),
-            _Kind("mask ", "mask_", *of_masks, curves.MASK_AP_NAMES),
+            _Kind("mask ", "mask_", *of_masks, plots.MASK_AP_NAMES),
         ]
     shown = [Picture(Path(picture), Path(picture).stem) for picture in pictures]
     paths = [p.path for p in (*shown, *(p for section in sections for p in section.pictures))]
@@ -106,7 +105,7 @@ def write_report(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     links = _gather(folder, paths)
-    source = resources.files("rcnn_keras.evaluation").joinpath("report.html.j2")
+    source = resources.files("rcnn_keras.evaluation.report").joinpath("page.html.j2")
     template = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     ).from_string(source.read_text("utf-8"))
@@ -181,33 +180,33 @@ def _number(score: float) -> str:
 
 def _run_plots(history: Mapping[str, Sequence[float]], kinds: Sequence[_Kind]) -> list[Plot]:
     """Return the plots of a run and of its scores that there is data for."""
-    plots = []
-    if curves.loss_names(history):
-        draw = _with_data(curves.plot_losses, history)
-        plots.append(Plot("losses", "Losses by epoch", draw, wide=True))
+    found = []
+    if plots.loss_names(history):
+        draw = _with_data(plots.plot_losses, history)
+        found.append(Plot("losses", "Losses by epoch", draw, wide=True))
     for kind in kinds:
         if any(name in history for name in kind.ap_names):
             caption = f"{kind.word}average precision on the validation images by epoch".capitalize()
-            draw = _with_data(curves.plot_average_precision, history, names=kind.ap_names)
-            plots.append(Plot(f"{kind.prefix}average_precision", caption, draw))
+            draw = _with_data(plots.plot_average_precision, history, names=kind.ap_names)
+            found.append(Plot(f"{kind.prefix}average_precision", caption, draw))
         if kind.precision_recall:
             caption = f"{kind.word}precision by recall".capitalize() + " at IoU 0.50"
-            draw = _with_data(curves.plot_precision_recall, kind.precision_recall)
-            plots.append(Plot(f"{kind.prefix}precision_recall", caption, draw))
-    return plots
+            draw = _with_data(plots.plot_precision_recall, kind.precision_recall)
+            found.append(Plot(f"{kind.prefix}precision_recall", caption, draw))
+    return found
 
 
 def _with_data(plot: Callable[..., None], data: Any, **options: Any) -> Callable[..., None]:
     return lambda path, theme: plot(path, data, theme, **options)
 
 
-def _write_plots(folder: Path, plots: Sequence[Plot]) -> list[dict[str, Any]]:
+def _write_plots(folder: Path, drawn: Sequence[Plot]) -> list[dict[str, Any]]:
     """Draw each plot once for a light page and once for a dark one."""
     written = []
-    for plot in plots:
+    for plot in drawn:
         light, dark = f"{plot.name}.png", f"{plot.name}_dark.png"
-        plot.draw(folder / light, figures.LIGHT)
-        plot.draw(folder / dark, figures.DARK)
+        plot.draw(folder / light, plots.LIGHT)
+        plot.draw(folder / dark, plots.DARK)
         written.append({"light": light, "dark": dark, "caption": plot.caption, "wide": plot.wide})
     return written
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from rcnn_keras.evaluation.report import plots as curves
+from rcnn_keras.evaluation.report import plots
 from rcnn_keras.evaluation.report.page import write_report
 from rcnn_keras.visualize import PALETTE
 
@@ -191,8 +191,8 @@ def has_color(path, color, pixels_at_least=50):
 
 def test_losses_are_plotted_with_their_validation_twins(tmp_path):
     training, validation = PALETTE[5], PALETTE[0]
-    curves.plot_losses(tmp_path / "both.png", {"loss": [2, 1], "val_loss": [3, 2]})
-    curves.plot_losses(tmp_path / "one.png", {"loss": [2, 1], "val_box_loss": [3, 2]})
+    plots.plot_losses(tmp_path / "both.png", {"loss": [2, 1], "val_loss": [3, 2]})
+    plots.plot_losses(tmp_path / "one.png", {"loss": [2, 1], "val_box_loss": [3, 2]})
     assert has_color(tmp_path / "both.png", training)
     assert has_color(tmp_path / "both.png", validation)
     assert has_color(tmp_path / "one.png", training)
@@ -201,23 +201,23 @@ def test_losses_are_plotted_with_their_validation_twins(tmp_path):
 
 def test_the_total_loss_comes_first():
     history = {"box_loss": [1], "val_loss": [1], "loss": [1], "AP": [1], "class_loss": [1]}
-    assert curves.loss_names(history) == ["loss", "box_loss", "class_loss"]
+    assert plots.loss_names(history) == ["loss", "box_loss", "class_loss"]
 
 
-@pytest.mark.parametrize("count", [1, 2, curves.NAMED_CLASSES + 1])
+@pytest.mark.parametrize("count", [1, 2, plots.NAMED_CLASSES + 1])
 def test_precision_by_recall_of_few_and_many_classes(tmp_path, count):
     """Hostile names are text too: a lone dollar, mathematics, and what legends hide."""
     names = ["$a_{$ \\frac", "_hidden", *(f"class {i}" for i in range(20))][:count]
     data = {name: (RECALL, np.full(101, (i + 1) / 20)) for i, name in enumerate(names)}
-    curves.plot_precision_recall(tmp_path / "a.png", data)
-    assert has_color(tmp_path / "a.png", PALETTE[0]) == (count <= curves.NAMED_CLASSES)
+    plots.plot_precision_recall(tmp_path / "a.png", data)
+    assert has_color(tmp_path / "a.png", PALETTE[0]) == (count <= plots.NAMED_CLASSES)
     # the mean is a thick line over the whole width; text alone has far fewer pixels
-    assert has_color(tmp_path / "a.png", curves.LIGHT.ink, 2500) == (count > 1)
+    assert has_color(tmp_path / "a.png", plots.LIGHT.ink, 2500) == (count > 1)
 
 
 def test_matplotlib_is_left_as_it_was(tmp_path):
     from matplotlib import pyplot, rcParams
 
     before = dict(rcParams), pyplot.get_backend(), pyplot.get_fignums()
-    curves.plot_losses(tmp_path / "a.png", {"loss": [2.0, 1.0]})
+    plots.plot_losses(tmp_path / "a.png", {"loss": [2.0, 1.0]})
     assert (dict(rcParams), pyplot.get_backend(), pyplot.get_fignums()) == before

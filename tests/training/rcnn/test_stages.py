@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 import rcnn_keras as rk
+from rcnn_keras.runs.scoring import evaluate
 from rcnn_keras.training import train_rcnn
 from rcnn_keras.training.rcnn import stages
 from rcnn_keras.training.rcnn.features import FeatureCache, FeatureExtractor
 from rcnn_keras.training.rcnn.finished import once
-from rcnn_keras.training.scoring import evaluate
 
 svm = pytest.importorskip("sklearn.svm")
 

@@ -27,6 +27,7 @@ from rcnn_keras.evaluation.report.sections import (
     voc_section,
 )
 from rcnn_keras.models import Detector
+from rcnn_keras.training.callbacks import summary_of
 
 PICTURES = 8
 PROTOCOLS = ("coco", "voc07", "voc")
@@ -135,43 +136,6 @@ class Evaluation:
             paths.append(folder / f"{Path(record.path).stem}_{record.image_id}.png")
             visualize.grid([truth, found], columns=2).save(paths[-1])
         return paths
-
-
-def summary_of(
-    scores: CocoScores | VocScores, mask_scores: CocoScores | VocScores | None
-) -> dict[str, float]:
-    """Return scores of boxes and, named `mask_..`, of masks as one dict."""
-    of_masks = mask_scores.summary() if mask_scores else {}
-    return scores.summary() | {f"mask_{name}": value for name, value in of_masks.items()}
-
-
-def coco_scores(
-    model: Detector, dataset: DetectionDataset, *, batch_size: int = 1
-) -> tuple[CocoScores, CocoScores | None]:
-    """Score a detector on a dataset of its classes while it detects; what it finds is not kept.
-
-    Args:
-        model: the detector.
-        dataset: images with ground truth.
-        batch_size: images that run together.
-
-    Returns:
-        The scores of the boxes, and those of the masks, None for a detector of boxes alone.
-
-    Raises:
-        ValueError: before any work, if the model finds masks and an object has none.
-    """
-    most = model.detection_layer.max_detections
-    scores = CocoScores(dataset, max_detections=most)
-    mask_scores = None
-    if model.has_masks:
-        mask_scores = CocoScores(dataset, max_detections=most, kind="segm")
-    found = model.detect_each(dataset, batch_size)
-    for record, detections in zip(dataset, found, strict=True):
-        scores.add(record.image_id, detections)
-        if mask_scores:
-            mask_scores.add(record.image_id, detections)
-    return scores, mask_scores
 
 
 def evaluate(

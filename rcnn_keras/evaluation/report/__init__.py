@@ -1,0 +1,1 @@
+"""Reports on trained detectors: one HTML page beside its plots and pictures."""
