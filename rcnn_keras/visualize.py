@@ -14,7 +14,7 @@ from rcnn_keras.data.dataset import Record
 from rcnn_keras.data.detections import Detections
 from rcnn_keras.data.images import read_image
 from rcnn_keras.data.masks import decode_mask, paste_masks
-from rcnn_keras.data.tfrecord_images import PackedImage
+from rcnn_keras.data.tfrecord_images import TFRecordImage
 
 # Okabe and Ito, "Color Universal Design" (2008), without black: apart for all common kinds of
 # colour blindness. The tags carry the names, so that more than seven classes may share colours.
@@ -27,7 +27,7 @@ Corners = tuple[int, int, int, int]  # first and last pixel: x, y, x, y
 
 
 def draw(
-    image: str | PathLike[str] | np.ndarray | PackedImage,
+    image: str | PathLike[str] | np.ndarray | TFRecordImage,
     detections: Detections | Record,
     *,
     classes: Sequence[str] | None = None,

@@ -281,7 +281,7 @@ def test_evaluate_refuses_a_model_that_is_no_detector(shapes, tmp_path, error_of
 def test_data_check_of_sound_data(shapes, rcnn):
     result = rcnn("data", "check", shapes / "annotations.json")
     assert result.exit_code == 0
-    assert result.output == f"{shapes / 'annotations.json'}: 0 fatal, 0 mended\n"
+    assert result.output == f"{shapes / 'annotations.json'}: 0 fatal, 0 repaired\n"
 
 
 def test_data_check_lists_every_problem_and_fails_on_fatal_ones(shapes, tmp_path, rcnn):
@@ -296,8 +296,8 @@ def test_data_check_lists_every_problem_and_fails_on_fatal_ones(shapes, tmp_path
         result.output.splitlines(), key=lambda line: "FATAL" not in line
     )
     assert first.startswith(f"FATAL {path}: annotation 1: bbox = [0, 0, -3, 4]: ")
-    assert second.startswith(f"mended {path}: annotation 2: bbox = [10, 10, 0, 5]: ")
-    assert summary == f"{path}: 1 fatal, 1 mended"
+    assert second.startswith(f"repaired {path}: annotation 2: bbox = [10, 10, 0, 5]: ")
+    assert summary == f"{path}: 1 fatal, 1 repaired"
 
 
 def voc_folder(root, name_of_class):
@@ -322,8 +322,8 @@ def test_data_check_reads_all_splits_of_a_voc_folder(tmp_path, rcnn):
     voc_folder(tmp_path, "cat")
     result = rcnn("data", "check", tmp_path)
     assert result.exit_code == 0, result.output
-    assert result.output.splitlines()[-1] == f"{tmp_path}: 0 fatal, 2 mended"
-    assert rcnn("data", "check", tmp_path, "--split", "val").output.endswith("1 mended\n")
+    assert result.output.splitlines()[-1] == f"{tmp_path}: 0 fatal, 2 repaired"
+    assert rcnn("data", "check", tmp_path, "--split", "val").output.endswith("1 repaired\n")
 
 
 def test_data_check_of_a_missing_file(tmp_path, error_of):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from rcnn_keras.data.synthetic import draw_shapes
-from rcnn_keras.data.tfrecord import load_records
+from rcnn_keras.data.tfrecord import load_tfrecord
 
 
 @pytest.fixture(scope="module")
@@ -21,11 +21,11 @@ def test_pack_and_check(shapes, tmp_path, rcnn, error_of):
     command = ("data", "pack", shapes / "annotations.json", "--out", out, "--workers", 1)
     result = rcnn(*command, "--shards", 2)
     assert result.exit_code == 0, result.output
-    objects = sum(map(len, load_records(out)))
+    objects = sum(map(len, load_tfrecord(out)))
     assert f"{out}: 4 images, {objects} objects, 2 record files" in result.output
     result = rcnn("data", "check", out)
     assert result.exit_code == 0
-    assert "0 fatal, 0 mended" in result.output
+    assert "0 fatal, 0 repaired" in result.output
     (shard,) = out.glob("00001*.tfrecord")
     content = bytearray(shard.read_bytes())
     content[200] ^= 1

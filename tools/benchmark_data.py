@@ -29,20 +29,20 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from rcnn_keras.data.augmentation import color_jitter, compose, flips, scale_jitter
+from rcnn_keras.data.augmentation import ColorJitter, Compose, RandomFlip, ScaleJitter
 from rcnn_keras.data.coco import load_coco
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.images import resized_size
 from rcnn_keras.data.pipeline import SIZE_MULTIPLE, Batches
 from rcnn_keras.data.synthetic import draw_shapes
-from rcnn_keras.data.tfrecord import pack_records
+from rcnn_keras.data.tfrecord import save_tfrecord
 from rcnn_keras.models import FasterRCNN, MaskRCNN
 
 STEP_BATCH, STEPS = 2, 3
 AUGMENTATIONS = {
     "none": None,
-    "flips": flips(),
-    "all": compose(flips(), scale_jitter(), color_jitter()),
+    "flips": RandomFlip(),
+    "all": Compose(RandomFlip(), ScaleJitter(), ColorJitter()),
 }
 
 
@@ -55,7 +55,7 @@ def main() -> None:
         else:
             dataset = draw_jpegs(options.count, tuple(options.drawn_size), Path(folder))
         print(f"{machine()}\n{dataset!r}")
-        sources = [dataset, pack_records(dataset, Path(folder, "records"))]
+        sources = [dataset, save_tfrecord(dataset, Path(folder, "records"))]
         for size in options.sizes:
             measure(sources, size, options)
 

@@ -98,7 +98,7 @@ def victim(training: Training, out: Path) -> None:
         rate = keras.optimizers.schedules.CosineDecay(0.01, steps)
         model.compile(keras.optimizers.SGD(rate, momentum=0.9), run_eagerly=training.eager)
         history = model.fit(
-            data.batches(1, shuffle=True, augment=rk.data.flips()),
+            data.batches(1, shuffle=True, augment=rk.data.RandomFlip()),
             epochs=training.epochs,
             callbacks=[
                 rk.callbacks.Checkpoint(out / "checkpoints", every_steps=1),

@@ -47,7 +47,7 @@ CONFIG = {
         "train": {"annotations": "train/annotations.json"},
         "val": {"annotations": "val/annotations.json"},
         "batch_size": 4,
-        "augment": [{"flips": {}}, {"scale_jitter": {"low": 0.6, "high": 1.2}}],
+        "augment": [{"RandomFlip": {}}, {"ScaleJitter": {"low": 0.6, "high": 1.2}}],
     },
     "optimizer": {"name": "sgd", "learning_rate": 0.001, "clip_global_norm": 5.0},
     "training": {"epochs": 3, "checkpoint": {"every_steps": 3}},

@@ -155,7 +155,7 @@ def train(model: rk.models.Detector, soak: Soak, folder: Path, steps: int, every
     val = rk.data.draw_shapes(20, size=(96, 128), seed=99, out=folder / "val")
     model.compile(keras.optimizers.SGD(0.002, momentum=0.9, global_clipnorm=5.0))
     model.fit(
-        scenes.batches(1, shuffle=True, augment=rk.data.flips()),
+        scenes.batches(1, shuffle=True, augment=rk.data.RandomFlip()),
         epochs=steps // every,
         steps_per_epoch=every,
         callbacks=[

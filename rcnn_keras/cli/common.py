@@ -73,11 +73,11 @@ def load_dataset(
 ) -> "DetectionDataset":
     """Load a COCO JSON file with its images, a split of a Pascal VOC folder, or record files."""
     from rcnn_keras.data.coco import load_coco
-    from rcnn_keras.data.tfrecord import is_packed, load_records
+    from rcnn_keras.data.tfrecord import is_tfrecord_folder, load_tfrecord
     from rcnn_keras.data.voc import load_voc
 
-    if is_packed(annotations):
-        return load_records(annotations, classes=classes)
+    if is_tfrecord_folder(annotations):
+        return load_tfrecord(annotations, classes=classes)
     if annotations.is_dir():
         return load_voc(annotations, split, classes=classes)
     return load_coco(annotations, images, classes=classes)

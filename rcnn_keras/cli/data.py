@@ -34,16 +34,16 @@ def check(annotations: Path, images: Path | None, split: str | None) -> None:
     Example:
       rcnn data check data/bccd/train.json --images data/bccd/images
 
-    FATAL problems keep the data from being used; mended ones are put right while reading. Every
+    FATAL problems keep the data from being used; repaired ones are put right while reading. Every
     image is decoded, of record files every byte hashed. Exit status 1 if anything is fatal.
     """
     must_exist(annotations, "annotations")
     with quiet_import():
         from rcnn_keras.data.coco import check_coco
-        from rcnn_keras.data.tfrecord import check_records, is_packed
+        from rcnn_keras.data.tfrecord import check_tfrecord, is_tfrecord_folder
         from rcnn_keras.data.voc import check_voc
-    if is_packed(annotations):
-        found = check_records(annotations)
+    if is_tfrecord_folder(annotations):
+        found = check_tfrecord(annotations)
     elif annotations.is_dir():
         lists = annotations / "ImageSets" / "Main"
         there = [name for name in VOC_SPLITS if (lists / f"{name}.txt").exists()]
@@ -53,9 +53,9 @@ def check(annotations: Path, images: Path | None, split: str | None) -> None:
         found = check_coco(annotations, images)
     problems = list(dict.fromkeys(found))  # one image may be in several lists
     for problem in problems:
-        click.echo(f"{'FATAL' if problem.fatal else 'mended'} {problem}")
+        click.echo(f"{'FATAL' if problem.fatal else 'repaired'} {problem}")
     fatal = sum(problem.fatal for problem in problems)
-    click.echo(f"{annotations}: {fatal} fatal, {len(problems) - fatal} mended")
+    click.echo(f"{annotations}: {fatal} fatal, {len(problems) - fatal} repaired")
     if fatal:
         sys.exit(1)
 
@@ -103,18 +103,18 @@ def pack(
         raise click.UsageError("--shards and --shard-size say the same in two ways: give one")
     chosen = engine_named(engine, workers, address)
     with quiet_import():
-        from rcnn_keras.data.tfrecord import SHARD_SIZE, pack_records
+        from rcnn_keras.data.tfrecord import SHARD_SIZE, save_tfrecord
     dataset = load_dataset(source, images, split)
     if shards is not None:
         shard_size = -(-len(dataset) // shards)
     with click.progressbar(length=len(dataset), label="images") as bar:
-        packed = pack_records(
+        packed = save_tfrecord(
             dataset,
             out,
             shard_size=shard_size or SHARD_SIZE,
             engine=chosen,
             progress=lambda done, _: bar.update(done - bar.pos),
         )
-    files = len({record.packed.file for record in packed if record.packed is not None})
+    files = len({record.tfrecord.file for record in packed if record.tfrecord is not None})
     objects = sum(map(len, packed))
     click.echo(f"{out}: {len(packed)} images, {objects} objects, {files} record files")

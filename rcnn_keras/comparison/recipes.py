@@ -77,7 +77,7 @@ def configuration(
             "val": [val],
             "classes": list(classes),
             "batch_size": BATCH_SIZE,
-            "augment": [{"flips": {"horizontal": True, "vertical": True}}],
+            "augment": [{"RandomFlip": {"horizontal": True, "vertical": True}}],
             "max_proposals": settings.most_proposals,
         },
         "optimizer": {"name": "adamw", "learning_rate": 0.001, "weight_decay": 0.01},

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from rcnn_keras.convert.torch_files import read_pth
-from rcnn_keras.convert.weights import STEP_COUNTER, Slot, fill, slots
+from rcnn_keras.convert.weights import STEP_COUNTER, WeightTarget, assign_weights, weight_targets
 from rcnn_keras.data.coco import VACANT
 from rcnn_keras.layers.normalization import BATCH_KINDS, EPSILON
 from rcnn_keras.models import FasterRCNN, MaskRCNN
@@ -171,12 +171,12 @@ def load(
     model = build(classes=_classes(state, classes, source), **config)
     if model.get_config()["norm"] == "frozen_batch" and "frozen_stages" not in arguments:
         model.freeze_backbone()
-    slots = detector_slots(model)
+    targets = detector_targets(model)
     if frozen:
         published = name in WITHOUT_EPSILON and "backbone" not in arguments
         default = 0.0 if published else EPSILON
-        state = _with_epsilon(state, slots, default if epsilon is None else epsilon, source)
-    fill(slots, state, source)
+        state = _with_epsilon(state, targets, default if epsilon is None else epsilon, source)
+    assign_weights(targets, state, source)
     return model
 
 
@@ -208,8 +208,8 @@ def load_backbone(model: FasterRCNN, weights: Weights) -> None:
                 f"torchvision's networks need {key}={value}; the model has {config[key]}"
             )
     trunk = [layer for layer in model.box_head.trunk.layers if layer.name.startswith("layer4_")]
-    found = _backbone_slots([*model.backbone.layers, *trunk])
-    fill(found, state, source, [name for name in state if name.startswith(CLASSIFIERS)])
+    found = _backbone_targets([*model.backbone.layers, *trunk])
+    assign_weights(found, state, source, [name for name in state if name.startswith(CLASSIFIERS)])
 
 
 def _state(weights: Weights, name: str) -> tuple[Any, dict[str, np.ndarray]]:
@@ -255,10 +255,10 @@ def _classes(state, classes, source) -> list[str]:
     return list(classes)
 
 
-def _with_epsilon(state, slots, epsilon, source) -> dict[str, np.ndarray]:
+def _with_epsilon(state, targets, epsilon, source) -> dict[str, np.ndarray]:
     """Return the state dict with gains that make our epsilon act as the backbone's own.
 
-    Tensors of another shape than their slots' stay as they are, for `fill` to name.
+    Tensors of another shape than their targets' stay as they are, for `fill` to name.
     """
     changed = dict(state)
     for name, variance in state.items():
@@ -266,7 +266,7 @@ def _with_epsilon(state, slots, epsilon, source) -> dict[str, np.ndarray]:
         if not (name.startswith(BODY) and name.endswith("running_var")):
             continue
         if any(
-            k not in state or k not in slots or state[k].shape != slots[k].shape
+            k not in state or k not in targets or state[k].shape != targets[k].shape
             for k in (name, gain)
         ):
             continue
@@ -277,25 +277,25 @@ def _with_epsilon(state, slots, epsilon, source) -> dict[str, np.ndarray]:
     return changed
 
 
-def _backbone_slots(layers: Iterable[keras.layers.Layer]) -> dict[str, Slot]:
-    """Return the slots of a network, by the names in torchvision's classifiers."""
-    found: dict[str, Slot] = {}
+def _backbone_targets(layers: Iterable[keras.layers.Layer]) -> dict[str, WeightTarget]:
+    """Return the targets of a network, by the names in torchvision's classifiers."""
+    found: dict[str, WeightTarget] = {}
     for layer in layers:
         if layer.weights:
             name = layer.name
             for ours, theirs in ENDS:
                 if name.endswith(ours):
                     name = name.removesuffix(ours) + theirs
-            found |= slots(layer, name.replace("_", "."))
+            found |= weight_targets(layer, name.replace("_", "."))
     return found
 
 
-def detector_slots(model: FasterRCNN) -> dict[str, Slot]:
-    """Return the slots of a whole detector, by torchvision's names today."""
+def detector_targets(model: FasterRCNN) -> dict[str, WeightTarget]:
+    """Return the targets of a whole detector, by torchvision's names today."""
     if model.fpn is None:
         backbone = model.get_config()["backbone"]
         raise ValueError(f"torchvision's detectors have a pyramid; {backbone} has none")
-    network = _backbone_slots(model.backbone.layers)
+    network = _backbone_targets(model.backbone.layers)
     found = {BODY + name.removeprefix("features."): slot for name, slot in network.items()}
 
     for block, convs, norms in (
@@ -307,32 +307,32 @@ def detector_slots(model: FasterRCNN) -> dict[str, Slot]:
 
     head = model.rpn_head
     for number, conv in enumerate(head.convs):
-        found |= slots(conv, f"rpn.head.conv.{number}.0")
-    found |= slots(head.objectness, "rpn.head.cls_logits")
-    found |= slots(head.deltas, "rpn.head.bbox_pred")
+        found |= weight_targets(conv, f"rpn.head.conv.{number}.0")
+    found |= weight_targets(head.objectness, "rpn.head.cls_logits")
+    found |= weight_targets(head.deltas, "rpn.head.bbox_pred")
 
     trunk = model.box_head.trunk
     found |= _trunk_convs(trunk, BOX_HEAD)
     size = trunk.input.shape[1]
     if trunk.get_layer("fc6") is trunk.layers[-1]:  # alone, it is the sixth part of a sequence
-        found |= slots(trunk.get_layer("fc6"), f"{BOX_HEAD}5", map_size=size)
+        found |= weight_targets(trunk.get_layer("fc6"), f"{BOX_HEAD}5", map_size=size)
     else:
-        found |= slots(trunk.get_layer("fc6"), f"{BOX_HEAD}fc6", map_size=size)
-        found |= slots(trunk.get_layer("fc7"), f"{BOX_HEAD}fc7")
+        found |= weight_targets(trunk.get_layer("fc6"), f"{BOX_HEAD}fc6", map_size=size)
+        found |= weight_targets(trunk.get_layer("fc7"), f"{BOX_HEAD}fc7")
     # torchvision has boxes and masks of the background too, which nothing uses or trains.
-    found |= slots(model.box_head.class_logits, "roi_heads.box_predictor.cls_score")
-    found |= slots(model.box_head.box_deltas, "roi_heads.box_predictor.bbox_pred", drop=4)
+    found |= weight_targets(model.box_head.class_logits, "roi_heads.box_predictor.cls_score")
+    found |= weight_targets(model.box_head.box_deltas, "roi_heads.box_predictor.bbox_pred", drop=4)
 
     if isinstance(model, MaskRCNN):
         found |= _trunk_convs(model.mask_head.trunk, MASK_HEAD)
         predictor = "roi_heads.mask_predictor"
-        found |= slots(model.mask_head.upsample, f"{predictor}.conv5_mask")
-        found |= slots(model.mask_head.mask_logits, f"{predictor}.mask_fcn_logits", drop=1)
+        found |= weight_targets(model.mask_head.upsample, f"{predictor}.conv5_mask")
+        found |= weight_targets(model.mask_head.mask_logits, f"{predictor}.mask_fcn_logits", drop=1)
     return found
 
 
 def _trunk_convs(trunk, prefix):
-    """Return the slots of a trunk's convolutions `conv1`.. and of the norms after them."""
+    """Return the targets of a trunk's convolutions `conv1`.. and of the norms after them."""
     found = {}
     for layer in trunk.layers:
         if layer.name.startswith("conv"):
@@ -343,5 +343,5 @@ def _trunk_convs(trunk, prefix):
 
 
 def _conv_norm(conv, norm, name):
-    found = slots(conv, f"{name}.0")
-    return found | (slots(norm, f"{name}.1") if norm.weights else {})
+    found = weight_targets(conv, f"{name}.0")
+    return found | (weight_targets(norm, f"{name}.1") if norm.weights else {})

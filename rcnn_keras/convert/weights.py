@@ -21,7 +21,7 @@ CONVOLUTIONS = (layers.Conv2D, layers.Conv2DTranspose, layers.DepthwiseConv2D)
 STEP_COUNTER = "num_batches_tracked"  # of PyTorch's batch norm; nothing here needs it
 
 
-class Slot(NamedTuple):
+class WeightTarget(NamedTuple):
     """A variable of ours, the shape of the tensor that it takes, and how to arrange its values."""
 
     variable: keras.Variable
@@ -29,8 +29,10 @@ class Slot(NamedTuple):
     arrange: Callable[[np.ndarray], np.ndarray]
 
 
-def slots(layer: layers.Layer, name: str, *, drop: int = 0, map_size: int = 1) -> dict[str, Slot]:
-    """Return the slots of a layer, by the names of the tensors of the PyTorch module `name`.
+def weight_targets(
+    layer: layers.Layer, name: str, *, drop: int = 0, map_size: int = 1
+) -> dict[str, WeightTarget]:
+    """Return the targets of a layer, by the names of the tensors of the PyTorch module `name`.
 
     Args:
         layer: a convolution, a dense layer or a batch norm, built.
@@ -60,7 +62,7 @@ def slots(layer: layers.Layer, name: str, *, drop: int = 0, map_size: int = 1) -
 
 
 def _vector(variable, drop):
-    return Slot(variable, (variable.shape[0] + drop,), lambda values: values[drop:])
+    return WeightTarget(variable, (variable.shape[0] + drop,), lambda values: values[drop:])
 
 
 def _dense(kernel, drop, map_size):
@@ -71,7 +73,7 @@ def _dense(kernel, drop, map_size):
         values = values[drop:].reshape(-1, channels, map_size, map_size)
         return values.transpose(2, 3, 1, 0).reshape(inputs, outputs)
 
-    return Slot(kernel, (outputs + drop, inputs), arrange)
+    return WeightTarget(kernel, (outputs + drop, inputs), arrange)
 
 
 def _convolution(layer, drop):
@@ -83,11 +85,11 @@ def _convolution(layer, drop):
     def arrange(values):
         return values[drop:].transpose(2, 3, 1, 0).reshape(layer.kernel.shape)
 
-    return Slot(layer.kernel, (first + drop, second, height, width), arrange)
+    return WeightTarget(layer.kernel, (first + drop, second, height, width), arrange)
 
 
-def fill(
-    slots: Mapping[str, Slot],
+def assign_weights(
+    targets: Mapping[str, WeightTarget],
     state: Mapping[str, np.ndarray],
     source: Any,
     unused: Iterable[str] = (),
@@ -95,7 +97,7 @@ def fill(
     """Put every tensor of a state dict into its slot.
 
     Args:
-        slots: by the tensors' names.
+        targets: by the tensors' names.
         state: the tensors.
         source: what an error calls the state dict: its file.
         unused: names of tensors that are known to have no place.
@@ -106,33 +108,33 @@ def fill(
     """
     spare = set(unused)
     problems = {
-        "missing": [name for name in slots if name not in state],
+        "missing": [name for name in targets if name not in state],
         "without a place in the model": [
             name
             for name in state
-            if name not in slots and name not in spare and not _is_counter(name, slots)
+            if name not in targets and name not in spare and not _is_counter(name, targets)
         ],
         "of another shape": [
             f"{name} {state[name].shape}, not {slot.shape}"
-            for name, slot in slots.items()
+            for name, slot in targets.items()
             if name in state and state[name].shape != slot.shape
         ],
         "not of finite floating-point numbers": [
             name
-            for name, slot in slots.items()
+            for name, slot in targets.items()
             if name in state and state[name].shape == slot.shape and not _is_finite(state[name])
         ],
     }
     lines = [f"  {kind}: {_listing(names)}" for kind, names in problems.items() if names]
     if lines:
         raise ValueError("\n".join([f"{source}: the tensors do not fit the model", *lines]))
-    for name, slot in slots.items():
+    for name, slot in targets.items():
         slot.variable.assign(slot.arrange(state[name]).astype("float32"))
 
 
-def _is_counter(name, slots):
+def _is_counter(name, targets):
     module, _, last = name.rpartition(".")
-    return last == STEP_COUNTER and f"{module}.running_mean" in slots
+    return last == STEP_COUNTER and f"{module}.running_mean" in targets
 
 
 def _is_finite(values):

@@ -1,13 +1,13 @@
 """Images and ground truth: reading, checking, drawing, augmenting and batching them."""
 
 from rcnn_keras.data.augmentation import (
-    color_jitter,
-    compose,
-    erasing,
-    flips,
-    rotation,
-    scale_jitter,
-    translation,
+    ColorJitter,
+    Compose,
+    RandomErasing,
+    RandomFlip,
+    RandomRotation,
+    RandomTranslation,
+    ScaleJitter,
 )
 from rcnn_keras.data.coco import check_coco, load_coco
 from rcnn_keras.data.dataset import DetectionDataset, Record
@@ -22,36 +22,36 @@ from rcnn_keras.data.masks import decode_mask, encode_masks, paste_masks
 from rcnn_keras.data.pipeline import Batches
 from rcnn_keras.data.problems import DatasetError, Problem
 from rcnn_keras.data.synthetic import draw_shapes
-from rcnn_keras.data.tfrecord import check_records, load_records, pack_records
+from rcnn_keras.data.tfrecord import check_tfrecord, load_tfrecord, save_tfrecord
 from rcnn_keras.data.voc import check_voc, load_voc
 
 __all__ = [
     "Batches",
+    "ColorJitter",
+    "Compose",
     "DatasetError",
     "DetectionDataset",
     "ImageError",
     "Problem",
+    "RandomErasing",
+    "RandomFlip",
+    "RandomRotation",
+    "RandomTranslation",
     "Record",
+    "ScaleJitter",
     "check_coco",
-    "check_records",
+    "check_tfrecord",
     "check_voc",
-    "color_jitter",
-    "compose",
     "decode_mask",
     "draw_shapes",
     "encode_masks",
-    "erasing",
-    "flips",
     "image_header",
     "load_coco",
-    "load_records",
+    "load_tfrecord",
     "load_voc",
-    "pack_records",
     "paste_masks",
     "read_image",
     "resize_image",
     "resized_size",
-    "rotation",
-    "scale_jitter",
-    "translation",
+    "save_tfrecord",
 ]

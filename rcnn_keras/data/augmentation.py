@@ -37,7 +37,7 @@ MIN_VISIBLE = 0.1  # of a box's area
 
 
 @dataclass(frozen=True)
-class flips:
+class RandomFlip:
     """Mirror left to right, and upside down, each with probability 0.5."""
 
     horizontal: bool = True
@@ -77,7 +77,7 @@ class flips:
 
 
 @dataclass(frozen=True)
-class scale_jitter:
+class ScaleJitter:
     """Rescale by a factor drawn from low..high; what outgrows the image's first size is cropped.
 
     Large-scale jittering (Ghiasi et al., 2021, "Simple Copy-Paste"; torchvision's ScaleJitter and
@@ -118,7 +118,7 @@ class scale_jitter:
 
 
 @dataclass(frozen=True)
-class color_jitter:
+class ColorJitter:
     """Change brightness, contrast, saturation and hue, in this order; boxes stay.
 
     As torchvision's ColorJitter, through `tf.image`: brightness adds up to the given part of 255,
@@ -159,7 +159,7 @@ class color_jitter:
 
 
 @dataclass(frozen=True)
-class rotation:
+class RandomRotation:
     """Turn about the image's centre by an angle drawn from -degrees..degrees; the size stays.
 
     A box becomes the upright hull of its four turned corners, so it holds its object and is
@@ -182,7 +182,7 @@ class rotation:
 
 
 @dataclass(frozen=True)
-class translation:
+class RandomTranslation:
     """Shift by whole pixels, up to the given fraction of the width and of the height.
 
     Raises:
@@ -202,7 +202,7 @@ class translation:
 
 
 @dataclass(frozen=True)
-class erasing:
+class RandomErasing:
     """Cover one rectangle with noise or with the image's mean colour; boxes stay.
 
     Random erasing (Zhong et al., 2020) over the whole image.
@@ -257,7 +257,7 @@ class erasing:
         return sample | {"image": tf.cond(erase, erased, lambda: image)}
 
 
-class compose:
+class Compose:
     """Apply augmentations one after the other, each with a seed of its own."""
 
     def __init__(self, *augmentations: Augmentation) -> None:
@@ -276,7 +276,7 @@ class compose:
         return sample
 
     def __repr__(self) -> str:
-        return f"compose({', '.join(map(repr, self.augmentations))})"
+        return f"Compose({', '.join(map(repr, self.augmentations))})"
 
 
 def _affine(sample: Sample, matrix: tf.Tensor, shift: tf.Tensor) -> Sample:

@@ -18,7 +18,7 @@ from rcnn_keras.data.validation import (
     build_dataset,
     check_entries,
     existing_folder,
-    warn_mended,
+    warn_repaired,
 )
 
 LISTS = ("images", "annotations", "categories")
@@ -52,7 +52,7 @@ def load_coco(
         ValueError: for a name in `classes` that is no category; names the nearest one.
 
     Warns:
-        UserWarning: once, with the counts of what was mended; `dataset.problems` lists it.
+        UserWarning: once, with the counts of what was repaired; `dataset.problems` lists it.
     """
     log = ProblemLog()
     entries, categories = _parse(path, images, log)
@@ -70,7 +70,7 @@ def load_coco(
     )
     if classes is not None:
         dataset = dataset.with_classes(classes)
-    warn_mended(dataset, f"rcnn data check {os.fspath(path)}")
+    warn_repaired(dataset, f"rcnn data check {os.fspath(path)}")
     return dataset
 
 
@@ -88,7 +88,7 @@ def _with_vacant(categories: dict[int, str], classes: Iterable[str]) -> dict[int
 def check_coco(
     path: str | PathLike, images: str | PathLike | None = None, *, decode: bool = True
 ) -> list[Problem]:
-    """Return every problem of a COCO JSON file and its images, fatal and mended ones.
+    """Return every problem of a COCO JSON file and its images, fatal and repaired ones.
 
     Args:
         path: the JSON file.

@@ -12,7 +12,7 @@ import numpy as np
 
 from rcnn_keras.data.masks import Segmentations
 from rcnn_keras.data.problems import Problem
-from rcnn_keras.data.tfrecord_images import PackedImage, PackedSegmentations
+from rcnn_keras.data.tfrecord_images import TFRecordImage, TFRecordSegmentations
 
 if TYPE_CHECKING:
     from rcnn_keras.data.pipeline import Batches
@@ -54,12 +54,12 @@ class Record:
     boxes: np.ndarray
     labels: np.ndarray
     crowd: np.ndarray
-    segmentations: tuple | Segmentations | PackedSegmentations | None = None
+    segmentations: tuple | Segmentations | TFRecordSegmentations | None = None
     areas: np.ndarray | None = None
     proposals: np.ndarray | None = None
     pixels: np.ndarray | None = None
     difficult: np.ndarray | None = None
-    packed: PackedImage | None = None
+    tfrecord: TFRecordImage | None = None
 
     def __post_init__(self) -> None:
         boxes = np.asarray(self.boxes, np.float32)
@@ -95,11 +95,11 @@ class Record:
         return len(self.labels)
 
     @property
-    def image(self) -> str | np.ndarray | PackedImage:
+    def image(self) -> str | np.ndarray | TFRecordImage:
         """What `read_image` reads the image from."""
         if self.pixels is not None:
             return self.pixels
-        return self.path if self.packed is None else self.packed
+        return self.path if self.tfrecord is None else self.tfrecord
 
     def select(self, keep: np.ndarray, labels: np.ndarray | None = None) -> "Record":
         """Return the record with the objects that `keep` (bool or indices) names, relabelled."""
@@ -116,8 +116,8 @@ class Record:
 
     def _segmentations_at(
         self, index: np.ndarray
-    ) -> tuple | Segmentations | PackedSegmentations | None:
-        if isinstance(self.segmentations, Segmentations | PackedSegmentations):
+    ) -> tuple | Segmentations | TFRecordSegmentations | None:
+        if isinstance(self.segmentations, Segmentations | TFRecordSegmentations):
             return self.segmentations.take(index)
         return self.segmentations and tuple(self.segmentations[i] for i in index)
 
@@ -129,7 +129,7 @@ class DetectionDataset(Sequence[Record]):
         records: one for each image; images without objects are kept, they train as background.
         classes: K different names; label i is `classes[i]`.
         category_ids: K ids that stand for the classes in COCO files; 1..K by default.
-        problems: what was mended while the dataset was read.
+        problems: what was repaired while the dataset was read.
         name: a short name for reports.
 
     Raises:

@@ -59,9 +59,9 @@ def _image(record: Record) -> Iterable[bytes]:
     yield f"{record.image_id} {record.height} {record.width} {Path(record.path).name} ".encode()
     if record.pixels is not None:
         yield np.ascontiguousarray(record.pixels).tobytes()
-    elif record.packed is not None:
-        file = Path(record.packed.file)
-        yield f"{file.name} {file.stat().st_size} {record.packed.offset}\n".encode()
+    elif record.tfrecord is not None:
+        file = Path(record.tfrecord.file)
+        yield f"{file.name} {file.stat().st_size} {record.tfrecord.offset}\n".encode()
     else:
         yield f"{Path(record.path).stat().st_size}\n".encode()
 

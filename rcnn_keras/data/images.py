@@ -18,7 +18,7 @@ import tensorflow as tf
 from PIL import Image, UnidentifiedImageError
 from pycocotools import mask as rle
 
-from rcnn_keras.data.tfrecord_images import PackedImage
+from rcnn_keras.data.tfrecord_images import TFRecordImage
 
 TAG = 0x0112
 
@@ -105,7 +105,7 @@ class ImageHeader(NamedTuple):
     orientation: int
 
 
-def read_image(source: str | PathLike | np.ndarray | PackedImage) -> np.ndarray:
+def read_image(source: str | PathLike | np.ndarray | TFRecordImage) -> np.ndarray:
     """Return an image as uint8 RGB `(H, W, 3)`, upright.
 
     Args:
@@ -125,7 +125,7 @@ def read_image(source: str | PathLike | np.ndarray | PackedImage) -> np.ndarray:
         return turn_pixels(_to_rgb(file.image, file.name), file.orientation())
 
 
-def image_header(path: str | PathLike | PackedImage) -> tuple[int, int]:
+def image_header(path: str | PathLike | TFRecordImage) -> tuple[int, int]:
     """Return height and width in pixels of the image that `read_image` would give.
 
     A JPEG or PNG file is not decoded if its end is where it should be; others are.
@@ -136,7 +136,7 @@ def image_header(path: str | PathLike | PackedImage) -> tuple[int, int]:
     return read_header(path)[:2]
 
 
-def read_header(path: str | PathLike | PackedImage) -> ImageHeader:
+def read_header(path: str | PathLike | TFRecordImage) -> ImageHeader:
     """Return `image_header`'s size together with the EXIF orientation."""
     with _ImageFile(path) as file:
         if not file.has_its_end():
@@ -182,9 +182,9 @@ def resize_image(
 class _ImageFile:
     """An open image file; whatever goes wrong inside its `with` block becomes an ImageError."""
 
-    def __init__(self, source: str | PathLike | PackedImage):
-        self.packed = source if isinstance(source, PackedImage) else None
-        path = source if self.packed is None else self.packed.path
+    def __init__(self, source: str | PathLike | TFRecordImage):
+        self.tfrecord = source if isinstance(source, TFRecordImage) else None
+        path = source if self.tfrecord is None else self.tfrecord.path
         if not isinstance(path, str | PathLike):
             kind = type(path).__name__
             raise ImageError(f"image of type {kind}", "a path or a numpy array is needed")
@@ -201,9 +201,9 @@ class _ImageFile:
         return self
 
     def _opened(self) -> IO[bytes]:
-        if self.packed is not None:
+        if self.tfrecord is not None:
             try:
-                return io.BytesIO(self.packed.read())
+                return io.BytesIO(self.tfrecord.read())
             except (OSError, ValueError) as error:
                 raise ImageError(self.name, f"cannot be read: {error}") from error
         if not os.path.isfile(self.name):

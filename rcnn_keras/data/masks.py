@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
 
-from rcnn_keras.data.tfrecord_images import PackedSegmentations
+from rcnn_keras.data.tfrecord_images import TFRecordSegmentations
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -220,7 +220,7 @@ def check_masks(record: "Record") -> None:
 
     A crowd region may have none. The message names the image and the object, counted from 0.
     """
-    if isinstance(record.segmentations, PackedSegmentations):  # they were sound when packed
+    if isinstance(record.segmentations, TFRecordSegmentations):  # they were sound when packed
         missing = np.flatnonzero(~record.segmentations.present & ~record.crowd)
         if len(missing):
             raise ValueError(

@@ -23,7 +23,7 @@ from rcnn_keras.data.images import (
     resized_size,
 )
 from rcnn_keras.data.masks import check_segmentations, record_masks
-from rcnn_keras.data.tfrecord_images import PackedSegmentations, read_record
+from rcnn_keras.data.tfrecord_images import TFRecordSegmentations, read_record
 
 if TYPE_CHECKING:
     from rcnn_keras.data.dataset import DetectionDataset, Record
@@ -76,12 +76,12 @@ class ShardOrder:
     def __init__(self, records: "Sequence[Record]"):
         files = []
         for record in records:
-            if record.packed is None:
+            if record.tfrecord is None:
                 raise ValueError(
                     f"shuffle='shards' needs record files, and {record.path} is in none: "
                     f"`rcnn data pack` writes them"
                 )
-            files.append(record.packed.file)
+            files.append(record.tfrecord.file)
         starts = [i for i in range(len(files)) if i == 0 or files[i] != files[i - 1]]
         self.starts = tf.constant(starts, tf.int64)
         self.sizes = tf.constant(np.diff([*starts, len(files)]), tf.int64)
@@ -135,7 +135,7 @@ class ImageSource(Protocol):
 
 def image_source(records: "Sequence[Record]") -> ImageSource:
     """Return the source of these records: without Python if all of them are in record files."""
-    if all(record.packed is not None for record in records):
+    if all(record.tfrecord is not None for record in records):
         return RecordFiles(records)
     return ImageFiles(records)
 
@@ -171,12 +171,12 @@ class RecordFiles:
     """Record files, each image read at its offset, and no Python on the way."""
 
     def __init__(self, records: "Sequence[Record]"):
-        places = [record.packed for record in records if record.packed is not None]
+        places = [record.tfrecord for record in records if record.tfrecord is not None]
         files = {file: number for number, file in enumerate(dict.fromkeys(p.file for p in places))}
         self.files = tf.constant(list(files))
         self.numbers = tf.constant([files[place.file] for place in places], tf.int32)
         self.offsets = tf.constant([place.offset for place in places], tf.int64)
-        objects = [_packed_objects(record) for record in records]
+        objects = [_stored_objects(record) for record in records]
         self.objects = tf.constant(np.concatenate(objects), tf.int32)
         self.starts = tf.constant(np.cumsum([0, *map(len, objects)]), tf.int64)
 
@@ -201,9 +201,9 @@ class RecordFiles:
         return decode_masks(tf.gather(runs, objects), tf.gather(extents, objects), old, size)
 
 
-def _packed_objects(record: "Record") -> np.ndarray:
+def _stored_objects(record: "Record") -> np.ndarray:
     """Return the places of a record's objects among those packed."""
-    if isinstance(record.segmentations, PackedSegmentations):
+    if isinstance(record.segmentations, TFRecordSegmentations):
         return record.segmentations.objects
     return np.arange(len(record))
 

@@ -7,8 +7,8 @@ from pathlib import PurePath
 
 SHOWN = 20
 
-# What a mended problem says about one case, and how the summary says it about several.
-MENDED = {
+# What a repaired problem says about one case, and how the summary says it about several.
+REPAIRS = {
     "box clipped to its image": "boxes clipped to their image",
     "box without area dropped": "boxes without area dropped",
     "box outside its image dropped": "boxes outside their image dropped",
@@ -30,7 +30,7 @@ class Problem:
         id: what it is about: an image, annotation or category id, or an object's index.
         field: the name of the field in the file.
         value: what stands there.
-        message: what is wrong; for a mended problem, what was done.
+        message: what is wrong; for a repaired problem, what was done.
         fatal: whether the dataset cannot be used as it is.
     """
 
@@ -70,9 +70,9 @@ class ProblemLog:
         """Note something that makes the dataset unusable."""
         self.problems.append(Problem(str(file), id, field, shorten(value), message, True))
 
-    def mended(self, file: object, id: str, field: str, value: object, message: str) -> None:
-        """Note something that was put right; `message` is a key of `MENDED`."""
-        assert message in MENDED, message
+    def repaired(self, file: object, id: str, field: str, value: object, message: str) -> None:
+        """Note something that was put right; `message` is a key of `REPAIRS`."""
+        assert message in REPAIRS, message
         self.problems.append(Problem(str(file), id, field, shorten(value), message, False))
 
     def raise_fatal(self) -> None:
@@ -82,10 +82,11 @@ class ProblemLog:
 
 
 def summarise(problems: Iterable[Problem]) -> str:
-    """Return the mended problems as one line: "3 boxes clipped to their image, ..."."""
+    """Return the repaired problems as one line: "3 boxes clipped to their image, ..."."""
     counts = Counter(problem.message for problem in problems if not problem.fatal)
     return ", ".join(
-        f"{count} {message if count == 1 else MENDED[message]}" for message, count in counts.items()
+        f"{count} {message if count == 1 else REPAIRS[message]}"
+        for message, count in counts.items()
     )
 
 

@@ -39,7 +39,7 @@ from rcnn_keras.data.dataset import DetectionDataset, Record, check_known, check
 from rcnn_keras.data.images import ImageError, decode_upright, read_header, read_image
 from rcnn_keras.data.parts import HEADER, Parts, check_same_header
 from rcnn_keras.data.problems import DatasetError, Problem, ProblemLog
-from rcnn_keras.data.tfrecord_images import PackedImage, PackedSegmentations
+from rcnn_keras.data.tfrecord_images import TFRecordImage, TFRecordSegmentations
 from rcnn_keras.data.written_aside import written_aside
 from rcnn_keras.engines import Engine, run_shards
 
@@ -82,12 +82,12 @@ def index_records(file: Path, columns: dict[str, np.ndarray]) -> list[Record]:
     for i, name in enumerate(names):
         objects = slice(bounds[i], bounds[i + 1])
         height, width = columns["sizes"][i].tolist()
-        place = PackedImage(str(file), int(columns["offsets"][i]), name)
+        place = TFRecordImage(str(file), int(columns["offsets"][i]), name)
         segmentations = None
         if columns["has_masks"][i]:
             numbers = np.arange(columns["counts"][i], dtype=np.int32)
             present = columns["masks"][objects]
-            segmentations = PackedSegmentations(place, (height, width), numbers, present)
+            segmentations = TFRecordSegmentations(place, (height, width), numbers, present)
         records.append(
             Record(
                 image_id=int(columns["image_ids"][i]),
@@ -100,7 +100,7 @@ def index_records(file: Path, columns: dict[str, np.ndarray]) -> list[Record]:
                 segmentations=segmentations,
                 areas=columns["areas"][objects] if columns["has_areas"][i] else None,
                 difficult=columns["difficult"][objects] if columns["has_difficult"][i] else None,
-                packed=place,
+                tfrecord=place,
             )
         )
     return records
@@ -116,7 +116,7 @@ def _present(record: Record) -> np.ndarray | None:
     """Return which objects have a segmentation, None if the record states none."""
     if record.segmentations is None:
         return None
-    if isinstance(record.segmentations, PackedSegmentations):
+    if isinstance(record.segmentations, TFRecordSegmentations):
         return record.segmentations.present
     return np.array([code is not None for code in record.segmentations], bool)
 
@@ -157,13 +157,15 @@ SHARD_FIELDS = {
 }
 
 
-def is_packed(path: str | PathLike) -> bool:
+def is_tfrecord_folder(path: str | PathLike) -> bool:
     """Return whether a folder is one of record files, finished or not."""
     folder = Path(path)
     return (folder / MANIFEST).exists() or (folder / HEADER).exists()
 
 
-def load_records(path: str | PathLike, *, classes: Iterable[str] | None = None) -> DetectionDataset:
+def load_tfrecord(
+    path: str | PathLike, *, classes: Iterable[str] | None = None
+) -> DetectionDataset:
     """Return the data set of a folder of record files.
 
     It stands wherever a data set of image files does, and gives the same batches to the bit; images
@@ -171,13 +173,13 @@ def load_records(path: str | PathLike, *, classes: Iterable[str] | None = None) 
     labels are in memory, run lengths are read when they are asked for.
 
     Args:
-        path: the folder that `pack_records` or `rcnn data pack` wrote.
+        path: the folder that `save_tfrecord` or `rcnn data pack` wrote.
         classes: these classes only, in this order.
 
     Raises:
         DatasetError: for a manifest that is missing, unfinished or of another version, record
             files that are missing or of another length, and damaged indices; lists all. The
-            checksum of a record is looked at whenever it is read, `check_records` looks at all.
+            checksum of a record is looked at whenever it is read, `check_tfrecord` looks at all.
         ValueError: for a name in `classes` that the records do not have; names the nearest one.
     """
     folder = Path(path)
@@ -197,7 +199,7 @@ def load_records(path: str | PathLike, *, classes: Iterable[str] | None = None) 
     return dataset.with_classes(classes)
 
 
-def check_records(path: str | PathLike) -> list[Problem]:
+def check_tfrecord(path: str | PathLike) -> list[Problem]:
     """Return every problem of a folder of record files; reads and hashes all of them."""
     folder, log = Path(path), ProblemLog()
     try:
@@ -292,7 +294,7 @@ class Shard(NamedTuple):
     records: tuple[Record, ...]
 
 
-def pack_records(
+def save_tfrecord(
     dataset: DetectionDataset,
     out: str | PathLike,
     *,
@@ -300,7 +302,7 @@ def pack_records(
     engine: Engine | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> DetectionDataset:
-    """Pack images and ground truth into record files that `load_records` reads.
+    """Pack images and ground truth into record files that `load_tfrecord` reads.
 
     Image files are kept as they are where TensorFlow decodes them to the pixels of `read_image`,
     to the bit, which is tried on each; others (16 bits, TIFF, WebP) become PNGs of these pixels.
@@ -317,7 +319,7 @@ def pack_records(
         progress: called with the number of images that are done, and of all.
 
     Returns:
-        The data set as `load_records` reads it.
+        The data set as `load_tfrecord` reads it.
 
     Raises:
         ValueError: for a data set without images, a `shard_size` below 1, an object whose
@@ -338,7 +340,7 @@ def pack_records(
     else:
         _pack(dataset, Parts(out, header, "records"), shard_size, engine, progress)
     (out / HEADER).unlink(missing_ok=True)
-    return load_records(out)
+    return load_tfrecord(out)
 
 
 def _pack(
@@ -503,7 +505,7 @@ def _content(record: Record) -> tuple[bytes, int]:
         stated = f"{record.width}x{record.height}"
         raise ImageError(record.path, f"has {width}x{height} pixels, not {stated} as stated")
     if not isinstance(record.image, np.ndarray):
-        place = record.packed
+        place = record.tfrecord
         content = Path(record.path).read_bytes() if place is None else place.read()
         orientation = read_header(record.image).orientation
         decoded = _decoded(content, orientation)

@@ -17,7 +17,7 @@ import tensorflow as tf
 from pycocotools import mask as rle
 
 
-class PackedImage(NamedTuple):
+class TFRecordImage(NamedTuple):
     """An image in a record file, which `read_image` takes in a path's place.
 
     Attributes:
@@ -40,7 +40,7 @@ class PackedImage(NamedTuple):
         return _example(self.file, self.offset)["image"].bytes_list.value[0]
 
 
-class PackedSegmentations(Sequence[dict[str, Any] | None]):
+class TFRecordSegmentations(Sequence[dict[str, Any] | None]):
     """The segmentations of a record's objects as COCO run lengths, read when they are asked for.
 
     Args:
@@ -51,7 +51,7 @@ class PackedSegmentations(Sequence[dict[str, Any] | None]):
     """
 
     def __init__(
-        self, image: PackedImage, size: tuple[int, int], objects: np.ndarray, present: np.ndarray
+        self, image: TFRecordImage, size: tuple[int, int], objects: np.ndarray, present: np.ndarray
     ):
         self.image, self.size, self.objects, self.present = image, size, objects, present
 
@@ -61,7 +61,7 @@ class PackedSegmentations(Sequence[dict[str, Any] | None]):
     @overload
     def __getitem__(self, index: int) -> dict[str, Any] | None: ...
     @overload
-    def __getitem__(self, index: slice) -> "PackedSegmentations": ...
+    def __getitem__(self, index: slice) -> "TFRecordSegmentations": ...
     def __getitem__(self, index):
         if isinstance(index, slice):
             return self.take(np.arange(len(self))[index])
@@ -75,9 +75,11 @@ class PackedSegmentations(Sequence[dict[str, Any] | None]):
     def __iter__(self) -> Iterator[dict[str, Any] | None]:
         return (self[i] for i in range(len(self)))
 
-    def take(self, index: np.ndarray) -> "PackedSegmentations":
+    def take(self, index: np.ndarray) -> "TFRecordSegmentations":
         """Return the segmentations of some of the objects."""
-        return PackedSegmentations(self.image, self.size, self.objects[index], self.present[index])
+        return TFRecordSegmentations(
+            self.image, self.size, self.objects[index], self.present[index]
+        )
 
 
 def read_record(file: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:

@@ -1,7 +1,7 @@
 """From annotations as a file states them to records: what the COCO and VOC readers share.
 
 A reader parses its files into `Entry`s and notes what is wrong with them in a `ProblemLog`; here
-the images are looked at, and what can be mended is mended.
+the images are looked at, and what can be repaired is repaired.
 """
 
 import os
@@ -73,7 +73,7 @@ def build_dataset(
     category_ids: Sequence[int] | None = None,
     name: str = "",
 ) -> DetectionDataset:
-    """Return the dataset of the entries; one warning sums up what had to be mended.
+    """Return the dataset of the entries; one warning sums up what had to be repaired.
 
     Raises:
         DatasetError: if anything fatal is in the log, or is wrong with an image.
@@ -86,8 +86,8 @@ def build_dataset(
     )
 
 
-def warn_mended(dataset: DetectionDataset, hint: str) -> None:
-    """Say in one warning what was mended in a dataset; for the reader that the user called."""
+def warn_repaired(dataset: DetectionDataset, hint: str) -> None:
+    """Say in one warning what was repaired in a dataset; for the reader that the user called."""
     if dataset.problems:
         name = f"{dataset.name}: " if dataset.name else ""
         warnings.warn(f"{name}{summarise(dataset.problems)} ({hint} lists them)", stacklevel=3)
@@ -112,7 +112,7 @@ def check_entries(
                 records.append(_record(entry, header, log))
             entry.objects = []
     if entries and without:
-        log.mended(entries[0].file, "", "", "", "dataset without any object")
+        log.repaired(entries[0].file, "", "", "", "dataset without any object")
     return records
 
 
@@ -149,10 +149,10 @@ def _size_fits(entry: Entry, header: ImageHeader, log: ProblemLog) -> bool:
     """Return whether the stated size is the image's, upright or as it is stored."""
     upright, stored = (header.height, header.width), (header.width, header.height)
     if entry.size is None:
-        log.mended(entry.file, entry.id, "size", "none", "size missing, taken from the image")
+        log.repaired(entry.file, entry.id, "size", "none", "size missing, taken from the image")
     elif entry.size == stored != upright and header.orientation in EXCHANGES_SIDES:
         value = f"{entry.size[1]}x{entry.size[0]}, EXIF orientation {header.orientation}"
-        log.mended(entry.file, entry.id, "size", value, "boxes turned upright with their image")
+        log.repaired(entry.file, entry.id, "size", value, "boxes turned upright with their image")
     elif entry.size != upright:
         value = f"{entry.size[1]}x{entry.size[0]}"
         message = f"{entry.path} is {header.width}x{header.height} pixels (width x height)"
@@ -183,7 +183,7 @@ def _record(entry: Entry, header: ImageHeader, log: ProblemLog) -> Record:
             message = "box outside its image dropped"
         else:
             message = "box clipped to its image"
-        log.mended(entry.file, objects[i].id, objects[i].field, objects[i].value, message)
+        log.repaired(entry.file, objects[i].id, objects[i].field, objects[i].value, message)
     sides = clipped[:, 2:].astype(np.float64) - clipped[:, :2]
     difficult = [o.difficult for o in objects]
     areas = [a if (a := o.area) is not None else sides[i].prod() for i, o in enumerate(objects)]
@@ -212,7 +212,7 @@ def _sound_segmentation(entry: Entry, item: Object, size: tuple[int, int], log: 
     bad = None if stated is None else malformed(stated, size)
     if bad is None:
         return stated
-    log.mended(entry.file, item.id, *bad, "malformed segmentation dropped, its box kept")
+    log.repaired(entry.file, item.id, *bad, "malformed segmentation dropped, its box kept")
     return None
 
 

@@ -16,7 +16,7 @@ from rcnn_keras.data.validation import (
     build_dataset,
     check_entries,
     existing_folder,
-    warn_mended,
+    warn_repaired,
 )
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -48,12 +48,12 @@ def load_voc(
         ValueError: if `classes` is a string, or repeats a name.
 
     Warns:
-        UserWarning: once, with the counts of what was mended; `dataset.problems` lists it.
+        UserWarning: once, with the counts of what was repaired; `dataset.problems` lists it.
     """
     log = ProblemLog()
     entries, names = _parse(os.fspath(root), split, classes, log)
     dataset = build_dataset(entries, names, log, name=f"{Path(root).name} {split}")
-    warn_mended(dataset, f"rcnn data check {os.fspath(root)}")
+    warn_repaired(dataset, f"rcnn data check {os.fspath(root)}")
     return dataset
 
 
@@ -64,7 +64,7 @@ def check_voc(
     classes: Iterable[str] | None = None,
     decode: bool = True,
 ) -> list[Problem]:
-    """Return every problem of one split of a Pascal VOC folder, fatal and mended ones.
+    """Return every problem of one split of a Pascal VOC folder, fatal and repaired ones.
 
     Args:
         root: as in `load_voc`.
@@ -126,7 +126,7 @@ def _split_names(root: str, split: str, log: ProblemLog) -> list[str] | None:
     for number, line in enumerate(lines, start=1):
         name = PRESENCE.sub("", line)
         if name in names:
-            log.mended(file, f"line {number}", "", "", "image listed twice, read once")
+            log.repaired(file, f"line {number}", "", "", "image listed twice, read once")
         elif name:
             names[name] = None
     if not names:
@@ -211,7 +211,7 @@ def _objects(file: str, tree: ET.Element, names: tuple[str, ...], log: ProblemLo
         if not name:
             log.fatal(file, where, "name", "missing", "the object has no class")
         elif name not in names:
-            log.mended(file, where, "name", name, "object of a class not asked for dropped")
+            log.repaired(file, where, "name", name, "object of a class not asked for dropped")
         elif corners is not None:
             difficult = item.findtext("difficult", "0").strip() == "1"
             crowd, label = difficult, names.index(name)

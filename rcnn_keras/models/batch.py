@@ -47,7 +47,7 @@ def complete_targets(targets, height, width):
     }
 
 
-def alike_over_replicas(inputs, targets):
+def pad_to_common_shape(inputs, targets):
     """Fill up a replica's part of a batch, so that the parts together are the batch of one device.
 
     What an image is padded to decides which anchors there are, so all parts are padded to one
@@ -74,10 +74,10 @@ def alike_over_replicas(inputs, targets):
         targets["masks"] = _filled(masks, 2, tf.stack([most[0] - size[0], columns]))
     labels = {"labels": _with_row(targets["labels"], -1)}
     targets = {name: _with_row(values) for name, values in targets.items()} | labels
-    return with_an_image(inputs, most) | {"mean_images": mean}, targets
+    return ensure_nonempty(inputs, most) | {"mean_images": mean}, targets
 
 
-def with_an_image(inputs, size=None):
+def ensure_nonempty(inputs, size=None):
     """Return inputs with a blank image where there is none, and `num_images`, how many there were.
 
     Args:

@@ -20,10 +20,10 @@ from rcnn_keras.data.inputs import Proposals, unlabelled, with_given_proposals
 from rcnn_keras.data.pipeline import Batches
 from rcnn_keras.losses import mean_over_batch
 from rcnn_keras.models.batch import (
-    alike_over_replicas,
     complete_inputs,
     complete_targets,
-    with_an_image,
+    ensure_nonempty,
+    pad_to_common_shape,
 )
 from rcnn_keras.models.distribution import DistributedModel, apply_summed, pipeline, predict_in_turn
 from rcnn_keras.models.errors import NON_FINITE, plain_errors
@@ -101,7 +101,7 @@ class Detector(DistributedModel, WholeFiles, keras.Model):
             return self.first_stage(inputs, training=True)
         if num_replicas() == 1:
             return super().call({k: inputs[k] for k in self.input_names}, training=False)
-        inputs = with_an_image(inputs)  # the last batch may have fewer images than replicas
+        inputs = ensure_nonempty(inputs)  # the last batch may have fewer images than replicas
         found = super().call({k: inputs[k] for k in self.input_names}, training=False)
         return {name: values[: inputs["num_images"]] for name, values in found.items()}
 
@@ -124,7 +124,7 @@ class Detector(DistributedModel, WholeFiles, keras.Model):
             total = ops.sum(ops.cast(y["boxes"], "float32"))
             check += check_finite(total, f"{NON_FINITE}the boxes are", where)
         x["images"] = after(check, x["images"])
-        x, y = alike_over_replicas(x, y)
+        x, y = pad_to_common_shape(x, y)
         with tf.GradientTape() as tape:
             first = self(x, training=True)
             loss = self.compute_loss(x, y, first, sample_weight, training=True)
@@ -144,7 +144,7 @@ class Detector(DistributedModel, WholeFiles, keras.Model):
     def test_step(self, data):
         """Run the first stage alone, as at inference, and the losses on it."""
         x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
-        x, y = alike_over_replicas(complete_inputs(x), y)
+        x, y = pad_to_common_shape(complete_inputs(x), y)
         first = self.first_stage(x, training=False)
         self._track(self._loss_tracker, self.compute_loss(x, y, first, training=False), x)
         return self.compute_metrics(x, y, first)

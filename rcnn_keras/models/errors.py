@@ -10,7 +10,7 @@ import tensorflow as tf
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.images import ImageError
 from rcnn_keras.data.problems import DatasetError
-from rcnn_keras.data.tfrecord import check_records
+from rcnn_keras.data.tfrecord import check_tfrecord
 
 NON_FINITE = "not finite: "  # starts the message of a failed check
 
@@ -52,9 +52,9 @@ def plain_errors(dataset: DetectionDataset | None = None) -> Iterator[None]:
         if unreadable := re.search(r"ImageError: (.+?): (.+)", text):
             raise ImageError(unreadable[1], unreadable[2]) from error
         if isinstance(error, tf.errors.DataLossError):
-            packed = [record.packed for record in dataset or () if record.packed is not None]
+            packed = [record.tfrecord for record in dataset or () if record.tfrecord is not None]
             folders = dict.fromkeys(Path(place.file).parent for place in packed)
-            if problems := [problem for folder in folders for problem in check_records(folder)]:
+            if problems := [problem for folder in folders for problem in check_tfrecord(folder)]:
                 raise DatasetError(problems) from error
         pattern = rf"\[{NON_FINITE}(.+?)\] \[\S+\] \[(\d+)\] \[([-\d ]*)\]"
         if bad := re.search(pattern, text):

@@ -4,7 +4,7 @@ from pathlib import Path
 from rcnn_keras.data.validation import undecodable
 from rcnn_keras.data.coco import load_coco
 from rcnn_keras.data.dataset import DetectionDataset
-from rcnn_keras.data.tfrecord import check_records, load_records
+from rcnn_keras.data.tfrecord import check_tfrecord, load_tfrecord
 from rcnn_keras.data.problems import DatasetError, Problem
 from rcnn_keras.data.voc import load_voc
 from rcnn_keras.evaluation import check_segmentations
@@ -65,12 +65,12 @@ def check_images(*datasets: DetectionDataset) -> None:
     Those in record files were decoded when they were packed: of them the hashes are looked at.
     """
     records = [record for dataset in datasets for record in dataset]
-    paths = list(dict.fromkeys(record.path for record in records if record.packed is None))
-    places = [record.packed for record in records if record.packed is not None]
+    paths = list(dict.fromkeys(record.path for record in records if record.tfrecord is None))
+    places = [record.tfrecord for record in records if record.tfrecord is not None]
     print(f"checking {len(paths) + len(places):,} images", flush=True)
     problems = undecodable(paths)
     for folder in dict.fromkeys(Path(place.file).parent for place in places):
-        problems += check_records(folder)
+        problems += check_tfrecord(folder)
     if problems:
         raise DatasetError(problems)
 
@@ -80,7 +80,7 @@ def _read(source: CocoSource | VocSource | RecordSource, data: AnyData) -> Detec
     if isinstance(source, VocSource):
         dataset = load_voc(source.root, source.split, classes=data.classes)
     elif isinstance(source, RecordSource):
-        dataset = load_records(source.root, classes=data.classes)
+        dataset = load_tfrecord(source.root, classes=data.classes)
     else:
         dataset = load_coco(source.annotations, source.images, classes=data.classes)
     if source.proposals is None:

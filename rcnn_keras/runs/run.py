@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from rcnn_keras.data.augmentation import compose
+from rcnn_keras.data.augmentation import Compose
 from rcnn_keras.data.pipeline import Batches
 from rcnn_keras.data.written_aside import written_aside
 from rcnn_keras.evaluation.report.sections import Section
@@ -285,7 +285,7 @@ def training_batches(configuration: FitConfiguration, dataset: DetectionDataset)
     """Return the shuffled and augmented batches of the training data."""
     data = configuration.data
     augmentations = [named.build() for named in data.augment]
-    augment = compose(*augmentations) if len(augmentations) > 1 else next(iter(augmentations), None)
+    augment = Compose(*augmentations) if len(augmentations) > 1 else next(iter(augmentations), None)
     return dataset.batches(
         data.batch_size,
         shuffle="shards" if data.shuffle == "shards" else True,

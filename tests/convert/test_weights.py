@@ -5,14 +5,16 @@ import numpy as np
 import pytest
 from keras import layers
 
-from rcnn_keras.convert.weights import fill, slots
+from rcnn_keras.convert.weights import assign_weights, weight_targets
 from rcnn_keras.layers.normalization import FrozenBatchNormalization
 
 
 def filled(layer, shape, state, **options):
     """Build a layer for inputs of a shape, and fill it."""
     layer.build(shape)
-    fill(slots(layer, "m", **options), {f"m.{k}": v for k, v in state.items()}, "test")
+    assign_weights(
+        weight_targets(layer, "m", **options), {f"m.{k}": v for k, v in state.items()}, "test"
+    )
     return layer
 
 
@@ -102,7 +104,9 @@ def test_all_problems_are_told_at_once_and_nothing_is_changed():
         "known": np.ones(1, "f4"),
     }
     with pytest.raises(ValueError, match="do not fit the model") as caught:
-        fill(slots(layer, "d") | slots(norm, "n"), state, "file.pth", ["known"])
+        assign_weights(
+            weight_targets(layer, "d") | weight_targets(norm, "n"), state, "file.pth", ["known"]
+        )
     lines = str(caught.value).splitlines()
     assert lines[0].startswith("file.pth: ")
     assert sorted(line.strip() for line in lines[1:]) == [
@@ -117,7 +121,7 @@ def test_all_problems_are_told_at_once_and_nothing_is_changed():
 def test_long_lists_are_cut():
     state = {f"t{number}": np.ones(1, "f4") for number in range(25)}
     with pytest.raises(ValueError, match="t19 and 5 more"):
-        fill({}, state, "file")
+        assign_weights({}, state, "file")
 
 
 def test_half_precision_becomes_float32():
@@ -130,4 +134,4 @@ def test_half_precision_becomes_float32():
 
 def test_other_layers_are_refused():
     with pytest.raises(TypeError, match="LayerNormalization"):
-        slots(layers.LayerNormalization(), "m")
+        weight_targets(layers.LayerNormalization(), "m")

@@ -1,4 +1,4 @@
-"""A small COCO file to be spoilt, for the tests of what is read, mended and refused."""
+"""A small COCO file to be spoilt, for the tests of what is read, repaired and refused."""
 
 import json
 import warnings
@@ -41,7 +41,7 @@ class CocoFile:
         path.write_text(json.dumps(self.content))
         return path
 
-    def mended(self):
+    def repaired(self):
         """Load the file, which has to warn once; return the dataset and the warning."""
         with pytest.warns(UserWarning) as caught:  # noqa: PT030, the callers look at the text
             dataset = load_coco(self.write())

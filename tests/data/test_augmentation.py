@@ -6,13 +6,13 @@ import tensorflow as tf
 
 from rcnn_keras.data import augmentation
 from rcnn_keras.data.augmentation import (
-    color_jitter,
-    compose,
-    erasing,
-    flips,
-    rotation,
-    scale_jitter,
-    translation,
+    ColorJitter,
+    Compose,
+    RandomErasing,
+    RandomFlip,
+    RandomRotation,
+    RandomTranslation,
+    ScaleJitter,
 )
 
 COLOURS = np.float32([[250, 0, 0], [0, 250, 0], [0, 0, 250]])
@@ -68,7 +68,7 @@ def test_flips_are_exact_and_each_happens_half_the_time(horizontal, vertical):
     sample = painted()
     image, outcomes = sample["image"].numpy(), []
     for number in range(40):
-        flipped = flips(horizontal, vertical)(sample, seed(number))
+        flipped = RandomFlip(horizontal, vertical)(sample, seed(number))
         assert_boxes_hold_their_colours(flipped, tolerance=0)
         mirrored = (flipped["image"].numpy() == image[:, ::-1]).all()
         upside_down = (flipped["image"].numpy() == image[::-1]).all()
@@ -81,7 +81,7 @@ def test_flips_are_exact_and_each_happens_half_the_time(horizontal, vertical):
 def test_scale_jitter_follows_the_pixels_and_never_outgrows_the_image():
     heights = []
     for number in range(25):
-        jittered = scale_jitter(0.4, 2.0)(painted(), seed(number))
+        jittered = ScaleJitter(0.4, 2.0)(painted(), seed(number))
         height, width, _ = jittered["image"].shape
         assert height <= SHAPE[0]
         assert width <= SHAPE[1]
@@ -93,11 +93,11 @@ def test_scale_jitter_follows_the_pixels_and_never_outgrows_the_image():
 
 def test_scale_jitter_by_hand(draw_high):
     draw_high(0.999)
-    shrunk = scale_jitter(0.5, 0.5)(painted(), seed(0))
+    shrunk = ScaleJitter(0.5, 0.5)(painted(), seed(0))
     assert shrunk["image"].shape == (44, 55, 3)
     np.testing.assert_allclose(shrunk["boxes"], BOXES / 2)
     # a window of 44 x 55 from the bottom right corner, (55, 44), doubled
-    doubled = scale_jitter(2, 2)(painted(), seed(0))
+    doubled = ScaleJitter(2, 2)(painted(), seed(0))
     assert doubled["image"].shape == (88, 110, 3)
     assert doubled["labels"].numpy().tolist() == [1]
     np.testing.assert_allclose(doubled["boxes"], [[10, 0, 30, 36]])
@@ -106,7 +106,7 @@ def test_scale_jitter_by_hand(draw_high):
 def test_rotation_hull_holds_the_turned_object_tightly():
     angles = set()
     for number in range(12):
-        turned = rotation(25)(painted(), seed(number))
+        turned = RandomRotation(25)(painted(), seed(number))
         assert len(turned["labels"]) == 3
         for box, label in zip(turned["boxes"].numpy(), turned["labels"].numpy(), strict=True):
             seen = measured(turned["image"].numpy(), label)
@@ -121,7 +121,7 @@ def test_rotation_by_a_quarter_turn_is_exact(draw_high):
     draw_high(1.0)
     boxes = np.float32([[10, 4, 32, 20], [40, 10, 50, 42]])
     sample = painted(boxes, shape=(56, 56))
-    turned = rotation(90)(sample, seed(0))
+    turned = RandomRotation(90)(sample, seed(0))
     np.testing.assert_allclose(turned["image"], np.rot90(sample["image"], -1), atol=0.01)
     x1, y1, x2, y2 = boxes.T
     np.testing.assert_allclose(
@@ -132,7 +132,7 @@ def test_rotation_by_a_quarter_turn_is_exact(draw_high):
 def test_translation_is_exact_and_leaves_black():
     offsets = set()
     for number in range(20):
-        moved = translation(0.2)(painted(), seed(number))
+        moved = RandomTranslation(0.2)(painted(), seed(number))
         dx, dy = (moved["boxes"] - BOXES).numpy()[0, :2].astype(int).tolist()
         expected = np.zeros((*SHAPE, 3), np.float32)
         source = painted()["image"].numpy()
@@ -153,7 +153,7 @@ def test_objects_out_of_sight_are_dropped_with_all_their_entries(draw_high):
     # shifted by 50 of 100: 40 px left of 60; 5 of 60 (under a tenth); 0.5 px left; outside
     boxes = np.float32([[0, 0, 60, 40], [45, 0, 100, 40], [49.5, 5, 52, 9], [60, 60, 80, 80]])
     sample = painted(boxes, (100, 100)) | {"scores": tf.reshape(tf.range(4), (4, 1, 1))}
-    moved = translation(0.5)(sample, seed(0))
+    moved = RandomTranslation(0.5)(sample, seed(0))
     np.testing.assert_allclose(moved["boxes"], [[50, 50, 100, 90]])
     assert moved["labels"].numpy().tolist() == [0]
     assert moved["crowd"].numpy().tolist() == [False]
@@ -165,20 +165,20 @@ def test_color_jitter_keeps_boxes_and_range():
     sample = painted() | {"image": tf.constant(rng.uniform(0, 255, (20, 30, 3)), tf.float32)}
     images = []
     for number in range(5):
-        jittered = color_jitter(0.4, 0.4, 0.4, 0.1)(sample, seed(number))
+        jittered = ColorJitter(0.4, 0.4, 0.4, 0.1)(sample, seed(number))
         images.append(jittered["image"].numpy())
         np.testing.assert_array_equal(jittered["boxes"], BOXES)
         assert images[-1].min() >= 0
         assert images[-1].max() <= 255
     assert np.ptp([image.mean() for image in images]) > 5
-    unchanged = color_jitter(0, 0, 0, 0)(sample, seed(0))
+    unchanged = ColorJitter(0, 0, 0, 0)(sample, seed(0))
     np.testing.assert_allclose(unchanged["image"], sample["image"], atol=1e-3)
 
 
 def test_brightness_adds_at_most_its_part_of_255():
     sample = painted() | {"image": tf.fill((4, 4, 3), 120.0)}
     added = [
-        float(color_jitter(0.2, 0, 0, 0)(sample, seed(number))["image"][0, 0, 0]) - 120
+        float(ColorJitter(0.2, 0, 0, 0)(sample, seed(number))["image"][0, 0, 0]) - 120
         for number in range(30)
     ]
     assert -51 <= min(added) < -25
@@ -187,12 +187,12 @@ def test_brightness_adds_at_most_its_part_of_255():
 
 def test_contrast_and_saturation_multiply():
     image = np.float32([[[100, 60, 60], [140, 100, 100]]])
-    contrast = color_jitter(0, 0.3, 0, 0)(painted() | {"image": tf.constant(image)}, seed(1))
+    contrast = ColorJitter(0, 0.3, 0, 0)(painted() | {"image": tf.constant(image)}, seed(1))
     factor = float(contrast["image"][0, 1, 0] - 120) / 20
     assert 0.7 <= factor <= 1.3
     mean = image.mean(axis=(0, 1))
     np.testing.assert_allclose(contrast["image"], (image - mean) * factor + mean, atol=1e-2)
-    gray = color_jitter(0, 0, 1, 0)(painted() | {"image": tf.fill((2, 2, 3), 90.0)}, seed(1))
+    gray = ColorJitter(0, 0, 1, 0)(painted() | {"image": tf.fill((2, 2, 3), 90.0)}, seed(1))
     np.testing.assert_allclose(gray["image"], 90, atol=1e-2)  # gray has no saturation to change
 
 
@@ -202,7 +202,7 @@ def test_erasing_covers_one_rectangle_of_the_stated_size(fill):
     image[:30] = 300  # outside noise's range, so that every erased pixel shows
     sample = painted() | {"image": tf.constant(image)}
     for number in range(10):
-        erased = erasing(1.0, (0.1, 0.2), (0.5, 2.0), fill)(sample, seed(number))
+        erased = RandomErasing(1.0, (0.1, 0.2), (0.5, 2.0), fill)(sample, seed(number))
         changed = (erased["image"].numpy() != image).any(axis=-1)
         rows, columns = np.nonzero(changed)
         height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
@@ -217,31 +217,41 @@ def test_erasing_covers_one_rectangle_of_the_stated_size(fill):
 def test_erasing_happens_with_its_probability():
     sample = painted()
     changed = [
-        bool((erasing(0.25)(sample, seed(number))["image"] != sample["image"]).numpy().any())
+        bool((RandomErasing(0.25)(sample, seed(number))["image"] != sample["image"]).numpy().any())
         for number in range(60)
     ]
     assert 5 <= sum(changed) <= 25
-    assert not (erasing(0.0)(sample, seed(0))["image"] != sample["image"]).numpy().any()
+    assert not (RandomErasing(0.0)(sample, seed(0))["image"] != sample["image"]).numpy().any()
 
 
 def test_compose_is_a_function_of_the_seed_and_gives_each_its_own():
-    augment = compose(
-        flips(), scale_jitter(), rotation(5), translation(), color_jitter(), erasing()
+    augment = Compose(
+        RandomFlip(),
+        ScaleJitter(),
+        RandomRotation(5),
+        RandomTranslation(),
+        ColorJitter(),
+        RandomErasing(),
     )
     first, again, other = (augment(painted(), seed(number)) for number in (3, 3, 4))
     for name in first:
         np.testing.assert_array_equal(first[name], again[name])
     assert first["image"].shape != other["image"].shape
     seeds = []
-    spy = compose(*[lambda sample, seed: seeds.append(seed.numpy().tolist()) or sample] * 3)
+    spy = Compose(*[lambda sample, seed: seeds.append(seed.numpy().tolist()) or sample] * 3)
     spy(painted(), seed(3))
     assert len({tuple(one) for one in seeds}) == 3
 
 
 def test_image_without_objects():
     sample = painted(np.zeros((0, 4), np.float32))
-    augment = compose(
-        flips(), scale_jitter(), rotation(5), translation(), color_jitter(), erasing()
+    augment = Compose(
+        RandomFlip(),
+        ScaleJitter(),
+        RandomRotation(5),
+        RandomTranslation(),
+        ColorJitter(),
+        RandomErasing(),
     )
     augmented = augment(sample, seed(1))
     assert augmented["boxes"].shape == (0, 4)
@@ -249,23 +259,23 @@ def test_image_without_objects():
 
 
 def test_repr_is_the_call():
-    shown = "compose(flips(horizontal=True, vertical=False), rotation(degrees=5))"
-    assert repr(compose(flips(), rotation(5))) == shown
+    shown = "Compose(RandomFlip(horizontal=True, vertical=False), RandomRotation(degrees=5))"
+    assert repr(Compose(RandomFlip(), RandomRotation(5))) == shown
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: scale_jitter(0, 1), "0 < low <= high, got 0 and 1"),
-        (lambda: scale_jitter(2, 1), "0 < low <= high"),
-        (lambda: color_jitter(hue=0.6), r"hue must be in 0\.\.0\.5, got 0\.6"),
-        (lambda: color_jitter(contrast=-1), "contrast must be"),
-        (lambda: rotation(200), r"degrees must be in 0\.\.180, got 200"),
-        (lambda: translation(1.5), "fraction must be"),
-        (lambda: erasing(2), "probability must be"),
-        (lambda: erasing(area=(0.0, 0.2)), "area"),
-        (lambda: erasing(aspect=(2.0, 0.2)), "aspect"),
-        (lambda: erasing(fill="black"), '"noise" or "mean", got \'black\''),
+        (lambda: ScaleJitter(0, 1), "0 < low <= high, got 0 and 1"),
+        (lambda: ScaleJitter(2, 1), "0 < low <= high"),
+        (lambda: ColorJitter(hue=0.6), r"hue must be in 0\.\.0\.5, got 0\.6"),
+        (lambda: ColorJitter(contrast=-1), "contrast must be"),
+        (lambda: RandomRotation(200), r"degrees must be in 0\.\.180, got 200"),
+        (lambda: RandomTranslation(1.5), "fraction must be"),
+        (lambda: RandomErasing(2), "probability must be"),
+        (lambda: RandomErasing(area=(0.0, 0.2)), "area"),
+        (lambda: RandomErasing(aspect=(2.0, 0.2)), "aspect"),
+        (lambda: RandomErasing(fill="black"), '"noise" or "mean", got \'black\''),
     ],
 )
 def test_bad_settings(make, message):
@@ -275,4 +285,4 @@ def test_bad_settings(make, message):
 
 def test_compose_takes_callables_only():
     with pytest.raises(TypeError, match="'flips' is not callable"):
-        compose("flips")
+        Compose("flips")

@@ -5,13 +5,13 @@ import pytest
 import tensorflow as tf
 
 from rcnn_keras.data.augmentation import (
-    color_jitter,
-    compose,
-    erasing,
-    flips,
-    rotation,
-    scale_jitter,
-    translation,
+    ColorJitter,
+    Compose,
+    RandomErasing,
+    RandomFlip,
+    RandomRotation,
+    RandomTranslation,
+    ScaleJitter,
 )
 from rcnn_keras.data.bitmasks import change_masks, mirror_masks, visible_masks
 from rcnn_keras.ops.masks import pack_bits, unpack_bits
@@ -109,12 +109,12 @@ def dense(sample):
 @pytest.mark.parametrize(
     "augment",
     [
-        flips(),
-        flips(horizontal=False, vertical=True),
-        flips(vertical=True),
-        scale_jitter(0.3, 2.5),
-        rotation(40),
-        translation(0.3),
+        RandomFlip(),
+        RandomFlip(horizontal=False, vertical=True),
+        RandomFlip(vertical=True),
+        ScaleJitter(0.3, 2.5),
+        RandomRotation(40),
+        RandomTranslation(0.3),
     ],
     ids=repr,
 )
@@ -132,7 +132,7 @@ def test_masks_move_as_their_image_does(augment):
     assert moved >= 1
 
 
-@pytest.mark.parametrize("augment", [color_jitter(), erasing(1.0)], ids=repr)
+@pytest.mark.parametrize("augment", [ColorJitter(), RandomErasing(1.0)], ids=repr)
 def test_colours_leave_the_masks(augment):
     before = sample_of(blobs())
     after = augment(before, seed(1))
@@ -145,14 +145,16 @@ def test_objects_whose_mask_moves_out_of_the_image_are_dropped_and_crowds_are_no
     masks[0, 20:30, 20:40] = True
     masks[1:3, :3, :3] = True  # in a corner of its box, which is the whole image
     sample = sample_of(masks, crowd=[False, False, True, True])
-    seen = [translation(0.3)(sample, seed(number)) for number in range(12)]
+    seen = [RandomTranslation(0.3)(sample, seed(number)) for number in range(12)]
     assert {tuple(one["labels"].numpy()) for one in seen} == {(0, 1, 2, 3), (0, 2, 3)}
     for one in seen:
         assert len(one["masks"]) == len(one["boxes"]) == len(one["crowd"]) == len(one["labels"])
 
 
 def test_an_image_without_objects():
-    augment = compose(flips(vertical=True), scale_jitter(), rotation(5), translation())
+    augment = Compose(
+        RandomFlip(vertical=True), ScaleJitter(), RandomRotation(5), RandomTranslation()
+    )
     after = tf.function(augment)(sample_of(np.zeros((0, *SHAPE), bool)), seed(1))
     height, width = after["image"].shape[:2]
     assert after["masks"].shape == (0, height, -(-width // 8))

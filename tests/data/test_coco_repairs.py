@@ -1,4 +1,4 @@
-"""What is mended in COCO files, with a warning."""
+"""What is repaired in COCO files, with a warning."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.usefixtures("no_unexpected_warning")
 class TestMended:
     def test_box_over_the_border(self, file):
         file.annotations[0]["bbox"] = [-5, 30, 20, 20]
-        dataset, warning = file.mended()
+        dataset, warning = file.repaired()
         assert dataset[0].boxes[0].tolist() == [0, 30, 15, 40]
         assert warning.startswith("data: 1 box clipped to its image (rcnn data check ")
         assert "data.json" in warning
@@ -30,7 +30,7 @@ class TestMended:
     @pytest.mark.parametrize("bbox", [[3, 4, 0, 5], [3, 4, 5, 0], [3, 4, 0.0009, 5], [3, 4, 0, 0]])
     def test_no_area(self, file, bbox):
         file.annotations[0]["bbox"] = bbox
-        dataset, warning = file.mended()
+        dataset, warning = file.repaired()
         assert "1 box without area dropped" in warning
         assert dataset[0].labels.tolist() == [0]
         assert dataset[0].crowd.tolist() == [True]
@@ -38,7 +38,7 @@ class TestMended:
     @pytest.mark.parametrize("bbox", [[60, 4, 5, 5], [-9, 4, 9, 5], [3, 100, 5, 5]])
     def test_outside(self, file, bbox):
         file.annotations[0]["bbox"] = bbox
-        dataset, warning = file.mended()
+        dataset, warning = file.repaired()
         assert "1 box outside its image dropped" in warning
         assert len(dataset[0]) == 1
 
@@ -46,14 +46,14 @@ class TestMended:
         boxes = [[-5, 1, 20, 20], [1, -5, 20, 20], [1, 1, 200, 20], [1, 1, 0, 2], [1, 1, 2, 0]]
         for i, box in enumerate(boxes, start=100):
             file.annotations.append(file.annotation(i, 12, 7, box))
-        dataset, warning = file.mended()
+        dataset, warning = file.repaired()
         assert "3 boxes clipped to their image, 2 boxes without area dropped (" in warning
         assert len(dataset[1]) == 3
         assert len(dataset.problems) == 5
 
     def test_size_missing(self, file):
         del file.images[0]["width"]
-        dataset, warning = file.mended()
+        dataset, warning = file.repaired()
         assert "1 size missing, taken from the image" in warning
         assert (dataset[0].height, dataset[0].width) == (40, 60)
 
@@ -88,7 +88,7 @@ class TestMended:
         sound = [[1, 2, 11, 2, 11, 22], [5, 5, 6, 5, 6, 6.5, 5, 6]]
         file.annotations[0]["segmentation"] = segmentation
         file.annotations[1]["segmentation"] = sound
-        dataset, warning = file.mended()
+        dataset, warning = file.repaired()
         assert "1 malformed segmentation dropped, its box kept" in warning
         assert dataset[0].segmentations == (None, sound)
         assert len(dataset[0]) == 2
@@ -97,7 +97,7 @@ class TestMended:
 
     def test_no_object_at_all(self, file):
         file.annotations.clear()
-        dataset, warning = file.mended()
+        dataset, warning = file.repaired()
         assert warning.startswith("data: 1 dataset without any object (")
         assert len(dataset) == 2
 
@@ -109,7 +109,7 @@ def test_run_lengths_of_the_image_are_kept(file, counts):
     assert load_coco(file.write())[0].segmentations == (None, rle)
     del file.images[0]["width"]  # then the size is the file's
     rle["size"] = [40, 61]
-    dataset, warning = file.mended()
+    dataset, warning = file.repaired()
     assert "1 malformed segmentation dropped" in warning
     assert dataset[0].segmentations is None
 
@@ -129,7 +129,7 @@ def test_boxes_on_stored_pixels_turn_upright(file, orientation):
 
     turned(file, orientation)
     file.annotations[0]["segmentation"] = [[1, 2, 11, 2, 11, 22, 1, 22]]
-    dataset, warning = file.mended()
+    dataset, warning = file.repaired()
     assert "boxes turned upright" in warning
     assert (dataset[0].height, dataset[0].width) == (60, 40)
     white = np.argwhere(read_image(dataset[0].path)[..., 0])

@@ -252,7 +252,7 @@ def test_problem_reads_as_one_line():
 
 def test_dataset_error_lists_twenty_and_counts_the_rest():
     log = ProblemLog()
-    log.mended("a.json", "annotation 1", "bbox", [1], "box clipped to its image")
+    log.repaired("a.json", "annotation 1", "bbox", [1], "box clipped to its image")
     log.raise_fatal()
     for i in range(25):
         log.fatal("a.json", f"image {i}", "id", i, "is wrong")
@@ -268,6 +268,6 @@ def test_dataset_error_lists_twenty_and_counts_the_rest():
 def test_summary_counts_the_mended():
     log = ProblemLog()
     for message in ["box clipped to its image"] * 3 + ["box without area dropped"]:
-        log.mended("a.json", "annotation 1", "bbox", [1], message)
+        log.repaired("a.json", "annotation 1", "bbox", [1], message)
     log.fatal("a.json", "", "", "", "is wrong")
     assert summarise(log.problems) == ("3 boxes clipped to their image, 1 box without area dropped")

@@ -29,7 +29,7 @@ def differing(a, b):
 
 
 def of(dataset, *, masks=False, proposals=False, **how):
-    batches = dataset.batches(**({"batch_size": 2, "augment": rk.data.flips()} | how))
+    batches = dataset.batches(**({"batch_size": 2, "augment": rk.data.RandomFlip()} | how))
     return batches.with_masks(masks).with_proposals(proposals)
 
 
@@ -48,7 +48,9 @@ def test_what_decides_on_a_batch_counts(scenes):
     settings = {"batch_size": 1, "shuffle": True, "seed": 1, "min_size": 40, "max_objects": 50}
     for name, value in settings.items():
         assert differing(of(scenes), of(scenes, **{name: value})) == {name}
-    assert differing(of(scenes), of(scenes, augment=rk.data.flips(vertical=True))) == {"augment"}
+    assert differing(of(scenes), of(scenes, augment=rk.data.RandomFlip(vertical=True))) == {
+        "augment"
+    }
 
 
 def test_masks_and_proposals_count_where_they_are_read(scenes):
@@ -78,6 +80,6 @@ def test_functions_count_by_name(scenes):
     def mine(sample, seed):
         return sample
 
-    text = fingerprint(of(scenes, augment=rk.data.compose(rk.data.flips(), mine)))["augment"]
+    text = fingerprint(of(scenes, augment=rk.data.Compose(rk.data.RandomFlip(), mine)))["augment"]
     assert "mine" in text
     assert "0x" not in text

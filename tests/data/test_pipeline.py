@@ -10,7 +10,7 @@ import tensorflow as tf
 from PIL import Image
 from pycocotools import mask as rle
 
-from rcnn_keras.data.augmentation import color_jitter, compose, flips, scale_jitter
+from rcnn_keras.data.augmentation import ColorJitter, Compose, RandomFlip, ScaleJitter
 from rcnn_keras.data.dataset import DetectionDataset, Record
 from rcnn_keras.data.pipeline import Batches
 
@@ -160,7 +160,7 @@ def test_every_epoch_holds_every_image_once(dataset):
 
 
 def test_resume_continues_the_uninterrupted_stream(dataset):
-    augment = compose(flips(vertical=True), scale_jitter(), color_jitter())
+    augment = Compose(RandomFlip(vertical=True), ScaleJitter(), ColorJitter())
     batches = dataset.batches(3, shuffle=True, augment=augment, seed=2)
     whole = listed(batches.tf_dataset(repeat=True).take(6))
     assert_same(listed(batches.tf_dataset(repeat=True, start_step=4).take(2)), whole[4:])
@@ -195,7 +195,7 @@ def test_a_batch_that_cannot_be_cut_evenly(dataset):
 
 @pytest.mark.parametrize("parallel", [1, 6])
 def test_augmentation_does_not_depend_on_parallel_calls(dataset, monkeypatch, parallel):
-    augment = compose(flips(), scale_jitter(), color_jitter())
+    augment = Compose(RandomFlip(), ScaleJitter(), ColorJitter())
     batches = dataset.batches(2, shuffle=True, augment=augment)
     tuned = listed(islice(batches.tf_dataset(repeat=True), 5))
     monkeypatch.setattr(tf.data, "AUTOTUNE", parallel)
@@ -219,7 +219,9 @@ def test_augmentation_changes_with_epoch_image_and_seed(dataset):
 
 
 def test_empty_image(dataset):
-    inputs, targets = next(iter(Batches(dataset[1:2], 1, augment=compose(flips(), scale_jitter()))))
+    inputs, targets = next(
+        iter(Batches(dataset[1:2], 1, augment=Compose(RandomFlip(), ScaleJitter())))
+    )
     assert targets["boxes"].shape == (1, 1, 4)
     assert targets["labels"].numpy().tolist() == [[-1]]
     assert inputs["images"].shape[0] == 1
@@ -360,7 +362,7 @@ def test_a_crowd_region_without_segmentation_stays(segmented):
 
 
 def test_masks_are_augmented_with_their_images(segmented):
-    augment = compose(flips(vertical=True), scale_jitter(), color_jitter())
+    augment = Compose(RandomFlip(vertical=True), ScaleJitter(), ColorJitter())
     batches = segmented.batches(3, shuffle=True, augment=augment, masks=True, seed=2)
     whole = listed(batches.tf_dataset(repeat=True).take(4))
     assert_same(listed(batches.tf_dataset(repeat=True, start_step=2).take(2)), whole[2:])

@@ -5,7 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rcnn_keras.data import DetectionDataset, Record, compose, flips, scale_jitter, translation
+from rcnn_keras.data import (
+    Compose,
+    DetectionDataset,
+    RandomFlip,
+    RandomTranslation,
+    Record,
+    ScaleJitter,
+)
 
 
 def noise(number, height, width):
@@ -52,7 +59,7 @@ def test_they_are_there_only_when_wanted(dataset):
 
 
 @pytest.mark.parametrize(
-    "augment", [flips(vertical=True), scale_jitter(0.5, 2.0), translation(0.3)]
+    "augment", [RandomFlip(vertical=True), ScaleJitter(0.5, 2.0), RandomTranslation(0.3)]
 )
 def test_a_proposal_on_an_object_stays_on_it(augment, dataset):
     """The second proposal of the first image is its object's box, in every augmentation."""
@@ -69,7 +76,7 @@ def test_a_proposal_on_an_object_stays_on_it(augment, dataset):
 
 def test_they_are_clipped_and_dropped_without_their_objects(dataset):
     """Objects that go out of sight take no proposal with them, and the other way round."""
-    shift = compose(lambda sample, seed: sample | {"image": sample["image"][:45, :25]}, jitter_by_1)
+    shift = Compose(lambda sample, seed: sample | {"image": sample["image"][:45, :25]}, jitter_by_1)
     inputs, targets = next(iter(dataset[:1].batches(1, augment=shift, proposals=True)))
     assert int(inputs["num_proposals"][0]) == 2  # the third lies beyond the window
     np.testing.assert_array_equal(inputs["proposals"][0, :2], [[0, 0, 25, 45], [2, 3, 20, 30]])
@@ -77,7 +84,7 @@ def test_they_are_clipped_and_dropped_without_their_objects(dataset):
 
 
 def jitter_by_1(sample, seed):
-    return scale_jitter(1.0, 1.0)(sample, seed)
+    return ScaleJitter(1.0, 1.0)(sample, seed)
 
 
 def test_an_image_without_proposals_is_named(dataset):

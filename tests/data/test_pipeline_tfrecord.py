@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from rcnn_keras.data.augmentation import compose, flips, scale_jitter
+from rcnn_keras.data.augmentation import Compose, RandomFlip, ScaleJitter
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.pipeline import AT_ONCE
 from rcnn_keras.data.synthetic import draw_shapes
-from rcnn_keras.data.tfrecord import pack_records
+from rcnn_keras.data.tfrecord import save_tfrecord
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def files(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def records(files, tmp_path_factory, here):
-    return pack_records(files, tmp_path_factory.mktemp("p") / "r", shard_size=4, engine=here())
+    return save_tfrecord(files, tmp_path_factory.mktemp("p") / "r", shard_size=4, engine=here())
 
 
 def listed(stream):
@@ -43,7 +43,7 @@ def assert_same(first, second):
 
 
 def test_batches_are_those_of_the_files_to_the_bit(files, records):
-    options = {"shuffle": True, "augment": compose(flips(), scale_jitter()), "masks": True}
+    options = {"shuffle": True, "augment": Compose(RandomFlip(), ScaleJitter()), "masks": True}
     options |= {"min_size": (40, 70), "max_size": 100, "seed": 5}
     streams = [
         listed(dataset.batches(3, **options).tf_dataset(repeat=True).take(6))
@@ -82,7 +82,7 @@ def many(tmp_path_factory, here):
     """Nineteen shards, one or two images each."""
     folder = tmp_path_factory.mktemp("many")
     drawn = draw_shapes(29, size=(32, 32), out=folder / "images")
-    return pack_records(drawn, folder / "records", shard_size=2, engine=here())[1:]
+    return save_tfrecord(drawn, folder / "records", shard_size=2, engine=here())[1:]
 
 
 def ids(batches, count, start_step=0):
@@ -102,7 +102,7 @@ def test_shuffled_shards_show_every_image_once_an_epoch(many):
 
 
 def test_shuffled_shards_read_a_few_files_at_a_time(many):
-    file_of = {record.image_id: record.packed.file for record in many}
+    file_of = {record.image_id: record.tfrecord.file for record in many}
     sizes = {file: list(file_of.values()).count(file) for file in file_of.values()}
     order = ids(many.batches(1, shuffle="shards"), 28)
     files = [file_of[i] for i in order]

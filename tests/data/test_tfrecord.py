@@ -19,7 +19,7 @@ from rcnn_keras.data.dataset import DetectionDataset, Record
 from rcnn_keras.data.images import read_image
 from rcnn_keras.data.problems import DatasetError
 from rcnn_keras.data.synthetic import draw_shapes
-from rcnn_keras.data.tfrecord import check_records, load_records, pack_records
+from rcnn_keras.data.tfrecord import check_tfrecord, load_tfrecord, save_tfrecord
 from rcnn_keras.engines import Processes
 
 ROOT = Path(rcnn_keras.__file__).parents[1]
@@ -34,7 +34,7 @@ def dataset(tmp_path_factory):
 def packed(dataset, tmp_path_factory, here):
     """Three shards of two or three images, written without a stop."""
     out = tmp_path_factory.mktemp("packed") / "records"
-    pack_records(dataset, out, shard_size=3, engine=here())
+    save_tfrecord(dataset, out, shard_size=3, engine=here())
     return out
 
 
@@ -45,7 +45,7 @@ def contents(folder):
 def test_names_counts_and_the_plain_format(dataset, packed):
     names = [f"0000{i}-of-00003.{kind}" for i in range(3) for kind in ("npz", "tfrecord")]
     assert sorted(contents(packed)) == [*names, "manifest.json"]
-    assert check_records(packed) == []
+    assert check_tfrecord(packed) == []
     files = [str(packed / name) for name in names if name.endswith("tfrecord")]
     examples = [tf.train.Example.FromString(x.numpy()) for x in tf.data.TFRecordDataset(files)]
     for example, record in zip(examples, dataset, strict=True):
@@ -57,7 +57,7 @@ def test_names_counts_and_the_plain_format(dataset, packed):
 
 
 def test_ground_truth_comes_back(dataset, packed):
-    found = load_records(packed)
+    found = load_tfrecord(packed)
     assert (found.classes, found.category_ids, found.name) == (
         *(dataset.classes, dataset.category_ids, "shapes"),
     )
@@ -74,34 +74,34 @@ def test_a_stopped_packing_goes_on_to_the_same_bytes(stops, dataset, packed, tmp
     out = tmp_path / "records"
     for most in stops:
         with pytest.raises(KeyboardInterrupt):
-            pack_records(dataset, out, shard_size=3, engine=here(most))
+            save_tfrecord(dataset, out, shard_size=3, engine=here(most))
         with pytest.raises(DatasetError, match="packing is not finished"):
-            load_records(out)
+            load_tfrecord(out)
     (out / ".00002-of-00003.tfrecord.abc").mkdir()  # what a killed worker was writing
     counts = []
-    pack_records(
+    save_tfrecord(
         dataset, out, shard_size=3, engine=here(), progress=lambda done, _: counts.append(done)
     )
     assert counts[0] == (2 if sum(stops) == 1 else 4)
     assert counts[-1] == 7
     assert contents(out) == contents(packed)
-    pack_records(dataset, out, shard_size=3, engine=here(0))  # nothing is left to do
+    save_tfrecord(dataset, out, shard_size=3, engine=here(0))  # nothing is left to do
 
 
 def test_other_records_are_not_mixed_in(dataset, packed, tmp_path, here):
     before = contents(packed)
     with pytest.raises(ValueError, match=r"holds other records .*shard_size is 3, not 2"):
-        pack_records(dataset, packed, shard_size=2, engine=here())
+        save_tfrecord(dataset, packed, shard_size=2, engine=here())
     with pytest.raises(ValueError, match=r"holds other records .*source is"):
-        pack_records(dataset[1:], packed, shard_size=3, engine=here())
+        save_tfrecord(dataset[1:], packed, shard_size=3, engine=here())
     assert contents(packed) == before
     (tmp_path / "diary.txt").touch()
     with pytest.raises(ValueError, match="is in the way"):
-        pack_records(dataset, tmp_path, engine=here())
+        save_tfrecord(dataset, tmp_path, engine=here())
     with pytest.raises(ValueError, match="shard_size must be at least 1, not 0"):
-        pack_records(dataset, tmp_path, shard_size=0)
+        save_tfrecord(dataset, tmp_path, shard_size=0)
     with pytest.raises(ValueError, match="no images"):
-        pack_records(DetectionDataset([], ["a"]), tmp_path)
+        save_tfrecord(DetectionDataset([], ["a"]), tmp_path)
 
 
 def test_bad_images_are_told_all_at_once(tmp_path, here):
@@ -112,12 +112,12 @@ def test_bad_images_are_told_all_at_once(tmp_path, here):
     Image.new("RGB", (20, 10)).save(small)
     out = tmp_path / "records"
     with pytest.raises(DatasetError, match="2 problems") as error:
-        pack_records(dataset, out, shard_size=1, engine=here())
+        save_tfrecord(dataset, out, shard_size=1, engine=here())
     assert f"{bad}: image 2: cannot be decoded" in str(error.value)
     assert f"{small}: image 5: has 20x10 pixels, not 64x40 as stated" in str(error.value)
     for path, content in whole.items():
         path.write_bytes(content)
-    pack_records(dataset, out, shard_size=1, engine=here(2))
+    save_tfrecord(dataset, out, shard_size=1, engine=here(2))
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,7 @@ def formats(tmp_path_factory):
 
 
 def test_pixels_are_those_of_read_image_to_the_bit(formats, tmp_path, here):
-    packed = pack_records(formats, tmp_path / "records", engine=here())
+    packed = save_tfrecord(formats, tmp_path / "records", engine=here())
     stored = {}
     for (inputs, _), original, record in zip(packed.batches(1), formats, packed, strict=True):
         expected = read_image(original.image)
@@ -162,7 +162,7 @@ def test_pixels_are_those_of_read_image_to_the_bit(formats, tmp_path, here):
         np.testing.assert_array_equal(read_image(record.image), expected, original.path)
         name = Path(original.path).name
         stored[name] = original.pixels is None and (
-            record.packed.read() == Path(original.path).read_bytes()
+            record.tfrecord.read() == Path(original.path).read_bytes()
         )
     changed = {name for name, is_kept in stored.items() if not is_kept}
     assert changed >= {"deep.png", "memory", "other.tif"}
@@ -171,7 +171,7 @@ def test_pixels_are_those_of_read_image_to_the_bit(formats, tmp_path, here):
 
 def test_packing_record_files_again_gives_the_same_bytes(packed, tmp_path, here):
     again = tmp_path / "again"
-    pack_records(load_records(packed), again, shard_size=3, engine=here())
+    save_tfrecord(load_tfrecord(packed), again, shard_size=3, engine=here())
     shards = [name for name in contents(packed) if name != "manifest.json"]
     assert {n: contents(again)[n] for n in shards} == {n: contents(packed)[n] for n in shards}
 
@@ -213,8 +213,8 @@ def test_damage_is_named(copy, name, change, message):
     if change is not None:
         path.write_bytes(change(content))
     with pytest.raises(DatasetError, match=message):
-        load_records(copy)
-    assert [p.fatal for p in check_records(copy)] == [True]
+        load_tfrecord(copy)
+    assert [p.fatal for p in check_tfrecord(copy)] == [True]
 
 
 def test_changed_bytes_are_found_by_the_check_and_while_reading(copy):
@@ -222,9 +222,9 @@ def test_changed_bytes_are_found_by_the_check_and_while_reading(copy):
     content = bytearray(path.read_bytes())
     content[300] ^= 1
     path.write_bytes(content)
-    (problem,) = check_records(copy)
+    (problem,) = check_tfrecord(copy)
     assert problem.field == "sha256"
-    dataset = load_records(copy)
+    dataset = load_tfrecord(copy)
     with pytest.raises(tf.errors.DataLossError, match="corrupted record"):
         list(dataset.batches(1))
     with pytest.raises(ValueError, match=r"00001-of-00003\.tfrecord.*corrupted record"):
@@ -232,24 +232,24 @@ def test_changed_bytes_are_found_by_the_check_and_while_reading(copy):
 
 
 def test_classes_are_chosen(dataset, packed):
-    found = load_records(packed, classes=["star", "circle"])
+    found = load_tfrecord(packed, classes=["star", "circle"])
     assert (
         found.to_coco()["annotations"]
         == (dataset.with_classes(["star", "circle"]).to_coco()["annotations"])
     )
     with pytest.raises(ValueError, match="unknown classes 'stars'"):
-        load_records(packed, classes=["stars"])
+        load_tfrecord(packed, classes=["stars"])
 
 
 PACK = """
 import sys
-from rcnn_keras.data import load_coco, pack_records
+from rcnn_keras.data import load_coco, save_tfrecord
 from rcnn_keras.engines import engine_named
 
 if __name__ == "__main__":
     source, out, engine = sys.argv[1:]
     print("begun", flush=True)
-    pack_records(load_coco(source), out, shard_size=2, engine=engine_named(engine, 2),
+    save_tfrecord(load_coco(source), out, shard_size=2, engine=engine_named(engine, 2),
                  progress=lambda done, all: print(done, flush=True))
 """
 
@@ -276,7 +276,7 @@ def test_the_same_bytes_after_kills(engine, tmp_path, here):
         pytest.importorskip("ray")
     source = tmp_path / "images"
     draw_shapes(40, size=(40, 64), out=source)
-    pack_records(
+    save_tfrecord(
         load_coco(source / "annotations.json"), tmp_path / "once", shard_size=2, engine=here()
     )
     out, rng = tmp_path / "records", np.random.default_rng()
@@ -304,13 +304,13 @@ def test_the_same_bytes_after_kills(engine, tmp_path, here):
 @pytest.mark.slow
 def test_worker_processes_give_the_same_bytes(dataset, packed, tmp_path):
     out = tmp_path / "records"
-    pack_records(dataset, out, shard_size=3, engine=Processes(2))
+    save_tfrecord(dataset, out, shard_size=3, engine=Processes(2))
     assert contents(out) == contents(packed)
 
 
 def test_real_photographs(shared_data, tmp_path, here):
     dataset = load_coco(shared_data / "bccd/val.json", shared_data / "bccd/images")[:6]
-    packed = pack_records(dataset, tmp_path / "records", shard_size=4, engine=here())
+    packed = save_tfrecord(dataset, tmp_path / "records", shard_size=4, engine=here())
     for (inputs, _), record in zip(packed.batches(1), dataset, strict=True):
         image = inputs["images"].numpy()[0, : record.height, : record.width]
         np.testing.assert_array_equal(image, read_image(record.path))

@@ -43,7 +43,7 @@ class Folder:
         text = f"<filename>{filename or name + '.jpg'}</filename>{size}{objects}"
         (self.root / "Annotations" / f"{name}.xml").write_text(f"<annotation>{text}</annotation>")
 
-    def mended(self, **options):
+    def repaired(self, **options):
         with pytest.warns(UserWarning) as caught:  # noqa: PT030, the callers look at the text
             dataset = load_voc(self.root, **options)
         assert len(caught) == 1
@@ -137,7 +137,7 @@ def test_classes(folder):
     dataset = load_voc(folder.root, classes=["owl", "dog", "cat"])
     assert dataset.classes == ("owl", "dog", "cat")
     assert dataset[0].labels.tolist() == [0, 2]
-    dataset, warning = folder.mended(classes=["owl"])
+    dataset, warning = folder.repaired(classes=["owl"])
     assert "1 object of a class not asked for dropped" in warning
     assert dataset.problems[0].value == "cat"
     assert [len(r) for r in dataset] == [1, 0]
@@ -151,7 +151,7 @@ def test_classes(folder):
 class TestMended:
     def test_box_over_the_border(self, folder):
         folder.xml("b", object_xml("cat", (-4, 30, 61, 44)))
-        dataset, warning = folder.mended()
+        dataset, warning = folder.repaired()
         assert "pets train: 1 box clipped to its image (" in warning
         assert dataset[1].boxes.tolist() == [[0, 30, 60, 40]]
         (problem,) = dataset.problems
@@ -161,7 +161,7 @@ class TestMended:
     def test_no_area_or_outside(self, folder):
         boxes = [(3, 4, 3, 9), (1, 1, 2, 2), (70, 4, 80, 9)]
         folder.xml("b", "".join(object_xml("cat", box) for box in boxes))
-        dataset, warning = folder.mended()
+        dataset, warning = folder.repaired()
         assert "1 box without area dropped, 1 box outside its image dropped" in warning
         assert dataset[1].boxes.tolist() == [[1, 1, 2, 2]]
 
@@ -170,19 +170,19 @@ class TestMended:
     )
     def test_size_missing(self, folder, size):
         folder.xml("a", object_xml("owl", (1, 2, 11, 22)), size=size)
-        dataset, warning = folder.mended()
+        dataset, warning = folder.repaired()
         assert "1 size missing, taken from the image" in warning
         assert (dataset[0].height, dataset[0].width) == (40, 60)
 
     def test_image_listed_twice(self, folder):
         folder.split("train", "a\nb\na\n")
-        dataset, warning = folder.mended()
+        dataset, warning = folder.repaired()
         assert "1 image listed twice" in warning
         assert len(dataset) == 2
 
     def test_no_object_at_all(self, folder):
         folder.split("train", "b")
-        dataset, warning = folder.mended()
+        dataset, warning = folder.repaired()
         assert "1 dataset without any object (" in warning
         assert dataset.max_objects == 1
 

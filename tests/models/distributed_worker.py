@@ -47,7 +47,7 @@ def build(scenes):
 
 def results_of(model, scenes):
     """Train for 20 steps on images that jitter in size, and return all that comes out."""
-    augment = rk.data.scale_jitter(0.5, 1.0)
+    augment = rk.data.ScaleJitter(0.5, 1.0)
     history = model.fit(
         scenes.batches(2, shuffle=True, augment=augment),
         steps_per_epoch=10,

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 import rcnn_keras as rk
-from rcnn_keras.models.batch import alike_over_replicas, with_an_image
+from rcnn_keras.models.batch import ensure_nonempty, pad_to_common_shape
 from rcnn_keras.models.distribution import apply_summed
 from rcnn_keras.ops import batch_norm, gather_replicas, pack_bits
 from rcnn_keras.runs.launch import launch
@@ -50,7 +50,7 @@ def part_of(images, targets=3):
 
 def test_parts_are_filled_up_to_one_size(two_replicas):
     parts = [part_of((2, 64, 32)), part_of((1, 32, 96))]
-    both = on_both(two_replicas, lambda part: alike_over_replicas(*part), parts)
+    both = on_both(two_replicas, lambda part: pad_to_common_shape(*part), parts)
     for (inputs, targets), (given, _) in zip(both, parts, strict=True):
         count, height, width = given["images"].shape[:3]
         assert inputs["images"].shape == (count, 64, 96, 3)
@@ -66,7 +66,7 @@ def test_parts_are_filled_up_to_one_size(two_replicas):
 def test_a_replica_without_an_image_gets_a_blank_one(two_replicas):
     """As tf.distribute gives it: of no height and no width either."""
     parts = [part_of((1, 64, 32)), part_of((0, 0, 0))]
-    _, (inputs, targets) = on_both(two_replicas, lambda part: alike_over_replicas(*part), parts)
+    _, (inputs, targets) = on_both(two_replicas, lambda part: pad_to_common_shape(*part), parts)
     assert inputs["images"].shape == (1, 64, 32, 3)
     assert not inputs["images"].numpy().any()
     assert int(inputs["num_images"]) == 0
@@ -77,8 +77,8 @@ def test_a_replica_without_an_image_gets_a_blank_one(two_replicas):
 
 def test_one_device_has_its_batch_as_it_is():
     part = part_of((0, 32, 32))
-    assert alike_over_replicas(*part) == part
-    filled = with_an_image(part[0])
+    assert pad_to_common_shape(*part) == part
+    filled = ensure_nonempty(part[0])
     assert filled["images"].shape == (1, 64, 64, 3)
     assert int(filled["num_images"]) == 0
     assert gather_replicas(tf.constant([1, 2])).numpy().tolist() == [[1, 2]]

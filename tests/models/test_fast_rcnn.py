@@ -118,7 +118,7 @@ def test_it_learns_by_heart(scenes):
     )
     model.compile(keras.optimizers.SGD(0.02, momentum=0.9))
     history = model.fit(
-        four.batches(4, shuffle=True, augment=rk.data.flips()),
+        four.batches(4, shuffle=True, augment=rk.data.RandomFlip()),
         steps_per_epoch=60,
         epochs=2,
         validation_data=four.batches(4),

@@ -20,7 +20,7 @@ def run(scenes, make_detector, tmp_path_factory):
     rate = keras.optimizers.schedules.CosineDecay(0.001, 200, warmup_target=0.02, warmup_steps=20)
     model.compile(keras.optimizers.SGD(rate, momentum=0.9))
     history = model.fit(
-        four.batches(4, shuffle=True, augment=rk.data.flips()),
+        four.batches(4, shuffle=True, augment=rk.data.RandomFlip()),
         steps_per_epoch=50,
         epochs=4,
         validation_data=four.batches(3),
@@ -125,7 +125,7 @@ def test_an_image_cut_off_in_the_middle_is_named(run, tmp_path):
 
 def test_a_damaged_record_file_is_named(run, tmp_path, here):
     drawn = rk.data.draw_shapes(2, size=(96, 96), seed=9)
-    records = rk.data.pack_records(drawn, tmp_path / "records", shard_size=1, engine=here())
+    records = rk.data.save_tfrecord(drawn, tmp_path / "records", shard_size=1, engine=here())
     (path,) = tmp_path.rglob("00001-of-*.tfrecord")
     content = bytearray(path.read_bytes())
     content[300] ^= 1

@@ -44,7 +44,7 @@ def test_quality_is_that_of_opencv_but_for_the_hue(scene, monkeypatch):
     quality = rows(selective_search(scene, "quality"))
     assert rows(selective_search(scene, "fast")) < quality
     expected = opencv(scene, "Quality")
-    if quality != expected:  # an OpenCV that has mended it needs no more
+    if quality != expected:  # an OpenCV that has repaired it needs no more
         blue = {"hue": lambda rgb: np.ascontiguousarray(rgb[..., 2])}
         module = importlib.import_module("rcnn_keras.proposals.selective_search")
         monkeypatch.setattr(module, "COLOUR_SPACES", module.COLOUR_SPACES | blue)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rcnn_keras.data.augmentation import flips, scale_jitter
+from rcnn_keras.data.augmentation import RandomFlip, ScaleJitter
 from rcnn_keras.models import FasterRCNN
 from rcnn_keras.runs.configuration import load_configuration
 from rcnn_keras.runs.document import ConfigurationError, read_document
@@ -20,8 +20,8 @@ data:
   train: {annotations: a.json, images: pictures}
   val: [{annotations: /elsewhere/b.json}, {annotations: c.json}]
   augment:
-    - flips: {horizontal: true, vertical: true}
-    - scale_jitter: {low: 0.8}
+    - RandomFlip: {horizontal: true, vertical: true}
+    - ScaleJitter: {low: 0.8}
 optimizer: {name: sgd, learning_rate: 1e-2}
 training: {epochs: 12}
 """
@@ -57,7 +57,7 @@ def test_defaults_are_those_of_the_constructors(write):
     for name, value in arguments.items():
         assert value == given.get(name, parameters[name].default), name
     augmentations = [named.build() for named in configuration.data.augment]
-    assert augmentations == [flips(vertical=True), scale_jitter(low=0.8)]
+    assert augmentations == [RandomFlip(vertical=True), ScaleJitter(low=0.8)]
     assert configuration.schedule.name == "constant"
     assert configuration.optimizer.momentum == 0.9
 
@@ -91,9 +91,9 @@ data:
   val: []
   augment:
     - flip: {}
-    - scale_jitter: {low: 8}
-    - erasing
-    - {flips: {}, rotation: {}}
+    - ScaleJitter: {low: 8}
+    - RandomErasing
+    - {RandomFlip: {}, RandomRotation: {}}
 optimiser: {}
 optimizer: {name: sgd, learning_rate: "0.1", momentum: 1.0}
 schedule: {name: stairs}
@@ -113,9 +113,9 @@ def test_all_errors_are_listed_with_file_key_value_and_nearest_key(write):
         "data.train.annotations: missing",
         "data.train.annotation = 'a.json': unknown key, did you mean 'annotations'?",
         "data.augment.0.flip = {}: unknown key, did you mean 'flips'?",
-        "data.augment.1 = {'scale_jitter': {'low': 8}}: scale_jitter needs",
+        "data.augment.1 = {'ScaleJitter': {'low': 8}}: scale_jitter needs",
         "data.augment.2 = 'erasing': should be a mapping of keys to values",
-        "data.augment.3 = {'flips': {}, 'rotation': {}}: should be one augmentation",
+        "data.augment.3 = {'RandomFlip': {}, 'RandomRotation': {}}: should be one augmentation",
         "optimiser = {}: unknown key, did you mean 'optimizer'?",
         "optimizer.learning_rate = '0.1': should be a valid number",
         "optimizer.momentum = 1.0: should be less than 1",
@@ -217,7 +217,7 @@ def keys_in(node, path=()):
 def test_no_value_in_any_place_is_more_than_an_error(write, value):
     """A list where a number belongs, a tuple that is too short: each has its line."""
     text = GOOD + "schedule: {name: step, milestones: [2]}\n"
-    erasing = "data.augment.1={erasing: {area: [0.1, 0.2]}}"
+    erasing = "data.augment.1={RandomErasing: {area: [0.1, 0.2]}}"
     document = yaml.safe_load(load_configuration(write(text), [erasing]).to_yaml())
     path = write(yaml.safe_dump(document))
     refused = []

@@ -187,7 +187,7 @@ def test_the_seed_draws_the_weights(folder):
         ("training.steps=1.5", "training.steps = 1.5: should be a valid integer"),
         ("schedule.milestones=[2, 3]", "should rise and end before training.steps = 3"),
         ("data.batch_size=2", "data.batch_size = 2: unknown key"),
-        ("data.augment=[{flips: {}}]", "unknown key"),
+        ("data.augment=[{RandomFlip: {}}]", "unknown key"),
         ("optimizer={name: sgd, learning_rate: 0.1}", "optimizer = {'name': 'sgd', 'l"),
         ("data.val.proposals=null", "data.val.proposals = None: rcnn needs a file that"),
         ("model.crop_size=8", "model.crop_size = 8: must be a whole number of at least"),

@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import pytest
 
-from rcnn_keras.data.augmentation import flips
-from rcnn_keras.data.tfrecord import load_records
-from rcnn_keras.data.tfrecord import pack_records
+from rcnn_keras.data.augmentation import RandomFlip
+from rcnn_keras.data.tfrecord import load_tfrecord
+from rcnn_keras.data.tfrecord import save_tfrecord
 from rcnn_keras.data.synthetic import draw_shapes
 from rcnn_keras.models import MaskRCNN
 from rcnn_keras.training.callbacks import CocoEvaluation
@@ -18,7 +18,7 @@ from rcnn_keras.runs.datasets import check_images, read_data
 def sets(tmp_path_factory, here):
     folder = tmp_path_factory.mktemp("sets")
     files = draw_shapes(4, size=(64, 64), out=folder / "images")
-    return folder, files, pack_records(files, folder / "records", shard_size=2, engine=here())
+    return folder, files, save_tfrecord(files, folder / "records", shard_size=2, engine=here())
 
 
 def test_a_configuration_names_record_files(sets, small_arguments, tmp_path, capsys):
@@ -49,7 +49,7 @@ def test_fit_and_scores_are_those_of_the_files(sets, small_arguments):
         model = MaskRCNN(classes=dataset.classes, **small_arguments)
         model.compile(keras.optimizers.SGD(0.01))
         history = model.fit(
-            dataset.batches(2, shuffle=True, augment=flips()),
+            dataset.batches(2, shuffle=True, augment=RandomFlip()),
             epochs=2,
             validation_data=dataset.batches(2),
             callbacks=[CocoEvaluation(dataset)],
@@ -63,4 +63,4 @@ def test_fit_and_scores_are_those_of_the_files(sets, small_arguments):
 
 def test_loaded_again_it_is_the_same(sets):
     folder, _, records = sets
-    assert load_records(folder / "records").to_coco() == records.to_coco()
+    assert load_tfrecord(folder / "records").to_coco() == records.to_coco()

@@ -23,7 +23,7 @@ from rcnn_keras.runs.scoring import evaluate
 
 SECTIONS = {
     "model": {"architecture": "faster_rcnn"},
-    "data": {"augment": [{"flips": {}}]},
+    "data": {"augment": [{"RandomFlip": {}}]},
     "optimizer": {"weight_decay": 0.001, "ema_momentum": 0.9},
     "schedule": {"name": "step", "milestones": [1.5], "warmup_steps": 2, "warmup_factor": 0.5},
     "training": {"epochs": 2, "seed": 3},

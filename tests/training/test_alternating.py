@@ -30,7 +30,7 @@ SMALL = {
 }
 SECTIONS = {
     "model": {"architecture": "faster_rcnn", **SMALL},
-    "data": {"augment": [{"flips": {}}]},
+    "data": {"augment": [{"RandomFlip": {}}]},
     "schedule": {"name": "step", "milestones": [1.5]},
     "training": {"epochs": 2, "alternating": {"detector_epochs": 1}},
 }
