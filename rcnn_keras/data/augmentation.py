@@ -94,7 +94,7 @@ class ScaleJitter:
 
     def __post_init__(self) -> None:
         if not 0 < self.low <= self.high:
-            raise ValueError(f"scale_jitter needs 0 < low <= high, got {self.low} and {self.high}")
+            raise ValueError(f"ScaleJitter needs 0 < low <= high, got {self.low} and {self.high}")
 
     def __call__(self, sample: Sample, seed: tf.Tensor) -> Sample:
         """Rescale one sample."""
@@ -135,10 +135,10 @@ class ColorJitter:
     hue: float = 0.05
 
     def __post_init__(self) -> None:
-        _check("color_jitter", "brightness", self.brightness, 1)
-        _check("color_jitter", "contrast", self.contrast, 1)
-        _check("color_jitter", "saturation", self.saturation, 1)
-        _check("color_jitter", "hue", self.hue, 0.5)
+        _check("ColorJitter", "brightness", self.brightness, 1)
+        _check("ColorJitter", "contrast", self.contrast, 1)
+        _check("ColorJitter", "saturation", self.saturation, 1)
+        _check("ColorJitter", "hue", self.hue, 0.5)
 
     def __call__(self, sample: Sample, seed: tf.Tensor) -> Sample:
         """Recolour one sample."""
@@ -172,7 +172,7 @@ class RandomRotation:
     degrees: float = 10.0
 
     def __post_init__(self) -> None:
-        _check("rotation", "degrees", self.degrees, 180)
+        _check("RandomRotation", "degrees", self.degrees, 180)
 
     def __call__(self, sample: Sample, seed: tf.Tensor) -> Sample:
         """Turn one sample."""
@@ -192,7 +192,7 @@ class RandomTranslation:
     fraction: float = 0.1
 
     def __post_init__(self) -> None:
-        _check("translation", "fraction", self.fraction, 1)
+        _check("RandomTranslation", "fraction", self.fraction, 1)
 
     def __call__(self, sample: Sample, seed: tf.Tensor) -> Sample:
         """Shift one sample."""
@@ -223,13 +223,13 @@ class RandomErasing:
     fill: Literal["noise", "mean"] = "noise"
 
     def __post_init__(self) -> None:
-        _check("erasing", "probability", self.probability, 1)
+        _check("RandomErasing", "probability", self.probability, 1)
         if not 0 < self.area[0] <= self.area[1] <= 1:
-            raise ValueError(f"erasing needs 0 < area[0] <= area[1] <= 1, got {self.area}")
+            raise ValueError(f"RandomErasing needs 0 < area[0] <= area[1] <= 1, got {self.area}")
         if not 0 < self.aspect[0] <= self.aspect[1]:
-            raise ValueError(f"erasing needs 0 < aspect[0] <= aspect[1], got {self.aspect}")
+            raise ValueError(f"RandomErasing needs 0 < aspect[0] <= aspect[1], got {self.aspect}")
         if self.fill not in ("noise", "mean"):
-            raise ValueError(f'erasing: fill must be "noise" or "mean", got {self.fill!r}')
+            raise ValueError(f'RandomErasing: fill must be "noise" or "mean", got {self.fill!r}')
 
     def __call__(self, sample: Sample, seed: tf.Tensor) -> Sample:
         """Erase a rectangle of one sample."""
@@ -263,7 +263,7 @@ class Compose:
     def __init__(self, *augmentations: Augmentation) -> None:
         for augmentation in augmentations:
             if not callable(augmentation):
-                raise TypeError(f"compose: {augmentation!r} is not callable")
+                raise TypeError(f"Compose: {augmentation!r} is not callable")
         self.augmentations = augmentations
 
     def __call__(self, sample: Sample, seed: tf.Tensor) -> Sample:

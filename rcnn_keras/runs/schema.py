@@ -167,12 +167,15 @@ def _with_lists(value: Any) -> Any:
 
 
 AUGMENTATIONS = {
-    "flips": augmentation.flips,
-    "scale_jitter": augmentation.scale_jitter,
-    "color_jitter": augmentation.color_jitter,
-    "rotation": augmentation.rotation,
-    "translation": augmentation.translation,
-    "erasing": augmentation.erasing,
+    kind.__name__: kind
+    for kind in (
+        augmentation.RandomFlip,
+        augmentation.ScaleJitter,
+        augmentation.ColorJitter,
+        augmentation.RandomRotation,
+        augmentation.RandomTranslation,
+        augmentation.RandomErasing,
+    )
 }
 
 
@@ -194,7 +197,7 @@ class NamedAugmentation(Section):
     @model_validator(mode="after")
     def _is_one(self) -> "NamedAugmentation":
         if len(self._chosen()) != 1:
-            raise ValueError("should be one augmentation, such as 'flips: {horizontal: true}'")
+            raise ValueError("should be one augmentation, such as 'RandomFlip: {horizontal: true}'")
         self.build()
         return self
 

@@ -90,7 +90,7 @@ data:
   train: {annotation: a.json}
   val: []
   augment:
-    - flip: {}
+    - RandomFlips: {}
     - ScaleJitter: {low: 8}
     - RandomErasing
     - {RandomFlip: {}, RandomRotation: {}}
@@ -112,9 +112,9 @@ def test_all_errors_are_listed_with_file_key_value_and_nearest_key(write):
         "model.anchor_sizes.1.0 = 'a': should be a valid number",
         "data.train.annotations: missing",
         "data.train.annotation = 'a.json': unknown key, did you mean 'annotations'?",
-        "data.augment.0.flip = {}: unknown key, did you mean 'flips'?",
-        "data.augment.1 = {'ScaleJitter': {'low': 8}}: scale_jitter needs",
-        "data.augment.2 = 'erasing': should be a mapping of keys to values",
+        "data.augment.0.RandomFlips = {}: unknown key, did you mean 'RandomFlip'?",
+        "data.augment.1 = {'ScaleJitter': {'low': 8}}: ScaleJitter needs",
+        "data.augment.2 = 'RandomErasing': should be a mapping of keys to values",
         "data.augment.3 = {'RandomFlip': {}, 'RandomRotation': {}}: should be one augmentation",
         "optimiser = {}: unknown key, did you mean 'optimizer'?",
         "optimizer.learning_rate = '0.1': should be a valid number",
