@@ -11,6 +11,8 @@ from click.testing import CliRunner
 from rcnn_keras.cli import main
 from rcnn_keras.data import draw_shapes
 from rcnn_keras.engines.worker import outcome
+from rcnn_keras.runs.configuration import load_configuration
+from rcnn_keras.runs.run import train
 
 SHARED = (Path(__file__).resolve().parents[2] / "shared").resolve()
 
@@ -140,3 +142,11 @@ def write_config(small_arguments):
         return path
 
     return write
+
+
+@pytest.fixture(scope="module")
+def run(config, tmp_path_factory):
+    """A finished run of a module's fixture `config`: its configuration, folder and history."""
+    out = tmp_path_factory.mktemp("runs") / "shapes"
+    configuration = load_configuration(config)
+    return configuration, out, train(configuration, out)

@@ -1,5 +1,6 @@
 """Whole data sets: the same bytes however they come about."""
 
+import importlib
 import multiprocessing
 import os
 import subprocess
@@ -19,6 +20,7 @@ from rcnn_keras.data.synthetic import draw_shapes
 from rcnn_keras.engines import Processes, run_shards
 from rcnn_keras.engines.worker import Outcome
 from rcnn_keras.proposals import check_proposals, load_proposals, propose, selective_search
+from rcnn_keras.proposals.propose import run_method
 
 ROOT = Path(rcnn_keras.__file__).parents[1]
 
@@ -62,7 +64,8 @@ def test_the_number_of_workers_changes_no_byte(dataset, finished, tmp_path):
 
 def test_a_finished_file_is_not_made_again(dataset, finished, monkeypatch):
     before = finished.stat()
-    monkeypatch.setattr("rcnn_keras.proposals.propose.run_shards", None)
+    module = importlib.import_module("rcnn_keras.proposals.propose")
+    monkeypatch.setattr(module, "run_shards", None)
     found = propose(dataset, finished, workers=1)
     assert len(found) == 6
     assert finished.stat() == before
@@ -249,7 +252,7 @@ def test_an_image_that_kills_every_worker_is_told(dataset, finished, tmp_path):
 
 def test_workers_have_no_tensorflow_and_give_what_the_method_gives():
     image = np.random.default_rng(0).integers(0, 256, (60, 80, 3)).astype(np.uint8)
-    work = partial(propose.run_method, "selective_search", {"similarities": ["size"]})
+    work = partial(run_method, "selective_search", {"similarities": ["size"]})
     ((_, found),) = run_shards(work, [(0, image)], Processes(1))
     np.testing.assert_array_equal(found, selective_search(image, similarities=["size"]))
     modules = (
