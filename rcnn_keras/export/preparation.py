@@ -8,6 +8,7 @@ from typing import Any
 from rcnn_keras.data.written_aside import written_aside
 from rcnn_keras.layers.normalization import BATCH_NORMS
 from rcnn_keras.models import Detector, fold_batchnorm
+from rcnn_keras.models.keras_internals import sublayers
 
 
 def check_detector(model: Any) -> None:
@@ -18,7 +19,9 @@ def check_detector(model: Any) -> None:
 
 def folded(model: Detector, winograd: bool = False) -> Detector:
     """Return `fold_batchnorm` of a detector, or itself if there is nothing to fold."""
-    if winograd or any(isinstance(layer, BATCH_NORMS) for layer in model._flatten_layers()):
+    if winograd or any(
+        isinstance(layer, BATCH_NORMS) for layer in sublayers(model, recursive=True)
+    ):
         return fold_batchnorm(model, winograd=winograd)
     return model
 

@@ -25,10 +25,15 @@ from rcnn_keras.models.batch import (
     ensure_nonempty,
     pad_to_common_shape,
 )
-from rcnn_keras.models.distribution import DistributedModel, apply_summed, pipeline, predict_in_turn
+from rcnn_keras.models.distribution import pipeline, predict_in_turn
 from rcnn_keras.models.errors import NON_FINITE, plain_errors
 from rcnn_keras.models.fitting import resumed, scores_first
 from rcnn_keras.models.inference import predictions
+from rcnn_keras.models.keras_internals import (
+    ReplicatedTraining,
+    apply_summed_gradients,
+    loss_tracker,
+)
 from rcnn_keras.models.saving import WholeFiles
 from rcnn_keras.ops import after, check_finite, num_replicas, sum_over_replicas
 
@@ -36,7 +41,7 @@ Image = str | PathLike | np.ndarray
 Images = Image | Iterable[Image] | DetectionDataset
 
 
-class Detector(DistributedModel, WholeFiles, keras.Model):
+class Detector(ReplicatedTraining, WholeFiles, keras.Model):
     """A Keras model from images to detections, functional at inference.
 
     Inputs are `{"images" (B, H, W, 3) RGB 0..255, "image_sizes" (B, 2) int32, "image_ids" (B,)}`;
@@ -129,7 +134,7 @@ class Detector(DistributedModel, WholeFiles, keras.Model):
             first = self(x, training=True)
             loss = self.compute_loss(x, y, first, sample_weight, training=True)
             scaled = self.optimizer.scale_loss(loss)
-        self._track(self._loss_tracker, loss, x)
+        self._track(loss_tracker(self), loss, x)
         weights = self.trainable_weights
         pairs = zip(tape.gradient(scaled, weights), weights, strict=True)
         gradients, weights = zip(*[pair for pair in pairs if pair[0] is not None], strict=True)
@@ -138,7 +143,7 @@ class Detector(DistributedModel, WholeFiles, keras.Model):
         if not isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):  # it skips those
             norm = tf.linalg.global_norm(gradients)
             check += check_finite(norm, f"{NON_FINITE}the gradients are", where)
-        apply_summed(self.optimizer, after(check, gradients), weights)
+        apply_summed_gradients(self.optimizer, after(check, gradients), weights)
         return self.compute_metrics(x, y, first)
 
     def test_step(self, data):
@@ -146,7 +151,7 @@ class Detector(DistributedModel, WholeFiles, keras.Model):
         x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
         x, y = pad_to_common_shape(complete_inputs(x), y)
         first = self.first_stage(x, training=False)
-        self._track(self._loss_tracker, self.compute_loss(x, y, first, training=False), x)
+        self._track(loss_tracker(self), self.compute_loss(x, y, first, training=False), x)
         return self.compute_metrics(x, y, first)
 
     @property

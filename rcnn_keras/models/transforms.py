@@ -7,6 +7,7 @@ from rcnn_keras.layers import FeaturePyramid
 from rcnn_keras.layers.normalization import BATCH_KINDS, BATCH_NORMS
 from rcnn_keras.models.detector import Detector
 from rcnn_keras.models.fast_rcnn import FastRCNN
+from rcnn_keras.models.keras_internals import sublayers
 
 
 def with_kernels(model: Detector, kernels: str) -> Detector:
@@ -137,7 +138,7 @@ def _copy(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
 
 
 def _children(layer: keras.layers.Layer) -> dict[str, keras.layers.Layer]:
-    return {c.name: c for c in layer._flatten_layers(include_self=False, recursive=False)}
+    return {child.name: child for child in sublayers(layer)}
 
 
 def _norms(layer: keras.layers.Layer) -> dict[str, keras.layers.Layer]:

@@ -28,6 +28,7 @@ from rcnn_keras.data.fingerprint import fingerprint, fingerprint_of
 from rcnn_keras.data.pipeline import Batches
 from rcnn_keras.data.written_aside import written_aside
 from rcnn_keras.models import Detector
+from rcnn_keras.models.keras_internals import CALLBACK_STATE
 
 FORMAT = 1
 
@@ -202,18 +203,6 @@ def _sum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-ATTRIBUTES: dict[type, tuple[str, ...]] = {
-    keras.callbacks.EarlyStopping: ("best", "best_epoch", "best_weights", "wait", "stopped_epoch"),
-    keras.callbacks.History: ("epoch", "history"),
-    keras.callbacks.ModelCheckpoint: (
-        *("best", "_current_epoch"),
-        *("_last_batch_seen", "_batches_seen_since_last_saving"),
-    ),
-    keras.callbacks.ReduceLROnPlateau: ("best", "wait", "cooldown_counter"),
-    keras.callbacks.SwapEMAWeights: ("_ema_weights_in_model",),
-    keras.callbacks.TensorBoard: ("_global_train_batch", "_global_test_batch"),
-}
-
 ARRAY = "array:"  # before the name of an array that stands apart
 
 
@@ -349,7 +338,7 @@ def _named(callbacks: Sequence[keras.callbacks.Callback]) -> dict[str, keras.cal
 
 
 def _attributes(callback: keras.callbacks.Callback) -> tuple[str, ...]:
-    return next((names for kind, names in ATTRIBUTES.items() if isinstance(callback, kind)), ())
+    return next((names for kind, names in CALLBACK_STATE.items() if isinstance(callback, kind)), ())
 
 
 def _get(callback: keras.callbacks.Callback) -> Any:

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 import rcnn_keras as rk
 from rcnn_keras.models.batch import ensure_nonempty, pad_to_common_shape
-from rcnn_keras.models.distribution import apply_summed
+from rcnn_keras.models.keras_internals import apply_summed_gradients
 from rcnn_keras.ops import batch_norm, gather_replicas, pack_bits
 from rcnn_keras.runs.launch import launch
 
@@ -121,7 +121,7 @@ def test_summed_gradients_are_clipped_and_applied_once(two_replicas, scaled):
     def step(gradient):
         context = tf.distribute.get_replica_context()
         scaled_sum = context.all_reduce("SUM", optimizer.scale_loss(gradient))
-        apply_summed(optimizer, [scaled_sum], [weight])
+        apply_summed_gradients(optimizer, [scaled_sum], [weight])
         return tf.identity(weight.value)
 
     parts = [tf.constant([30.0, 0.0]), tf.constant([0.0, 40.0])]

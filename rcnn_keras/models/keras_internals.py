@@ -1,0 +1,123 @@
+"""Every private name of Keras that this package uses, and why there is no public one.
+
+Written for the versions of Keras that `rcnn_keras.TESTED` names.
+`tests/models/test_keras_internals.py` fails when one of these names is gone or means something
+else.
+
+- `Layer._flatten_layers`: Keras has no public way to the layers inside a layer that is no model.
+- `Model._loss_tracker`: the metric `loss` of `fit`'s logs, which a `train_step` of one's own has to
+  update.
+- `Trainer._maybe_symbolic_build` and `_make_function`: `fit` and `evaluate` fail under
+  `MultiWorkerMirroredStrategy` (https://github.com/keras-team/keras/issues/20585 and 20329).
+  On the first batch, Keras takes the mean of values that are no numbers, and it concatenates the
+  workers' losses, which are scalars. The first of these also happens under `MirroredStrategy`.
+- `Trainer._distribute_strategy`: a worker that predicts by itself has to leave the strategy, which
+  Keras fixes when a model is built.
+- `Optimizer._all_reduce_sum_gradients`: optimizers clip gradients, and look for infinite ones,
+  before they sum those of the replicas; here they are summed first. Only under replicas, and only
+  while the gradients are applied.
+- attributes of Keras' callbacks that an exact resume needs, see `CALLBACK_STATE`.
+
+On one device nothing of Keras is replaced.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from rcnn_keras.ops import is_multi_worker, num_replicas
+
+# What Keras' callbacks remember from one epoch to the next, and do not save themselves
+# (https://github.com/keras-team/keras/issues/20196 of BackupAndRestore).
+CALLBACK_STATE: dict[type, tuple[str, ...]] = {
+    keras.callbacks.EarlyStopping: ("best", "best_epoch", "best_weights", "wait", "stopped_epoch"),
+    keras.callbacks.History: ("epoch", "history"),
+    keras.callbacks.ModelCheckpoint: (
+        *("best", "_current_epoch"),
+        *("_last_batch_seen", "_batches_seen_since_last_saving"),
+    ),
+    keras.callbacks.ReduceLROnPlateau: ("best", "wait", "cooldown_counter"),
+    keras.callbacks.SwapEMAWeights: ("_ema_weights_in_model",),
+    keras.callbacks.TensorBoard: ("_global_train_batch", "_global_test_batch"),
+}
+
+
+def sublayers(layer: keras.layers.Layer, recursive: bool = False) -> list[keras.layers.Layer]:
+    """Return the layers inside a layer; with `recursive` also those inside of these."""
+    return list(layer._flatten_layers(include_self=False, recursive=recursive))
+
+
+def loss_tracker(model: keras.Model) -> keras.metrics.Mean:
+    """Return the metric `loss` of a compiled model."""
+    return model._loss_tracker
+
+
+class ReplicatedTraining:
+    """Comes before `keras.Model` among the bases of a model whose layers are all built."""
+
+    def _maybe_symbolic_build(self: Any, iterator: Any = None, data_batch: Any = None) -> None:
+        strategy = self._distribute_strategy
+        if strategy is not None and self.optimizer is not None and not self.optimizer.built:
+            with strategy.scope():
+                self.optimizer.build(self.trainable_variables)
+
+    def _make_function(self: Any, step_function: Any) -> Any:
+        strategy = self.distribute_strategy
+        if not is_multi_worker(strategy):
+            return super()._make_function(step_function)  # type: ignore[misc]
+
+        def mean(value: Any) -> tf.Tensor:
+            return strategy.reduce("MEAN", value, axis=None)
+
+        @tf.autograph.experimental.do_not_convert
+        def one_step(iterator: Any) -> Any:
+            logs = strategy.run(step_function, args=(iterator.get_next(),))
+            return tf.nest.map_structure(mean, logs)
+
+        return one_step if self.run_eagerly else tf.function(one_step, reduce_retracing=True)
+
+
+def apply_summed_gradients(
+    optimizer: keras.optimizers.Optimizer, gradients: Iterable, weights: Iterable
+) -> None:
+    """Apply gradients that are summed over the replicas already, so that they are clipped as one.
+
+    Raises:
+        NotImplementedError: under replicas, if Keras does the sum elsewhere now.
+    """
+    pairs = zip(gradients, weights, strict=True)
+    if num_replicas() == 1:
+        optimizer.apply_gradients(pairs)
+        return
+    with _without_gradient_sum(getattr(optimizer, "inner_optimizer", optimizer)):
+        optimizer.apply_gradients(pairs)
+
+
+@contextmanager
+def _without_gradient_sum(optimizer: Any) -> Iterator[None]:
+    """Keep an optimizer from summing gradients over the replicas.
+
+    The attribute of the instance hides the method of its class and is removed at the end. Replicas
+    are traced in turns: each has set it before one of them comes to apply, and the last to end
+    finds it removed.
+    """
+    if not hasattr(optimizer, "_all_reduce_sum_gradients"):
+        raise NotImplementedError(f"keras {keras.__version__} adds up gradients in another way")
+    optimizer._all_reduce_sum_gradients = list  # of pairs, which it returns as they are
+    try:
+        yield
+    finally:
+        vars(optimizer).pop("_all_reduce_sum_gradients", None)
+
+
+@contextmanager
+def without_strategy(model: Any) -> Iterator[None]:
+    """Have a model predict on this worker's first device, whatever the others do."""
+    strategy, model._distribute_strategy = model._distribute_strategy, None
+    try:
+        yield
+    finally:
+        model._distribute_strategy = strategy
