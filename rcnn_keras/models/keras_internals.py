@@ -1,10 +1,10 @@
 """Every private name of Keras that this package uses, and why there is no public one.
 
-Written for the versions of Keras that `rcnn_keras.TESTED` names.
 `tests/models/test_keras_internals.py` fails when one of these names is gone or means something
 else.
 
-- `Layer._flatten_layers`: Keras has no public way to the layers inside a layer that is no model.
+- `Layer._flatten_layers`: Keras 3 has no public way to the layers inside a layer that is no model
+  (`tf.Module.submodules` is gone: https://github.com/tensorflow/docs/pull/2415).
 - `Model._loss_tracker`: the metric `loss` of `fit`'s logs, which a `train_step` of one's own has to
   update.
 - `Trainer._maybe_symbolic_build` and `_make_function`: `fit` and `evaluate` fail under
@@ -14,9 +14,10 @@ else.
 - `Trainer._distribute_strategy`: a worker that predicts by itself has to leave the strategy, which
   Keras fixes when a model is built.
 - `Optimizer._all_reduce_sum_gradients`: optimizers clip gradients, and look for infinite ones,
-  before they sum those of the replicas; here they are summed first. Only under replicas, and only
-  while the gradients are applied.
-- attributes of Keras' callbacks that an exact resume needs, see `CALLBACK_STATE`.
+  before they sum those of the replicas (https://github.com/tensorflow/tensorflow/issues/33929);
+  here they are summed first. Only under replicas, and only while the gradients are applied.
+- attributes of Keras' callbacks that an exact resume needs, see `CALLBACK_STATE`; Keras does not
+  save them (https://github.com/keras-team/keras/issues/14862).
 
 On one device nothing of Keras is replaced.
 """
@@ -30,8 +31,7 @@ import tensorflow as tf
 
 from rcnn_keras.ops import is_multi_worker, num_replicas
 
-# What Keras' callbacks remember from one epoch to the next, and do not save themselves
-# (https://github.com/keras-team/keras/issues/20196 of BackupAndRestore).
+# What Keras' callbacks remember from one epoch to the next.
 CALLBACK_STATE: dict[type, tuple[str, ...]] = {
     keras.callbacks.EarlyStopping: ("best", "best_epoch", "best_weights", "wait", "stopped_epoch"),
     keras.callbacks.History: ("epoch", "history"),

@@ -26,7 +26,7 @@ from rcnn_keras.runs.folder import FILES, STAGES, clear, remove_torn, resumes
 from rcnn_keras.runs.schema import ARCHITECTURES
 from rcnn_keras.runs.scoring import evaluate
 from rcnn_keras.training.alternating import CHECKPOINTS, STEPS, train_alternating
-from rcnn_keras.training.callbacks import Checkpoint, CocoEvaluation, HistoryFile
+from rcnn_keras.training.callbacks import CocoEvaluation, HistoryFile
 from rcnn_keras.training.checkpoint import Checkpoint
 from rcnn_keras.training.optimizers import build_optimizer
 from rcnn_keras.training.rcnn import train_rcnn

@@ -129,11 +129,6 @@ def test_summed_gradients_are_clipped_and_applied_once(two_replicas, scaled):
         np.testing.assert_allclose(after, [-2, -3], rtol=1e-6)
 
 
-def test_keras_still_adds_up_gradients_where_it_is_told_not_to():
-    optimizer = keras.optimizers.SGD()
-    assert callable(optimizer._all_reduce_sum_gradients)
-
-
 # What follows trains detectors.
 
 

@@ -1,10 +1,103 @@
-"""Whether Keras still needs `rcnn_keras.models.distribution`."""
+"""The private names of Keras that `rcnn_keras.models.keras_internals` relies on are still there."""
 
 import sys
 
+import keras
+import numpy as np
 import pytest
+import tensorflow as tf
 
+from rcnn_keras.models.keras_internals import (
+    CALLBACK_STATE,
+    apply_summed_gradients,
+    loss_tracker,
+    sublayers,
+    without_strategy,
+)
 from rcnn_keras.runs.launch import launch
+
+
+class Pair(keras.layers.Layer):
+    """A layer with layers, which is no model."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = keras.layers.Dense(2), keras.Sequential([keras.layers.Dense(3)])
+
+
+def test_the_layers_inside_a_layer_are_found():
+    pair = Pair()
+    assert sublayers(pair) == [pair.first, pair.second]
+    assert pair.second.layers[0] in sublayers(pair, recursive=True)
+    assert pair not in sublayers(pair, recursive=True)
+
+
+def test_the_loss_tracker_is_the_metric_that_fit_logs():
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    logs = model.evaluate(np.ones((2, 1)), np.zeros((2, 1)), verbose=0, return_dict=True)
+    assert loss_tracker(model).name == "loss"
+    assert float(loss_tracker(model).result()) == pytest.approx(logs["loss"])
+
+
+@pytest.mark.parametrize("name", ["_maybe_symbolic_build", "_make_function"])
+def test_keras_still_calls_the_methods_that_are_overridden(name):
+    called = []
+
+    class Model(keras.Sequential):
+        pass
+
+    def method(self, *args, **kwargs):
+        called.append(name)
+        return getattr(super(Model, self), name)(*args, **kwargs)
+
+    setattr(Model, name, method)
+    model = Model([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    model.fit(np.ones((2, 1)), np.zeros((2, 1)), verbose=0)
+    assert called
+
+
+def test_a_model_predicts_outside_its_strategy(two_replicas):
+    with two_replicas.scope():
+        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    assert model.distribute_strategy is two_replicas
+    with without_strategy(model):
+        assert model.distribute_strategy.num_replicas_in_sync == 1
+    assert model.distribute_strategy is two_replicas
+
+
+@pytest.mark.parametrize(("kind", "names"), CALLBACK_STATE.items())
+def test_callbacks_have_the_attributes_that_a_checkpoint_keeps(kind, names, tmp_path):
+    paths = {keras.callbacks.ModelCheckpoint: "a.keras", keras.callbacks.TensorBoard: "logs"}
+    callback = kind(tmp_path / paths[kind]) if kind in paths else kind()
+    callback.set_model(keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)]))
+    callback.on_train_begin()
+    callback.on_epoch_begin(0)
+    assert [name for name in names if not hasattr(callback, name)] == []
+
+
+def test_an_optimizer_is_as_it_was_after_a_step_on_one_device():
+    weight = keras.Variable([1.0])
+    optimizer = keras.optimizers.SGD(1.0)
+    optimizer.build([weight])
+    before = dict(vars(optimizer))
+    apply_summed_gradients(optimizer, [tf.constant([0.25])], [weight])
+    assert vars(optimizer) == before
+    assert float(weight[0]) == 0.75
+
+
+def test_an_optimizer_is_as_it_was_after_a_step_under_replicas(two_replicas):
+    with two_replicas.scope():
+        weight = keras.Variable([1.0])
+        optimizer = keras.optimizers.SGD(1.0)
+        optimizer.build([weight])
+    assert "_all_reduce_sum_gradients" in dir(optimizer)
+    step = tf.function(lambda: apply_summed_gradients(optimizer, [tf.constant([0.25])], [weight]))
+    two_replicas.run(step)
+    assert float(weight[0]) == 0.75  # not 0.5, the sum of both
+    assert "_all_reduce_sum_gradients" not in vars(optimizer)
+
 
 STOCK = """
 import os, traceback
@@ -26,7 +119,7 @@ finally:
 
 @pytest.mark.slow
 def test_keras_cannot_fit_under_several_workers_by_itself(capfd):
-    """Once this fails, the package can do without its module of that name."""
+    """Once this fails, `ReplicatedTraining` can go."""
     status = launch([sys.executable, "-c", STOCK], workers=2, retries=0)
     said = capfd.readouterr().out
     assert status == 1
