@@ -18,6 +18,7 @@ from rcnn_keras.models.two_stage import IMAGENET_MEAN, IMAGENET_STD
 
 BOX_WEIGHTS = (1.0, 1.0, 1.0, 1.0)  # deltas as appendix C has them
 HOW_TO_TRAIN = "rcnn_keras.training.train_rcnn(model, dataset, out) trains its stages"
+from rcnn_keras.ops.types import Kernels
 
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")
@@ -76,7 +77,7 @@ class RCNN(Detector):
         box_detections_per_img: int = 100,
         image_mean: tuple[float, ...] | None = None,
         image_std: tuple[float, ...] | None = None,
-        kernels: str = "native",
+        kernels: Kernels = "native",
         name: str | None = None,
     ):
         config = {k: v for k, v in locals().items() if k not in ("self", "name", "__class__")}
