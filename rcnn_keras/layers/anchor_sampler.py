@@ -1,10 +1,14 @@
 """Which anchors the RPN trains on, and what it should say of them (Faster R-CNN, 3.1.2)."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import keras
 from keras import ops
 
 from rcnn_keras.ops import encode_boxes, inside_image, iou, match, sample, stateless_uniform
 from rcnn_keras.ops.matching import IGNORED, real_boxes
+from rcnn_keras.ops.types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")
@@ -35,14 +39,14 @@ class AnchorSampler(keras.layers.Layer):
 
     def __init__(
         self,
-        positive_iou=0.7,
-        negative_iou=0.3,
-        count=256,
-        positive_fraction=0.5,
-        ignore_border=False,
-        seed=0,
-        **kwargs,
-    ):
+        positive_iou: float = 0.7,
+        negative_iou: float = 0.3,
+        count: int = 256,
+        positive_fraction: float = 0.5,
+        ignore_border: bool = False,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(dtype=kwargs.pop("dtype", "float32"), **kwargs)
         self.positive_iou = positive_iou
         self.negative_iou = negative_iou
@@ -51,13 +55,20 @@ class AnchorSampler(keras.layers.Layer):
         self.ignore_border = ignore_border
         self.seed = seed
 
-    def call(self, anchors, targets, image_sizes, image_ids, step):
+    def call(
+        self,
+        anchors: Tensor,
+        targets: Mapping[str, Tensor],
+        image_sizes: Tensor,
+        image_ids: Tensor,
+        step: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Match and sample; see the class."""
         gt_boxes, gt_valid = real_boxes(targets)
         if self.ignore_border:  # the best anchor of a box is sought among those inside
             inside = inside_image(anchors[None], image_sizes)
 
-        def overlap_of(n):
+        def overlap_of(n: int | Tensor) -> Tensor:
             overlap = iou(ops.take(gt_boxes, n, axis=1)[:, None], anchors[None])[:, 0]
             return ops.where(inside, overlap, 0.0) if self.ignore_border else overlap
 
@@ -73,7 +84,7 @@ class AnchorSampler(keras.layers.Layer):
         deltas = encode_boxes(boxes, ops.take(anchors, indices, axis=0))
         return indices, kinds, deltas
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         return super().get_config() | {
             "positive_iou": self.positive_iou,

@@ -1,9 +1,13 @@
 """From the second stage's outputs to detections."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
 from rcnn_keras.ops import clip_boxes, decode_boxes, grouped_nms, take_rows, valid_boxes
+from rcnn_keras.ops.types import Kernels, Tensor
 
 MIN_SIZE = 1e-2  # pixels; torchvision's smallest detection
 
@@ -35,14 +39,14 @@ class DetectionLayer(keras.layers.Layer):
 
     def __init__(
         self,
-        score_threshold=0.05,
-        nms_iou=0.5,
-        max_detections=100,
-        box_weights=(10.0, 10.0, 5.0, 5.0),
-        margins=False,
-        kernels="native",
-        **kwargs,
-    ):
+        score_threshold: float = 0.05,
+        nms_iou: float = 0.5,
+        max_detections: int = 100,
+        box_weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0),
+        margins: bool = False,
+        kernels: Kernels = "native",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(dtype=kwargs.pop("dtype", "float32"), **kwargs)
         self.score_threshold = score_threshold
         self.nms_iou = nms_iou
@@ -51,7 +55,9 @@ class DetectionLayer(keras.layers.Layer):
         self.margins = margins
         self.kernels = kernels
 
-    def call(self, logits, deltas, rois, num_rois, image_sizes):
+    def call(
+        self, logits: Tensor, deltas: Tensor, rois: Tensor, num_rois: Tensor, image_sizes: Tensor
+    ) -> dict[str, Tensor]:
         """Return padded detections; see the class."""
         count, num_classes = ops.shape(rois)[1], deltas.shape[2]
         boxes = decode_boxes(deltas, rois[:, :, None], self.box_weights)
@@ -81,7 +87,9 @@ class DetectionLayer(keras.layers.Layer):
             "num_detections": found,
         }
 
-    def compute_output_spec(self, logits, deltas, rois, num_rois, image_sizes):
+    def compute_output_spec(
+        self, logits: Tensor, deltas: Tensor, rois: Tensor, num_rois: Tensor, image_sizes: Tensor
+    ) -> dict[str, keras.KerasTensor]:
         """D detections an image."""
         shape = (rois.shape[0], self.max_detections)
         return {
@@ -91,7 +99,7 @@ class DetectionLayer(keras.layers.Layer):
             "num_detections": keras.KerasTensor(shape[:1], "int32"),
         }
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         return super().get_config() | {
             "score_threshold": self.score_threshold,

@@ -1,10 +1,14 @@
 """Which proposals the second stage trains on (Fast R-CNN, 2.3)."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
 from rcnn_keras.ops import encode_boxes, iou, match, sample, stateless_uniform
 from rcnn_keras.ops.matching import IGNORED, POSITIVE, real_boxes
+from rcnn_keras.ops.types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")
@@ -34,15 +38,15 @@ class RoISampler(keras.layers.Layer):
 
     def __init__(
         self,
-        positive_iou=0.5,
-        negative_iou=0.5,
-        count=512,
-        positive_fraction=0.25,
-        box_weights=(10.0, 10.0, 5.0, 5.0),
-        seed=0,
-        lowest_iou=0.0,
-        **kwargs,
-    ):
+        positive_iou: float = 0.5,
+        negative_iou: float = 0.5,
+        count: int = 512,
+        positive_fraction: float = 0.25,
+        box_weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0),
+        seed: int = 0,
+        lowest_iou: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(dtype=kwargs.pop("dtype", "float32"), **kwargs)
         self.positive_iou = positive_iou
         self.negative_iou = negative_iou
@@ -52,14 +56,21 @@ class RoISampler(keras.layers.Layer):
         self.seed = seed
         self.lowest_iou = lowest_iou
 
-    def call(self, proposals, num_proposals, targets, image_ids, step):
+    def call(
+        self,
+        proposals: Tensor,
+        num_proposals: Tensor,
+        targets: Mapping[str, Tensor],
+        image_ids: Tensor,
+        step: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Match and sample; see the class."""
         gt_boxes, gt_valid = real_boxes(targets)
         candidates = ops.concatenate([proposals, gt_boxes], axis=1)
         place = ops.arange(ops.shape(proposals)[1], dtype="int32")[None]
         real = ops.concatenate([place < num_proposals[:, None], gt_valid], axis=1)
 
-        def overlap_of(n):
+        def overlap_of(n: int | Tensor) -> Tensor:
             return iou(ops.take(gt_boxes, n, axis=1)[:, None], candidates)[:, 0]
 
         thresholds = self.positive_iou, self.negative_iou
@@ -75,7 +86,7 @@ class RoISampler(keras.layers.Layer):
         classes = ops.where(kinds == POSITIVE, labels + 1, kinds)
         return rois, classes, encode_boxes(boxes, rois, self.box_weights), matches
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         return super().get_config() | {
             "positive_iou": self.positive_iou,

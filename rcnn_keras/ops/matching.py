@@ -3,18 +3,29 @@
 B images, N ground-truth boxes (padded), A candidates (anchors or proposals), S samples an image.
 """
 
+from collections.abc import Callable, Mapping
+
 from keras import ops
+
+from rcnn_keras.ops.types import Tensor
 
 POSITIVE, NEGATIVE, IGNORED = 1, 0, -1
 
 
-def real_boxes(targets):
+def real_boxes(targets: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Return the `(B, N, 4)` float32 boxes of targets, and which are neither padding nor crowd."""
     crowd = ops.cast(targets["crowd"], "bool")
     return ops.cast(targets["boxes"], "float32"), ops.logical_and(targets["labels"] >= 0, ~crowd)
 
 
-def match(overlap_of, gt_valid, positive_iou, negative_iou, force_best=False, lowest_iou=0.0):
+def match(
+    overlap_of: Callable[[int | Tensor], Tensor],
+    gt_valid: Tensor,
+    positive_iou: float,
+    negative_iou: float,
+    force_best: bool = False,
+    lowest_iou: float = 0.0,
+) -> tuple[Tensor, Tensor]:
     """Match every candidate to the ground-truth box that it overlaps most.
 
     A candidate is positive from `positive_iou` up, negative below `negative_iou` and ignored in
@@ -40,7 +51,7 @@ def match(overlap_of, gt_valid, positive_iou, negative_iou, force_best=False, lo
         ignored if there is a `lowest_iou`.
     """
 
-    def look_at(n, so_far):
+    def look_at(n: Tensor, so_far: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         best, matches, forced = so_far
         valid = ops.take(gt_valid, n, axis=1)[:, None]
         overlap = ops.where(valid, overlap_of(n), -1.0)
@@ -67,7 +78,9 @@ def match(overlap_of, gt_valid, positive_iou, negative_iou, force_best=False, lo
     return matches, ops.cast(kinds, "int32")
 
 
-def sample(kinds, priorities, count, positive_fraction):
+def sample(
+    kinds: Tensor, priorities: Tensor, count: int, positive_fraction: float
+) -> tuple[Tensor, Tensor]:
     """Choose `count` candidates an image, positives first, then negatives to fill up.
 
     Args:
@@ -97,7 +110,7 @@ def sample(kinds, priorities, count, positive_fraction):
     return ops.where(sampled == IGNORED, 0, indices), ops.cast(sampled, "int32")
 
 
-def _take(wanted, priorities, count):
+def _take(wanted: Tensor, priorities: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return the `count` wanted candidates of highest priority and `(B, 1)` how many there are."""
     _, indices = ops.top_k(ops.where(wanted, priorities, -1.0), count)
     available = ops.sum(ops.cast(wanted, "int32"), axis=1, keepdims=True)
