@@ -325,14 +325,16 @@ class Batches:
         self.masks = masks
         self.proposals = proposals
         self._parts, self._mine = 1, range(1)
+        self._passes = 0
 
     def __len__(self) -> int:
         """Steps an epoch."""
         return -(-len(self.dataset) // self.batch_size)
 
     def __iter__(self) -> Iterator[Any]:
-        """One pass over the dataset."""
-        return iter(self.tf_dataset())
+        """One pass over the dataset, each with another order and other augmentations."""
+        epoch, self._passes = self._passes, self._passes + 1
+        return iter(self.tf_dataset(epoch=epoch))
 
     def __repr__(self) -> str:
         return (
@@ -395,13 +397,16 @@ class Batches:
         changed._parts, changed._mine = of, mine
         return changed
 
-    def tf_dataset(self, *, repeat: bool = False, start_step: int = 0) -> tf.data.Dataset:
+    def tf_dataset(
+        self, *, repeat: bool = False, start_step: int = 0, epoch: int = 0
+    ) -> tf.data.Dataset:
         """Build the pipeline.
 
         Args:
             repeat: go on for ever in full batches, which straddle the epochs: every image comes
-                once in each `len(dataset)` samples. Otherwise one pass, the order of epoch 0.
+                once in each `len(dataset)` samples. Otherwise one pass.
             start_step: batches to leave out at the start, without reading them.
+            epoch: of a single pass, whose order and augmentations it has.
 
         Raises:
             ValueError: when start_step is negative, or past the end of a single pass.
@@ -424,7 +429,8 @@ class Batches:
                 left = images - (steps - 1) * batch - part * self._mine.start  # in the last batch
                 end = (steps - 1) * mine + min(max(left, 0), mine)
                 places = tf.data.Dataset.range(min(start, end), end)
-            numbers = places.map(number_of)
+            first = 0 if repeat else epoch * images
+            numbers = places.map(lambda place: first + number_of(place))
             samples = numbers.map(
                 self._sample_reader(), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
             )

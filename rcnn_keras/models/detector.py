@@ -84,6 +84,10 @@ class Detector(ReplicatedTraining, WholeFiles, keras.Model):
         self._config = keras.tree.lists_to_tuples(config)  # as a saved model gives them back
         self.trained_losses = self.loss_names
         self.loss_trackers = {n: keras.metrics.Mean(name=n) for n in self.loss_names}
+        # How many samples of `Batches` earlier calls of `fit` have read, None before the first;
+        # and the step of the data at which the first epoch of the last `fit` began.
+        self._samples_read: int | None = None
+        self.data_offset = 0
 
     def first_stage(self, inputs: dict, training: bool) -> dict:
         """Return what both detection and losses need of the images: features and proposals."""
@@ -218,48 +222,73 @@ class Detector(ReplicatedTraining, WholeFiles, keras.Model):
         into the logs is moved before those that read them, and `monitor="val_AP"` and its kin are
         maximised. With `rk.callbacks.Checkpoint` a training that was stopped goes on.
 
+        A second `fit` continues in the data where the first one ended, with other augmentations and
+        another order, also after a new `compile`: two calls of one epoch are one call of two.
+
         Raises:
             NonFiniteLossError: as soon as an image, the loss or a gradient is not finite, before
                 any weight is updated.
             ImageError: for an image that cannot be read; names it.
             ValueError: if the classes of the data are not those of the model.
         """
-        batches, steps = None, kwargs.get("steps_per_epoch")
+        first_epoch, steps = kwargs.pop("initial_epoch", 0), kwargs.get("steps_per_epoch")
+        batches = None
         if isinstance(x, Batches):
             batches, shuffle = x.sized(self.min_sizes, None), False  # they are shuffled already
             x = batches = self._with_truth(batches)
             steps = kwargs["steps_per_epoch"] = steps or len(batches)
+            self.data_offset = max(self._next_step(batches.batch_size) - first_epoch * steps, 0)
         elif isinstance(x, tf.data.Dataset) and steps is None and x.cardinality() > 0:
             steps = int(x.cardinality())
-        with (
-            plain_errors(batches and batches.dataset),
-            resumed(
-                self,
-                x,
-                scores_first(callbacks),
-                epochs=epochs,
-                initial_epoch=kwargs.pop("initial_epoch", 0),
-                steps=steps,
-                verbose=verbose,
-            ) as (callbacks, initial_epoch, behind),
-        ):
+        steps_before = self._steps_taken()
+        try:
+            with (
+                plain_errors(batches and batches.dataset),
+                resumed(
+                    self,
+                    x,
+                    scores_first(callbacks),
+                    epochs=epochs,
+                    initial_epoch=first_epoch,
+                    steps=steps,
+                    verbose=verbose,
+                ) as (callbacks, initial_epoch, behind),
+            ):
+                if batches is not None:
+                    start_step = self.data_offset + initial_epoch * steps + behind
+                    strategy = self.distribute_strategy
+                    x = pipeline(batches, strategy, repeat=True, start_step=start_step)
+                return super().fit(
+                    x,
+                    y,
+                    batch_size=batch_size,
+                    epochs=epochs,
+                    verbose=verbose,
+                    callbacks=callbacks,
+                    validation_split=validation_split,
+                    validation_data=self._one_pass(validation_data),
+                    shuffle=shuffle,
+                    initial_epoch=initial_epoch,
+                    **kwargs,
+                )
+        finally:
             if batches is not None:
-                start_step = initial_epoch * steps + behind
-                strategy = self.distribute_strategy
-                x = pipeline(batches, strategy, repeat=True, start_step=start_step)
-            return super().fit(
-                x,
-                y,
-                batch_size=batch_size,
-                epochs=epochs,
-                verbose=verbose,
-                callbacks=callbacks,
-                validation_split=validation_split,
-                validation_data=self._one_pass(validation_data),
-                shuffle=shuffle,
-                initial_epoch=initial_epoch,
-                **kwargs,
-            )
+                done = self._steps_taken() - steps_before  # those of a checkpoint included
+                first = self.data_offset + first_epoch * steps
+                self._samples_read = (first + done) * batches.batch_size
+
+    def _steps_taken(self) -> int:
+        """Return how many batches the optimizer has seen."""
+        if self.optimizer is None:  # not compiled, which Keras reports
+            return 0
+        accumulated = self.optimizer.gradient_accumulation_steps or 1
+        return int(self.optimizer.iterations.numpy()) * accumulated
+
+    def _next_step(self, batch_size: int) -> int:
+        """Return the first step of this batch size whose samples no earlier `fit` has read."""
+        if self._samples_read is None:  # a model from a file has the steps of its optimizer
+            return self._steps_taken()
+        return -(-self._samples_read // batch_size)
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """Return the named losses as `keras.Model.evaluate` does, also on `Batches`."""

@@ -179,6 +179,8 @@ class Checkpoint(keras.callbacks.Callback):
                     f"another folder, or remove this one"
                 )
             epoch, batch = found.state["epoch"], found.state["batch"]
+            if hasattr(model, "data_offset"):  # an earlier `fit` may have read the first samples
+                model.data_offset = found.state.get("data_offset", 0)
             if found.state["stopped"]:
                 epoch = epochs
             if verbose:
@@ -210,6 +212,7 @@ class Checkpoint(keras.callbacks.Callback):
             "epoch": epoch,
             "batch": batch,
             "stopped": stopped,
+            "data_offset": getattr(self.model, "data_offset", 0),
             "run": self._run,
             "versions": versions(),
             "callbacks": states,
