@@ -8,7 +8,7 @@ import tensorflow as tf
 from click.testing import CliRunner
 
 from rcnn_keras.cli import main
-from rcnn_keras.engines.worker import outcome
+from rcnn_keras.parallel.worker import outcome
 
 SHARED = (Path(__file__).resolve().parents[2] / "shared").resolve()
 
