@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from rcnn_keras.cli import main
 from rcnn_keras.data import draw_shapes
-from rcnn_keras.engines.worker import outcome
+from rcnn_keras.parallel.worker import outcome
 from rcnn_keras.runs.configuration import load_configuration
 from rcnn_keras.runs.run import train
 

@@ -22,28 +22,33 @@ MAY_IMPORT = {
     "losses": {"ops"},
     "layers": {"ops"},
     "backbones": {"ops", "layers"},
-    "engines": set(),  # workers import it, and TensorFlow only where their work needs it
-    "data": {"ops", "engines"},  # to pack masks, and to pack images side by side
+    # Workers import it, and TensorFlow only where their work needs it. Detection over folders is
+    # imported when it is asked for, reads images, and stands above `data`.
+    "parallel": {"parallel.folder_detection"},
+    "parallel.folder_detection": {"parallel", "data", TOP},  # the top for its version
+    "data": {"ops", "parallel"},  # to pack masks, and to pack images side by side
     "models": {"ops", "losses", "layers", "backbones", "data"},
     "visualize": {"data"},
     "evaluation": {"data", "visualize"},
-    "proposals": {"data", "engines", "visualize", TOP},  # the top for its version
+    "proposals": {"data", "parallel", "visualize", TOP},  # the top for its version
 }
-MAY_IMPORT["prediction"] = {"data", "engines", "models", TOP}  # the top for its version
 BELOW_TRAINING = set(MAY_IMPORT)
 MAY_IMPORT |= dict.fromkeys(("training", "export", "convert"), BELOW_TRAINING)
 MAY_IMPORT["presets"] = {"convert", "models", "zoo", TOP}
 MAY_IMPORT["training"] = BELOW_TRAINING | {"presets"}  # to start from trained weights
 MAY_IMPORT["runs"] = MAY_IMPORT["training"] | {"training"}
 MAY_IMPORT["comparison"] = {
-    *("data", "models", "proposals", "training", "runs", "evaluation", "visualize", "ops"),
+    *("data", "models", "parallel", "proposals", "training", "runs", "evaluation", "visualize"),
 }
 MAY_IMPORT["app"] = {"data", "models", "ops", "proposals", "visualize"}
 MAY_IMPORT[TOP] = set(MAY_IMPORT)  # all but the command line
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
+MAY_IMPORT["utils"] = set()
+for room in set(MAY_IMPORT) - {"utils"}:
+    MAY_IMPORT[room] = MAY_IMPORT[room] | {"utils"}
 
 # What else a room may import, beside the standard library; rooms not listed are free.
-MAY_IMPORT_FROM_OUTSIDE = {"ops": {"keras", "tensorflow", "numpy"}}
+MAY_IMPORT_FROM_OUTSIDE = {"ops": {"keras", "tensorflow", "numpy"}, "utils": {"numpy"}}
 
 # Heavy packages, imported in the functions that use them and not with the module.
 LAZY = {"matplotlib", "jinja2", "sklearn", "gradio"}
@@ -60,8 +65,10 @@ FILES = {path.relative_to(ROOT.parent).as_posix(): path for path in sorted(ROOT.
 
 
 def room_of(module):
-    """`rcnn_keras.layers.box_head` is in the room `layers`."""
+    """`rcnn_keras.layers.box_head` is in the room `layers`; a module may have a row of its own."""
     parts = module.removesuffix(".__init__").split(".")
+    if ".".join(parts[1:]) in MAY_IMPORT:
+        return ".".join(parts[1:])
     return parts[1] if len(parts) > 1 else TOP
 
 
@@ -182,6 +189,13 @@ def test_imports_run_one_way(file):
         ("rcnn_keras.models.detector", "from rcnn_keras.evaluation import coco", "imports rcnn"),
         ("rcnn_keras.models.detector", "from rcnn_keras import __version__", "imports rcnn_ker"),
         ("rcnn_keras.data.coco", "import rcnn_keras.models as m", "imports rcnn_keras.models"),
+        (
+            *("rcnn_keras.data.tfrecord", "import rcnn_keras.parallel.folder_detection"),
+            "imports rcnn_keras.parallel.folder_detection",
+        ),
+        ("rcnn_keras.parallel.ray", "from rcnn_keras.data import coco", "imports rcnn_keras.data"),
+        ("rcnn_keras.parallel.shards", "import rcnn_keras.models", "imports rcnn_keras.models"),
+        ("rcnn_keras.utils.hashing", "import tensorflow", "imports tensorflow"),
         ("rcnn_keras.evaluation.coco", "from rcnn_keras.training import run", "imports rcnn_k"),
         ("rcnn_keras.visualize", "from rcnn_keras.evaluation import curves", "imports rcnn_ker"),
         ("rcnn_keras.runs.run", "from rcnn_keras.cli import main", "imports rcnn_keras.cli"),
@@ -216,6 +230,8 @@ def test_that_the_checker_finds(module, source, complaint):
     [
         ("rcnn_keras.ops.nms", "import math, keras\nimport tensorflow as tf\ntf.image.resize"),
         ("rcnn_keras.layers.nms", "from rcnn_keras.layers.box_head import BoxHead"),
+        ("rcnn_keras.data.tfrecord", "from rcnn_keras.parallel.shards import run_shards"),
+        ("rcnn_keras.ops.nms", "from rcnn_keras.utils.atomic import atomic_write"),
         ("rcnn_keras.layers.nms", "from rcnn_keras.ops import nms\n'tf.image.resize'"),
         ("rcnn_keras.evaluation.report.plots", "def plot():\n    import matplotlib"),
         (

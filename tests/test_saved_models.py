@@ -63,7 +63,7 @@ def test_its_folder_is_small_and_has_a_card(models, name):
     folder = saved_models()[name].folder
     assert sum(path.stat().st_size for path in folder.iterdir()) < MOST_BYTES
     card = (folder / CARD).read_text("utf-8")
-    assert f"python tools/train_saved_model.py {name}" in card
+    assert f"python tools/saved_models/train.py {name}" in card
     assert f"configs/saved_{name}.yaml" in card
     content = saved_models()[name].content
     assert content["licence"].split("-")[0] in card

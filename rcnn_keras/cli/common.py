@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rcnn_keras.engines import ENGINES
-from rcnn_keras.engines.quiet import quiet_import
+from rcnn_keras.parallel import ENGINES
+from rcnn_keras.utils.quiet import quiet_import
 
 if TYPE_CHECKING:
     from rcnn_keras.data.dataset import DetectionDataset

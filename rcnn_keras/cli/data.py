@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from rcnn_keras.cli.common import engine_options, load_dataset, must_exist, quiet_import
-from rcnn_keras.engines import engine_named
+from rcnn_keras.parallel import engine_named
 
 VOC_SPLITS = ("train", "val", "trainval", "test")
 

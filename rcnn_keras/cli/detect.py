@@ -14,7 +14,7 @@ from rcnn_keras.cli.common import (
     must_be_a_model,
     quiet_import,
 )
-from rcnn_keras.engines import Engine, engine_named
+from rcnn_keras.parallel import Engine, engine_named
 
 if TYPE_CHECKING:
     import numpy as np
@@ -105,7 +105,7 @@ def _detect_rows(
 ) -> None:
     """Write the rows of any number of images into one file."""
     with quiet_import():
-        from rcnn_keras.prediction import detect_files
+        from rcnn_keras.parallel import detect_files
     _check_readable(files)
     detector = _loaded(model, min_score)
     begun: list[tuple[float, int]] = []  # when, and how many images were done already

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rcnn_keras.cli.common import engine_options, load_dataset, must_exist, quiet_import
-from rcnn_keras.engines import Engine, engine_named
+from rcnn_keras.parallel import Engine, engine_named
 from rcnn_keras.proposals.propose import METHODS
 from rcnn_keras.proposals.selective_search import MODES, SIMILARITIES
 

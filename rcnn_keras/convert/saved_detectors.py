@@ -17,8 +17,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from rcnn_keras.data.written_aside import written_aside
 from rcnn_keras.models import FasterRCNN, MaskRCNN
+from rcnn_keras.utils.atomic import atomic_write
 from rcnn_keras.zoo import MODEL, WEIGHTS
 
 ENDING = ".keras"
@@ -64,7 +64,7 @@ HALF = np.finfo(np.float16)
 
 
 def pack(model: FasterRCNN, folder: str | os.PathLike, **known: Any) -> None:
-    """Write a detector into a folder, each file aside and then renamed.
+    """Write a detector into a folder, each file in an atomic write.
 
     Args:
         model: a `FasterRCNN` or `MaskRCNN`.
@@ -83,9 +83,9 @@ def pack(model: FasterRCNN, folder: str | os.PathLike, **known: Any) -> None:
         if not np.abs(values).max(initial=0.0) <= HALF.max:
             raise ValueError(f"{name} has values that float16 cannot hold")
         weights[name] = values.astype(np.float16)
-    with written_aside(folder / WEIGHTS) as aside:
+    with atomic_write(folder / WEIGHTS) as aside:
         aside.write_bytes(save(weights))
-    with written_aside(folder / MODEL) as aside:
+    with atomic_write(folder / MODEL) as aside:
         aside.write_text(text, "utf-8")
 
 

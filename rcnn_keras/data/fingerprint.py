@@ -1,6 +1,5 @@
 """What a training reads, in a few lines that tell whether it is still the same."""
 
-import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 
 from rcnn_keras.data.dataset import DetectionDataset, Record
 from rcnn_keras.data.pipeline import Batches
+from rcnn_keras.utils.hashing import sha256
 
 
 def fingerprint(batches: Batches) -> dict[str, Any]:
@@ -81,11 +81,8 @@ def _segmentations(record: Record) -> Iterable[bytes]:
             yield repr(segmentation and sorted(segmentation.items())).encode()
 
 
-def _digest(parts: Iterable[bytes]) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return f"sha256:{digest.hexdigest()}"
+def _digest(chunks: Iterable[bytes]) -> str:
+    return f"sha256:{sha256(chunks)}"
 
 
 def _text(augment: Any) -> str:

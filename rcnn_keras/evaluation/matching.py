@@ -91,6 +91,33 @@ def coco_iou(found: Any, objects: Any, regions: np.ndarray | None) -> np.ndarray
     return np.asarray(run_length.iou(found, objects, crowd.tolist()))
 
 
+def proposal_recall(dataset: DetectionDataset, iou_thresh: float = 0.5) -> dict[str, float]:
+    """Return how well proposals find the objects of a data set.
+
+    Args:
+        dataset: images with proposals.
+        iou_thresh: an object is found by a proposal that overlaps it by more. Crowd regions are no
+            objects.
+
+    Returns:
+        `recall`, the share of the objects that are found, NaN without any, and `boxes`, the mean
+        number of proposals an image.
+
+    Raises:
+        ValueError: an image has no proposals.
+    """
+    best, counts = [], []
+    for record in dataset:
+        if record.proposals is None:
+            raise ValueError(f"image {record.image_id} ({record.path}) has no proposals")
+        counts.append(len(record.proposals))
+        overlaps = box_iou(record.proposals, record.boxes[~record.crowd])
+        best.append(overlaps.max(axis=0, initial=0.0))
+    found = np.concatenate([np.zeros(0), *best]) > iou_thresh
+    recall = float(found.mean()) if len(found) else float("nan")
+    return {"recall": recall, "boxes": float(np.mean(counts))}
+
+
 Kind = Literal["box", "mask"]
 
 Found = Mapping[int, Detections] | Sequence[Mapping[str, Any]]

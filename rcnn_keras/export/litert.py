@@ -32,9 +32,9 @@ import tensorflow as tf
 
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.images import IMAGE_ENDINGS, ImageError, image_header
-from rcnn_keras.data.written_aside import written_aside
 from rcnn_keras.export.fixed_size import checked_size, fixed_size, letterboxed, padding_of
 from rcnn_keras.models import Detector
+from rcnn_keras.utils.atomic import atomic_write
 
 WAYS = ("float16", "dynamic", "int8")
 
@@ -222,7 +222,7 @@ def litert(
         )
     samples = [{"images": letterboxed(image, model, height_width)[0]} for image in images]
     graph = fixed_size(model, height_width, num_proposals)
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         graph.export(
             aside,
             format="litert",

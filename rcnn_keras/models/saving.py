@@ -3,7 +3,7 @@
 from os import PathLike
 from typing import Any
 
-from rcnn_keras.data.written_aside import written_aside
+from rcnn_keras.utils.atomic import atomic_write
 
 
 class WholeFiles:
@@ -18,5 +18,5 @@ class WholeFiles:
         if not overwrite or "://" in str(filepath):  # Keras asks before it overwrites, or uploads
             save(filepath, overwrite=overwrite, **options)
             return
-        with written_aside(filepath) as aside:
+        with atomic_write(filepath) as aside:
             save(aside, **options)

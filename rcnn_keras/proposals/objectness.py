@@ -22,7 +22,6 @@ import numpy as np
 
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.images import read_image
-from rcnn_keras.data.written_aside import written_aside
 from rcnn_keras.proposals.objectness_cues import (
     check_windows,
     color_contrast,
@@ -32,6 +31,7 @@ from rcnn_keras.proposals.objectness_cues import (
     superpixels_straddling,
     suppress,
 )
+from rcnn_keras.utils.atomic import atomic_write
 
 BINS = 30
 
@@ -104,12 +104,12 @@ class Likelihoods:
 def write_likelihoods(
     path: str | PathLike[str], prior: float, cues: Mapping[str, Likelihoods]
 ) -> None:
-    """Write a prior and the likelihoods of cues as JSON, aside first and then renamed."""
+    """Write a prior and the likelihoods of cues as JSON, in an atomic write."""
     content: dict[str, Any] = {"format": FORMAT, "prior": prior, "cues": {}}
     for name, likelihoods in cues.items():
         numbers = {key: np.asarray(value).tolist() for key, value in asdict(likelihoods).items()}
         content["cues"][name] = numbers
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 

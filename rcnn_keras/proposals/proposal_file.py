@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from rcnn_keras.utils.atomic import atomic_write
+
 if TYPE_CHECKING:
     from rcnn_keras.data.dataset import DetectionDataset
 
@@ -144,9 +146,7 @@ def write_proposals(
         "image_ids": np.array(list(proposals), np.int64),
         "image_sizes": np.array(sizes, np.int32).reshape(-1, 2),
     }
-    from rcnn_keras.data.written_aside import written_aside  # the room brings TensorFlow
-
-    with written_aside(path) as aside, zipfile.ZipFile(aside, "w") as archive:
+    with atomic_write(path) as aside, zipfile.ZipFile(aside, "w") as archive:
         archive.writestr(_entry("header.json"), json.dumps(header, sort_keys=True))
         for name, array in content.items():
             with archive.open(_entry(f"{name}.npy"), "w", force_zip64=True) as entry:

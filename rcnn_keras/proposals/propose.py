@@ -1,6 +1,5 @@
 """Proposals of a whole dataset by several workers, resumable, and the methods by name."""
 
-import hashlib
 import importlib
 import inspect
 import json
@@ -13,17 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rcnn_keras.engines import Engine, Processes, run_shards
+from rcnn_keras.parallel import Engine, Processes, run_shards
+from rcnn_keras.parallel.resumable import ResumableFolder, check_same_header, remove_finished
 from rcnn_keras.proposals.proposal_file import (
     Proposals,
     load_proposals,
     make_header,
     write_proposals,
 )
+from rcnn_keras.utils.hashing import sha256
 
 if TYPE_CHECKING:
     from rcnn_keras.data.dataset import DetectionDataset, Record
-    from rcnn_keras.data.parts import Parts
 
 
 # Each names a function of an `(H, W, 3)` uint8 RGB image and keyword arguments that JSON can hold;
@@ -94,7 +94,7 @@ def propose(
         out: the file, which `load_proposals` reads.
         method: a key of `METHODS`.
         workers: processes, of one thread each; by default as many as there are cores.
-        engine: where to search instead, `rcnn_keras.engines.Ray()` for one; this process reads the
+        engine: where to search instead, `rcnn_keras.parallel.Ray()` for one; this process reads the
             images and writes the boxes.
         progress: called with the number of images that are done, and of all.
         arguments: of the method.
@@ -108,8 +108,6 @@ def propose(
             others are done, for images that cannot be read or are not of their stated size.
         ChildProcessError: three workers died at the same image, for want of memory for instance.
     """
-    from rcnn_keras.data.parts import Parts, check_same_header, remove_parts  # brings TensorFlow
-
     engine = engine or Processes(workers)
     if not len(dataset):
         raise ValueError("the data set has no images")
@@ -119,12 +117,12 @@ def propose(
     if out.exists():
         check_same_header(out, load_proposals(out).header, header, "proposals")
     else:
-        parts = Parts(folder, header, "proposals")
+        parts = ResumableFolder(folder, header, "proposals")
         _search(dataset, parts, engine, progress)
         boxes = {r.image_id: load_proposals(_part(parts, r))[r.image_id] for r in dataset}
         sizes = {record.image_id: (record.height, record.width) for record in dataset}
         write_proposals(out, boxes, header, sizes)
-    remove_parts(folder)
+    remove_finished(folder)
     return load_proposals(out)
 
 
@@ -140,7 +138,7 @@ def run_method(name: str, arguments: dict[str, Any], image: tuple[int, np.ndarra
 
 def _search(
     dataset: "DetectionDataset",
-    parts: "Parts",
+    parts: ResumableFolder,
     engine: Engine,
     progress: Callable[[int, int], None] | None,
 ) -> None:
@@ -183,7 +181,7 @@ def _search(
         raise ValueError("\n  ".join([count, *sorted(errors), kept]))
 
 
-def _part(parts: "Parts", record: "Record") -> Path:
+def _part(parts: ResumableFolder, record: "Record") -> Path:
     """Return where the proposals of an image are kept until all are there."""
     return parts.path(f"{record.image_id}.npz")
 
@@ -212,4 +210,4 @@ def _fingerprint(dataset: "DetectionDataset") -> str:
         )
         for record in dataset
     ]
-    return hashlib.sha256(json.dumps(images).encode()).hexdigest()[:16]
+    return sha256([json.dumps(images).encode()])[:16]

@@ -76,7 +76,7 @@ def clear(out: Path) -> None:
 
 
 def remove_torn(out: Path) -> None:
-    """Remove what a run that was killed had not written to its end, see `written_aside`."""
+    """Remove what a run that was killed had not written to its end, see `atomic_write`."""
     for name in (*FILES, *FOLDERS):
         for folder in out.glob(f".{name}.*"):
             shutil.rmtree(folder)

@@ -11,7 +11,6 @@ import keras
 from rcnn_keras.data.augmentation import Compose
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.pipeline import Batches
-from rcnn_keras.data.written_aside import written_aside
 from rcnn_keras.evaluation.report.sections import Section
 from rcnn_keras.models import RCNN
 from rcnn_keras.presets import from_preset
@@ -32,6 +31,7 @@ from rcnn_keras.training.optimizers import build_optimizer
 from rcnn_keras.training.rcnn import train_rcnn
 from rcnn_keras.training.rcnn.error_analysis import analysis_section
 from rcnn_keras.training.schedules import LearningRateSchedule, build_schedule
+from rcnn_keras.utils.atomic import atomic_write
 
 # Of several workers the first alone has these.
 WRITERS = (keras.callbacks.ModelCheckpoint, keras.callbacks.TensorBoard, HistoryFile)
@@ -120,7 +120,7 @@ def train(
             if overwrite:
                 clear(out)
             remove_torn(out)
-            with written_aside(out / "config.yaml") as aside:
+            with atomic_write(out / "config.yaml") as aside:
                 aside.write_text(configuration.to_yaml(), "utf-8")
         epochs = HistoryFile(out / "history.csv", resumes=goes_on)
         history, sections = keras.callbacks.History(), []

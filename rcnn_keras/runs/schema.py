@@ -28,9 +28,9 @@ from pydantic import (
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
 from rcnn_keras.data import augmentation
-from rcnn_keras.engines import Engine, engine_named
 from rcnn_keras.models import RCNN, Detector, FasterRCNN, FastRCNN, MaskRCNN
 from rcnn_keras.models.arguments import argument_errors, rcnn_argument_errors
+from rcnn_keras.parallel import Engine, engine_named
 from rcnn_keras.presets import is_path, preset_arguments, preset_conflicts
 from rcnn_keras.runs.distribution import Distribution
 from rcnn_keras.runs.document import Document

@@ -19,8 +19,8 @@ from typing import Any
 
 import keras
 
-from rcnn_keras.data.written_aside import written_aside
 from rcnn_keras.models import FasterRCNN
+from rcnn_keras.utils.atomic import atomic_write
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def _save(model: FasterRCNN, folder: Path) -> None:
     """Save a copy of the model that has no optimizer; the folder appears when all is written."""
     copy = type(model).from_config(model.get_config())
     copy.set_weights(model.get_weights())
-    with written_aside(folder) as aside:
+    with atomic_write(folder) as aside:
         aside.mkdir()
         copy.save(aside / "model.keras")
 

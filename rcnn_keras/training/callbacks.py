@@ -7,10 +7,10 @@ from pathlib import Path
 import keras
 
 from rcnn_keras.data.dataset import DetectionDataset
-from rcnn_keras.data.written_aside import written_aside
 from rcnn_keras.evaluation import CocoScores, VocScores, check_segmentations
 from rcnn_keras.models import Detector
 from rcnn_keras.training.checkpoint import Checkpoint
+from rcnn_keras.utils.atomic import atomic_write
 
 
 class HistoryFile(keras.callbacks.Callback):
@@ -46,7 +46,7 @@ class HistoryFile(keras.callbacks.Callback):
         """Add the epoch's row."""
         self.rows[epoch + 1] = {"epoch": epoch + 1, **(logs or {})}
         with (
-            written_aside(self.path) as aside,
+            atomic_write(self.path) as aside,
             aside.open("w", newline="", encoding="utf-8") as file,
         ):
             writer = csv.DictWriter(file, self._names())

@@ -9,7 +9,6 @@ A callback with methods `get_state()` and `set_state(state)` is asked for its st
 None and arrays, in lists and dicts. Of Keras' own callbacks the attributes below are taken.
 """
 
-import hashlib
 import importlib.metadata
 import json
 import shutil
@@ -26,9 +25,10 @@ import numpy as np
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.fingerprint import fingerprint, fingerprint_of
 from rcnn_keras.data.pipeline import Batches
-from rcnn_keras.data.written_aside import written_aside
 from rcnn_keras.models import Detector
 from rcnn_keras.models.keras_internals import CALLBACK_STATE
+from rcnn_keras.utils.atomic import atomic_write
+from rcnn_keras.utils.hashing import file_sha256
 
 FORMAT = 1
 
@@ -75,12 +75,12 @@ def save(directory: str | Path, saved: Saved, keep: int = 2) -> Path:
     directory = Path(directory)
     folder = directory / f"{PREFIX}{saved.step:08}"
     try:
-        with written_aside(folder) as aside:
+        with atomic_write(folder) as aside:
             aside.mkdir()
             state = {"format": FORMAT, "step": saved.step} | saved.state
             (aside / STATE).write_text(json.dumps(state, indent=1) + "\n", "utf-8")
             np.savez(aside / ARRAYS, **saved.arrays)  # type: ignore[arg-type]
-            sums = [f"{_sum(aside / name)}  {name}\n" for name in (STATE, ARRAYS)]
+            sums = [f"{file_sha256(aside / name)}  {name}\n" for name in (STATE, ARRAYS)]
             (aside / SUMS).write_text("".join(sums), "utf-8")
     except OSError as error:
         steps = ", ".join(str(step_of(path)) for path in checkpoints(directory))
@@ -143,7 +143,7 @@ def damage_of(folder: Path) -> str | None:
     for stated, name in lines:
         if not (folder / name).is_file():
             return f"has no {name}"
-        if _sum(folder / name) != stated:
+        if file_sha256(folder / name) != stated:
             return f"is torn or was altered: {name}"
     return None
 
@@ -196,11 +196,6 @@ def _read(folder: Path) -> Saved:
         )
     with np.load(folder / ARRAYS, allow_pickle=False) as file:
         return Saved(state["step"], state, {name: file[name] for name in file.files})
-
-
-def _sum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 ARRAY = "array:"  # before the name of an array that stands apart

@@ -12,10 +12,10 @@ from urllib.parse import quote
 
 import numpy as np
 
-from rcnn_keras.data.written_aside import written_aside
 from rcnn_keras.evaluation.report import plots
 from rcnn_keras.evaluation.report.gallery import Picture
 from rcnn_keras.evaluation.report.sections import Plot, Section
+from rcnn_keras.utils.atomic import atomic_write
 
 MEANINGS = {
     "mAP": "mean over the classes",
@@ -123,7 +123,7 @@ def write_report(
         versions=_versions(),
     )
     report = folder / "report.html"
-    with written_aside(report) as aside:
+    with atomic_write(report) as aside:
         aside.write_text(page, encoding="utf-8")
     return report
 

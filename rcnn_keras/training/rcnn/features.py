@@ -19,11 +19,12 @@ import tensorflow as tf
 
 from rcnn_keras.data.dataset import DetectionDataset, Record
 from rcnn_keras.data.images import read_image
-from rcnn_keras.data.written_aside import written_aside
-from rcnn_keras.engines import Engine, run_shards
 from rcnn_keras.models import RCNN
 from rcnn_keras.models.loading import load_detector
 from rcnn_keras.ops import encode_boxes, iou
+from rcnn_keras.parallel import Engine, run_shards
+from rcnn_keras.parallel.resumable import ResumableFolder
+from rcnn_keras.utils.atomic import atomic_write
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,16 +138,8 @@ class FeatureCache(Sequence[tuple[np.ndarray, Windows]]):
     """
 
     def __init__(self, folder: Path, key: str, dataset: DetectionDataset):
-        folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.dataset = folder, dataset
-        file = folder / "key.txt"
-        if not file.exists():
-            with written_aside(file) as aside:
-                aside.write_text(key)
-        elif file.read_text() != key:
-            raise ValueError(
-                f"{folder} has features of another network or of other windows: remove the folder"
-            )
+        ResumableFolder(folder, {"network and windows": key}, "features")
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -189,7 +182,7 @@ class FeatureCache(Sequence[tuple[np.ndarray, Windows]]):
                     log(f"features of {done} of {len(missing)} images")
         elif missing:
             copy = self.folder / "model.keras"
-            with written_aside(copy) as aside:
+            with atomic_write(copy) as aside:
                 model.save(aside)
             parts = [tuple(missing[i : i + SHARD_SIZE]) for i in range(0, len(missing), SHARD_SIZE)]
             shards = ([(self.dataset[i], self.windows(i)) for i in part] for part in parts)
@@ -223,7 +216,7 @@ def write_features(
     norms = np.stack([np.linalg.norm(x, axis=1) for x in (pool5, fc7)], axis=1)
     near = windows.best() > NEAR_IOU
     for name, rows in (("fc7", fc7), ("pool5", pool5[near]), ("norms", norms)):
-        with written_aside(folder / f"{record.image_id}_{name}.npy") as aside:
+        with atomic_write(folder / f"{record.image_id}_{name}.npy") as aside:
             np.save(aside, rows)
 
 

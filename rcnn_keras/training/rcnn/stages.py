@@ -13,7 +13,7 @@ OUT/error_analysis.json    AP with SVMs or softmax, with and without box regress
 import json
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -22,18 +22,19 @@ from typing import Any
 import keras
 import numpy as np
 
-from rcnn_keras.data.dataset import DetectionDataset
+from rcnn_keras.data.dataset import DetectionDataset, Record
 from rcnn_keras.data.pipeline import require_proposals
-from rcnn_keras.data.written_aside import written_aside
-from rcnn_keras.engines import Engine
 from rcnn_keras.models import RCNN
+from rcnn_keras.parallel import Engine
+from rcnn_keras.parallel.resumable import Result, once
 from rcnn_keras.training.checkpoint import Checkpoint
 from rcnn_keras.training.rcnn.box_regression import train_box_regressors
 from rcnn_keras.training.rcnn.error_analysis import error_analysis, table
 from rcnn_keras.training.rcnn.features import FeatureCache, Windows
 from rcnn_keras.training.rcnn.fine_tuning import WindowSampler, fine_tune
-from rcnn_keras.training.rcnn.finished import Result, arrays_of, key_of, once
 from rcnn_keras.training.rcnn.svm import require_sklearn, train_svms
+from rcnn_keras.utils.atomic import atomic_write
+from rcnn_keras.utils.hashing import fingerprint
 
 # Arguments of the model that no stage depends on.
 NOT_TRAINED_WITH = (
@@ -99,7 +100,7 @@ def train_rcnn(
         ridge: lambda of the box regression, on features of mean norm 20.
         seed: of the windows that are drawn.
         every_steps: steps between two checkpoints of fine-tuning.
-        engine: where to compute the features of all windows, `rcnn_keras.engines.Processes(8)` for
+        engine: where to compute the features of all windows, `rcnn_keras.parallel.Processes(8)` for
             one; by default this process computes them. Sums of floats come out in another order on
             another number of threads, so that features may differ in their last bits.
 
@@ -122,8 +123,8 @@ def train_rcnn(
     if isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule):
         rate = keras.optimizers.schedules.serialize(learning_rate)
     config = {k: v for k, v in model.get_config().items() if k not in NOT_TRAINED_WITH}
-    data = arrays_of(dataset)
-    key = key_of(config, data, steps, rate, positives, negatives, seed)
+    data = [array for record in dataset for array in _arrays(record)]
+    key = fingerprint(config, data, steps, rate, positives, negatives, seed)
 
     def stage_1() -> Result:
         log(f"stage 1: fine-tuning, {steps} batches of {positives} + {negatives} windows")
@@ -137,13 +138,14 @@ def train_rcnn(
             key=key,
             log=log,
         )
-        return [*model.network.get_weights(), *model.class_logits.get_weights()], None
+        weights = [*model.network.get_weights(), *model.class_logits.get_weights()]
+        return Result(None, weights)
 
-    weights, _ = once(out / "fine_tuned.npz", key, stage_1)
+    weights = once(out / "fine_tuned.npz", key, stage_1).arrays
     model.network.set_weights(weights[:-2])
     model.class_logits.set_weights(weights[-2:])
     shutil.rmtree(checkpoint.directory, ignore_errors=True)
-    key = key_of(config, data, model.network.get_weights())
+    key = fingerprint(config, data, model.network.get_weights())
     cache = FeatureCache(out / "features", key, dataset)
 
     def stage_2() -> Result:
@@ -154,9 +156,9 @@ def train_rcnn(
         svms = train_svms(_Scaled(cache, scale), len(model.classes), c=svm_c, log=log)
         if not svms.converged:
             log("hard negatives were still found in the last pass")
-        return [svms.kernel * scale, svms.bias], svms.rounds
+        return Result(svms.rounds, [svms.kernel * scale, svms.bias])
 
-    weights, mining = once(out / "svm.npz", key_of(key, svm_c), stage_2)
+    mining, weights = once(out / "svm.npz", fingerprint(key, svm_c), stage_2)
     model.svm.set_weights(weights)
 
     def stage_3() -> Result:
@@ -164,11 +166,11 @@ def train_rcnn(
         cache.fill(model, log, engine)
         kernel, bias, counts = train_box_regressors(cache, len(model.classes), ridge)
         log(f"examples of {dict(zip(model.classes, counts, strict=True))}")
-        return [kernel, bias], counts
+        return Result(counts, [kernel, bias])
 
-    weights, _ = once(out / "box_regressor.npz", key_of(key, ridge), stage_3)
-    model.box_regressor.set_weights(weights)
-    with written_aside(out / "rcnn.keras") as aside:
+    regressors = once(out / "box_regressor.npz", fingerprint(key, ridge), stage_3)
+    model.box_regressor.set_weights(regressors.arrays)
+    with atomic_write(out / "rcnn.keras") as aside:
         model.save(aside)
     scores = None
     if val is not None:
@@ -180,6 +182,12 @@ def train_rcnn(
         for line in table(scores, model.classes):
             log(line)
     return TrainedRCNN(model, mining, scores)
+
+
+def _arrays(record: Record) -> Iterable[np.ndarray | None]:
+    """Return all of a record that the stages learn from but the pixels."""
+    yield np.array([record.image_id, record.height, record.width])
+    yield from (record.boxes, record.labels, record.crowd, record.proposals)
 
 
 class Log:

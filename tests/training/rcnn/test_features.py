@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rcnn_keras.engines import Processes
+from rcnn_keras.parallel import Processes
 from rcnn_keras.training.rcnn import features
 from rcnn_keras.training.rcnn.features import FeatureCache, FeatureExtractor
 
@@ -47,7 +47,7 @@ def test_what_is_there_is_not_computed_again(cache, monkeypatch):
 def test_features_of_another_key_are_refused(cache):
     cache, _ = cache
     FeatureCache(cache.folder, "a key", cache.dataset)
-    with pytest.raises(ValueError, match="features of another network or of other windows"):
+    with pytest.raises(ValueError, match=r"other features .*: network and windows is"):
         FeatureCache(cache.folder, "another", cache.dataset)
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 import rcnn_keras as rk
+from rcnn_keras.parallel.resumable import Result, once
 from rcnn_keras.runs.scoring import evaluate
 from rcnn_keras.training import train_rcnn
 from rcnn_keras.training.rcnn import stages
 from rcnn_keras.training.rcnn.features import FeatureCache, FeatureExtractor
-from rcnn_keras.training.rcnn.finished import once
 
 svm = pytest.importorskip("sklearn.svm")
 
@@ -32,7 +32,8 @@ def fail(*args, **kwargs):
 
 
 def cache_of(out, dataset):
-    return FeatureCache(out / "features", (out / "features" / "key.txt").read_text(), dataset)
+    (key,) = json.loads((out / "features" / "header.json").read_text()).values()
+    return FeatureCache(out / "features", key, dataset)
 
 
 def test_the_model_s_margins_are_scikit_learn_s(run, scenes):
@@ -119,9 +120,9 @@ def test_finished_stages_are_not_run_again(run, scenes, make_rcnn, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"steps": 4}, "fine_tuned.npz is of a training with other data, arguments"),
-        ({"svm_c": 0.2}, "svm.npz is of a training with other"),
-        ({"ridge": 10.0}, "box_regressor.npz is of a training with other"),
+        ({"steps": 4}, "fine_tuned.npz was made from other data, arguments"),
+        ({"svm_c": 0.2}, "svm.npz was made from other"),
+        ({"ridge": 10.0}, "box_regressor.npz was made from other"),
     ],
 )
 def test_other_arguments_want_another_folder(change, message, run, scenes, make_rcnn):
@@ -153,7 +154,7 @@ def test_a_result_that_was_altered_is_made_again(tmp_path):
 
     def compute():
         made.append(1)
-        return [np.arange(1000)], "notes"
+        return Result("notes", [np.arange(1000)])
 
     path = tmp_path / "svm.npz"
     for _ in range(2):
@@ -162,8 +163,8 @@ def test_a_result_that_was_altered_is_made_again(tmp_path):
     content = bytearray(path.read_bytes())
     content[-4000] ^= 1
     path.write_bytes(content)
-    with pytest.warns(UserWarning, match=r"svm\.npz was altered .*its stage runs again"):
-        arrays, notes = once(path, "key", compute)
+    with pytest.warns(UserWarning, match=r"svm\.npz was altered .*it is computed again"):
+        notes, arrays = once(path, "key", compute)
     assert (len(made), notes) == (2, "notes")
     np.testing.assert_array_equal(arrays[0], np.arange(1000))
 
@@ -192,10 +193,22 @@ def test_bad_arguments_are_told_before_any_work(change, message, scenes, make_rc
 @pytest.mark.slow
 def test_it_learns(tmp_path, monkeypatch, capsys):
     """The tool's recipe, shorter, finds most shapes of scenes that it did not see."""
-    tool = runpy.run_path(str(Path(__file__).parents[3] / "tools" / "rcnn_shapes.py"))
+    tool = runpy.run_path(
+        str(Path(__file__).parents[3] / "tools" / "benchmarks" / "rcnn_variants.py")
+    )
     monkeypatch.setattr(
         "sys.argv",
-        ["rcnn_shapes", "--out", str(tmp_path), "--train", "100", "--val", "30", "--steps", "300"],
+        [
+            "rcnn_variants",
+            "--out",
+            str(tmp_path),
+            "--train",
+            "100",
+            "--val",
+            "30",
+            "--steps",
+            "300",
+        ],
     )
     tool["main"]()
     scores = json.loads((tmp_path / "error_analysis.json").read_text())
