@@ -9,11 +9,13 @@ from keras import ops
 
 from rcnn_keras.ops import sum_over_replicas
 from rcnn_keras.ops.matching import IGNORED, POSITIVE
+from rcnn_keras.ops.types import Tensor
 
+Losses = dict[str, tuple[Tensor, Tensor]]  # name to sum and count
 SMOOTH_L1_BETA = 1 / 9  # torchvision's, for the RPN and the box head
 
 
-def mean_over_batch(total, count):
+def mean_over_batch(total: Tensor, count: Tensor) -> Tensor:
     """Return `total / count`, with `count` taken over the batch of all replicas.
 
     Keras adds the gradients of the replicas, so each replica's sum over the common count gives
@@ -27,13 +29,13 @@ def mean_over_batch(total, count):
     return total / ops.maximum(count, 1.0)
 
 
-def smooth_l1(prediction, target, beta=SMOOTH_L1_BETA):
+def smooth_l1(prediction: Tensor, target: Tensor, beta: float = SMOOTH_L1_BETA) -> Tensor:
     """Return Fast R-CNN's smooth L1 of each element: quadratic within `beta` of the target."""
     error = ops.abs(prediction - target)
     return ops.where(error < beta, 0.5 * error * error / beta, error - 0.5 * beta)
 
 
-def rpn_losses(logits, deltas, target_deltas, kinds):
+def rpn_losses(logits: Tensor, deltas: Tensor, target_deltas: Tensor, kinds: Tensor) -> Losses:
     """Return the RPN's two losses (Faster R-CNN, equation 1).
 
     The paper writes `sum(L_cls) / N_cls + lambda * sum(p* L_reg) / N_reg` with N_cls = 256, the
@@ -61,7 +63,13 @@ def rpn_losses(logits, deltas, target_deltas, kinds):
     }
 
 
-def box_head_losses(logits, deltas, target_deltas, classes, beta=SMOOTH_L1_BETA):
+def box_head_losses(
+    logits: Tensor,
+    deltas: Tensor,
+    target_deltas: Tensor,
+    classes: Tensor,
+    beta: float = SMOOTH_L1_BETA,
+) -> Losses:
     """Return the second stage's two losses (Fast R-CNN, equation 1).
 
     Args:
@@ -87,7 +95,7 @@ def box_head_losses(logits, deltas, target_deltas, classes, beta=SMOOTH_L1_BETA)
     }
 
 
-def mask_head_loss(logits, targets, real):
+def mask_head_loss(logits: Tensor, targets: Tensor, real: Tensor) -> Losses:
     """Return the mask loss (Mask R-CNN, 3): cross-entropy of each cell, its own class's map alone.
 
     Args:
@@ -103,7 +111,7 @@ def mask_head_loss(logits, targets, real):
     return {"mask_loss": (_masked_sum(cells, real), count)}
 
 
-def _masked_sum(values, mask):
+def _masked_sum(values: Tensor, mask: Tensor) -> Tensor:
     """Add up `(B, S)` or `(B, S, n)` values where the `(B, S)` mask is true."""
     if len(values.shape) > 2:
         values = ops.sum(values, axis=-1)

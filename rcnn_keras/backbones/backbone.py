@@ -1,7 +1,7 @@
 """A backbone by its name, with the second-stage trunk that goes with it."""
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -14,6 +14,7 @@ from rcnn_keras.backbones.vgg import vgg16, vgg16_fc
 from rcnn_keras.backbones.zf import POOLED_SIZE as ZF_POOLED_SIZE
 from rcnn_keras.backbones.zf import zf
 from rcnn_keras.ops import recompute
+from rcnn_keras.ops.types import Tensor
 
 
 class Recomputed:
@@ -27,7 +28,7 @@ class Recomputed:
         stages: what the names of the layers of these stages begin with, at least one.
     """
 
-    def __init__(self, backbone, stages):
+    def __init__(self, backbone: keras.Model, stages: Sequence[Sequence[str]]) -> None:
         inside = [layer for layer in backbone.layers if is_of(layer, stages)]
         border, names = inside[-1].output, {layer.name for layer in inside}
         maps = backbone.output
@@ -36,14 +37,14 @@ class Recomputed:
         self.first = keras.Model(backbone.input, early | {"border": border})
         self.rest = keras.Model(border, late) if late else None
 
-    def __call__(self, images, training):
+    def __call__(self, images: Tensor, training: bool) -> dict[str, Tensor]:
         """Return the maps of `images` by their levels."""
         maps = recompute(lambda x: self.first(x, training=training), images)
         border = maps.pop("border")
         return maps | (self.rest(border, training=training) if self.rest else {})
 
 
-def is_of(layer, stages):
+def is_of(layer: keras.layers.Layer, stages: Sequence[Sequence[str]]) -> bool:
     """Whether a layer belongs to stages that are given by what the names of theirs begin with."""
     names = [name for stage in stages for name in stage]
     return any(f"{layer.name}_".startswith(f"{name}_") for name in names)
@@ -74,7 +75,7 @@ MOBILENET_STAGES = tuple(
 MASK_POOLED_SIZE = 14
 
 
-def stages_of(name):
+def stages_of(name: str) -> tuple[tuple[str, ...], ...]:
     """Return what the names of the layers in each stage of a backbone begin with."""
     if name == "vgg16":
         return VGG_STAGES
@@ -111,18 +112,18 @@ class Backbone:
 
 
 def build_backbone(
-    name,
+    name: str,
     *,
-    norm="batch",
-    width=1.0,
-    stride_in_1x1=False,
-    fpn_channels=256,
-    box_units=None,
-    box_convs=0,
-    box_ranks=None,
-    head_norm=None,
-    seed=0,
-):
+    norm: str | None = "batch",
+    width: float = 1.0,
+    stride_in_1x1: bool = False,
+    fpn_channels: int = 256,
+    box_units: int | None = None,
+    box_convs: int = 0,
+    box_ranks: Sequence[int] | None = None,
+    head_norm: str | None = None,
+    seed: int = 0,
+) -> Backbone:
     """Build a backbone and the trunks of its heads.
 
     `resnetD_fpn` has RoIs pooled to 7x7 from a pyramid and two dense layers; `resnetD` alone is
@@ -193,6 +194,8 @@ def build_backbone(
             mask_trunk=lambda: keras.Model(c5.input, c5.get_layer("mean").input, name="mask_trunk"),
             frozen_stages=2,  # as in torchvision
         )
+    map_strides: tuple[int, ...]
+    strides: tuple[int, ...]
     if name == MOBILENET:
         model, map_strides, strides = mobilenet_v3_large(norm), (32, 32), (32,)
         frozen_stages = 3

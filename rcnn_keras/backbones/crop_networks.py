@@ -1,16 +1,24 @@
 """The networks that R-CNN runs on warped regions: AlexNet and VGG-16, by name."""
 
+from collections.abc import Sequence
+
 import keras
 from keras import layers, ops
 
 from rcnn_keras.backbones.trunks import dropped_dense
 from rcnn_keras.backbones.vgg import vgg16, vgg16_fc
 from rcnn_keras.layers import LocalResponseNorm
+from rcnn_keras.ops.types import Tensor
 
 CHANNELS = (96, 256, 384, 384, 256)
 
 
-def alexnet(crop_size=227, channels=CHANNELS, units=4096, dropout=0.5):
+def alexnet(
+    crop_size: int = 227,
+    channels: Sequence[int] = CHANNELS,
+    units: int = 4096,
+    dropout: float = 0.5,
+) -> keras.Model:
     """Return AlexNet up to fc7, as the Caffe model behind R-CNN has it.
 
     The second, fourth and fifth convolution have two groups, each of which sees half of the
@@ -43,7 +51,9 @@ def alexnet(crop_size=227, channels=CHANNELS, units=4096, dropout=0.5):
     return keras.Model(inputs, {"pool5": pool5, "fc7": fc7}, name="alexnet")
 
 
-def _conv(x, channels, size, name, strides=1, padding="same"):
+def _conv(
+    x: Tensor, channels: int, size: int, name: str, strides: int = 1, padding: str = "same"
+) -> Tensor:
     return layers.Conv2D(
         channels,
         size,
@@ -55,7 +65,7 @@ def _conv(x, channels, size, name, strides=1, padding="same"):
     )(x)
 
 
-def _grouped_conv(x, channels, size, name):
+def _grouped_conv(x: Tensor, channels: int, size: int, name: str) -> Tensor:
     """Two convolutions side by side: on CPUs TensorFlow has a grouped one only through XLA."""
     halves = ops.split(x, 2, axis=-1)
     parts = [
@@ -69,7 +79,13 @@ CROP_SIZES = {"alexnet": 227, "vgg16": 224}  # side of the crop that each was ma
 SMALLEST_CROP = 67  # that leaves AlexNet's pool5 a position
 
 
-def crop_network(name, *, crop_size=None, channels=None, units=4096):
+def crop_network(
+    name: str,
+    *,
+    crop_size: int | None = None,
+    channels: Sequence[int] | None = None,
+    units: int = 4096,
+) -> keras.Model:
     """Build a network from crops to R-CNN's two kinds of features.
 
     Args:
@@ -84,8 +100,7 @@ def crop_network(name, *, crop_size=None, channels=None, units=4096):
     """
     crop_size = crop_size or CROP_SIZES[name]
     if name == "alexnet":
-        more = {} if channels is None else {"channels": channels}
-        return alexnet(crop_size, units=units, **more)
+        return alexnet(crop_size, CHANNELS if channels is None else channels, units)
     inputs = keras.Input((crop_size, crop_size, 3), name="crops")
     pool5 = layers.MaxPooling2D(2, strides=2, name="pool5")(vgg16()(inputs)["c4"])
     fc7 = vgg16_fc(units, name="box_trunk")(pool5)

@@ -8,7 +8,9 @@ SOURCES = {"vgg16": "VGG16", "resnet50": "ResNet50", "resnet101": "ResNet101"}
 KERAS_RESNET_EPSILON = 1.001e-5
 
 
-def load_imagenet(model, trunk, name, source=None):
+def load_imagenet(
+    model: keras.Model, trunk: keras.Model, name: str, source: keras.Model | None = None
+) -> None:
     """Copy ImageNet weights from keras.applications into a backbone.
 
     keras.applications' ResNets halve the map in the first 1x1 convolution and have biases there;
@@ -43,7 +45,7 @@ def load_imagenet(model, trunk, name, source=None):
         _copy_resnet(source, model, trunk)
 
 
-def _download(name):
+def _download(name: str) -> keras.Model:
     application = getattr(keras.applications, SOURCES[name])
     top = name == "vgg16"  # fc6 and fc7 are part of the detector
     try:
@@ -57,7 +59,7 @@ def _download(name):
         ) from error
 
 
-def _copy_vgg(source, model, trunk):
+def _copy_vgg(source: keras.Model, model: keras.Model, trunk: keras.Model) -> None:
     for layer in model.layers:
         if isinstance(layer, keras.layers.Conv2D):
             kernel, bias = source.get_layer(layer.name).get_weights()
@@ -68,7 +70,7 @@ def _copy_vgg(source, model, trunk):
         trunk.get_layer(ours).set_weights(source.get_layer(theirs).get_weights())
 
 
-def _copy_resnet(source, model, trunk):
+def _copy_resnet(source: keras.Model, model: keras.Model, trunk: keras.Model) -> None:
     layers = {layer.name: layer for layer in (*model.layers, *trunk.layers)}
     for name, layer in layers.items():
         if not isinstance(layer, keras.layers.Conv2D):
@@ -84,12 +86,12 @@ def _copy_resnet(source, model, trunk):
         norm_layer.set_weights([gamma, beta, mean - bias, variance + shift])
 
 
-def _norm_of(conv):
+def _norm_of(conv: str) -> str:
     """Return the name of the norm after our convolution: `layer1_0_conv2` -> `layer1_0_bn2`."""
     return f"{conv[:-4]}bn" if conv.endswith("downsample_conv") else conv.replace("conv", "bn")
 
 
-def _application_names(name):
+def _application_names(name: str) -> tuple[str, str]:
     """Return keras.applications' names of a convolution and its norm for our name."""
     if name == "conv1":
         return "conv1_conv", "conv1_bn"

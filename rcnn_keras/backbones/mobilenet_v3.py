@@ -8,6 +8,7 @@ import keras
 from keras import layers
 
 from rcnn_keras.layers.normalization import normalization
+from rcnn_keras.ops.types import Tensor
 
 # Table 1 of the paper: kernel, expanded channels, channels, squeeze-and-excite, activation, stride.
 BLOCKS = (
@@ -30,7 +31,7 @@ BLOCKS = (
 C4_BLOCK = 13  # the last one that halves the map
 
 
-def mobilenet_v3_large(norm="batch"):
+def mobilenet_v3_large(norm: str | None = "batch") -> keras.Model:
     """Return MobileNetV3-Large without its classifier.
 
     Args:
@@ -62,7 +63,17 @@ def mobilenet_v3_large(norm="batch"):
     return keras.Model(inputs, outputs, name="mobilenet_v3_large")
 
 
-def _inverted_residual(x, size, expanded, channels, squeeze, activation, stride, norm, name):
+def _inverted_residual(
+    x: Tensor,
+    size: int,
+    expanded: int,
+    channels: int,
+    squeeze: bool,
+    activation: str,
+    stride: int,
+    norm: str | None,
+    name: str,
+) -> Tensor:
     """Widen, filter each channel, weigh the channels and narrow, beside a shortcut (figure 4)."""
     parts = (f"{name}_block_{k}" for k in range(4))
     y = x
@@ -77,7 +88,7 @@ def _inverted_residual(x, size, expanded, channels, squeeze, activation, stride,
     return y
 
 
-def _squeeze_excite(x, name):
+def _squeeze_excite(x: Tensor, name: str) -> Tensor:
     """Weigh each channel by what the mean over the map says (Hu et al. 2018)."""
     channels = x.shape[-1]
     y = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_avgpool")(x)
@@ -87,13 +98,21 @@ def _squeeze_excite(x, name):
     return layers.Multiply(name=f"{name}_scale")([x, y])
 
 
-def _divisible(channels):
+def _divisible(channels: int) -> int:
     """Return the nearest multiple of 8, or the next where that would lose more than a tenth."""
     rounded = max(8, (channels + 4) // 8 * 8)
     return rounded if rounded >= 0.9 * channels else rounded + 8
 
 
-def _conv_norm(x, channels, size, stride, norm, activation, name):
+def _conv_norm(
+    x: Tensor,
+    channels: int | None,
+    size: int,
+    stride: int,
+    norm: str | None,
+    activation: str | None,
+    name: str,
+) -> Tensor:
     """Convolve, or filter each channel alone where `channels` is None; normalise and activate."""
     padding = "same"
     if stride > 1:  # "same" would pad the bottom and right alone
@@ -114,5 +133,5 @@ def _conv_norm(x, channels, size, stride, norm, activation, name):
     return layers.Activation(activation, name=f"{name}_{activation}")(x) if activation else x
 
 
-def _he(mode):
+def _he(mode: str) -> keras.initializers.Initializer:
     return keras.initializers.VarianceScaling(2.0, mode, "untruncated_normal")

@@ -7,6 +7,7 @@ import keras
 from keras import layers
 
 from rcnn_keras.layers.normalization import normalization
+from rcnn_keras.ops.types import Tensor
 
 DEPTHS = {
     18: ("basic", (2, 2, 2, 2)),
@@ -18,7 +19,13 @@ STEM_CHANNELS = 64
 STAGE_CHANNELS = (64, 128, 256, 512)
 
 
-def resnet(depth, norm="batch", stride_in_1x1=False, stages=4, width=1.0):
+def resnet(
+    depth: int,
+    norm: str | None = "batch",
+    stride_in_1x1: bool = False,
+    stages: int = 4,
+    width: float = 1.0,
+) -> keras.Model:
     """Return a ResNet without its classifier.
 
     Args:
@@ -52,7 +59,13 @@ def resnet(depth, norm="batch", stride_in_1x1=False, stages=4, width=1.0):
     return keras.Model(inputs, outputs, name=f"resnet{depth}")
 
 
-def resnet_c5(depth, norm="batch", stride_in_1x1=False, width=1.0, name=None):
+def resnet_c5(
+    depth: int,
+    norm: str | None = "batch",
+    stride_in_1x1: bool = False,
+    width: float = 1.0,
+    name: str | None = None,
+) -> keras.Model:
     """Return the last stage and the mean over its map: the second stage of a C4 detector.
 
     Args:
@@ -73,13 +86,13 @@ def resnet_c5(depth, norm="batch", stride_in_1x1=False, width=1.0, name=None):
     return keras.Model(inputs, x, name=name)
 
 
-def check_width(width, norm):
+def check_width(width: float, norm: str | None) -> None:
     """Raise ValueError for a width of which `width_rule` has something to say."""
     if rule := width_rule(width, norm):
         raise ValueError(f"ResNet's width {rule}; received {width!r}")
 
 
-def width_rule(width, norm):
+def width_rule(width: float, norm: str | None) -> str | None:
     """Return the rule that a width breaks, or None: channels and group norm's groups are whole."""
     least = 32 / STEM_CHANNELS if norm == "group" else 1 / STEM_CHANNELS
     if width > 0 and width % least == 0:
@@ -91,7 +104,9 @@ def width_rule(width, norm):
     )
 
 
-def _stage(x, depth, stage, norm, stride_in_1x1, width):
+def _stage(
+    x: Tensor, depth: int, stage: int, norm: str | None, stride_in_1x1: bool, width: float
+) -> Tensor:
     kind, repeats = DEPTHS[depth]
     channels = int(STAGE_CHANNELS[stage - 1] * width)
     for block in range(repeats[stage - 1]):
@@ -104,7 +119,7 @@ def _stage(x, depth, stage, norm, stride_in_1x1, width):
     return x
 
 
-def _basic(x, channels, stride, norm, name):
+def _basic(x: Tensor, channels: int, stride: int, norm: str | None, name: str) -> Tensor:
     """Two 3x3 convolutions beside a shortcut."""
     y = _padded(x, 3, stride, f"{name}_conv1")
     y = _conv_norm(y, channels, 3, stride, norm, f"{name}_conv1", f"{name}_bn1")
@@ -113,7 +128,9 @@ def _basic(x, channels, stride, norm, name):
     return _join(x, y, channels, stride, norm, name)
 
 
-def _bottleneck(x, channels, stride, norm, stride_in_1x1, name):
+def _bottleneck(
+    x: Tensor, channels: int, stride: int, norm: str | None, stride_in_1x1: bool, name: str
+) -> Tensor:
     """1x1, 3x3 and 1x1 convolutions beside a shortcut."""
     first, second = (stride, 1) if stride_in_1x1 else (1, stride)
     y = _conv_norm(x, channels, 1, first, norm, f"{name}_conv1", f"{name}_bn1")
@@ -125,7 +142,7 @@ def _bottleneck(x, channels, stride, norm, stride_in_1x1, name):
     return _join(x, y, channels * 4, stride, norm, name)
 
 
-def _join(x, y, channels, stride, norm, name):
+def _join(x: Tensor, y: Tensor, channels: int, stride: int, norm: str | None, name: str) -> Tensor:
     if stride != 1 or x.shape[-1] != channels:
         x = _conv_norm(
             x, channels, 1, stride, norm, f"{name}_downsample_conv", f"{name}_downsample_bn"
@@ -134,11 +151,19 @@ def _join(x, y, channels, stride, norm, name):
     return layers.Activation("relu", name=f"{name}_relu")(x)
 
 
-def _conv_norm(x, channels, size, stride, norm, conv_name, norm_name):
+def _conv_norm(
+    x: Tensor,
+    channels: int,
+    size: int,
+    stride: int,
+    norm: str | None,
+    conv_name: str,
+    norm_name: str,
+) -> Tensor:
     return normalization(norm, norm_name)(_conv(x, channels, size, stride, norm, conv_name))
 
 
-def _padded(x, size, stride, name):
+def _padded(x: Tensor, size: int, stride: int, name: str) -> Tensor:
     """Pad for what halves the map; "same" would pad the bottom and right alone.
 
     Padding comes before the ReLU, which leaves zeros as they are: its output and the input of what
@@ -149,7 +174,7 @@ def _padded(x, size, stride, name):
     return layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x)
 
 
-def _conv(x, channels, size, stride, norm, name):
+def _conv(x: Tensor, channels: int, size: int, stride: int, norm: str | None, name: str) -> Tensor:
     return layers.Conv2D(
         channels,
         size,

@@ -3,14 +3,24 @@
 n RoIs, S pooled size, C channels of the pooled features.
 """
 
+from collections.abc import Sequence
+
 import keras
 from keras import layers
 
 from rcnn_keras.layers.normalization import normalization
 from rcnn_keras.layers.stateless_dropout import StatelessDropout
+from rcnn_keras.ops.types import Tensor
 
 
-def box_trunk(pooled_size, channels, units, num_convs=0, norm=None, ranks=None):
+def box_trunk(
+    pooled_size: int,
+    channels: int,
+    units: int,
+    num_convs: int = 0,
+    norm: str | None = None,
+    ranks: Sequence[int] | None = None,
+) -> keras.Model:
     """Return the layers of a pyramid's box head.
 
     Two dense layers (Feature Pyramid Networks, 4.2), or some 3x3 convolutions and one dense layer
@@ -33,12 +43,18 @@ def box_trunk(pooled_size, channels, units, num_convs=0, norm=None, ranks=None):
     x = _convs(inputs, channels, num_convs, norm)
     x = layers.Flatten(name="flatten")(x)
     names = ("fc6",) if num_convs else ("fc6", "fc7")
-    for fc, rank in zip(names, ranks or [None] * len(names), strict=True):
+    for fc, rank in zip(names, ranks or (None,) * len(names), strict=True):
         x = dense(x, units, initializer, fc, rank)
     return keras.Model(inputs, x, name="box_trunk")
 
 
-def dense(x, units, initializer, name, rank=None):
+def dense(
+    x: Tensor,
+    units: int,
+    initializer: str | keras.initializers.Initializer,
+    name: str,
+    rank: int | None = None,
+) -> Tensor:
     """Apply a dense layer with ReLU, or its two factors of a rank (Fast R-CNN, 3.1).
 
     The factors are layers `<name>_v` without bias, `rank` units wide, and `<name>`.
@@ -48,7 +64,9 @@ def dense(x, units, initializer, name, rank=None):
     return layers.Dense(units, activation="relu", kernel_initializer=initializer, name=name)(x)
 
 
-def dropped_dense(x, units, dropout, ranks=None, seed=0):
+def dropped_dense(
+    x: Tensor, units: int, dropout: float, ranks: Sequence[int] | None = None, seed: int = 0
+) -> Tensor:
     """Apply fc6 and fc7 with ReLU, each followed by dropout, as AlexNet and VGG have them.
 
     Args:
@@ -64,7 +82,9 @@ def dropped_dense(x, units, dropout, ranks=None, seed=0):
     return x
 
 
-def mask_trunk(pooled_size, channels_in, channels, norm=None):
+def mask_trunk(
+    pooled_size: int, channels_in: int, channels: int, norm: str | None = None
+) -> keras.Model:
     """Return the four 3x3 convolutions of a mask head (Mask R-CNN, figure 4, right).
 
     Args:
@@ -80,7 +100,7 @@ def mask_trunk(pooled_size, channels_in, channels, norm=None):
     return keras.Model(inputs, _convs(inputs, channels, 4, norm), name="mask_trunk")
 
 
-def _convs(x, channels, count, norm):
+def _convs(x: Tensor, channels: int, count: int, norm: str | None) -> Tensor:
     for number in range(1, count + 1):
         x = layers.Conv2D(
             channels,

@@ -1,5 +1,7 @@
 """VGG-16 (Simonyan and Zisserman 2015): the network of the Fast and Faster R-CNN papers."""
 
+from collections.abc import Sequence
+
 import keras
 from keras import layers
 
@@ -8,7 +10,7 @@ from rcnn_keras.backbones.trunks import dropped_dense
 BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 
 
-def vgg16():
+def vgg16() -> keras.Model:
     """Return VGG-16's convolutions without the last pooling.
 
     Returns:
@@ -31,7 +33,14 @@ def vgg16():
     return keras.Model(inputs, {"c4": x}, name="vgg16")
 
 
-def vgg16_fc(units=4096, dropout=0.5, ranks=None, name=None, pooled=(7, 7, 512), seed=0):
+def vgg16_fc(
+    units: int = 4096,
+    dropout: float = 0.5,
+    ranks: Sequence[int] | None = None,
+    name: str | None = None,
+    pooled: tuple[int, int, int] = (7, 7, 512),
+    seed: int = 0,
+) -> keras.Model:
     """Return fc6 and fc7 with their dropout: the second stage of the papers' detectors.
 
     Args:

@@ -9,7 +9,7 @@ CONVS = ((96, 7, 2), (256, 5, 2), (384, 3, 1), (384, 3, 1), (256, 3, 1))  # chan
 POOLED_SIZE = 6
 
 
-def zf():
+def zf() -> keras.Model:
     """Return the five convolutions, as the Caffe model of Faster R-CNN has them.
 
     After the first two come local response normalisation and 3x3 max pooling of stride 2. Maps of

@@ -1,9 +1,13 @@
 """Anchors for the maps of a batch."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
 from rcnn_keras.ops import base_anchors, grid_anchors
+from rcnn_keras.ops.types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")
@@ -23,12 +27,17 @@ class AnchorGenerator(keras.layers.Layer):
         List of `(H_l * W_l * k, 4)` float32 boxes in pixels, not clipped.
     """
 
-    def __init__(self, sizes, aspect_ratios=(0.5, 1.0, 2.0), **kwargs):
+    def __init__(
+        self,
+        sizes: Sequence[Sequence[float]],
+        aspect_ratios: Sequence[float] = (0.5, 1.0, 2.0),
+        **kwargs: Any,
+    ) -> None:
         super().__init__(dtype=kwargs.pop("dtype", "float32"), **kwargs)
         self.sizes = tuple(tuple(level) for level in sizes)
         self.aspect_ratios = tuple(aspect_ratios)
 
-    def call(self, images, features):
+    def call(self, images: Tensor, features: Sequence[Tensor]) -> list[Tensor]:
         """Return the anchors of every level; see the class."""
         image_size = ops.shape(images)[1:3]
         anchors = []
@@ -39,11 +48,13 @@ class AnchorGenerator(keras.layers.Layer):
             anchors.append(grid_anchors(base, feature_size, stride))
         return anchors
 
-    def compute_output_spec(self, images, features):
+    def compute_output_spec(
+        self, images: Tensor, features: Sequence[Tensor]
+    ) -> list[keras.KerasTensor]:
         """The number of anchors is known only with the batch."""
         return [keras.KerasTensor((None, 4), "float32") for _ in features]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         own = {"sizes": self.sizes, "aspect_ratios": self.aspect_ratios}
         return super().get_config() | own

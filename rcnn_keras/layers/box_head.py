@@ -1,7 +1,11 @@
 """The second stage's classifier and box regressor (Fast R-CNN, 2.1)."""
 
+from typing import Any, Self
+
 import keras
 from keras import layers, ops
+
+from rcnn_keras.ops.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")
@@ -19,12 +23,12 @@ class BoxHead(layers.Layer):
         `logits` `(B, R, K + 1)`, background first, and `deltas` `(B, R, K, 4)`, both float32.
     """
 
-    def __init__(self, num_classes, trunk, **kwargs):
+    def __init__(self, num_classes: int, trunk: keras.Model | layers.Layer, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.num_classes = num_classes
         self.trunk = trunk
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         """Create the two sibling layers, drawn as in Fast R-CNN, 3.1."""
         if not self.trunk.built:
             self.trunk.build((None, *input_shape[2:]))
@@ -44,7 +48,7 @@ class BoxHead(layers.Layer):
         self.class_logits.build(features)
         self.box_deltas.build(features)
 
-    def call(self, pooled, training=False):
+    def call(self, pooled: Tensor, training: bool = False) -> tuple[Tensor, Tensor]:
         """Judge every RoI; see the class."""
         batch, count = ops.shape(pooled)[0], ops.shape(pooled)[1]
         vectors = self.trunk(ops.reshape(pooled, (-1, *pooled.shape[2:])), training=training)
@@ -52,7 +56,9 @@ class BoxHead(layers.Layer):
         deltas = ops.reshape(self.box_deltas(vectors), (batch, count, self.num_classes, 4))
         return logits, deltas
 
-    def compute_output_spec(self, pooled, training=False):
+    def compute_output_spec(
+        self, pooled: Tensor, training: bool = False
+    ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         """K + 1 logits and K x 4 deltas for each RoI."""
         k = self.num_classes
         return (
@@ -60,13 +66,13 @@ class BoxHead(layers.Layer):
             keras.KerasTensor((*pooled.shape[:2], k, 4), "float32"),
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         trunk = keras.saving.serialize_keras_object(self.trunk)
         return super().get_config() | {"num_classes": self.num_classes, "trunk": trunk}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         """Rebuild the layer, its trunk included."""
         trunk = keras.saving.deserialize_keras_object(config["trunk"])
         return cls(**config | {"trunk": trunk})

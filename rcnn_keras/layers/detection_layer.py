@@ -1,9 +1,13 @@
 """From the second stage's outputs to detections."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
 from rcnn_keras.ops import clip_boxes, decode_boxes, grouped_nms, take_rows, valid_boxes
+from rcnn_keras.ops.types import Kernels, Tensor
 
 MIN_SIZE = 1e-2  # pixels; torchvision's smallest detection
 
@@ -14,7 +18,7 @@ class DetectionLayer(keras.layers.Layer):
 
     Args:
         score_threshold: detections must score more than this, 0..1.
-        nms_iou: IoU above which a weaker detection of the same class is dropped.
+        nms_thresh: IoU above which a weaker detection of the same class is dropped.
         max_detections: D.
         box_weights: factors of the deltas.
         margins: whether the logits are margins of one classifier a class, whose scores are their
@@ -35,23 +39,25 @@ class DetectionLayer(keras.layers.Layer):
 
     def __init__(
         self,
-        score_threshold=0.05,
-        nms_iou=0.5,
-        max_detections=100,
-        box_weights=(10.0, 10.0, 5.0, 5.0),
-        margins=False,
-        kernels="native",
-        **kwargs,
-    ):
+        score_threshold: float = 0.05,
+        nms_thresh: float = 0.5,
+        max_detections: int = 100,
+        box_weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0),
+        margins: bool = False,
+        kernels: Kernels = "native",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(dtype=kwargs.pop("dtype", "float32"), **kwargs)
         self.score_threshold = score_threshold
-        self.nms_iou = nms_iou
+        self.nms_thresh = nms_thresh
         self.max_detections = max_detections
         self.box_weights = tuple(box_weights)
         self.margins = margins
         self.kernels = kernels
 
-    def call(self, logits, deltas, rois, num_rois, image_sizes):
+    def call(
+        self, logits: Tensor, deltas: Tensor, rois: Tensor, num_rois: Tensor, image_sizes: Tensor
+    ) -> dict[str, Tensor]:
         """Return padded detections; see the class."""
         count, num_classes = ops.shape(rois)[1], deltas.shape[2]
         boxes = decode_boxes(deltas, rois[:, :, None], self.box_weights)
@@ -67,7 +73,7 @@ class DetectionLayer(keras.layers.Layer):
             boxes,
             scores,
             classes,
-            self.nms_iou,
+            self.nms_thresh,
             self.max_detections,
             score_threshold=max(self.score_threshold, 0.0),
             kernels=self.kernels,
@@ -81,7 +87,9 @@ class DetectionLayer(keras.layers.Layer):
             "num_detections": found,
         }
 
-    def compute_output_spec(self, logits, deltas, rois, num_rois, image_sizes):
+    def compute_output_spec(
+        self, logits: Tensor, deltas: Tensor, rois: Tensor, num_rois: Tensor, image_sizes: Tensor
+    ) -> dict[str, keras.KerasTensor]:
         """D detections an image."""
         shape = (rois.shape[0], self.max_detections)
         return {
@@ -91,11 +99,11 @@ class DetectionLayer(keras.layers.Layer):
             "num_detections": keras.KerasTensor(shape[:1], "int32"),
         }
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         return super().get_config() | {
             "score_threshold": self.score_threshold,
-            "nms_iou": self.nms_iou,
+            "nms_thresh": self.nms_thresh,
             "max_detections": self.max_detections,
             "box_weights": self.box_weights,
             "margins": self.margins,

@@ -1,12 +1,15 @@
 """Feature Pyramid Network (Lin et al. 2017)."""
 
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import keras
 from keras import layers
 
 from rcnn_keras.layers.normalization import normalization
 from rcnn_keras.layers.winograd_conv import conv3x3
+from rcnn_keras.ops.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")
@@ -30,14 +33,21 @@ class FeaturePyramid(layers.Layer):
         List of maps `(B, H_l, W_l, channels)`, one more than was given.
     """
 
-    def __init__(self, channels=256, strides=(4, 8, 16, 32), norm=None, winograd=False, **kwargs):
+    def __init__(
+        self,
+        channels: int = 256,
+        strides: Sequence[int] = (4, 8, 16, 32),
+        norm: str | None = None,
+        winograd: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.channels = channels
         self.strides = tuple(strides)
         self.norm = norm
         self.winograd = winograd
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[Shape]) -> None:
         """Create a lateral and an output convolution for each level."""
         self.lateral, self.lateral_norms = [], []
         self.output_convs, self.output_norms = [], []
@@ -57,7 +67,7 @@ class FeaturePyramid(layers.Layer):
         ]
         self.halve = layers.MaxPooling2D(1, strides=2, dtype=self.dtype_policy)
 
-    def _options(self, name):
+    def _options(self, name: str) -> dict[str, Any]:
         return {
             "use_bias": self.norm is None,
             "kernel_initializer": keras.initializers.VarianceScaling(1.0, "fan_in", "uniform"),
@@ -65,12 +75,12 @@ class FeaturePyramid(layers.Layer):
             "name": name,
         }
 
-    def _norm(self, name, shape):
+    def _norm(self, name: str, shape: Shape) -> layers.Layer:
         norm = normalization(self.norm, name, self.dtype_policy)
         norm.build(shape)
         return norm
 
-    def call(self, features, training=False):
+    def call(self, features: Sequence[Tensor], training: bool = False) -> list[Tensor]:
         """Merge from the coarsest level down; see the class."""
         lateral = [
             norm(conv(x))
@@ -85,14 +95,14 @@ class FeaturePyramid(layers.Layer):
         ]
         return [*maps, self.halve(maps[-1])]
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Sequence[Shape]) -> list[Shape]:
         """Same sizes as the input's, and one level of half the last."""
         shapes = [(*shape[:-1], self.channels) for shape in input_shape]
         batch, height, width, _ = shapes[-1]
         half = [None if n is None else (n + 1) // 2 for n in (height, width)]
         return [*shapes, (batch, *half, self.channels)]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         return super().get_config() | {
             "channels": self.channels,

@@ -1,7 +1,12 @@
 """From pixels to what a backbone reads."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
+
+from rcnn_keras.ops.types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")
@@ -24,13 +29,15 @@ class ImageNormalization(keras.layers.Layer):
         `(B, H', W', 3)` in the layer's compute dtype.
     """
 
-    def __init__(self, mean, std, size_divisor=32, **kwargs):
+    def __init__(
+        self, mean: Sequence[float], std: Sequence[float], size_divisor: int = 32, **kwargs: Any
+    ) -> None:
         super().__init__(autocast=False, **kwargs)
         self.mean = tuple(mean)
         self.std = tuple(std)
         self.size_divisor = size_divisor
 
-    def call(self, images, image_sizes):
+    def call(self, images: Tensor, image_sizes: Tensor) -> Tensor:
         """Normalise `images`; see the class."""
         height, width = ops.shape(images)[1], ops.shape(images)[2]
         x = (ops.cast(images, "float32") - ops.array(self.mean, "float32")) / ops.array(
@@ -45,11 +52,11 @@ class ImageNormalization(keras.layers.Layer):
         x = ops.pad(x, ((0, 0), (0, bottom), (0, right), (0, 0)))
         return ops.cast(x, self.compute_dtype)
 
-    def compute_output_spec(self, images, image_sizes):
+    def compute_output_spec(self, images: Tensor, image_sizes: Tensor) -> keras.KerasTensor:
         """Height and width are known only with the batch."""
         return keras.KerasTensor((images.shape[0], None, None, 3), dtype=self.compute_dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         own = {"mean": self.mean, "std": self.std, "size_divisor": self.size_divisor}
         return super().get_config() | own

@@ -1,9 +1,12 @@
 """Local response normalisation, across channels and within them."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from rcnn_keras.ops import local_response_norm
+from rcnn_keras.ops.types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")
@@ -26,22 +29,24 @@ class LocalResponseNorm(keras.layers.Layer):
         The same shape and type.
     """
 
-    def __init__(self, size=5, alpha=1e-4, beta=0.75, k=1.0, **kwargs):
+    def __init__(
+        self, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.size = size
         self.alpha = alpha
         self.beta = beta
         self.k = k
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
         """Normalise `x`; see the class."""
         return local_response_norm(x, self.size, self.alpha, self.beta, self.k)
 
-    def compute_output_spec(self, x):
+    def compute_output_spec(self, x: Tensor) -> keras.KerasTensor:
         """What came in."""
         return keras.KerasTensor(x.shape, x.dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         own = {"size": self.size, "alpha": self.alpha, "beta": self.beta, "k": self.k}
         return super().get_config() | own
@@ -67,13 +72,15 @@ class WithinChannelNorm(keras.layers.Layer):
         The same shape. Squares and the power are taken in float32.
     """
 
-    def __init__(self, size=3, alpha=5e-5, beta=0.75, **kwargs):
+    def __init__(
+        self, size: int = 3, alpha: float = 5e-5, beta: float = 0.75, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.size = size
         self.alpha = alpha
         self.beta = beta
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
         """Normalise `x`; see the class."""
         wide = ops.cast(x, "float32")
         border = (self.size // 2, self.size // 2)
@@ -82,7 +89,7 @@ class WithinChannelNorm(keras.layers.Layer):
         factor = ops.exp(-self.beta * ops.log(1 + self.alpha * mean))  # a fifth of `power`'s time
         return ops.cast(wide * factor, x.dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         own = {"size": self.size, "alpha": self.alpha, "beta": self.beta}
         return super().get_config() | own

@@ -1,7 +1,11 @@
 """The mask branch (Mask R-CNN, 3)."""
 
+from typing import Any, Self
+
 import keras
 from keras import layers
+
+from rcnn_keras.ops.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")
@@ -21,13 +25,15 @@ class MaskHead(layers.Layer):
         `(n, M, M, K)` float32 logits, M = 2 S'.
     """
 
-    def __init__(self, num_classes, trunk, channels=256, **kwargs):
+    def __init__(
+        self, num_classes: int, trunk: keras.Model, channels: int = 256, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.num_classes = num_classes
         self.trunk = trunk
         self.channels = channels
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         """Create the layers after the trunk; the masks begin near one half everywhere."""
         if not self.trunk.built:
             self.trunk.build(input_shape)
@@ -53,16 +59,16 @@ class MaskHead(layers.Layer):
         self.upsample.build(features)
         self.mask_logits.build(self.upsample.compute_output_shape(features))
 
-    def call(self, pooled, training=False):
+    def call(self, pooled: Tensor, training: bool = False) -> Tensor:
         """Draw the masks; see the class."""
         return self.mask_logits(self.upsample(self.trunk(pooled, training=training)))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         """A map of twice the trunk's size, a channel a class."""
         features = self.trunk.compute_output_shape(input_shape)
         return (*self.upsample.compute_output_shape(features)[:-1], self.num_classes)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         return super().get_config() | {
             "num_classes": self.num_classes,
@@ -71,7 +77,7 @@ class MaskHead(layers.Layer):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         """Rebuild the layer, its trunk included."""
         trunk = keras.saving.deserialize_keras_object(config["trunk"])
         return cls(**config | {"trunk": trunk})

@@ -1,9 +1,12 @@
 """From the mask head's outputs to the masks of detections."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
-from rcnn_keras.ops import every_row, listed, unlisted
+from rcnn_keras.ops import flatten_batch, gather_valid, scatter_valid
+from rcnn_keras.ops.types import Kernels, Tensor
 
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")
@@ -20,26 +23,28 @@ class RealRoIs(keras.layers.Layer):
 
     Returns:
         `rois` `(n, 4)` and `image` `(n,)` int32, the place in the batch of each one's image; the
-        first RoI where there is none, see `ops.listed`.
+        first RoI where there is none, see `ops.gather_valid`.
     """
 
-    def __init__(self, kernels="native", **kwargs):
+    def __init__(self, kernels: Kernels = "native", **kwargs: Any) -> None:
         super().__init__(dtype=kwargs.pop("dtype", "float32"), **kwargs)
         self.kernels = kernels
         self.supports_jit = kernels == "portable"
 
-    def call(self, rois, labels):
+    def call(self, rois: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """List the RoIs; see the class."""
         if self.kernels == "portable":
-            return every_row(rois)
-        image, rois = listed(labels >= 0, rois)
+            return flatten_batch(rois)
+        image, rois = gather_valid(labels >= 0, rois)
         return rois, image
 
-    def compute_output_spec(self, rois, labels):
+    def compute_output_spec(
+        self, rois: Tensor, labels: Tensor
+    ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         """How many there are is known only with the batch."""
         return keras.KerasTensor((None, 4), "float32"), keras.KerasTensor((None,), "int32")
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         return super().get_config() | {"kernels": self.kernels}
 
@@ -59,32 +64,32 @@ class MaskLayer(keras.layers.Layer):
         `(B, D, M, M)` float32 in 0..1, zeros for padding.
     """
 
-    def __init__(self, kernels="native", **kwargs):
+    def __init__(self, kernels: Kernels = "native", **kwargs: Any) -> None:
         super().__init__(dtype=kwargs.pop("dtype", "float32"), **kwargs)
         self.kernels = kernels
         self.supports_jit = kernels == "portable"
 
-    def call(self, logits, labels):
+    def call(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return padded masks; see the class."""
         real = labels >= 0
         if self.kernels == "portable":
-            own, _ = every_row(labels)
+            own, _ = flatten_batch(labels)
             masks = ops.sigmoid(of_class(logits, ops.maximum(own, 0)))
             masks = ops.reshape(masks, (*ops.shape(labels), *masks.shape[1:]))
             return ops.where(real[..., None, None], masks, 0.0)
-        _, own = listed(real, labels)
+        _, own = gather_valid(real, labels)
         masks = of_class(logits, ops.maximum(own, 0))
-        return unlisted(real, ops.sigmoid(masks))
+        return scatter_valid(real, ops.sigmoid(masks))
 
-    def compute_output_spec(self, logits, labels):
+    def compute_output_spec(self, logits: Tensor, labels: Tensor) -> keras.KerasTensor:
         """D masks an image."""
         return keras.KerasTensor((*labels.shape, *logits.shape[1:3]), "float32")
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         return super().get_config() | {"kernels": self.kernels}
 
 
-def of_class(masks, labels):
+def of_class(masks: Tensor, labels: Tensor) -> Tensor:
     """Return of `(n, M, M, K)` maps those of each RoI's `(n,)` label: `(n, M, M)`."""
     return ops.take_along_axis(masks, labels[:, None, None, None], axis=-1)[..., 0]

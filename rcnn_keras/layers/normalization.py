@@ -1,16 +1,21 @@
 """What follows a convolution: batch norm that trains, batch norm that stands still, group norm."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from rcnn_keras.ops import batch_norm, recomputing
+from rcnn_keras.ops.types import Shape, Tensor
 
 EPSILON = 1e-5
 BATCH_KINDS = ("batch", "frozen_batch")  # have the same weights
 KINDS = (*BATCH_KINDS, "group", None)
 
 
-def normalization(kind, name, dtype=None):
+def normalization(
+    kind: str | None, name: str, dtype: str | keras.DTypePolicy | None = None
+) -> keras.layers.Layer:
     """Return the normalisation layer of a kind.
 
     Args:
@@ -39,7 +44,7 @@ def normalization(kind, name, dtype=None):
 class BatchNormalization(keras.layers.BatchNormalization):
     """Keras' batch norm over `(B, H, W, C)`, in one kernel while it trains."""
 
-    def call(self, x, training=None):
+    def call(self, x: Tensor, training: bool | None = None) -> Tensor:
         """Normalise; the statistics of the batch enter the moving ones."""
         if not training or not self.trainable:
             return super().call(x, training=False)
@@ -63,11 +68,11 @@ class FrozenBatchNormalization(keras.layers.Layer):
         epsilon: added to the variance.
     """
 
-    def __init__(self, epsilon=EPSILON, **kwargs):
+    def __init__(self, epsilon: float = EPSILON, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.epsilon = epsilon
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         """Create the four constants of each channel."""
         shape = (input_shape[-1],)
         self.gamma = self._constant("gamma", shape, "ones")
@@ -75,18 +80,18 @@ class FrozenBatchNormalization(keras.layers.Layer):
         self.moving_mean = self._constant("moving_mean", shape, "zeros")
         self.moving_variance = self._constant("moving_variance", shape, "ones")
 
-    def _constant(self, name, shape, initializer):
+    def _constant(self, name: str, shape: Shape, initializer: str) -> keras.Variable:
         return self.add_weight(
             name=name, shape=shape, initializer=initializer, trainable=False, autocast=False
         )
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
         """Scale and shift `(..., C)`."""
         scale = self.gamma * ops.rsqrt(self.moving_variance + self.epsilon)
         shift = self.beta - self.moving_mean * scale
         return x * ops.cast(scale, x.dtype) + ops.cast(shift, x.dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         return super().get_config() | {"epsilon": self.epsilon}
 

@@ -1,9 +1,13 @@
 """From the RPN's maps to proposals (Faster R-CNN, 3.3)."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
 from rcnn_keras.ops import clip_boxes, decode_boxes, grouped_nms, take_rows, valid_boxes
+from rcnn_keras.ops.types import Kernels, Tensor
 
 MIN_SIZE = 1e-3  # pixels; torchvision's smallest proposal
 
@@ -15,7 +19,7 @@ class ProposalLayer(keras.layers.Layer):
     Args:
         pre_nms_top_n: anchors kept a level before NMS, while training and at inference.
         post_nms_top_n: R, proposals an image after NMS, while training and at inference.
-        nms_iou: IoU above which a weaker proposal of the same level is dropped.
+        nms_thresh: IoU above which a weaker proposal of the same level is dropped.
         score_threshold: proposals are dropped whose objectness is less, 0..1.
         kernels: of NMS, `"native"` or `"portable"`, see `ops.nms`.
 
@@ -32,21 +36,28 @@ class ProposalLayer(keras.layers.Layer):
 
     def __init__(
         self,
-        pre_nms_top_n=(2000, 1000),
-        post_nms_top_n=(2000, 1000),
-        nms_iou=0.7,
-        score_threshold=0.0,
-        kernels="native",
-        **kwargs,
-    ):
+        pre_nms_top_n: Sequence[int] = (2000, 1000),
+        post_nms_top_n: Sequence[int] = (2000, 1000),
+        nms_thresh: float = 0.7,
+        score_threshold: float = 0.0,
+        kernels: Kernels = "native",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(dtype=kwargs.pop("dtype", "float32"), **kwargs)
         self.pre_nms_top_n = tuple(pre_nms_top_n)
         self.post_nms_top_n = tuple(post_nms_top_n)
-        self.nms_iou = nms_iou
+        self.nms_thresh = nms_thresh
         self.score_threshold = score_threshold
         self.kernels = kernels
 
-    def call(self, logits, deltas, anchors, image_sizes, training=False):
+    def call(
+        self,
+        logits: Sequence[Tensor],
+        deltas: Sequence[Tensor],
+        anchors: Sequence[Tensor],
+        image_sizes: Tensor,
+        training: bool = False,
+    ) -> tuple[Tensor, Tensor]:
         """Return proposals; see the class."""
         pre, post = (
             (n[0] if training else n[1]) for n in (self.pre_nms_top_n, self.post_nms_top_n)
@@ -66,23 +77,30 @@ class ProposalLayer(keras.layers.Layer):
             kept = ops.logical_and(kept, ops.sigmoid(scores) >= self.score_threshold)
         scores = ops.where(kept, scores, float("-inf"))
         index, count = grouped_nms(
-            boxes, scores, ops.concatenate(levels), self.nms_iou, post, -1e30, self.kernels
+            boxes, scores, ops.concatenate(levels), self.nms_thresh, post, -1e30, self.kernels
         )
         kept = take_rows(boxes, index)
         real = ops.arange(post)[None] < count[:, None]
         return ops.where(real[..., None], kept, 0.0), count
 
-    def compute_output_spec(self, logits, deltas, anchors, image_sizes, training=False):
+    def compute_output_spec(
+        self,
+        logits: Sequence[Tensor],
+        deltas: Sequence[Tensor],
+        anchors: Sequence[Tensor],
+        image_sizes: Tensor,
+        training: bool = False,
+    ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         """R is `post_nms_top_n`."""
         batch, post = logits[0].shape[0], self.post_nms_top_n[0 if training else 1]
         return keras.KerasTensor((batch, post, 4), "float32"), keras.KerasTensor((batch,), "int32")
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         return super().get_config() | {
             "pre_nms_top_n": self.pre_nms_top_n,
             "post_nms_top_n": self.post_nms_top_n,
-            "nms_iou": self.nms_iou,
+            "nms_thresh": self.nms_thresh,
             "score_threshold": self.score_threshold,
             "kernels": self.kernels,
         }

@@ -4,19 +4,21 @@ B images, R regions an image, S side of a crop.
 """
 
 import math
+from typing import Any, Self
 
 import keras
 from keras import ops
 
 from rcnn_keras.ops import (
-    every_row,
+    flatten_batch,
+    gather_valid,
     in_chunks,
     in_equal_chunks,
-    listed,
     portable_warp_regions,
-    unlisted,
+    scatter_valid,
     warp_regions,
 )
+from rcnn_keras.ops.types import Kernels, Tensor
 
 FEATURES = ("pool5", "fc7")
 
@@ -44,7 +46,14 @@ class RegionFeatures(keras.layers.Layer):
         `{"pool5" (B, R, P), "fc7" (B, R, F)}` float32, zeros for padding. No gradient flows.
     """
 
-    def __init__(self, network, context=16, chunk_size=32, kernels="native", **kwargs):
+    def __init__(
+        self,
+        network: keras.Model,
+        context: int = 16,
+        chunk_size: int = 32,
+        kernels: Kernels = "native",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(autocast=False, **kwargs)
         self.network = network
         self.context = context
@@ -53,11 +62,13 @@ class RegionFeatures(keras.layers.Layer):
         self.kernels = kernels
         self.supports_jit = kernels == "portable"  # XLA has no crop_and_resize
 
-    def call(self, images, image_sizes, rois, num_rois):
+    def call(
+        self, images: Tensor, image_sizes: Tensor, rois: Tensor, num_rois: Tensor
+    ) -> dict[str, Tensor]:
         """Compute features; see the class."""
         images = ops.cast(images, "float32")
 
-        def features_of(rois, image):
+        def features_of(rois: Tensor, image: Tensor) -> list[Tensor]:
             crops = warp(images, image_sizes, rois, image, self.crop_size, self.context)
             found = self.network(crops, training=False)
             return [ops.reshape(ops.cast(found[k], "float32"), (-1, s)) for k, s in sizes.items()]
@@ -67,27 +78,29 @@ class RegionFeatures(keras.layers.Layer):
         shapes = [(size,) for size in sizes.values()]
         if self.kernels == "native":
             warp = warp_regions
-            image, listed_rois = listed(real, rois)
+            image, listed_rois = gather_valid(real, rois)
             features = in_chunks(features_of, self.chunk_size, shapes, listed_rois, image)
-            return {k: unlisted(real, rows) for k, rows in zip(sizes, features, strict=True)}
+            return {k: scatter_valid(real, rows) for k, rows in zip(sizes, features, strict=True)}
         warp = portable_warp_regions
-        features = in_equal_chunks(features_of, self.chunk_size, shapes, *every_row(rois))
+        features = in_equal_chunks(features_of, self.chunk_size, shapes, *flatten_batch(rois))
         features = [ops.reshape(x, (*ops.shape(rois)[:2], x.shape[-1])) for x in features]
         return {k: ops.where(real[..., None], x, 0.0) for k, x in zip(sizes, features, strict=True)}
 
     @property
-    def feature_sizes(self):
+    def feature_sizes(self) -> dict[str, int]:
         """Numbers that each kind of feature has a region, `{"pool5": P, "fc7": F}`."""
         return {name: math.prod(self.network.output[name].shape[1:]) for name in FEATURES}
 
-    def compute_output_spec(self, images, image_sizes, rois, num_rois):
+    def compute_output_spec(
+        self, images: Tensor, image_sizes: Tensor, rois: Tensor, num_rois: Tensor
+    ) -> dict[str, keras.KerasTensor]:
         """One row of each kind a region."""
         return {
             name: keras.KerasTensor((*rois.shape[:2], size), "float32")
             for name, size in self.feature_sizes.items()
         }
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         return super().get_config() | {
             "network": keras.saving.serialize_keras_object(self.network),
@@ -97,7 +110,7 @@ class RegionFeatures(keras.layers.Layer):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         """Rebuild the layer, its network included."""
         network = keras.saving.deserialize_keras_object(config["network"])
         return cls(**config | {"network": network})

@@ -1,9 +1,13 @@
 """RoIAlign as a layer."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
-from rcnn_keras.ops import every_row, listed_roi_align, portable_roi_align
+from rcnn_keras.ops import flatten_batch, listed_roi_align, portable_roi_align
+from rcnn_keras.ops.types import Kernels, Tensor
 
 POOLING = {"native": listed_roi_align, "portable": portable_roi_align}
 
@@ -27,7 +31,14 @@ class RoIAlign(keras.layers.Layer):
         `(B, R, S, S, C)` or `(n, S, S, C)` float32.
     """
 
-    def __init__(self, pooled_size, strides, sampling_ratio=2, kernels="native", **kwargs):
+    def __init__(
+        self,
+        pooled_size: int,
+        strides: Sequence[int],
+        sampling_ratio: int = 2,
+        kernels: Kernels = "native",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(dtype=kwargs.pop("dtype", "float32"), **kwargs)
         self.pooled_size = pooled_size
         self.strides = tuple(strides)
@@ -35,22 +46,26 @@ class RoIAlign(keras.layers.Layer):
         self.kernels = kernels
         self.supports_jit = kernels == "portable"  # XLA has no crop_and_resize
 
-    def call(self, features, rois, image=None):
+    def call(self, features: Sequence[Tensor], rois: Tensor, image: Tensor | None = None) -> Tensor:
         """Pool; see the class."""
         scales = [1.0 / stride for stride in self.strides]
-        features, how = features[: len(scales)], (self.pooled_size, scales, self.sampling_ratio)
         pool = POOLING[self.kernels]
+        boxes, place = flatten_batch(rois) if image is None else (rois, image)
+        pooled = pool(
+            features[: len(scales)], boxes, place, self.pooled_size, scales, self.sampling_ratio
+        )
         if image is not None:
-            return pool(features, rois, image, *how)
-        pooled = pool(features, *every_row(rois), *how)
+            return pooled
         return ops.reshape(pooled, (*ops.shape(rois)[:2], *pooled.shape[1:]))
 
-    def compute_output_spec(self, features, rois, image=None):
+    def compute_output_spec(
+        self, features: Sequence[Tensor], rois: Tensor, image: Tensor | None = None
+    ) -> keras.KerasTensor:
         """S cells down and across for every RoI."""
         size, channels = self.pooled_size, features[0].shape[-1]
         return keras.KerasTensor((*rois.shape[:-1], size, size, channels), "float32")
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         return super().get_config() | {
             "pooled_size": self.pooled_size,

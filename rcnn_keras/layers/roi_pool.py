@@ -1,9 +1,13 @@
 """RoIPool as a layer."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
-from rcnn_keras.ops import every_row, listed_roi_pool, portable_roi_pool
+from rcnn_keras.ops import flatten_batch, listed_roi_pool, portable_roi_pool
+from rcnn_keras.ops.types import Kernels, Tensor
 
 POOLING = {"native": listed_roi_pool, "portable": portable_roi_pool}
 
@@ -28,7 +32,9 @@ class RoIPool(keras.layers.Layer):
         `(B, R, S, S, C)` or `(n, S, S, C)` float32.
     """
 
-    def __init__(self, pooled_size, stride, kernels="native", **kwargs):
+    def __init__(
+        self, pooled_size: int, stride: int, kernels: Kernels = "native", **kwargs: Any
+    ) -> None:
         super().__init__(dtype=kwargs.pop("dtype", "float32"), **kwargs)
         self.pooled_size = pooled_size
         self.stride = stride
@@ -36,21 +42,23 @@ class RoIPool(keras.layers.Layer):
         # the loop over sizes of blocks ends where the RoIs say
         self.supports_jit = kernels == "portable"
 
-    def call(self, features, rois, image=None):
+    def call(self, features: Sequence[Tensor], rois: Tensor, image: Tensor | None = None) -> Tensor:
         """Pool; see the class."""
-        how = (self.pooled_size, 1.0 / self.stride)
         pool = POOLING[self.kernels]
+        boxes, place = flatten_batch(rois) if image is None else (rois, image)
+        pooled = pool(features[0], boxes, place, self.pooled_size, 1.0 / self.stride)
         if image is not None:
-            return pool(features[0], rois, image, *how)
-        pooled = pool(features[0], *every_row(rois), *how)
+            return pooled
         return ops.reshape(pooled, (*ops.shape(rois)[:2], *pooled.shape[1:]))
 
-    def compute_output_spec(self, features, rois, image=None):
+    def compute_output_spec(
+        self, features: Sequence[Tensor], rois: Tensor, image: Tensor | None = None
+    ) -> keras.KerasTensor:
         """S cells down and across for every RoI."""
         size, channels = self.pooled_size, features[0].shape[-1]
         return keras.KerasTensor((*rois.shape[:-1], size, size, channels), "float32")
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         own = {"pooled_size": self.pooled_size, "stride": self.stride, "kernels": self.kernels}
         return super().get_config() | own

@@ -1,10 +1,14 @@
 """Which proposals the second stage trains on (Fast R-CNN, 2.3)."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
 from rcnn_keras.ops import encode_boxes, iou, match, sample, stateless_uniform
 from rcnn_keras.ops.matching import IGNORED, POSITIVE, real_boxes
+from rcnn_keras.ops.types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")
@@ -12,13 +16,14 @@ class RoISampler(keras.layers.Layer):
     """Join ground truth to the proposals, match, and draw S RoIs an image.
 
     Args:
-        positive_iou: RoIs from this IoU up are foreground.
-        negative_iou: RoIs below this IoU are background.
-        count: S, RoIs drawn an image.
+        fg_iou_thresh: RoIs from this IoU up are foreground.
+        bg_iou_thresh: RoIs below this IoU are background.
+        batch_size_per_image: S, RoIs drawn an image.
         positive_fraction: largest share of foreground.
         box_weights: factors of the target deltas.
         seed: of the random draw.
-        lowest_iou: RoIs below this IoU are left out, background that is too easy (Fast R-CNN, 2.3).
+        bg_iou_low_thresh: RoIs below this IoU are left out, background that is too easy (Fast
+            R-CNN, 2.3).
 
     Call arguments:
         proposals: `(B, R, 4)` boxes in pixels.
@@ -34,39 +39,50 @@ class RoISampler(keras.layers.Layer):
 
     def __init__(
         self,
-        positive_iou=0.5,
-        negative_iou=0.5,
-        count=512,
-        positive_fraction=0.25,
-        box_weights=(10.0, 10.0, 5.0, 5.0),
-        seed=0,
-        lowest_iou=0.0,
-        **kwargs,
-    ):
+        fg_iou_thresh: float = 0.5,
+        bg_iou_thresh: float = 0.5,
+        batch_size_per_image: int = 512,
+        positive_fraction: float = 0.25,
+        box_weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0),
+        seed: int = 0,
+        bg_iou_low_thresh: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(dtype=kwargs.pop("dtype", "float32"), **kwargs)
-        self.positive_iou = positive_iou
-        self.negative_iou = negative_iou
-        self.count = count
+        self.fg_iou_thresh = fg_iou_thresh
+        self.bg_iou_thresh = bg_iou_thresh
+        self.batch_size_per_image = batch_size_per_image
         self.positive_fraction = positive_fraction
         self.box_weights = tuple(box_weights)
         self.seed = seed
-        self.lowest_iou = lowest_iou
+        self.bg_iou_low_thresh = bg_iou_low_thresh
 
-    def call(self, proposals, num_proposals, targets, image_ids, step):
+    def call(
+        self,
+        proposals: Tensor,
+        num_proposals: Tensor,
+        targets: Mapping[str, Tensor],
+        image_ids: Tensor,
+        step: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Match and sample; see the class."""
         gt_boxes, gt_valid = real_boxes(targets)
         candidates = ops.concatenate([proposals, gt_boxes], axis=1)
         place = ops.arange(ops.shape(proposals)[1], dtype="int32")[None]
         real = ops.concatenate([place < num_proposals[:, None], gt_valid], axis=1)
 
-        def overlap_of(n):
+        def overlap_of(n: int | Tensor) -> Tensor:
             return iou(ops.take(gt_boxes, n, axis=1)[:, None], candidates)[:, 0]
 
-        thresholds = self.positive_iou, self.negative_iou
-        matches, kinds = match(overlap_of, gt_valid, *thresholds, lowest_iou=self.lowest_iou)
+        thresholds = self.fg_iou_thresh, self.bg_iou_thresh
+        matches, kinds = match(
+            overlap_of, gt_valid, *thresholds, bg_iou_low_thresh=self.bg_iou_low_thresh
+        )
         kinds = ops.where(real, kinds, IGNORED)
         priorities = stateless_uniform(self.seed, image_ids, step, ops.shape(candidates)[1])
-        indices, kinds = sample(kinds, priorities, self.count, self.positive_fraction)
+        indices, kinds = sample(
+            kinds, priorities, self.batch_size_per_image, self.positive_fraction
+        )
 
         rois = ops.take_along_axis(candidates, indices[..., None], axis=1)
         matches = ops.take_along_axis(matches, indices, axis=1)
@@ -75,14 +91,14 @@ class RoISampler(keras.layers.Layer):
         classes = ops.where(kinds == POSITIVE, labels + 1, kinds)
         return rois, classes, encode_boxes(boxes, rois, self.box_weights), matches
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         return super().get_config() | {
-            "positive_iou": self.positive_iou,
-            "negative_iou": self.negative_iou,
-            "count": self.count,
+            "fg_iou_thresh": self.fg_iou_thresh,
+            "bg_iou_thresh": self.bg_iou_thresh,
+            "batch_size_per_image": self.batch_size_per_image,
             "positive_fraction": self.positive_fraction,
             "box_weights": self.box_weights,
             "seed": self.seed,
-            "lowest_iou": self.lowest_iou,
+            "bg_iou_low_thresh": self.bg_iou_low_thresh,
         }

@@ -1,9 +1,13 @@
 """The convolutions of the region proposal network (Faster R-CNN, 3.1)."""
 
+from collections.abc import Sequence
+from typing import Any, cast
+
 import keras
 from keras import layers, ops
 
 from rcnn_keras.layers.winograd_conv import conv3x3
+from rcnn_keras.ops.types import Shape, Tensor
 
 OBJECTNESS = ("sigmoid", "softmax")
 
@@ -36,13 +40,13 @@ class RPNHead(layers.Layer):
 
     def __init__(
         self,
-        anchors_per_position,
-        channels=None,
-        num_convs=1,
-        winograd=False,
-        objectness="sigmoid",
-        **kwargs,
-    ):
+        anchors_per_position: int,
+        channels: int | None = None,
+        num_convs: int = 1,
+        winograd: bool = False,
+        objectness: str = "sigmoid",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if objectness not in OBJECTNESS:
             raise ValueError(
@@ -54,10 +58,10 @@ class RPNHead(layers.Layer):
         self.winograd = winograd
         self.softmax = objectness == "softmax"
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[Shape]) -> None:
         """Create the convolutions, drawn from N(0, 0.01) as in the paper."""
         normal = keras.initializers.RandomNormal(stddev=0.01)
-        channels = self.channels or input_shape[0][-1]
+        channels = self.channels or cast(int, input_shape[0][-1])
         self.convs = [
             conv3x3(
                 channels,
@@ -86,7 +90,7 @@ class RPNHead(layers.Layer):
         self.objectness.build(hidden)
         self.deltas.build(hidden)
 
-    def call(self, features):
+    def call(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Slide over every level; see the class."""
         logits, deltas = [], []
         for feature in features:
@@ -102,7 +106,9 @@ class RPNHead(layers.Layer):
             deltas.append(ops.reshape(self.deltas(hidden), (batch, -1, 4)))
         return logits, deltas
 
-    def compute_output_spec(self, features):
+    def compute_output_spec(
+        self, features: Sequence[Tensor]
+    ) -> tuple[list[keras.KerasTensor], list[keras.KerasTensor]]:
         """The number of anchors is known only with the batch."""
         batch = features[0].shape[0]
         return (
@@ -110,7 +116,7 @@ class RPNHead(layers.Layer):
             [keras.KerasTensor((batch, None, 4), "float32") for _ in features],
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         return super().get_config() | {
             "anchors_per_position": self.anchors_per_position,

@@ -3,10 +3,13 @@
 n rows, F numbers a row.
 """
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from rcnn_keras.ops import drawn_for, stateless_uniform
+from rcnn_keras.ops.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")
@@ -29,12 +32,12 @@ class StatelessDropout(keras.layers.Layer):
         `(n, F)`.
     """
 
-    def __init__(self, rate, seed=0, **kwargs):
+    def __init__(self, rate: float, seed: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.rate = rate
         self.seed = seed
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         """Drop; see the class."""
         if not training:
             return inputs
@@ -43,10 +46,10 @@ class StatelessDropout(keras.layers.Layer):
         draws = stateless_uniform(self.seed, rows, step, ops.shape(inputs)[1])
         return ops.where(draws >= self.rate, inputs / (1 - self.rate), 0)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         """That of the inputs."""
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         return super().get_config() | {"rate": self.rate, "seed": self.seed}

@@ -8,6 +8,7 @@ from keras import ops
 
 from rcnn_keras.models.arguments import check_arguments
 from rcnn_keras.models.two_stage import TwoStageDetector
+from rcnn_keras.ops.types import Kernels
 
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")
@@ -96,7 +97,7 @@ class FastRCNN(TwoStageDetector):
         image_mean: tuple[float, ...] | None = None,
         image_std: tuple[float, ...] | None = None,
         antialias: bool = False,
-        kernels: str = "native",
+        kernels: Kernels = "native",
         seed: int = 0,
         name: str | None = None,
     ):

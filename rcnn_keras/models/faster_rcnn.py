@@ -14,6 +14,7 @@ from rcnn_keras.layers import AnchorGenerator, AnchorSampler, ProposalLayer, RPN
 from rcnn_keras.losses import SMOOTH_L1_BETA, rpn_losses
 from rcnn_keras.models.arguments import check_arguments, default_anchor_sizes
 from rcnn_keras.models.two_stage import TwoStageDetector
+from rcnn_keras.ops.types import Kernels
 
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")
@@ -141,7 +142,7 @@ class FasterRCNN(TwoStageDetector):
         image_std: tuple[float, ...] | None = None,
         winograd: bool = False,
         antialias: bool = False,
-        kernels: str = "native",
+        kernels: Kernels = "native",
         seed: int = 0,
         name: str | None = None,
     ):

@@ -15,6 +15,7 @@ from rcnn_keras.layers import DetectionLayer, ImageNormalization, RegionFeatures
 from rcnn_keras.models.arguments import check_rcnn_arguments
 from rcnn_keras.models.detector import Detector
 from rcnn_keras.models.two_stage import IMAGENET_MEAN, IMAGENET_STD
+from rcnn_keras.ops.types import Kernels
 
 BOX_WEIGHTS = (1.0, 1.0, 1.0, 1.0)  # deltas as appendix C has them
 HOW_TO_TRAIN = "rcnn_keras.training.train_rcnn(model, dataset, out) trains its stages"
@@ -76,7 +77,7 @@ class RCNN(Detector):
         box_detections_per_img: int = 100,
         image_mean: tuple[float, ...] | None = None,
         image_std: tuple[float, ...] | None = None,
-        kernels: str = "native",
+        kernels: Kernels = "native",
         name: str | None = None,
     ):
         config = {k: v for k, v in locals().items() if k not in ("self", "name", "__class__")}

@@ -7,9 +7,10 @@ from rcnn_keras.layers import FeaturePyramid
 from rcnn_keras.layers.normalization import BATCH_KINDS, BATCH_NORMS
 from rcnn_keras.models.detector import Detector
 from rcnn_keras.models.fast_rcnn import FastRCNN
+from rcnn_keras.ops.types import Kernels
 
 
-def with_kernels(model: Detector, kernels: str) -> Detector:
+def with_kernels(model: Detector, kernels: Kernels) -> Detector:
     """Return a copy of a detector that computes the same with other kernels.
 
     | | `"native"` | `"portable"` |

@@ -4,10 +4,14 @@ B images, R rows an image, n real rows in the whole batch. Work that is done for
 such as the mask branch's, takes a flat batch of them, as their number differs from batch to batch.
 """
 
+from collections.abc import Callable, Sequence
+
 import tensorflow as tf
 
+from rcnn_keras.ops.types import Kernels, Tensor
 
-def every_row(rows):
+
+def flatten_batch(rows: Tensor) -> tuple[Tensor, Tensor]:
     """List all rows of a batch, padding too: a list whose length does not follow from the data.
 
     Args:
@@ -21,7 +25,7 @@ def every_row(rows):
     return tf.reshape(rows, [-1, *rows.shape[2:]]), image
 
 
-def take_rows(rows, index):
+def take_rows(rows: Tensor, index: Tensor) -> Tensor:
     """Take rows of each image by their numbers: `(B, R, ...)` and `(B, n)` int32 to `(B, n, ...)`.
 
     By one list of all rows: where it is told of a batch, OpenVINO's gather crashes, or gives zeros
@@ -31,7 +35,7 @@ def take_rows(rows, index):
     return tf.gather(tf.reshape(rows, [-1, *rows.shape[2:]]), first + index)
 
 
-def listed(real, *padded):
+def gather_valid(real: Tensor, *padded: Tensor) -> tuple[Tensor, ...]:
     """Take the real rows of a batch out of their padding.
 
     A batch without real rows gives its first one: TensorFlow's convolutions fail on nothing.
@@ -49,24 +53,29 @@ def listed(real, *padded):
     return tf.cast(place[:, 0], tf.int32), *(tf.gather_nd(rows, place) for rows in padded)
 
 
-def rows_of(kernels, real, *padded):
-    """List the real rows by `listed`, or with `"portable"` kernels all of them.
+def select_rows(kernels: Kernels, real: Tensor, *padded: Tensor) -> tuple[Tensor, ...]:
+    """List the real rows by `gather_valid`, or with `"portable"` kernels all of them.
 
     XLA, for one, cannot have a list whose length follows from the data.
     """
     if kernels != "portable":
-        return listed(real, *padded)
-    return every_row(real)[1], *(every_row(rows)[0] for rows in padded)
+        return gather_valid(real, *padded)
+    return flatten_batch(real)[1], *(flatten_batch(rows)[0] for rows in padded)
 
 
-def unlisted(real, rows):
+def scatter_valid(real: Tensor, rows: Tensor) -> Tensor:
     """Put the list's rows back where `real` `(B, R)` is true, among zeros: `(B, R, ...)`."""
     place = tf.cast(tf.where(real), tf.int32)
     shape = tf.concat([tf.shape(real), tf.shape(rows)[1:]], axis=0)
     return tf.scatter_nd(place, rows[: tf.shape(place)[0]], shape)
 
 
-def in_chunks(function, size, shapes, *rows):
+def in_chunks(
+    function: Callable[..., Sequence[Tensor]],
+    size: int,
+    shapes: Sequence[tuple[int, ...]],
+    *rows: Tensor,
+) -> list[Tensor]:
     """Apply a function to rows in chunks, one after the other, and join what it returns.
 
     Args:
@@ -85,7 +94,7 @@ def in_chunks(function, size, shapes, *rows):
         for shape in shapes
     ]
 
-    def step(k, results):
+    def step(k: Tensor, results: list[tf.TensorArray]) -> tuple[Tensor, list[tf.TensorArray]]:
         found = function(*(x[k * size : (k + 1) * size] for x in rows))
         return k + 1, [done.write(k, part) for done, part in zip(results, found, strict=True)]
 
@@ -93,7 +102,12 @@ def in_chunks(function, size, shapes, *rows):
     return [done.concat() for done in results]
 
 
-def in_equal_chunks(function, size, shapes, *rows):
+def in_equal_chunks(
+    function: Callable[..., Sequence[Tensor]],
+    size: int,
+    shapes: Sequence[tuple[int, ...]],
+    *rows: Tensor,
+) -> list[Tensor]:
     """`in_chunks` with a last chunk as large as the others: all shapes are known beforehand.
 
     Args:

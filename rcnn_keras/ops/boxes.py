@@ -6,19 +6,22 @@ few sizes and shapes at every position of a map (Faster R-CNN, 3.1).
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from keras import ops
 
+from rcnn_keras.ops.types import Tensor
 
-def area(boxes):
+
+def area(boxes: Tensor) -> Tensor:
     """Return the area of each box, `(..., 4)` to `(...)`, in square pixels; never negative."""
     width = ops.maximum(boxes[..., 2] - boxes[..., 0], 0)
     height = ops.maximum(boxes[..., 3] - boxes[..., 1], 0)
     return width * height
 
 
-def iou(a, b):
+def iou(a: Tensor, b: Tensor) -> Tensor:
     """Return the intersection over union of every pair of boxes.
 
     Args:
@@ -37,7 +40,7 @@ def iou(a, b):
     return ops.where(union > 0, intersection / ops.where(union > 0, union, 1), 0)
 
 
-def clip_boxes(boxes, image_sizes):
+def clip_boxes(boxes: Tensor, image_sizes: Tensor) -> Tensor:
     """Clip boxes to their images.
 
     Args:
@@ -60,7 +63,7 @@ def clip_boxes(boxes, image_sizes):
     )
 
 
-def inside_image(boxes, image_sizes):
+def inside_image(boxes: Tensor, image_sizes: Tensor) -> Tensor:
     """Tell which `(B, N, 4)` boxes cross no border of their `(B, 2)` image: `(B, N)` bool."""
     limits = _per_box(ops.cast(image_sizes, boxes.dtype), boxes)
     low = ops.logical_and(boxes[..., 0] >= 0, boxes[..., 1] >= 0)
@@ -68,14 +71,14 @@ def inside_image(boxes, image_sizes):
     return ops.logical_and(low, high)
 
 
-def valid_boxes(boxes, min_size=0.0):
+def valid_boxes(boxes: Tensor, min_size: float = 0.0) -> Tensor:
     """Tell which `(..., 4)` boxes have both sides of at least `min_size` pixels: `(...)` bool."""
     width = boxes[..., 2] - boxes[..., 0]
     height = boxes[..., 3] - boxes[..., 1]
     return ops.logical_and(width >= min_size, height >= min_size)
 
 
-def _per_box(image_sizes, boxes):
+def _per_box(image_sizes: Tensor, boxes: Tensor) -> Tensor:
     """Shape `(B, 2)` sizes so that they broadcast against `(B, ..., 4)` boxes."""
     for _ in range(len(boxes.shape) - 2):
         image_sizes = image_sizes[:, None]
@@ -85,7 +88,9 @@ def _per_box(image_sizes, boxes):
 MAX_LOG_SCALE = math.log(1000.0 / 16)  # the largest growth that a delta may ask for before exp
 
 
-def encode_boxes(boxes, references, weights=(1.0, 1.0, 1.0, 1.0)):
+def encode_boxes(
+    boxes: Tensor, references: Tensor, weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0)
+) -> Tensor:
     """Return the deltas that turn `references` into `boxes`.
 
     Args:
@@ -104,7 +109,9 @@ def encode_boxes(boxes, references, weights=(1.0, 1.0, 1.0, 1.0)):
     return ops.stack([d * k for d, k in zip(deltas, weights, strict=True)], axis=-1)
 
 
-def decode_boxes(deltas, references, weights=(1.0, 1.0, 1.0, 1.0)):
+def decode_boxes(
+    deltas: Tensor, references: Tensor, weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0)
+) -> Tensor:
     """Move and scale `references` by `deltas`: the inverse of `encode_boxes`.
 
     Args:
@@ -123,13 +130,13 @@ def decode_boxes(deltas, references, weights=(1.0, 1.0, 1.0, 1.0)):
     return ops.stack([x - w / 2, y - h / 2, x + w / 2, y + h / 2], axis=-1)
 
 
-def _centre_and_size(boxes):
+def _centre_and_size(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     x1, y1, x2, y2 = (boxes[..., k] for k in range(4))
     width, height = x2 - x1, y2 - y1
     return x1 + width / 2, y1 + height / 2, width, height
 
 
-def base_anchors(sizes, aspect_ratios):
+def base_anchors(sizes: Sequence[float], aspect_ratios: Sequence[float]) -> np.ndarray:
     """Return the anchors of one position, centred on the origin.
 
     Args:
@@ -140,14 +147,16 @@ def base_anchors(sizes, aspect_ratios):
         `(len(sizes) * len(aspect_ratios), 4)` float32, corners rounded to whole pixels, sizes
         varying fastest: torchvision's order and rounding.
     """
-    sizes = np.asarray(sizes, np.float32)
+    sides = np.asarray(sizes, np.float32)
     heights = np.sqrt(np.asarray(aspect_ratios, np.float32))
-    h = (heights[:, None] * sizes).reshape(-1)
-    w = ((1 / heights)[:, None] * sizes).reshape(-1)
+    h = (heights[:, None] * sides).reshape(-1)
+    w = ((1 / heights)[:, None] * sides).reshape(-1)
     return np.round(np.stack([-w, -h, w, h], axis=1) / 2)
 
 
-def grid_anchors(base, feature_size, stride):
+def grid_anchors(
+    base: np.ndarray, feature_size: Sequence[int | Tensor], stride: Sequence[int | Tensor]
+) -> Tensor:
     """Lay the anchors of one position over a whole feature map.
 
     Args:

@@ -1,11 +1,17 @@
 """How a step runs: checks of values in the graph, recomputation, and replicas."""
 
 import threading
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import tensorflow as tf
 
+from rcnn_keras.ops.types import Tensor
 
-def check_finite(value, message, details):
+Nest = TypeVar("Nest")  # a tensor, or tensors in tuples, lists and dicts
+
+
+def check_finite(value: Tensor, message: str, details: Sequence[Tensor]) -> Tensor:
     """Return scalar `value`; raise when it is NaN or infinite.
 
     Args:
@@ -28,21 +34,23 @@ def check_finite(value, message, details):
         return tf.identity(value)
 
 
-def after(check, tensors):
+def after(check: Tensor, tensors: Nest) -> Nest:
     """Return `tensors`, to be had only once `check` was computed."""
     with tf.control_dependencies([check]):
         return tf.nest.map_structure(tf.identity, tensors)
 
 
-def _plain(item):
+def _plain(item: Tensor | str) -> str:
     values = tf.reshape(tf.convert_to_tensor(item), [-1]).numpy().tolist()
     return " ".join(v.decode() if isinstance(v, bytes) else str(v) for v in values)
 
 
+Tensors = TypeVar("Tensors")  # in a dict or a tuple
+
 _state = threading.local()  # a strategy's replicas are traced each in a thread of its own
 
 
-def recompute(function, x):
+def recompute(function: Callable[[Tensor], Tensors], x: Tensor) -> Tensors:
     """Call a function of one tensor, whose gradient calls it once more.
 
     What lies between `x` and the results is not kept but computed a second time as soon as their
@@ -57,7 +65,7 @@ def recompute(function, x):
     """
     calls = 0
 
-    def counted(x):
+    def counted(x: Tensor) -> Tensors:
         nonlocal calls
         calls += 1
         before, _state.again = recomputing(), calls > 1
@@ -69,24 +77,24 @@ def recompute(function, x):
     return tf.recompute_grad(counted)(x)
 
 
-def recomputing():
+def recomputing() -> bool:
     """Return whether this is a function's second run: what a step does once is done already."""
     return getattr(_state, "again", False)
 
 
-def num_replicas():
+def num_replicas() -> int:
     """Return how many replicas a step runs on, 1 without a strategy."""
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
-def is_multi_worker(strategy):
+def is_multi_worker(strategy: tf.distribute.Strategy) -> bool:
     """Return whether a strategy spans several processes."""
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return False
     return strategy.cluster_resolver.cluster_spec().num_tasks("worker") > 1
 
 
-def sum_over_replicas(value):
+def sum_over_replicas(value: Tensors) -> Tensors:
     """Return a tensor, or every tensor of a list, summed over all replicas."""
     context = tf.distribute.get_replica_context()
     if context is None or num_replicas() == 1:
@@ -94,7 +102,7 @@ def sum_over_replicas(value):
     return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
 
 
-def gather_replicas(value):
+def gather_replicas(value: Tensor) -> Tensor:
     """Return the `(n,)` tensors of all replicas as rows, `(replicas, n)`."""
     context = tf.distribute.get_replica_context()
     if context is None or num_replicas() == 1:

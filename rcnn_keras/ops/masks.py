@@ -7,8 +7,10 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from rcnn_keras.ops.types import Tensor
 
-def pack_bits(masks):
+
+def pack_bits(masks: Tensor) -> Tensor:
     """Pack masks, eight pixels to a byte.
 
     Args:
@@ -27,7 +29,7 @@ def pack_bits(masks):
     return packed
 
 
-def unpack_bits(packed, width):
+def unpack_bits(packed: Tensor, width: int | Tensor) -> Tensor:
     """Undo `pack_bits`.
 
     Args:
@@ -43,7 +45,7 @@ def unpack_bits(packed, width):
     return ops.reshape(bits, (*shape[:-1], shape[-1] * 8))[..., :width]
 
 
-def packed_masks(masks, height, width):
+def packed_masks(masks: Tensor, height: int | Tensor, width: int | Tensor) -> Tensor:
     """Return masks of either form as `pack_bits` packs them, and see that they fit the images.
 
     Args:
@@ -69,7 +71,9 @@ def packed_masks(masks, height, width):
         return tf.cond(plain, lambda: pack_bits(masks), lambda: tf.cast(masks, tf.uint8))
 
 
-def mask_targets(masks, image_sizes, rois, image, matches, size):
+def mask_targets(
+    masks: Tensor, image_sizes: Tensor, rois: Tensor, image: Tensor, matches: Tensor, size: int
+) -> Tensor:
     """Cut out of ground-truth masks what the mask head should draw in each RoI.
 
     RoIAlign with one channel and as many samples a cell as it has pixels, as torchvision's
@@ -89,7 +93,7 @@ def mask_targets(masks, image_sizes, rois, image, matches, size):
         `(n, M, M)` float32 in 0..1, the share of each cell that the mask covers.
     """
 
-    def one_roi(roi):
+    def one_roi(roi: tuple[Tensor, Tensor]) -> Tensor:
         (x1, y1, x2, y2), place = tf.unstack(roi[0]), roi[1]
         height, width = tf.unstack(image_sizes[place[0]])
         top, bottom, rows = _cell_weights(y1, y2, height, size)
@@ -104,14 +108,16 @@ def mask_targets(masks, image_sizes, rois, image, matches, size):
     return tf.map_fn(one_roi, (rois, places), fn_output_signature=spec, parallel_iterations=4)
 
 
-def portable_mask_targets(masks, image_sizes, rois, image, matches, size):
+def portable_mask_targets(
+    masks: Tensor, image_sizes: Tensor, rois: Tensor, image: Tensor, matches: Tensor, size: int
+) -> Tensor:
     """Do what `mask_targets` does in sizes that do not follow from the RoIs, as XLA must have it.
 
     Each RoI looks at its whole mask, with weights of zero where it is not.
     """
     height, width = tf.shape(masks)[2], tf.shape(masks)[3] * 8
 
-    def one_roi(roi):
+    def one_roi(roi: tuple[Tensor, Tensor]) -> Tensor:
         (x1, y1, x2, y2), place = tf.unstack(roi[0]), roi[1]
         own = tf.unstack(image_sizes[place[0]])
         rows = _all_weights(y1, y2, own[0], size, height)
@@ -124,7 +130,7 @@ def portable_mask_targets(masks, image_sizes, rois, image, matches, size):
     return tf.map_fn(one_roi, (rois, places), fn_output_signature=spec, parallel_iterations=4)
 
 
-def _all_weights(start, stop, extent, cells, pixels):
+def _all_weights(start: Tensor, stop: Tensor, extent: Tensor, cells: int, pixels: Tensor) -> Tensor:
     """Return the `(M, pixels)` weights of all pixels of a side in each cell; as `_cell_weights`."""
     side = tf.maximum(stop - start, 1.0)
     samples = tf.math.ceil(side / cells)
@@ -140,7 +146,9 @@ def _all_weights(start, stop, extent, cells, pixels):
     return tf.reduce_sum(weights, axis=1) / samples
 
 
-def _cell_weights(start, stop, extent, cells):
+def _cell_weights(
+    start: Tensor, stop: Tensor, extent: Tensor, cells: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return the pixels from `first` to `last` that a RoI's side reads, and their weights.
 
     Args:

@@ -11,16 +11,17 @@ import numpy as np
 import tensorflow as tf
 
 from rcnn_keras.ops.batching import take_rows
+from rcnn_keras.ops.types import Kernels, Tensor
 
 
 def nms(
-    boxes,
-    scores,
-    iou_threshold,
-    max_output,
-    score_threshold=float("-inf"),
-    kernels="native",
-):
+    boxes: Tensor,
+    scores: Tensor,
+    iou_threshold: float,
+    max_output: int,
+    score_threshold: float = float("-inf"),
+    kernels: Kernels = "native",
+) -> tuple[Tensor, Tensor]:
     """Keep the best boxes of each image, dropping those that overlap a better one too much.
 
     Args:
@@ -42,7 +43,7 @@ def nms(
     boxes = tf.pad(boxes, [[0, 0], [0, missing], [0, 0]])
     scores = tf.pad(scores, [[0, 0], [0, missing]], constant_values=float("-inf"))
 
-    def one_image(image):
+    def one_image(image: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         kept = tf.raw_ops.NonMaxSuppressionV4(
             boxes=image[0],
             scores=image[1],
@@ -65,7 +66,9 @@ def nms(
     return tf.where(tf.range(max_output) < count[:, None], indices, 0), count
 
 
-def _portable_nms(boxes, scores, iou_threshold, max_output, score_threshold):
+def _portable_nms(
+    boxes: Tensor, scores: Tensor, iou_threshold: float, max_output: int, score_threshold: float
+) -> tuple[Tensor, Tensor]:
     """Sort by score, and let places in that order stand for the scores: no two are equal."""
     count = tf.shape(scores)[1]
     scores, order = tf.math.top_k(scores, count)  # of equal ones the first comes first
@@ -81,14 +84,14 @@ def _portable_nms(boxes, scores, iou_threshold, max_output, score_threshold):
 
 
 def grouped_nms(
-    boxes,
-    scores,
-    groups,
-    iou_threshold,
-    max_output,
-    score_threshold=float("-inf"),
-    kernels="native",
-):
+    boxes: Tensor,
+    scores: Tensor,
+    groups: Tensor,
+    iou_threshold: float,
+    max_output: int,
+    score_threshold: float = float("-inf"),
+    kernels: Kernels = "native",
+) -> tuple[Tensor, Tensor]:
     """`nms` in which boxes of different groups (classes, pyramid levels) never suppress each other.
 
     The groups are moved apart by the extent of the image's boxes, so that one run serves them all.
@@ -111,7 +114,13 @@ def grouped_nms(
     return nms(shifted, scores, iou_threshold, max_output, score_threshold, kernels)
 
 
-def nms_loop(boxes, scores, iou_threshold, max_output=None, score_threshold=float("-inf")):
+def nms_loop(
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    iou_threshold: float,
+    max_output: int | None = None,
+    score_threshold: float = float("-inf"),
+) -> np.ndarray:
     """Keep the best boxes of one image in plain numpy: the algorithm to read, `nms` to use.
 
     Greedy suppression as R-CNN does it (Girshick et al. 2014): the best box stays, whatever
@@ -130,7 +139,7 @@ def nms_loop(boxes, scores, iou_threshold, max_output=None, score_threshold=floa
     boxes, scores = np.asarray(boxes, np.float32).reshape(-1, 4), np.asarray(scores, np.float32)
     rest = np.argsort(-scores, kind="stable")
     rest = rest[scores[rest] > score_threshold]
-    kept = []
+    kept: list[int] = []
     while len(rest) and len(kept) != max_output:
         best, rest = rest[0], rest[1:]
         kept.append(best)
@@ -138,7 +147,7 @@ def nms_loop(boxes, scores, iou_threshold, max_output=None, score_threshold=floa
     return np.array(kept, np.int32)
 
 
-def _iou_with(box, others):
+def _iou_with(box: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Return the IoU of a box with others, `(m, 4)` to `(m,)`; 0 where one has no area."""
     low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
     intersection = np.maximum(high - low, 0).prod(axis=1)

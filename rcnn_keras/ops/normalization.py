@@ -3,9 +3,12 @@
 import tensorflow as tf
 
 from rcnn_keras.ops.execution import num_replicas, sum_over_replicas
+from rcnn_keras.ops.types import Tensor
 
 
-def batch_norm(x, gamma, beta, epsilon):
+def batch_norm(
+    x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """Normalise a batch, all replicas' parts of it, by its own statistics.
 
     On one device by one kernel that keeps nothing for its gradient but its input: from moments,
@@ -35,7 +38,9 @@ def batch_norm(x, gamma, beta, epsilon):
     return y, mean, variance
 
 
-def _over_replicas(x, gamma, beta, epsilon):
+def _over_replicas(
+    x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """Do the same with the mean and the variance of all replicas' parts."""
     y = tf.cast(x, tf.float32)
     count = sum_over_replicas(tf.cast(tf.size(y[..., 0]), tf.float32))
@@ -45,7 +50,7 @@ def _over_replicas(x, gamma, beta, epsilon):
     return tf.cast(y, x.dtype), mean, variance * count / tf.maximum(count - 1.0, 1.0)
 
 
-def local_response_norm(x, size, alpha, beta, k):
+def local_response_norm(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
     """Divide each value by a power of the mean square of the channels around it.
 
     `y = x / (k + alpha / size * s) ** beta`, where s is the sum of `x * x` over `size` channels at

@@ -8,14 +8,17 @@ in the manner of Salmon et al. 2011, with MurmurHash3's finaliser as its mixing 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import tensorflow as tf
+
+from rcnn_keras.ops.types import Tensor
 
 _block = threading.local()  # the replicas of a strategy are traced in threads of their own
 
 
-def stateless_uniform(seed, image_ids, step, count):
+def stateless_uniform(
+    seed: int, image_ids: Tensor, step: int | Tensor, count: int | Tensor
+) -> Tensor:
     """Draw uniform numbers for each image.
 
     Args:
@@ -39,7 +42,7 @@ def stateless_uniform(seed, image_ids, step, count):
 
 
 @contextmanager
-def drawing_for(rows: Any, step: Any) -> Iterator[None]:
+def drawing_for(rows: Tensor | None, step: int | Tensor) -> Iterator[None]:
     """Say, for layers called inside the block, what their draws are for.
 
     A layer deep in a network is handed neither.
@@ -56,12 +59,12 @@ def drawing_for(rows: Any, step: Any) -> Iterator[None]:
         _block.drawn_for = before
 
 
-def drawn_for() -> tuple[Any, Any]:
+def drawn_for() -> tuple[Tensor | None, int | Tensor]:
     """Return rows and step of the innermost block of `drawing_for`, None and 0 outside of any."""
     return getattr(_block, "drawn_for", (None, 0))
 
 
-def _mix(x):
+def _mix(x: Tensor) -> Tensor:
     """Spread every bit of a uint32 tensor over all 32."""
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
         x ^= tf.bitwise.right_shift(x, tf.constant(shift, tf.uint32))

@@ -19,10 +19,12 @@ after the other, so that no more than one feature of each cell is in memory twic
 """
 
 import math
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
 from rcnn_keras.ops.boxes import area
+from rcnn_keras.ops.types import Tensor
 
 CANONICAL_SIZE, CANONICAL_LEVEL = 224.0, 4  # Feature Pyramid Networks, equation 1
 
@@ -33,7 +35,14 @@ MOST_VALUES = 2**23  # samples times channels held at once, 32 MB
 MOST_PRODUCTS = 2**31 - 1  # of one sparse matrix product, TensorFlow's limit on GPUs
 
 
-def roi_align(features, boxes, pooled_size, scale, sampling_ratio=2, aligned=False):
+def roi_align(
+    features: Tensor,
+    boxes: Tensor,
+    pooled_size: int,
+    scale: float,
+    sampling_ratio: int = 2,
+    aligned: bool = False,
+) -> Tensor:
     """Pool a fixed grid of features from every RoI.
 
     Args:
@@ -52,7 +61,14 @@ def roi_align(features, boxes, pooled_size, scale, sampling_ratio=2, aligned=Fal
     return multilevel_roi_align([features], boxes, pooled_size, [scale], sampling_ratio, aligned)
 
 
-def multilevel_roi_align(features, boxes, pooled_size, scales, sampling_ratio=2, aligned=False):
+def multilevel_roi_align(
+    features: Sequence[Tensor],
+    boxes: Tensor,
+    pooled_size: int,
+    scales: Sequence[float],
+    sampling_ratio: int = 2,
+    aligned: bool = False,
+) -> Tensor:
     """RoIAlign in which each RoI reads the pyramid level that its size chooses.
 
     Args:
@@ -72,7 +88,15 @@ def multilevel_roi_align(features, boxes, pooled_size, scales, sampling_ratio=2,
     return tf.reshape(pooled, [batch, count, pooled_size, pooled_size, features[0].shape[-1]])
 
 
-def listed_roi_align(features, rois, image, pooled_size, scales, sampling_ratio=2, aligned=False):
+def listed_roi_align(
+    features: Sequence[Tensor],
+    rois: Tensor,
+    image: Tensor,
+    pooled_size: int,
+    scales: Sequence[float],
+    sampling_ratio: int = 2,
+    aligned: bool = False,
+) -> Tensor:
     """RoIAlign for a list of RoIs from all images of the batch, however many an image has.
 
     Args:
@@ -103,7 +127,7 @@ def listed_roi_align(features, rois, image, pooled_size, scales, sampling_ratio=
     return tf.gather(pooled, tf.math.invert_permutation(tf.concat(members, axis=0)))
 
 
-def roi_levels(boxes, scales):
+def roi_levels(boxes: Tensor, scales: Sequence[float]) -> Tensor:
     """Return the index of the pyramid level for each `(..., 4)` box: `(...)` int32 in 0..L-1."""
     finest = round(-math.log2(scales[0]))
     ratio = tf.maximum(tf.sqrt(area(boxes)) / CANONICAL_SIZE, 1e-12)
@@ -112,7 +136,15 @@ def roi_levels(boxes, scales):
     return tf.clip_by_value(tf.cast(level, tf.int32) - finest, 0, len(scales) - 1)
 
 
-def _pool(features, rois, image, scale, pooled_size, sampling_ratio, aligned):
+def _pool(
+    features: Tensor,
+    rois: Tensor,
+    image: Tensor,
+    scale: float,
+    pooled_size: int,
+    sampling_ratio: int,
+    aligned: bool,
+) -> Tensor:
     """Pool `(n, 4)` RoIs from one map: `(n, S, S, C)`."""
     features = tf.cast(features, tf.float32)
     bordered = tf.pad(features, [[0, 0], [1, 1], [1, 1], [0, 0]], "SYMMETRIC")
@@ -126,7 +158,14 @@ def _pool(features, rois, image, scale, pooled_size, sampling_ratio, aligned):
     return _adaptive_means(maps, low, size, image, pooled_size)
 
 
-def _means(maps, low, size, image, pooled_size, ratio):
+def _means(
+    maps: tuple[Tensor, Tensor],
+    low: Tensor,
+    size: Tensor,
+    image: Tensor,
+    pooled_size: int,
+    ratio: tuple[int, int] | Tensor,
+) -> Tensor:
     """Average `ratio` samples, down and across, in each cell of RoIs of first corner and size.
 
     Args:
@@ -145,13 +184,13 @@ def _means(maps, low, size, image, pooled_size, ratio):
     first, last = low + inset, low + size - inset
 
     @tf.custom_gradient
-    def pool(features):
+    def pool(features: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         extent = tf.cast(shape[1:3] + 1, tf.float32)  # the border moves the map by one position
         grid = tf.concat([(first + 1.0) / extent, (last + 1.0) / extent], axis=1)
         most = tf.maximum(MOST_VALUES // (tf.reduce_prod(samples) * channels), 1)
         parts = tf.maximum(-(-tf.shape(image)[0] // most), 1)
 
-        def read(k, pooled):
+        def read(k: Tensor, pooled: tf.TensorArray) -> tuple[Tensor, tf.TensorArray]:
             part = slice(k * most, (k + 1) * most)
             crops = tf.image.crop_and_resize(bordered, grid[part], image[part], samples)
             # Rows, then columns: TensorFlow's mean over both axes at once takes five times as long.
@@ -165,12 +204,12 @@ def _means(maps, low, size, image, pooled_size, ratio):
         _, pooled = tf.while_loop(lambda k, _: k < parts, read, (0, pooled), parallel_iterations=1)
         return pooled.concat(), gradient
 
-    def gradient(upstream):
+    def gradient(upstream: Tensor) -> Tensor:
         count = tf.shape(image)[0]
         most = tf.maximum(MOST_PRODUCTS // (4 * tf.reduce_prod(samples) * channels), 1)
         upstream = tf.convert_to_tensor(upstream)  # not the slices that a gather hands back
 
-        def product(start):
+        def product(start: int | Tensor) -> Tensor:
             of_image, begin, step, cells = (
                 x[start : start + most] for x in (image, first, 2 * inset, upstream)
             )
@@ -182,7 +221,7 @@ def _means(maps, low, size, image, pooled_size, ratio):
             cells = tf.reshape(cells, [-1, channels])
             return tf.sparse.sparse_dense_matmul(matrix, cells, adjoint_a=True)
 
-        def add(start, total):
+        def add(start: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
             return start + most, total + product(start)
 
         _, total = tf.while_loop(lambda start, _: start < count, add, (most, product(0)))
@@ -191,7 +230,9 @@ def _means(maps, low, size, image, pooled_size, ratio):
     return pool(features)
 
 
-def cell_weights(first, step, extent, ratio, pooled_size):
+def cell_weights(
+    first: Tensor, step: Tensor, extent: Tensor, ratio: int | Tensor, pooled_size: int
+) -> tuple[Tensor, Tensor]:
     """Return what the cells of each RoI read along one axis.
 
     Args:
@@ -218,7 +259,9 @@ def cell_weights(first, step, extent, ratio, pooled_size):
     return tf.reshape(positions, shape), tf.reshape(weights, shape)
 
 
-def _cell_matrix(image, axes, shape):
+def _cell_matrix(
+    image: Tensor, axes: Sequence[tuple[Tensor, Tensor]], shape: Tensor
+) -> tf.SparseTensor:
     """Return the sparse matrix from all of a map's positions to the cells of n RoIs."""
     (rows, row_weights), (columns, column_weights) = axes
     weights = row_weights[:, :, None, :, None] * column_weights[:, None, :, None, :]
@@ -233,7 +276,9 @@ def _cell_matrix(image, axes, shape):
     )
 
 
-def _adaptive_means(maps, low, size, image, pooled_size):
+def _adaptive_means(
+    maps: tuple[Tensor, Tensor], low: Tensor, size: Tensor, image: Tensor, pooled_size: int
+) -> Tensor:
     """`_means` with a sample for each position a cell has, rounded up; 0 for RoIs of no area."""
     # By float64, lest the graph optimiser's multiplication by 1/S be another float32.
     cell = tf.cast(tf.cast(size, tf.float64) / pooled_size, tf.float32)
@@ -245,15 +290,15 @@ def _adaptive_means(maps, low, size, image, pooled_size):
     group = tf.gather(group, order)
     count, channels = tf.shape(order)[0], maps[0].shape[-1]
 
-    def read(start, pooled):
+    def read(start: Tensor, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """Read the next RoIs of one group, as many as their samples allow."""
         ratio = ratios[order[start]]
         most = tf.maximum(MOST_SAMPLES // (tf.reduce_prod(ratio) * pooled_size**2), 1)
         stop = tf.searchsorted(group, group[start : start + 1], side="right")[0]
         stop = tf.minimum(stop, start + most)
         members = order[start:stop]
-        rois = (tf.gather(part, members) for part in (low, size, image))
-        means = _means(maps, *rois, pooled_size, ratio)
+        of_group = tuple(tf.gather(part, members) for part in (low, size, image))
+        means = _means(maps, of_group[0], of_group[1], of_group[2], pooled_size, ratio)
         return stop, tf.tensor_scatter_nd_update(pooled, members[:, None], means)
 
     pooled = tf.zeros([count, pooled_size, pooled_size, channels])
@@ -263,7 +308,15 @@ def _adaptive_means(maps, low, size, image, pooled_size):
     return tf.where(empty[:, None, None, None], 0.0, pooled)
 
 
-def portable_roi_align(features, rois, image, pooled_size, scales, sampling_ratio=2, aligned=False):
+def portable_roi_align(
+    features: Sequence[Tensor],
+    rois: Tensor,
+    image: Tensor,
+    pooled_size: int,
+    scales: Sequence[float],
+    sampling_ratio: int = 2,
+    aligned: bool = False,
+) -> Tensor:
     """`listed_roi_align` without a kernel of its own: the same numbers to float32's rounding.
 
     Args:
@@ -311,7 +364,7 @@ def portable_roi_align(features, rois, image, pooled_size, scales, sampling_rati
     return weighted_reads(table, start, extent[:, 1], rows, columns)
 
 
-def flat_table(features):
+def flat_table(features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Lay maps behind each other, a row a position.
 
     Args:
@@ -328,7 +381,13 @@ def flat_table(features):
     return tf.reshape(tf.concat(maps, axis=1), [-1, channels]), tf.cumsum(sizes, exclusive=True)
 
 
-def weighted_reads(table, start, width, rows, columns):
+def weighted_reads(
+    table: Tensor,
+    start: Tensor,
+    width: Tensor,
+    rows: tuple[Tensor, Tensor],
+    columns: tuple[Tensor, Tensor],
+) -> Tensor:
     """Sum what each cell of a grid reads from its map, with a weight for row and column.
 
     Args:

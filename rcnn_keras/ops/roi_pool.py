@@ -12,13 +12,20 @@ LiteRT, ONNX, OpenVINO) computes the tables of all block sizes that a cell can h
 one table, so that no loop depends on the RoIs.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import tensorflow as tf
+
+from rcnn_keras.ops.types import Tensor
+
+# How many lists there are so far, the maxima in each, and the numbers of their cells.
+Parts = tuple[Tensor, tf.TensorArray, tf.TensorArray]
 
 LOW_BITS = 0xFFFFFFFF
 
 
-def roi_pool(features, boxes, pooled_size, scale):
+def roi_pool(features: Tensor, boxes: Tensor, pooled_size: int, scale: float) -> Tensor:
     """Pool the greatest feature in each cell of every RoI.
 
     RoIs are rounded to whole positions and hold both ends, cells overlap where they do not divide
@@ -39,7 +46,9 @@ def roi_pool(features, boxes, pooled_size, scale):
     return tf.reshape(pooled, [batch, count, pooled_size, pooled_size, features.shape[-1]])
 
 
-def listed_roi_pool(features, rois, image, pooled_size, scale):
+def listed_roi_pool(
+    features: Tensor, rois: Tensor, image: Tensor, pooled_size: int, scale: float
+) -> Tensor:
     """`roi_pool` of RoIs in one list.
 
     Args:
@@ -66,7 +75,7 @@ def listed_roi_pool(features, rois, image, pooled_size, scale):
     return tf.reshape(pooled, [-1, pooled_size, pooled_size, features.shape[-1]])
 
 
-def _cells(low, high, extent, pooled_size):
+def _cells(low: Tensor, high: Tensor, extent: Tensor, pooled_size: int) -> tuple[Tensor, Tensor]:
     """Return the first position and the one after the last of each cell, `(n, S)` int32."""
     low, high = rounded(low), rounded(high)
     side = tf.maximum(high - low + 1, 1)
@@ -79,14 +88,16 @@ def _cells(low, high, extent, pooled_size):
     return tuple(tf.cast(tf.clip_by_value(x, 0, limit), tf.int32) for x in (first, last))
 
 
-def rounded(x):
+def rounded(x: Tensor) -> Tensor:
     """Round to whole numbers, halves away from zero, as C does and `tf.round` does not."""
     whole = tf.floor(tf.abs(x))
     return tf.sign(x) * tf.where(tf.abs(x) - whole >= 0.5, whole + 1, whole)
 
 
 @tf.custom_gradient
-def _rectangle_maxima(features, cells):
+def _rectangle_maxima(
+    features: Tensor, cells: Tensor
+) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, None]]]:
     """Return the maxima `(m, C)` over `(m, 5)` cells `(image, y1, x1, y2, x2)`, ends excluded."""
     shape, channels = tf.shape(features), features.shape[-1]
     found, members = _maxima_by_size(tf.reshape(features, [-1, channels]), cells, shape)
@@ -94,7 +105,7 @@ def _rectangle_maxima(features, cells):
     order = tf.scatter_nd(members[:, None], numbers, tf.shape(cells, tf.int64)[:1])
     pooled = tf.gather(tf.pad(found, [[1, 0], [0, 0]]), order)
 
-    def gradient(upstream):
+    def gradient(upstream: Tensor) -> tuple[Tensor, None]:
         places, members = _maxima_by_size(_keys(features), cells, shape, _place)
         flat = _added_up(tf.gather(upstream, members), places, shape[0] * shape[1] * shape[2])
         return tf.reshape(flat, shape), None
@@ -102,7 +113,7 @@ def _rectangle_maxima(features, cells):
     return pooled, gradient
 
 
-def _keys(features):
+def _keys(features: Tensor) -> Tensor:
     """Return `(B H W, C)` int64 ordered as the features are, and the first of equal ones first.
 
     A float's bits order as a whole number but for negative ones, which run backwards. They are the
@@ -117,12 +128,14 @@ def _keys(features):
     return high + (LOW_BITS - places)
 
 
-def _place(keys):
+def _place(keys: Tensor) -> Tensor:
     """Return the places that keys say, int64."""
     return LOW_BITS - tf.bitwise.bitwise_and(keys, tf.constant(LOW_BITS, tf.int64))
 
 
-def _maxima_by_size(table, cells, shape, read_out=tf.identity):
+def _maxima_by_size(
+    table: Tensor, cells: Tensor, shape: Tensor, read_out: Callable[[Tensor], Tensor] = tf.identity
+) -> tuple[Tensor, Tensor]:
     """Return the maxima of a map over all cells that hold a position, those of like size together.
 
     Args:
@@ -143,7 +156,7 @@ def _maxima_by_size(table, cells, shape, read_out=tf.identity):
     first = (image * shape[1] + y1) * shape[2] + x1
     down, right = (tall - height_of) * shape[2], wide - width_of  # to the last block
 
-    def read(height, width, table, parts):
+    def read(height: Tensor, width: Tensor, table: Tensor, parts: Parts) -> Parts:
         """Answer the cells whose blocks have the table's size: one, two or four reads each."""
         here = real & (height_of == height) & (width_of == width)
         for more_down in (False, True):
@@ -162,11 +175,13 @@ def _maxima_by_size(table, cells, shape, read_out=tf.identity):
                 parts = number + 1, maxima.write(number, read_out(best)), of.write(number, members)
         return parts
 
-    def widen(height, width, table, parts):
+    def widen(
+        height: Tensor, width: Tensor, table: Tensor, parts: Parts
+    ) -> tuple[Tensor, Tensor, Tensor, Parts]:
         parts = read(height, width, table, parts)
         return height, width * 2, _merged(table, width), parts
 
-    def heighten(height, table, parts):
+    def heighten(height: Tensor, table: Tensor, parts: Parts) -> tuple[Tensor, Tensor, Parts]:
         wider = (height, 1, table, parts)
         parts = tf.while_loop(
             lambda height, width, table, parts: width <= widest,
@@ -193,12 +208,12 @@ def _maxima_by_size(table, cells, shape, read_out=tf.identity):
     return maxima.concat(), of.concat()
 
 
-def _merged(table, step):
+def _merged(table: Tensor, step: Tensor) -> Tensor:
     """Double the blocks by those `step` rows on; what wraps round a border is never read."""
     return tf.maximum(table[:-step], table[step:])
 
 
-def _added_up(values, places, rows):
+def _added_up(values: Tensor, places: Tensor, rows: Tensor) -> Tensor:
     """Return `(rows, C)` with every one of `(n, C)` values added at its place in the flat map.
 
     The kernel is that of max pooling's gradient, in a tenth of the time of `scatter_nd`. Each image
@@ -209,7 +224,7 @@ def _added_up(values, places, rows):
     half = (tf.shape(values)[0] + 1) // 2
     extent = tf.maximum(rows, half)
 
-    def halves(x):
+    def halves(x: Tensor) -> Tensor:
         missing = 2 * half - tf.shape(x)[0]
         x = tf.cond(missing > 0, lambda: tf.pad(x, [[0, missing], [0, 0]]), lambda: x)
         x = tf.reshape(x, [2, half, 1, channels])
@@ -227,7 +242,7 @@ def _added_up(values, places, rows):
     return both[0, :rows, 0] + both[1, :rows, 0]
 
 
-def _power_within(size):
+def _power_within(size: Tensor) -> Tensor:
     """Return the largest power of two in each positive number."""
     powers = tf.constant([2**k for k in range(31)])
     return tf.gather(powers, tf.searchsorted(powers, size, side="right") - 1)
@@ -236,7 +251,9 @@ def _power_within(size):
 LONGEST = 2**14  # positions of a RoI's side; longer ones are taken for as long
 
 
-def portable_roi_pool(features, rois, image, pooled_size, scale):
+def portable_roi_pool(
+    features: Tensor, rois: Tensor, image: Tensor, pooled_size: int, scale: float
+) -> Tensor:
     """`listed_roi_pool` without loops: the same numbers.
 
     The gradient is shared by equal maxima of a cell, where `roi_pool` gives it to the first.
@@ -276,7 +293,9 @@ def portable_roi_pool(features, rois, image, pooled_size, scale):
     return tf.where(filled[..., None], pooled, 0.0)
 
 
-def _portable_cells(low, high, extent, pooled_size):
+def _portable_cells(
+    low: Tensor, high: Tensor, extent: int, pooled_size: int
+) -> tuple[Tensor, Tensor]:
     """Return the first position and the one after the last of each cell, `(n, S)` int32."""
     low, high = rounded(low), rounded(high)
     side = tf.clip_by_value(high - low + 1, 1, LONGEST)
@@ -290,22 +309,22 @@ def _portable_cells(low, high, extent, pooled_size):
     return tuple(tf.cast(tf.clip_by_value(x, 0, limit), tf.int32) for x in (first, last))
 
 
-def _most(extent):
+def _most(extent: int) -> int:
     """Return the largest exponent of two within a number of positions."""
     return extent.bit_length() - 1
 
 
-def _exponent(size, extent):
+def _exponent(size: Tensor, extent: int) -> Tensor:
     """Return the exponent of the largest power of two in each number up to `extent`, 0 for 0."""
     exponents = [max(n.bit_length() - 1, 0) for n in range(extent + 1)]
     return tf.gather(tf.constant(exponents), tf.maximum(size, 0))
 
 
-def _power(exponent):
+def _power(exponent: Tensor) -> Tensor:
     return tf.gather(tf.constant([2**k for k in range(31)]), exponent)
 
 
-def _tables(features):
+def _tables(features: Tensor) -> Tensor:
     """Return the maxima over blocks of all sizes, those of a height together.
 
     Returns:
@@ -324,7 +343,7 @@ def _tables(features):
     return tf.stack(tables)
 
 
-def _merge_maxima(table, size, axis):
+def _merge_maxima(table: Tensor, size: int, axis: int) -> Tensor:
     """Double the blocks along an axis; what wraps round the border is never read."""
     first, rest = tf.split(table, [size, table.shape[axis] - size], axis)
     return tf.maximum(table, tf.concat([rest, first], axis))

@@ -6,9 +6,12 @@ B images, n regions, S side of a crop, p pixels of context around the region in 
 import tensorflow as tf
 
 from rcnn_keras.ops.roi_align import flat_table, weighted_reads
+from rcnn_keras.ops.types import Tensor
 
 
-def warp_regions(images, image_sizes, rois, image, crop_size, context):
+def warp_regions(
+    images: Tensor, image_sizes: Tensor, rois: Tensor, image: Tensor, crop_size: int, context: int
+) -> Tensor:
     """Cut regions out of images, with context, and warp each to a square.
 
     A region is grown about its centre so that after warping it has exactly p pixels of context on
@@ -38,7 +41,9 @@ def warp_regions(images, image_sizes, rois, image, crop_size, context):
     return _inside(crops, y, x, tf.gather(image_sizes, image))
 
 
-def portable_warp_regions(images, image_sizes, rois, image, crop_size, context):
+def portable_warp_regions(
+    images: Tensor, image_sizes: Tensor, rois: Tensor, image: Tensor, crop_size: int, context: int
+) -> Tensor:
     """`warp_regions` by gathers alone, for XLA, LiteRT, ONNX and OpenVINO.
 
     Args and return value are those of `warp_regions`.
@@ -57,7 +62,7 @@ def portable_warp_regions(images, image_sizes, rois, image, crop_size, context):
     return _inside(crops, y, x, sizes)
 
 
-def _neighbours(points, furthest):
+def _neighbours(points: Tensor, furthest: Tensor) -> tuple[Tensor, Tensor]:
     """Return the two positions that each point lies between, `(n, S, 2)` int32, and weights."""
     points = tf.clip_by_value(points, 0.0, furthest)
     lower = tf.floor(points)
@@ -66,7 +71,7 @@ def _neighbours(points, furthest):
     return tf.cast(positions, tf.int32), tf.stack([1.0 - beyond, beyond], axis=-1)
 
 
-def _centres(rois, crop_size, context):
+def _centres(rois: Tensor, crop_size: int, context: int) -> tuple[Tensor, Tensor]:
     """Return where the centres of the crops' pixels lie, y and x `(n, S)`."""
     steps = (tf.range(crop_size, dtype=tf.float32) + 0.5 - context) / (crop_size - 2 * context)
     x = rois[:, :1] + steps * (rois[:, 2:3] - rois[:, :1])
@@ -74,7 +79,7 @@ def _centres(rois, crop_size, context):
     return y, x
 
 
-def _inside(crops, y, x, sizes):
+def _inside(crops: Tensor, y: Tensor, x: Tensor, sizes: Tensor) -> Tensor:
     """Set to zero what lies outside images of `(n, 2)` sizes."""
     sizes = tf.cast(sizes, tf.float32)
     inside_y, inside_x = (y >= 0) & (y <= sizes[:, :1]), (x >= 0) & (x <= sizes[:, 1:])
@@ -82,7 +87,7 @@ def _inside(crops, y, x, sizes):
     return tf.where(inside[..., None], crops, 0.0)
 
 
-def _with_copied_border(images, image_sizes):
+def _with_copied_border(images: Tensor, image_sizes: Tensor) -> Tensor:
     """Continue the valid part of each image by its last pixels: `(B, H + 2, W + 2, C)`."""
     height, width = tf.unstack(tf.shape(images)[1:3])
     rows, columns = (

@@ -10,6 +10,8 @@ B images, H, W of the map, C channels in, F out, T = ceil(H / 4) * ceil(W / 4) t
 import numpy as np
 from keras import ops
 
+from rcnn_keras.ops.types import Tensor
+
 TILE, POINTS = 4, 6
 _INPUT = np.array(
     [
@@ -27,7 +29,7 @@ _OUTPUT = np.array(
 )
 
 
-def winograd_conv(images, kernel):
+def winograd_conv(images: Tensor, kernel: Tensor) -> Tensor:
     """Convolve with a 3x3 kernel, stride 1, zeros around the map.
 
     It pays from about 256 channels on; with fewer, moving the transformed tiles costs what the
@@ -58,12 +60,12 @@ def winograd_conv(images, kernel):
     return out[:, :height, :width]
 
 
-def _both_axes(transform):
+def _both_axes(transform: np.ndarray) -> Tensor:
     """Return the matrix that transforms rows and columns of a flattened tile."""
     return ops.convert_to_tensor(np.kron(transform, transform).astype("float32"))
 
 
-def _tiles(images, rows, columns):
+def _tiles(images: Tensor, rows: int | Tensor, columns: int | Tensor) -> Tensor:
     """Cut a map into tiles of 6x6 that overlap by two; return `(36, B T C)`."""
     batch, height, width = (ops.shape(images)[axis] for axis in range(3))
     channels = images.shape[-1]
