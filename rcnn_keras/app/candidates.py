@@ -27,7 +27,7 @@ def give_candidates(model: Detector) -> Detector:
     """
     layer = model.detection_layer
     layer.score_threshold = min(layer.score_threshold, LOWEST_SCORE)
-    layer.nms_iou = 1.0  # no overlap is above it
+    layer.nms_thresh = 1.0  # no overlap is above it
     layer.max_detections = max(layer.max_detections, MOST_CANDIDATES)
     model.predict_function = None  # one that is traced has the old numbers
     return model

@@ -10,6 +10,7 @@ import io
 import math
 import os
 import struct
+from collections.abc import Callable
 from os import PathLike
 from typing import IO, Any, NamedTuple
 
@@ -329,7 +330,12 @@ def decode_upright(content: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     return _where(orientation, MIRRORED, lambda x: tf.reverse(x, [1]), image)
 
 
-def _where(orientation, cases, turn, image):
+def _where(
+    orientation: tf.Tensor,
+    cases: tuple[int, ...],
+    turn: Callable[[tf.Tensor], tf.Tensor],
+    image: tf.Tensor,
+) -> tf.Tensor:
     """Turn the image if its orientation is one of the cases."""
     is_case = tf.reduce_any(orientation == tf.constant(cases, tf.int64))
     turned = tf.cond(is_case, lambda: turn(image), lambda: image)

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from rcnn_keras.data.images import MAX_PIXELS, resize_image
 from rcnn_keras.models import Detector
-from rcnn_keras.ops import after, listed, unlisted
+from rcnn_keras.ops import after, gather_valid, scatter_valid
 
 JPEG_START = b"\xff\xd8\xff"
 
@@ -99,7 +99,7 @@ def paste_masks(found: dict[str, tf.Tensor], height: tf.Tensor, width: tf.Tensor
         `(B, D, H, W)` uint8 of 0 and 1, zeros for padding.
     """
     real = found["labels"] >= 0
-    _, boxes, masks = listed(real, found["boxes"], found["masks"])
+    _, boxes, masks = gather_valid(real, found["boxes"], found["masks"])
     # torchvision's rule: a border of zeros around the grid, the box grown with it and cut to pixels
     cells = masks.shape[-1] + 2
     masks = tf.pad(masks, [[0, 0], [1, 1], [1, 1]])
@@ -108,7 +108,7 @@ def paste_masks(found: dict[str, tf.Tensor], height: tf.Tensor, width: tf.Tensor
     first = tf.cast(centre - half, tf.int32)
     sides = tf.maximum(tf.cast(centre + half, tf.int32) - first + 1, 1)
 
-    def one(detection):
+    def one(detection: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
         mask, corner, box_sides = detection
         (left, top), (wide, high) = tf.unstack(corner), tf.unstack(box_sides)
         rows = _weights(top, high, height, cells)
@@ -118,7 +118,7 @@ def paste_masks(found: dict[str, tf.Tensor], height: tf.Tensor, width: tf.Tensor
 
     spec = tf.TensorSpec((None, None), tf.uint8)
     drawn = tf.map_fn(one, (masks, first, sides), fn_output_signature=spec, parallel_iterations=4)
-    return unlisted(real, drawn)
+    return scatter_valid(real, drawn)
 
 
 def _weights(first: tf.Tensor, side: tf.Tensor, extent: tf.Tensor, cells: int) -> tf.Tensor:

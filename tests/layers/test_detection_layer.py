@@ -27,7 +27,7 @@ def second_stage():
     return logits, deltas, rois, count, SIZES
 
 
-def one_image(reference, second_stage, image, threshold, nms_iou, most):
+def one_image(reference, second_stage, image, threshold, nms_thresh, most):
     """Score, box and class of each detection, class by class as the paper does it."""
     logits, deltas, rois, count, sizes = second_stage
     found = []
@@ -43,16 +43,16 @@ def one_image(reference, second_stage, image, threshold, nms_iou, most):
             ):
                 boxes.append(box)
                 scores.append(powers[k + 1] / sum(powers))
-        found += [(scores[i], boxes[i], k) for i in reference.nms(boxes, scores, nms_iou)]
+        found += [(scores[i], boxes[i], k) for i in reference.nms(boxes, scores, nms_thresh)]
     found.sort(key=lambda detection: -detection[0])
     return found[:most]
 
 
 @pytest.mark.parametrize(
-    ("threshold", "nms_iou", "most"), [(0.05, 0.5, 100), (0.3, 0.3, 100), (0.05, 0.6, 7)]
+    ("threshold", "nms_thresh", "most"), [(0.05, 0.5, 100), (0.3, 0.3, 100), (0.05, 0.6, 7)]
 )
-def test_against_a_slow_reference(reference, second_stage, threshold, nms_iou, most):
-    out = DetectionLayer(threshold, nms_iou, most, WEIGHTS)(*second_stage)
+def test_against_a_slow_reference(reference, second_stage, threshold, nms_thresh, most):
+    out = DetectionLayer(threshold, nms_thresh, most, WEIGHTS)(*second_stage)
     assert out["boxes"].shape == (2, most, 4)
     assert {name: x.dtype.name for name, x in out.items()} == {
         "boxes": "float32",
@@ -61,7 +61,7 @@ def test_against_a_slow_reference(reference, second_stage, threshold, nms_iou, m
         "num_detections": "int32",
     }
     for image in range(2):
-        expected = one_image(reference, second_stage, image, threshold, nms_iou, most)
+        expected = one_image(reference, second_stage, image, threshold, nms_thresh, most)
         n = len(expected)
         assert out["num_detections"][image] == n
         assert n >= 5

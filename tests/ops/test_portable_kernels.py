@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from rcnn_keras.ops import (
-    every_row,
+    flatten_batch,
     grouped_nms,
     in_chunks,
     in_equal_chunks,
@@ -202,6 +202,6 @@ def test_chunks_of_one_size():
     )
     for ours, theirs in zip(in_equal_chunks(*arguments), in_chunks(*arguments), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    rois, image = every_row(rows.reshape(1, 7, 2).repeat(2, axis=0))
+    rois, image = flatten_batch(rows.reshape(1, 7, 2).repeat(2, axis=0))
     np.testing.assert_array_equal(image, np.repeat([0, 1], 7))
     np.testing.assert_array_equal(rois, np.concatenate([rows, rows]))
