@@ -10,6 +10,7 @@ from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.written_aside import written_aside
 from rcnn_keras.evaluation import CocoScores, check_segmentations
 from rcnn_keras.training.checkpoint import Checkpoint
+from rcnn_keras.training.scorable import warn_unscorable
 from rcnn_keras.training.scoring import coco_scores, summary_of
 
 
@@ -89,6 +90,10 @@ class CocoEvaluation(keras.callbacks.Callback):
     Raises:
         ValueError: before training, if the dataset's classes are not the model's, or the model
             finds masks and an object has none.
+
+    Warns:
+        UserWarning: before training, if the dataset has no object to find, or images with more
+            objects than the model keeps detections.
     """
 
     writes_scores = True
@@ -116,6 +121,7 @@ class CocoEvaluation(keras.callbacks.Callback):
             )
         if self.model.has_masks:
             check_segmentations(self.dataset)
+        warn_unscorable(self.model, self.dataset)
 
     def on_epoch_end(self, epoch, logs=None):
         """Score, and write the scores into `logs`."""
