@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -29,6 +29,7 @@ __all__ = [
     "load_detector",
     "must_be_a_model",
     "must_exist",
+    "object_options",
     "quiet_import",
 ]
 
@@ -69,18 +70,48 @@ def _is_path(name: str) -> bool:
 
 
 def load_dataset(
-    annotations: Path, images: Path | None, split: str, classes: tuple[str, ...] | None = None
+    annotations: Path,
+    images: Path | None,
+    split: str,
+    classes: tuple[str, ...] | None = None,
+    **rules: Any,
 ) -> "DetectionDataset":
-    """Load a COCO JSON file with its images, a split of a Pascal VOC folder, or record files."""
+    """Load a COCO JSON file with its images, a split of a Pascal VOC folder, or record files.
+
+    `rules` are `crowd` and `without_mask`, as `load_coco` takes them.
+    """
     from rcnn_keras.data.coco import load_coco
     from rcnn_keras.data.tfrecord import is_tfrecord_folder, load_tfrecord
     from rcnn_keras.data.voc import load_voc
 
     if is_tfrecord_folder(annotations):
-        return load_tfrecord(annotations, classes=classes)
+        return load_tfrecord(annotations, classes=classes, **rules)
     if annotations.is_dir():
-        return load_voc(annotations, split, classes=classes)
-    return load_coco(annotations, images, classes=classes)
+        return load_voc(annotations, split, classes=classes, **rules)
+    return load_coco(annotations, images, classes=classes, **rules)
+
+
+def object_options(command: Callable) -> Callable:
+    """Add to a command the rules of `load_coco` for objects: --crowd and --without-mask."""
+    for option in (
+        click.option(
+            "--without-mask",
+            default="keep",
+            show_default=True,
+            type=click.Choice(["keep", "drop", "box"]),
+            help="Objects without a usable mask keep their box alone, are left out, or get their "
+            "filled box as mask.",
+        ),
+        click.option(
+            "--crowd",
+            default="ignore",
+            show_default=True,
+            type=click.Choice(["ignore", "objects"]),
+            help="Ignore crowd regions and difficult objects, or read them as ordinary objects.",
+        ),
+    ):
+        command = option(command)
+    return command
 
 
 def engine_options(command: Callable) -> Callable:

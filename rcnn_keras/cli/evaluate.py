@@ -10,6 +10,7 @@ from rcnn_keras.cli.common import (
     load_detector,
     must_be_a_model,
     must_exist,
+    object_options,
     print_scores,
     quiet_import,
 )
@@ -48,6 +49,7 @@ from rcnn_keras.cli.common import (
     type=click.Path(path_type=Path),
     help="Folder for scores.json, detections.json, errors.json and report.html.",
 )
+@object_options
 def evaluate(
     model: str,
     annotations: Path,
@@ -57,6 +59,8 @@ def evaluate(
     batch_size: int,
     protocol: Literal["coco", "voc07", "voc"],
     out: Path | None,
+    crowd: str,
+    without_mask: str,
 ) -> None:
     """Score a trained MODEL on annotated images, as the COCO challenge or Pascal VOC does.
 
@@ -77,7 +81,8 @@ def evaluate(
         from rcnn_keras.runs.scoring import evaluate as score
         from rcnn_keras.training.callbacks import coco_scores, summary_of
     detector = load_detector(model)
-    dataset = load_dataset(annotations, images, split, detector.classes)
+    rules = {"crowd": crowd, "without_mask": without_mask}
+    dataset = load_dataset(annotations, images, split, detector.classes, **rules)
     if detector.takes_proposals != (proposals is not None):
         raise click.UsageError(
             f"{model} needs --proposals: rcnn proposals {annotations} --out FILE"

@@ -36,8 +36,11 @@ from PIL import Image
 from rcnn_keras.data.bitmasks import encode_runs
 from rcnn_keras.data.dataset import DetectionDataset, Record, check_known, check_names, plain
 from rcnn_keras.data.images import ImageError, decode_upright, read_header, read_image
+from rcnn_keras.data.object_rules import Crowd, WithoutMask, apply_rules, check_rules
 from rcnn_keras.data.problems import DatasetError, Problem, ProblemLog
+from rcnn_keras.data.suspicions import find_suspicious
 from rcnn_keras.data.tfrecord_images import TFRecordImage, TFRecordSegmentations
+from rcnn_keras.data.validation import warn_repaired
 from rcnn_keras.parallel import Engine, run_shards
 from rcnn_keras.parallel.resumable import HEADER, ResumableFolder, check_same_header
 from rcnn_keras.utils.atomic import atomic_write
@@ -158,7 +161,11 @@ def is_tfrecord_folder(path: str | PathLike) -> bool:
 
 
 def load_tfrecord(
-    path: str | PathLike, *, classes: Iterable[str] | None = None
+    path: str | PathLike,
+    *,
+    classes: Iterable[str] | None = None,
+    crowd: Crowd = "ignore",
+    without_mask: WithoutMask = "keep",
 ) -> DetectionDataset:
     """Return the data set of a folder of record files.
 
@@ -169,41 +176,67 @@ def load_tfrecord(
     Args:
         path: the folder that `save_tfrecord` or `rcnn data pack` wrote.
         classes: these classes only, in this order.
+        crowd: as in `load_coco`.
+        without_mask: likewise; "box" is for the data that are packed, not for record files.
 
     Raises:
         DatasetError: for a manifest that is missing, unfinished or of another version, record
             files that are missing or of another length, and damaged indices; lists all. The
             checksum of a record is looked at whenever it is read, `check_tfrecord` looks at all.
-        ValueError: for a name in `classes` that the records do not have; names the nearest one.
+        ValueError: for a name in `classes` that the records do not have, with the nearest one;
+            for another word for `crowd` or `without_mask`, and for boxes to be filled.
+
+    Warns:
+        UserWarning: once, with what is changed and what is suspicious, as `load_coco`.
     """
+    check_rules(crowd, without_mask)
     folder = Path(path)
     manifest, log = read_manifest(folder), ProblemLog()
     records = [record for shard in manifest["shards"] for record in _read(folder, shard, log)]
     log.raise_fatal()
+    records = [apply_rules(record, log, crowd, without_mask) for record in records]
     dataset = DetectionDataset(
         records,
         manifest["classes"],
         category_ids=manifest["category_ids"],
         name=manifest["name"],
     )
-    if classes is None:
-        return dataset
-    classes = check_names(classes)
-    check_known(classes, dataset.classes)
-    return dataset.with_classes(classes)
+    if classes is not None:
+        classes = check_names(classes)
+        check_known(classes, dataset.classes)
+        dataset = dataset.with_classes(classes)
+    find_suspicious(dataset, dataset.classes, str(folder / MANIFEST), log)
+    dataset.problems = tuple(log.problems)
+    warn_repaired(dataset, f"rcnn data check {folder}")
+    return dataset
 
 
-def check_tfrecord(path: str | PathLike) -> list[Problem]:
-    """Return every problem of a folder of record files; reads and hashes all of them."""
+def check_tfrecord(
+    path: str | PathLike, *, crowd: Crowd = "ignore", without_mask: WithoutMask = "keep"
+) -> list[Problem]:
+    """Return every problem of a folder of record files; reads and hashes all of them.
+
+    Args:
+        path: as in `load_tfrecord`.
+        crowd: likewise.
+        without_mask: likewise.
+
+    Raises:
+        ValueError: for another word for `crowd` or `without_mask`, and for boxes to be filled.
+    """
+    check_rules(crowd, without_mask)
     folder, log = Path(path), ProblemLog()
     try:
         manifest = read_manifest(folder)
     except DatasetError as error:
         return list(error.problems)
+    records = []
     for shard in manifest["shards"]:
-        if _read(folder, shard, log):
+        if found := _read(folder, shard, log):
             file = folder / f"{shard['name']}.tfrecord"
             _check_hash(file, shard["sha256"], log)
+            records += [apply_rules(record, log, crowd, without_mask) for record in found]
+    find_suspicious(records, manifest["classes"], str(folder / MANIFEST), log)
     return log.problems
 
 

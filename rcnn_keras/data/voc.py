@@ -8,11 +8,11 @@ from os import PathLike
 from pathlib import Path
 
 from rcnn_keras.data.dataset import DetectionDataset, check_names
+from rcnn_keras.data.entries import Entry, Object
 from rcnn_keras.data.images import IMAGE_ENDINGS
+from rcnn_keras.data.object_rules import Crowd, WithoutMask, check_rules
 from rcnn_keras.data.problems import Problem, ProblemLog
 from rcnn_keras.data.validation import (
-    Entry,
-    Object,
     build_dataset,
     check_entries,
     existing_folder,
@@ -25,7 +25,12 @@ PRESENCE = re.compile(r"\s+(-1|0|1)$")
 
 
 def load_voc(
-    root: str | PathLike, split: str = "train", *, classes: Iterable[str] | None = None
+    root: str | PathLike,
+    split: str = "train",
+    *,
+    classes: Iterable[str] | None = None,
+    crowd: Crowd = "ignore",
+    without_mask: WithoutMask = "keep",
 ) -> DetectionDataset:
     """Return one split of a Pascal VOC folder, checked as a whole before anything is done with it.
 
@@ -42,17 +47,28 @@ def load_voc(
         classes: these classes only, in this order; the folder need not have objects of each. By
             default all the names in its XML files (of all splits, so that labels agree between
             them), sorted.
+        crowd: "objects" reads difficult objects as ordinary ones.
+        without_mask: as in `load_coco`; "box" gives every object its filled box as its mask.
 
     Raises:
         DatasetError: if a file or an image cannot be used; lists everything that is wrong.
-        ValueError: if `classes` is a string, or repeats a name.
+        ValueError: if `classes` is a string, or repeats a name; for another word for `crowd` or
+            `without_mask`.
 
     Warns:
         UserWarning: once, with the counts of what was repaired; `dataset.problems` lists it.
     """
+    check_rules(crowd, without_mask)
     log = ProblemLog()
     entries, names = _parse(os.fspath(root), split, classes, log)
-    dataset = build_dataset(entries, names, log, name=f"{Path(root).name} {split}")
+    dataset = build_dataset(
+        entries,
+        names,
+        log,
+        name=f"{Path(root).name} {split}",
+        crowd=crowd,
+        without_mask=without_mask,
+    )
     warn_repaired(dataset, f"rcnn data check {os.fspath(root)}")
     return dataset
 
@@ -63,8 +79,10 @@ def check_voc(
     *,
     classes: Iterable[str] | None = None,
     decode: bool = True,
+    crowd: Crowd = "ignore",
+    without_mask: WithoutMask = "keep",
 ) -> list[Problem]:
-    """Return every problem of one split of a Pascal VOC folder, fatal and repaired ones.
+    """Return every problem of a split of a Pascal VOC folder: fatal, repaired and suspicious ones.
 
     Args:
         root: as in `load_voc`.
@@ -72,10 +90,13 @@ def check_voc(
         classes: likewise; objects of other classes are listed.
         decode: decode every image, which finds damage that `load_voc` cannot see; else look
             only where it looks.
+        crowd: as in `load_voc`.
+        without_mask: likewise.
     """
+    check_rules(crowd, without_mask)
     log = ProblemLog()
-    entries, _ = _parse(os.fspath(root), split, classes, log)
-    check_entries(entries, log, decode=decode)
+    entries, names = _parse(os.fspath(root), split, classes, log)
+    check_entries(entries, names, log, decode=decode, crowd=crowd, without_mask=without_mask)
     return log.problems
 
 

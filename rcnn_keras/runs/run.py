@@ -31,6 +31,7 @@ from rcnn_keras.training.optimizers import build_optimizer
 from rcnn_keras.training.rcnn import train_rcnn
 from rcnn_keras.training.rcnn.error_analysis import analysis_section
 from rcnn_keras.training.schedules import LearningRateSchedule, build_schedule
+from rcnn_keras.training.scorable import warn_unscorable
 from rcnn_keras.utils.atomic import atomic_write
 
 # Of several workers the first alone has these.
@@ -116,6 +117,9 @@ def train(
     with lost_workers(strategy):
         with strategy.scope():
             model = build_model(configuration, train_set)
+        if writes(strategy):
+            warn_unscorable(model, train_set, "data.train")
+            warn_unscorable(model, val_set, "data.val")
         if writes(strategy):
             if overwrite:
                 clear(out)

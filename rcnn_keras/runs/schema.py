@@ -28,6 +28,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
 from rcnn_keras.data import augmentation
+from rcnn_keras.data.object_rules import Crowd, WithoutMask
 from rcnn_keras.models import RCNN, Detector, FasterRCNN, FastRCNN, MaskRCNN
 from rcnn_keras.models.arguments import argument_errors, rcnn_argument_errors
 from rcnn_keras.parallel import Engine, engine_named
@@ -237,9 +238,11 @@ class RecordSource(Section):
 
 
 class DataSection(Section):
-    """What every format shares, and all ways to train."""
+    """What every format shares, and all ways to train; the rules are those of `load_coco`."""
 
     classes: tuple[str, ...] | None = None
+    crowd: Crowd = "ignore"
+    without_mask: WithoutMask = "keep"
     max_proposals: int = Field(default=2000, ge=1)
     check_images: bool = True
 

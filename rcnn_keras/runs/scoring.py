@@ -28,6 +28,7 @@ from rcnn_keras.evaluation.report.sections import (
 )
 from rcnn_keras.models import Detector
 from rcnn_keras.training.callbacks import summary_of
+from rcnn_keras.training.scorable import warn_unscorable
 
 PICTURES = 8
 PROTOCOLS = ("coco", "voc07", "voc")
@@ -156,11 +157,15 @@ def evaluate(
     Raises:
         ValueError: before any work, for another protocol, or if the model finds masks and an
             object of the dataset has none.
+
+    Warns:
+        UserWarning: as `warn_unscorable`.
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"evaluate: protocol must be one of {PROTOCOLS}, not {protocol!r}")
     if model.has_masks:
         check_segmentations(dataset)
+    warn_unscorable(model, dataset)
     found = model.detect(dataset, batch_size=batch_size)
     detections = {record.image_id: d for record, d in zip(dataset, found, strict=True)}
     results = coco_results(dataset, detections)

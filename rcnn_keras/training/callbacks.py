@@ -10,6 +10,7 @@ from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.evaluation import CocoScores, VocScores, check_segmentations
 from rcnn_keras.models import Detector
 from rcnn_keras.training.checkpoint import Checkpoint
+from rcnn_keras.training.scorable import warn_unscorable
 from rcnn_keras.utils.atomic import atomic_write
 
 
@@ -89,6 +90,10 @@ class CocoEvaluation(keras.callbacks.Callback):
     Raises:
         ValueError: before training, if the dataset's classes are not the model's, or the model
             finds masks and an object has none.
+
+    Warns:
+        UserWarning: before training, if the dataset has no object to find, or images with more
+            objects than the model keeps detections.
     """
 
     writes_scores = True
@@ -116,6 +121,7 @@ class CocoEvaluation(keras.callbacks.Callback):
             )
         if self.model.has_masks:
             check_segmentations(self.dataset)
+        warn_unscorable(self.model, self.dataset)
 
     def on_epoch_end(self, epoch, logs=None):
         """Score, and write the scores into `logs`."""
@@ -162,7 +168,11 @@ def coco_scores(
 
     Raises:
         ValueError: before any work, if the model finds masks and an object has none.
+
+    Warns:
+        UserWarning: as `warn_unscorable`.
     """
+    warn_unscorable(model, dataset)
     most = model.detection_layer.max_detections
     scores = CocoScores(dataset, max_detections=most)
     mask_scores = None
