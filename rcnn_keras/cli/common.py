@@ -69,16 +69,23 @@ def _is_path(name: str) -> bool:
 
 
 def load_dataset(
-    annotations: Path, images: Path | None, split: str, classes: tuple[str, ...] | None = None
+    annotations: Path,
+    images: Path | None,
+    split: str | None,
+    classes: tuple[str, ...] | None = None,
 ) -> "DetectionDataset":
-    """Load a COCO JSON file with its images, a split of a Pascal VOC folder, or record files."""
+    """Load a COCO JSON file with its images, a split of a Pascal VOC folder, or record files.
+
+    A folder with a COCO file and without XML files stands for that file.
+    """
     from rcnn_keras.data.coco import load_coco
+    from rcnn_keras.data.coco_folders import is_coco
     from rcnn_keras.data.tfrecord import is_tfrecord_folder, load_tfrecord
     from rcnn_keras.data.voc import load_voc
 
     if is_tfrecord_folder(annotations):
         return load_tfrecord(annotations, classes=classes)
-    if annotations.is_dir():
+    if annotations.is_dir() and not is_coco(annotations):
         return load_voc(annotations, split, classes=classes)
     return load_coco(annotations, images, classes=classes)
 
