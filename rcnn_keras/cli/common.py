@@ -72,21 +72,23 @@ def _is_path(name: str) -> bool:
 def load_dataset(
     annotations: Path,
     images: Path | None,
-    split: str,
+    split: str | None,
     classes: tuple[str, ...] | None = None,
     **rules: Any,
 ) -> "DetectionDataset":
     """Load a COCO JSON file with its images, a split of a Pascal VOC folder, or record files.
 
-    `rules` are `crowd` and `without_mask`, as `load_coco` takes them.
+    A folder with a COCO file and without XML files stands for that file. `rules` are `crowd` and
+    `without_mask`, as `load_coco` takes them.
     """
     from rcnn_keras.data.coco import load_coco
+    from rcnn_keras.data.coco_folders import is_coco
     from rcnn_keras.data.tfrecord import is_tfrecord_folder, load_tfrecord
     from rcnn_keras.data.voc import load_voc
 
     if is_tfrecord_folder(annotations):
         return load_tfrecord(annotations, classes=classes, **rules)
-    if annotations.is_dir():
+    if annotations.is_dir() and not is_coco(annotations):
         return load_voc(annotations, split, classes=classes, **rules)
     return load_coco(annotations, images, classes=classes, **rules)
 

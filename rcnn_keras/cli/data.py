@@ -15,8 +15,6 @@ from rcnn_keras.cli.common import (
 )
 from rcnn_keras.parallel import engine_named
 
-VOC_SPLITS = ("train", "val", "trainval", "test")
-
 
 @click.group()
 def data() -> None:
@@ -32,7 +30,7 @@ def data() -> None:
 )
 @click.option(
     "--split",
-    help=f"Image list of a VOC folder.  [default: those of {', '.join(VOC_SPLITS)} it has]",
+    help="Split of a VOC folder.  [default: those of train, val, trainval, test it has]",
 )
 @object_options
 def check(
@@ -51,15 +49,15 @@ def check(
     must_exist(annotations, "annotations")
     with quiet_import():
         from rcnn_keras.data.coco import check_coco
+        from rcnn_keras.data.coco_folders import is_coco
         from rcnn_keras.data.tfrecord import check_tfrecord, is_tfrecord_folder
         from rcnn_keras.data.voc import check_voc
+        from rcnn_keras.data.voc_folders import voc_splits
     rules: dict[str, Any] = {"crowd": crowd, "without_mask": without_mask}
     if is_tfrecord_folder(annotations):
         found = check_tfrecord(annotations, **rules)
-    elif annotations.is_dir():
-        lists = annotations / "ImageSets" / "Main"
-        there = [name for name in VOC_SPLITS if (lists / f"{name}.txt").exists()]
-        splits = [split] if split else there or ["train"]
+    elif annotations.is_dir() and not is_coco(annotations):
+        splits = [split] if split else voc_splits(str(annotations))
         found = [problem for name in splits for problem in check_voc(annotations, name, **rules)]
     else:
         found = check_coco(annotations, images, **rules)
@@ -85,7 +83,7 @@ def check(
     type=click.Path(path_type=Path),
     help="Folder of the images of a COCO file.  [default: the file's folder]",
 )
-@click.option("--split", default="train", show_default=True, help="Image list of a VOC folder.")
+@click.option("--split", help="Split of a VOC folder.  [default: train, or all if it has none]")
 @click.option(
     "--shard-size",
     type=click.IntRange(1),
@@ -98,7 +96,7 @@ def pack(
     source: Path,
     out: Path,
     images: Path | None,
-    split: str,
+    split: str | None,
     shard_size: int | None,
     shards: int | None,
     crowd: str,

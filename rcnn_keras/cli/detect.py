@@ -94,7 +94,8 @@ def detect(
     out.mkdir(parents=True, exist_ok=True)
     rows = []
     for number, (file, picture, detections) in enumerate(zip(files, pictures, found, strict=True)):
-        visualize.draw(file, detections, min_score=min_score).save(picture)
+        pixels = visualize.read_image(file, detector.value_range)
+        visualize.draw(pixels, detections, min_score=min_score).save(picture)
         rows += detections.coco_rows(number + 1, str(file))
         click.echo(f"{file}: {detections.summary()}")
     (out / "detections.json").write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
@@ -154,22 +155,31 @@ def _selective_search(image: "np.ndarray") -> "np.ndarray":
 
 
 def _image_files(arguments: Iterable[str]) -> list[Path]:
-    """Return the files that the arguments name, each once; folders and patterns in order."""
+    """Return the files that the arguments name, each once; folders and patterns in order.
+
+    What is passed over in a folder, and system files that fit a pattern, are counted and reported.
+    """
     files: list[Path] = []
     for argument in arguments:
-        path = Path(argument)
+        path, passed_over = Path(argument), ""
         if path.is_dir():
             with quiet_import():
-                from rcnn_keras.data.images import IMAGE_ENDINGS
-            found = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_ENDINGS)
+                from rcnn_keras.data.image_files import images_in
+            found, passed_over = images_in(path)
         elif path.is_file():
             found = [path]
         else:
             anchor = Path(path.anchor)
-            found = sorted(p for p in anchor.glob(str(path.relative_to(anchor))) if p.is_file())
+            fitting = sorted(p for p in anchor.glob(str(path.relative_to(anchor))) if p.is_file())
+            found = [file for file in fitting if not file.name.startswith(("._", ".DS_Store"))]
+            left = len(fitting) - len(found)
+            passed_over = f"{left} system file{'s'[: left > 1]}" if left else ""
         if not found:
             kind = "no image in this folder" if path.is_dir() else "no such file"
-            raise FileNotFoundError(f"{argument}: {kind}")
+            has = f", it has {passed_over}" if passed_over else ""
+            raise FileNotFoundError(f"{argument}: {kind}{has}")
+        if passed_over:
+            click.echo(f"{argument}: {len(found)} images, passed over {passed_over}", err=True)
         files += found
     return list(dict.fromkeys(files))
 

@@ -30,7 +30,7 @@ from rcnn_keras.cli.common import (
     type=click.Path(path_type=Path),
     help="Folder of the images of a COCO file.  [default: the file's folder]",
 )
-@click.option("--split", default="test", show_default=True, help="Image list of a VOC folder.")
+@click.option("--split", help="Split of a VOC folder.  [default: test, or all if it has none]")
 @click.option(
     "--proposals",
     type=click.Path(path_type=Path),
@@ -54,7 +54,7 @@ def evaluate(
     model: str,
     annotations: Path,
     images: Path | None,
-    split: str,
+    split: str | None,
     proposals: Path | None,
     batch_size: int,
     protocol: Literal["coco", "voc07", "voc"],
@@ -77,10 +77,13 @@ def evaluate(
     must_be_a_model(model)
     must_exist(annotations, "annotations")
     with quiet_import():
+        from rcnn_keras.data.voc_folders import voc_splits
         from rcnn_keras.proposals.proposal_file import read_into
         from rcnn_keras.runs.scoring import evaluate as score
         from rcnn_keras.training.callbacks import coco_scores, summary_of
     detector = load_detector(model)
+    if split is None and annotations.is_dir() and voc_splits(str(annotations)) != [None]:
+        split = "test"
     rules = {"crowd": crowd, "without_mask": without_mask}
     dataset = load_dataset(annotations, images, split, detector.classes, **rules)
     if detector.takes_proposals != (proposals is not None):

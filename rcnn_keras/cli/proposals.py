@@ -92,7 +92,7 @@ def proposals(
             raise click.UsageError("a data set needs --out FILE")
         chosen = engine_named(engine, workers, address)
         with quiet_import():
-            dataset = load_dataset(source, images, split or "train")
+            dataset = load_dataset(source, images, split)
         _propose(dataset, out, method, chosen, arguments)
     else:
         others = {"--images": images, "--split": split, "--workers": workers, "--address": address}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rcnn_keras.data.coco_categories import Categories, read_categories
+from rcnn_keras.data.coco_folders import find_images, only_coco_file
 from rcnn_keras.data.dataset import DetectionDataset, check_known, check_names
 from rcnn_keras.data.entries import Entry, Object
 from rcnn_keras.data.json_values import FROM_TEXT, Ids, number, shown, whole_number
@@ -19,7 +20,6 @@ from rcnn_keras.data.problems import Problem, ProblemLog, as_json
 from rcnn_keras.data.validation import (
     build_dataset,
     check_entries,
-    existing_folder,
     warn_repaired,
 )
 
@@ -50,9 +50,11 @@ def load_coco(
     them. A file that is listed under several ids is one image.
 
     Args:
-        path: the JSON file.
-        images: the folder its `file_name`s are relative to; by default that of the JSON file, or
-            `images` inside it if the first image lies there.
+        path: the JSON file, or a folder with one alone, as Roboflow's `_annotations.coco.json`.
+        images: the folder its `file_name`s are relative to; by default that of the JSON file,
+            `images` inside it, or the only folder near it that has them. A name that is spelled
+            otherwise on disk (separators, letter case, Unicode form, folders left out) is repaired
+            if one file alone fits.
         classes: these classes only, in this order. Those named "N/A .." need not be in the file;
             models of torchvision have them for numbers that no category of COCO has. They are
             classes without objects, the i-th of all with category id i where the file leaves
@@ -118,7 +120,7 @@ def check_coco(
     """Return every problem of a COCO JSON file and its images: fatal, repaired and suspicious ones.
 
     Args:
-        path: the JSON file.
+        path: as in `load_coco`.
         images: as in `load_coco`.
         decode: decode every image, which finds damage that `load_coco` cannot see; else look
             only where it looks.
@@ -146,21 +148,16 @@ def _parse(
     wanted: Collection[str] = (),
 ) -> tuple[list[Entry], dict[int, str]]:
     """Return what the file states: its images with their objects, and names by category id."""
-    file = os.fspath(path)
-    content = _read_lists(file, log)
-    if content is None:
+    file = only_coco_file(path, log)
+    content = None if file is None else _read_lists(file, log)
+    if file is None or content is None:
         return [], {}
     annotations = content["annotations"]
     categories = read_categories(file, content["categories"], annotations, log, wanted)
     entries, ids = _images(file, content["images"], log)
     _annotations(file, annotations, entries, ids, categories, log)
-    folder = _image_folder(file, images, entries)
-    if not existing_folder(folder, "images", log):
-        return [], categories.names
     named = [entry for entry in entries.values() if entry.path]
-    for entry in named:
-        entry.path = os.path.join(folder, entry.path)
-    return named, categories.names
+    return find_images(file, images, named, log), categories.names
 
 
 def _read_lists(file: str, log: ProblemLog) -> dict[str, list] | None:
@@ -358,15 +355,3 @@ def _polygons(file: str, where: str, stated: list, log: ProblemLog) -> list:
 
 def _is_finite(value: float) -> bool:
     return abs(value) < 1e30  # and so in float32
-
-
-def _image_folder(file: str, images: str | PathLike | None, entries: dict[int, Entry]) -> str:
-    """Return the folder of the images; see `load_coco`."""
-    if images is not None:
-        return os.fspath(images)
-    folder = os.path.dirname(file) or "."
-    inside = os.path.join(folder, "images")
-    for entry in entries.values():
-        here, there = (os.path.exists(os.path.join(f, entry.path)) for f in (folder, inside))
-        return inside if there and not here else folder
-    return folder

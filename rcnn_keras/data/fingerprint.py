@@ -9,6 +9,7 @@ import numpy as np
 
 from rcnn_keras.data.dataset import DetectionDataset, Record
 from rcnn_keras.data.pipeline import Batches
+from rcnn_keras.data.value_range import FULL
 from rcnn_keras.utils.hashing import sha256
 
 
@@ -27,6 +28,7 @@ def fingerprint(batches: Batches) -> dict[str, Any]:
         **parts,
         **{name: getattr(batches, name) for name in settings},
         "augment": _text(batches.augment),
+        **({} if batches.value_range == FULL else {"value_range": str(batches.value_range)}),
     }
 
 

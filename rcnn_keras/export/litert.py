@@ -31,7 +31,8 @@ import numpy as np
 import tensorflow as tf
 
 from rcnn_keras.data.dataset import DetectionDataset
-from rcnn_keras.data.images import IMAGE_ENDINGS, ImageError, image_header
+from rcnn_keras.data.image_files import images_in
+from rcnn_keras.data.images import ImageError, image_header
 from rcnn_keras.export.fixed_size import checked_size, fixed_size, letterboxed, padding_of
 from rcnn_keras.models import Detector
 from rcnn_keras.utils.atomic import atomic_write
@@ -94,7 +95,7 @@ def _images(source: Any) -> list[Any]:
         folder = Path(source)
         if not folder.is_dir():
             raise ValueError(f"calibrate: {folder} is no folder")
-        images = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_ENDINGS)
+        images = [*images_in(folder).images]
     if not images:
         raise ValueError(f"calibrate: no image in {source}")
     for image in images:

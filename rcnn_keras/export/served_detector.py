@@ -15,6 +15,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from rcnn_keras.data.images import MAX_PIXELS, resize_image
+from rcnn_keras.data.value_range import FULL, LEAST_RANGE, PERCENTILES, ValueRange, fixed_bounds
 from rcnn_keras.models import Detector
 from rcnn_keras.ops import after, gather_valid, scatter_valid
 
@@ -26,15 +27,20 @@ PNG_SIZE = 16  # where a PNG has width and height, four bytes each, the highest 
 
 PNG_HEADER = PNG_SIZE + 8
 
+PNG_16_BITS = b"\x10"  # the byte after width and height
+
 BIG_ENDIAN = (2**24, 2**16, 2**8, 1)
 
 
-def decode_image(contents: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
+def decode_image(
+    contents: tf.Tensor, place: tf.Tensor, value_range: ValueRange = FULL
+) -> tf.Tensor:
     """Return a JPEG or PNG file as `(H, W, 3)` uint8 RGB.
 
     Args:
         contents: the whole file, a string scalar.
         place: the image's place in its batch, for messages.
+        value_range: of PNGs of 16 bits, as `read_image` has it.
 
     Raises:
         tf.errors.InvalidArgumentError: while the graph runs, for anything but JPEG and PNG, for
@@ -55,9 +61,31 @@ def decode_image(contents: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
     contents = after(known, contents)
     size = tf.cond(jpeg, lambda: _jpeg_size(contents), lambda: _png_size(contents))
     contents = after(check_pixels(size, place), contents)
+
     # The decoder tells the two apart by itself.
-    image = tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE")
+    def decode() -> tf.Tensor:
+        return tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE")
+
+    if value_range == FULL:
+        return tf.ensure_shape(decode(), (None, None, 3))
+    is_wide = png & tf.equal(tf.strings.substr(contents, PNG_HEADER, 1), PNG_16_BITS)
+    image = tf.cond(is_wide, lambda: _wide_png(contents, value_range), decode)
     return tf.ensure_shape(image, (None, None, 3))
+
+
+def _wide_png(contents: tf.Tensor, value_range: ValueRange) -> tf.Tensor:
+    """Return a PNG of 16 bits as `to_8_bits` would."""
+    values = tf.cast(tf.io.decode_png(contents, channels=3, dtype=tf.uint16), tf.float64)
+    if value_range == "max":
+        low, high = tf.constant(0.0, tf.float64), tf.reduce_max(values)
+    elif value_range == "percentiles":
+        ordered = tf.sort(tf.reshape(values, [-1]))
+        last = tf.cast(tf.size(ordered) - 1, tf.float64)
+        low, high = (ordered[tf.cast(tf.round(last * p / 100), tf.int32)] for p in PERCENTILES)
+    else:
+        low, high = (tf.constant(v, tf.float64) for v in fixed_bounds(value_range))
+    scaled = (values - low) * (255 / tf.maximum(high - low, LEAST_RANGE))
+    return tf.cast(tf.round(tf.clip_by_value(scaled, 0, 255)), tf.uint8)
 
 
 def check_pixels(size: tf.Tensor, place: tf.Tensor | str) -> tf.Operation | None:
@@ -225,7 +253,7 @@ class ServedDetector:
         count = tf.shape(files)[0]
 
         def one(numbered):
-            image = decode_image(*numbered)
+            image = decode_image(*numbered, self.model.value_range)
             seen = self._resized(image)
             rows = tf.RaggedTensor.from_tensor(seen, ragged_rank=1)
             return rows, tf.shape(seen)[:2], tf.shape(image)[:2]

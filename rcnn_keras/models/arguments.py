@@ -10,6 +10,7 @@ from rcnn_keras.backbones.backbone import MOBILENET, NAMES, stages_of
 from rcnn_keras.backbones.crop_networks import CHANNELS, CROP_SIZES, SMALLEST_CROP
 from rcnn_keras.backbones.imagenet import SOURCES
 from rcnn_keras.backbones.resnet import width_rule
+from rcnn_keras.data.value_range import VALUE_RANGE_RULE, is_value_range
 from rcnn_keras.layers.normalization import KINDS
 from rcnn_keras.layers.rpn_head import OBJECTNESS
 
@@ -187,6 +188,7 @@ RULES: dict[tuple[str, ...], Rule] = {  # by the ends of the arguments' names
         lambda value: value is None or _is_count(value),
         "must be None or a whole number of at least 1",
     ),
+    ("value_range",): (is_value_range, VALUE_RANGE_RULE),
     ("kernels",): (
         lambda value: value in ("native", "portable"),
         "must be 'native' or 'portable'",

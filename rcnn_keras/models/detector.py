@@ -4,7 +4,7 @@ B images a batch, N ground-truth boxes, D detections, K classes; see `Detector` 
 """
 
 import importlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from os import PathLike
 from typing import Any
 
@@ -16,8 +16,9 @@ from keras import ops
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.detections import Detections
 from rcnn_keras.data.images import resized_size
-from rcnn_keras.data.inputs import Proposals, unlabelled, with_given_proposals
+from rcnn_keras.data.inputs import Images, Proposals, unlabelled, with_given_proposals
 from rcnn_keras.data.pipeline import Batches
+from rcnn_keras.data.value_range import ValueRange
 from rcnn_keras.losses import mean_over_batch
 from rcnn_keras.models.batch import (
     complete_inputs,
@@ -36,9 +37,6 @@ from rcnn_keras.models.keras_internals import (
 )
 from rcnn_keras.models.saving import WholeFiles
 from rcnn_keras.ops import after, check_finite, num_replicas, sum_over_replicas
-
-Image = str | PathLike | np.ndarray
-Images = Image | Iterable[Image] | DetectionDataset
 
 
 class Detector(ReplicatedTraining, WholeFiles, keras.Model):
@@ -82,6 +80,7 @@ class Detector(ReplicatedTraining, WholeFiles, keras.Model):
         self.classes = tuple(config["classes"])
         self.has_masks = "masks" in outputs
         self._config = keras.tree.lists_to_tuples(config)  # as a saved model gives them back
+        self.value_range: ValueRange = self._config["value_range"]
         self.trained_losses = self.loss_names
         self.loss_trackers = {n: keras.metrics.Mean(name=n) for n in self.loss_names}
         # How many samples of `Batches` earlier calls of `fit` have read, None before the first;
@@ -315,11 +314,12 @@ class Detector(ReplicatedTraining, WholeFiles, keras.Model):
         batch_size: int = 1,
         proposals: Proposals | None = None,
     ) -> list[Detections]:
-        """Detect objects in image files and arrays of any size.
+        """Detect objects in image files, folders and arrays of any size.
 
         Args:
-            images: one image or many: paths, uint8 or float arrays in 0..255 (`(H, W)`,
-                `(H, W, 3)`, `(H, W, 4)`), or a dataset.
+            images: one image or many: paths, folders (their images, sorted by name), Pillow
+                images, uint8 or float arrays or tensors in 0..255 (`(H, W)`, `(H, W, 3)`,
+                `(H, W, 4)`, of several `(B, H, W, C)`), lists of those; or a dataset.
             batch_size: images that run together. Images of different sizes are padded to the
                 largest, which can move their boxes a little, as the padding is in reach of the
                 convolutions.
@@ -332,7 +332,8 @@ class Detector(ReplicatedTraining, WholeFiles, keras.Model):
             One `Detections` an image, in pixels of the image that was given.
 
         Raises:
-            ImageError: for an image that cannot be read; names it.
+            ImageError: for an image that cannot be read, and for what is none, such as None and
+                bytes; names it.
             ValueError: for proposals that are missing or do not fit the images, or that this
                 detector does not take.
         """
@@ -358,15 +359,13 @@ class Detector(ReplicatedTraining, WholeFiles, keras.Model):
         proposals: Proposals | None = None,
     ) -> DetectionDataset:
         """Return images and proposals, in all forms that `detect` takes, as a dataset."""
-        if isinstance(images, (str, PathLike, np.ndarray)):
-            images = [images]
         if not isinstance(images, DetectionDataset):
-            images = unlabelled(list(images), self.classes)
+            images = unlabelled(images, self.classes, self.value_range)
         if proposals is None or len(images) == 0:
             return images
         if not self.takes_proposals:
             raise ValueError(f"{type(self).__name__} finds its own proposals and takes no others")
-        return with_given_proposals(images, proposals)
+        return with_given_proposals(images, proposals, self.value_range)
 
     def _in_given_pixels(self, found: dict[str, np.ndarray], record) -> Detections:
         """Undo the resizing of one image's detections, and drop their padding."""
@@ -393,6 +392,7 @@ class Detector(ReplicatedTraining, WholeFiles, keras.Model):
         """Fill in the model's image size, and bring in the proposals that it takes."""
         sized = batches.sized(self.min_size, self.max_size).with_proposals(self.takes_proposals)
         sized.antialias = batches.antialias or self.antialias
+        sized.value_range = self.value_range
         return sized
 
     def _with_truth(self, batches: Batches) -> Batches:

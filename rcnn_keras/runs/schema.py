@@ -223,10 +223,10 @@ class CocoSource(Section):
 
 
 class VocSource(Section):
-    """One split of a Pascal VOC folder."""
+    """One split of a Pascal VOC folder, by default as `load_voc` has it."""
 
     root: File
-    split: str = "train"
+    split: str | None = None
     proposals: File | None = None
 
 

@@ -108,6 +108,24 @@ def test_detect_leaves_out_what_scores_less(shapes, model_file, tmp_path, rcnn):
     assert json.loads((tmp_path / "detections.json").read_text()) == []
 
 
+def test_detect_counts_what_it_passes_over_in_a_folder(shapes, model_file, tmp_path, rcnn):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    shutil.copy(shapes / "shapes_000000.png", photos / "a.PNG")
+    Image.open(photos / "a.PNG").save(photos / "b.jfif", "JPEG")
+    for name in ("._a.png", ".DS_Store", "notes.txt"):
+        (photos / name).write_bytes(b"\0\5\26\7")
+    for images, passed_over in (
+        (photos, "2 images, passed over 2 system files, 1 file .txt"),
+        (f"{photos}/*.[pP][nN][gG]", "1 images, passed over 1 system file"),
+    ):
+        out = tmp_path / passed_over[0]
+        result = rcnn("detect", images, "--model", model_file, "--out", out)
+        assert result.exit_code == 0, result.output
+        assert f"{images}: {passed_over}" in result.output
+        assert len(list(out.glob("*.png"))) == int(passed_over[0])
+
+
 def test_detect_tells_what_is_missing(shapes, model_file, tmp_path, error_of):
     out = ("--out", tmp_path / "found")
     picture = shapes / "shapes_000000.png"

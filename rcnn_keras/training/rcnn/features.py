@@ -102,6 +102,7 @@ class FeatureExtractor:
     """Computes the features of windows of an image, as the detector does for its proposals."""
 
     def __init__(self, model: RCNN):
+        self.value_range = model.value_range
         self._first_stage = tf.function(
             lambda image, boxes: model.first_stage(
                 {
@@ -121,7 +122,7 @@ class FeatureExtractor:
 
     def __call__(self, record: Record, boxes: np.ndarray) -> dict[str, tf.Tensor]:
         """Return the model's first stage for `(w, 4)` boxes, `pool5` `(1, w + 1, P)` and so on."""
-        image = read_image(record.image)
+        image = read_image(record.image, self.value_range)
         return self._first_stage(image, boxes)
 
 

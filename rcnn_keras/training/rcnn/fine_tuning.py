@@ -84,7 +84,7 @@ def crop_batches(
     @lru_cache(DECODED_IMAGES)
     def read(index: int) -> np.ndarray:
         record = records[index]
-        return read_image(record.image)
+        return read_image(record.image, model.value_range)
 
     def crop(index: tf.Tensor, box: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         image = tf.numpy_function(lambda i: read(int(i)), [index], tf.uint8)
