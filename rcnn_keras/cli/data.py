@@ -7,6 +7,7 @@ import click
 
 from rcnn_keras.cli.common import engine_options, load_dataset, must_exist, quiet_import
 from rcnn_keras.engines import engine_named
+from rcnn_keras.places import check_folder_place
 
 VOC_SPLITS = ("train", "val", "trainval", "test")
 
@@ -102,6 +103,7 @@ def pack(
     if shards is not None and shard_size is not None:
         raise click.UsageError("--shards and --shard-size say the same in two ways: give one")
     chosen = engine_named(engine, workers, address)
+    check_folder_place(out)
     with quiet_import():
         from rcnn_keras.data.tfrecord import SHARD_SIZE, save_tfrecord
     dataset = load_dataset(source, images, split)

@@ -13,6 +13,7 @@ from rcnn_keras.cli.common import (
     print_scores,
     quiet_import,
 )
+from rcnn_keras.places import check_folder_place
 
 
 @click.command()
@@ -72,6 +73,8 @@ def evaluate(
     """
     must_be_a_model(model)
     must_exist(annotations, "annotations")
+    if out is not None:
+        check_folder_place(out)
     with quiet_import():
         from rcnn_keras.proposals.proposal_file import read_into
         from rcnn_keras.training.scoring import coco_scores, summary_of
@@ -90,7 +93,7 @@ def evaluate(
         print_scores(summary_of(*coco_scores(detector, dataset, batch_size=batch_size)))
         return
     evaluation = score(detector, dataset, batch_size=batch_size, protocol=protocol)
-    print_scores(evaluation.summary())
-    if out is not None:
+    if out is not None:  # before a pipe that may be closed
         command = f"rcnn evaluate {model} --data {annotations} --protocol {protocol}"
         evaluation.write(out, title=f"{Path(model).name} on {dataset.name}", command=command)
+    print_scores(evaluation.summary())

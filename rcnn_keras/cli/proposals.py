@@ -7,6 +7,7 @@ import click
 
 from rcnn_keras.cli.common import engine_options, load_dataset, must_exist, quiet_import
 from rcnn_keras.engines import Engine, engine_named
+from rcnn_keras.places import check_file_place
 from rcnn_keras.proposals.propose import METHODS
 from rcnn_keras.proposals.selective_search import MODES, SIMILARITIES
 
@@ -85,6 +86,8 @@ def proposals(
     what there is.
     """
     must_exist(source, "image or data set")
+    if out is not None:
+        check_file_place(out)
     arguments = {name: value for name, value in options.items() if value not in (None, ())}
     if source.is_dir() or source.suffix.lower() == ".json":
         _refuse(source, "data set", {"--top": top, "--show": show or None})

@@ -8,6 +8,7 @@ from typing import Any
 from rcnn_keras.data.written_aside import written_aside
 from rcnn_keras.layers.normalization import BATCH_NORMS
 from rcnn_keras.models import Detector, fold_batchnorm
+from rcnn_keras.places import check_folder_place
 
 
 def check_detector(model: Any) -> None:
@@ -44,7 +45,13 @@ def exported_folder(folder: Path, overwrite: bool, mark: str) -> Iterator[Path]:
 
 
 def check_free(folder: Path, overwrite: bool, mark: str) -> None:
-    """Raise FileExistsError if there is something at `folder` that may not be replaced."""
+    """Raise FileExistsError if there is something at `folder` that may not be replaced.
+
+    Raises:
+        FileExistsError: likewise.
+        OSError: if nothing can be written there.
+    """
+    check_folder_place(folder)
     if not folder.exists():
         return
     if not overwrite:

@@ -10,6 +10,7 @@ from rcnn_keras.backbones.backbone import MOBILENET, NAMES, stages_of
 from rcnn_keras.backbones.crop_networks import CHANNELS, CROP_SIZES, SMALLEST_CROP
 from rcnn_keras.backbones.imagenet import SOURCES
 from rcnn_keras.backbones.resnet import width_rule
+from rcnn_keras.environment import check_settings
 from rcnn_keras.layers.normalization import KINDS
 from rcnn_keras.layers.rpn_head import OBJECTNESS
 
@@ -27,7 +28,9 @@ def check_arguments(config: Mapping[str, Any]) -> None:
 
     Raises:
         ValueError: with a line for each argument that cannot be used, and its value.
+        SettingsError: for settings of Keras with which no model works.
     """
+    check_settings()  # they may have changed since the package was imported
     errors = argument_errors(config)
     if errors:
         lines = (f"{name} {rule}; received {config[name]!r}" for name, rule in errors.items())
@@ -229,7 +232,9 @@ def check_rcnn_arguments(config: Mapping[str, Any]) -> None:
 
     Raises:
         ValueError: with a line for each argument that cannot be used, and its value.
+        SettingsError: for settings of Keras with which no model works.
     """
+    check_settings()  # they may have changed since the package was imported
     errors = rcnn_argument_errors(config)
     if errors:
         lines = (f"{name} {rule}; received {config[name]!r}" for name, rule in errors.items())

@@ -14,6 +14,7 @@ from rcnn_keras.data.pipeline import Batches
 from rcnn_keras.data.written_aside import written_aside
 from rcnn_keras.evaluation.report.sections import Section
 from rcnn_keras.models import RCNN
+from rcnn_keras.places import check_folder_place
 from rcnn_keras.presets import from_preset
 from rcnn_keras.runs.configuration import (
     Configuration,
@@ -102,6 +103,7 @@ def train(
         ValueError: `overwrite` and `resume` at once; or TF_CONFIG does not go with
             `training.distribute`.
     """
+    check_folder_place(out)
     if overwrite and resume:
         raise ValueError("a run is either resumed or overwritten, not both")
     out = Path(out)
@@ -154,11 +156,11 @@ def build_model(configuration: Configuration, dataset: DetectionDataset) -> kera
     """
     keras.utils.set_random_seed(configuration.training.seed)
     architecture = ARCHITECTURES[configuration.model.architecture]
-    if not isinstance(configuration, FitConfiguration):
-        return architecture(classes=dataset.classes, **configuration.model_arguments)
     build: Callable[..., keras.Model] = architecture
     if configuration.preset is not None:
         build = partial(from_preset, configuration.preset, architecture=architecture)
+    if not isinstance(configuration, FitConfiguration):
+        return build(classes=dataset.classes, **configuration.model_arguments)
     with _dtype_policy(configuration.training.precision):
         model = build(
             classes=dataset.classes,
