@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import json
 import os
 import pkgutil
 import re
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import pytest
 
 import rcnn_keras
@@ -34,7 +36,8 @@ MAY_IMPORT = {
 }
 BELOW_TRAINING = set(MAY_IMPORT)
 MAY_IMPORT |= dict.fromkeys(("training", "export", "convert"), BELOW_TRAINING)
-MAY_IMPORT["presets"] = {"convert", "models", "zoo", TOP}
+MAY_IMPORT["published"] = set()  # names and addresses of files
+MAY_IMPORT["presets"] = {"convert", "models", "published", "zoo", TOP}
 MAY_IMPORT["training"] = BELOW_TRAINING | {"presets"}  # to start from trained weights
 MAY_IMPORT["runs"] = MAY_IMPORT["training"] | {"training"}
 MAY_IMPORT["comparison"] = {
@@ -48,7 +51,10 @@ for room in set(MAY_IMPORT) - {"utils"}:
     MAY_IMPORT[room] = MAY_IMPORT[room] | {"utils"}
 
 # What else a room may import, beside the standard library; rooms not listed are free.
-MAY_IMPORT_FROM_OUTSIDE = {"ops": {"keras", "tensorflow", "numpy"}, "utils": {"numpy"}}
+MAY_IMPORT_FROM_OUTSIDE = {
+    "ops": {"keras", "tensorflow", "numpy"},
+    "utils": {"numpy", "PIL", "matplotlib"},
+}
 
 # Heavy packages, imported in the functions that use them and not with the module.
 LAZY = {"matplotlib", "jinja2", "sklearn", "gradio"}
@@ -283,20 +289,94 @@ sys.argv[0] = {argv0!r}
 import rcnn_keras
 print(sorted({{"tensorflow", "click", "jinja2"}} & set(sys.modules)))
 """
+COMMAND = """
+import sys
+sys.argv[1:] = {arguments!r}
+import rcnn_command
+try:
+    rcnn_command.main()
+finally:
+    print(sorted({{"tensorflow", "keras"}} & set(sys.modules)))
+"""
 
 
-@pytest.mark.parametrize(
-    ("argv0", "imported"), [("notebook.py", "['tensorflow']"), ("/usr/bin/rcnn", "[]")]
-)
-def test_only_the_command_puts_tensorflow_off(argv0, imported, tmp_path):
+def in_a_new_process(program, folder, **environment):
     path = os.pathsep.join(filter(None, [str(ROOT.parent), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(
-        [sys.executable, "-c", FRESH.format(argv0=argv0)],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": path},
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": path} | environment,
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+@pytest.mark.parametrize("argv0", ["notebook.py", "rcnn.py", "/usr/bin/rcnn"])
+def test_the_package_brings_its_classes_whatever_the_script_is_called(argv0, tmp_path):
+    done = in_a_new_process(FRESH.format(argv0=argv0), tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [imported]
+    assert done.stdout.splitlines() == ["['tensorflow']"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"), [(["--help"], 0), (["detect"], 2), (["train", "none.yaml"], 1)]
+)
+def test_help_and_usage_errors_of_the_command_need_no_tensorflow(arguments, status, tmp_path):
+    done = in_a_new_process(COMMAND.format(arguments=arguments), tmp_path)
+    assert done.returncode == status, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+SETTINGS = {
+    "a backend by variable": ({}, {"KERAS_BACKEND": "torch"}, "backend", "torch"),
+    "a backend by file": ({"backend": "jax"}, {}, "backend", "jax"),
+    "the order of channels": (
+        {"image_data_format": "channels_first"},
+        {},
+        "image_data_format",
+        "channels_first",
+    ),
+    "a type of numbers": ({"floatx": "float64"}, {}, "floatx", "float64"),
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_settings_of_keras_that_do_not_fit_are_named_in_one_line(setting, tmp_path):
+    stored, variables, name, value = SETTINGS[setting]
+    file = tmp_path / "keras.json"
+    file.write_text(json.dumps(stored))
+    environment = {"KERAS_BACKEND": "", "KERAS_HOME": str(tmp_path)} | variables
+    where = file if stored else "the environment variable KERAS_BACKEND"
+    imported = in_a_new_process("import rcnn_keras", tmp_path, **environment)
+    last = imported.stderr.splitlines()[-1]
+    assert last.startswith("rcnn_keras.utils.environment.SettingsError: rcnn_keras needs ")
+    assert last.endswith(f"of Keras, not {value!r}, which is set by {where}")
+    program = COMMAND.format(arguments=["data", "check", str(file)])
+    command = in_a_new_process(program, tmp_path, **environment)
+    assert (command.returncode, len(command.stderr.splitlines())) == (2, 1)
+    assert f"needs {name} " in command.stderr
+    helped = in_a_new_process(COMMAND.format(arguments=["--help"]), tmp_path, **environment)
+    assert helped.returncode == 0
+
+
+def test_the_variable_for_the_backend_comes_before_the_file(tmp_path):
+    (tmp_path / "keras.json").write_text('{"backend": "torch"}')
+    environment = {"KERAS_HOME": str(tmp_path), "KERAS_BACKEND": "tensorflow"}
+    done = in_a_new_process("import rcnn_keras", tmp_path, **environment)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("image_data_format", "channels_first"), ("floatx", "float16")]
+)
+def test_a_setting_that_is_made_later_is_named_by_the_constructors(name, value):
+    before = getattr(keras.config, name)()
+    getattr(keras.config, f"set_{name}")(value)
+    try:
+        with pytest.raises(ImportError, match=f"set by a call of keras.config.set_{name}"):
+            rcnn_keras.models.FasterRCNN("resnet18_fpn", ["a"])
+        with pytest.raises(ImportError, match=f"not {value!r}"):
+            rcnn_keras.models.RCNN("alexnet", ["a"])
+    finally:
+        getattr(keras.config, f"set_{name}")(before)

@@ -106,7 +106,7 @@ def test_the_command_lists_them():
         assert row.split()[3] == f"{100 * model.content['scores']['AP']:.1f}"
 
 
-def test_a_detector_is_fetched_once_and_converted_once(publish, server, tmp_path, capsys):
+def test_a_detector_is_fetched_once_and_converted_once(publish, server, tmp_path, logged):
     state = publish()
     model = from_preset("small_coco")
     assert isinstance(model, MaskRCNN)
@@ -114,7 +114,7 @@ def test_a_detector_is_fetched_once_and_converted_once(publish, server, tmp_path
     assert model.get_config()["frozen_stages"] == 2
     bias = state["rpn.head.cls_logits.bias"]
     np.testing.assert_array_equal(model.rpn_head.objectness.bias, bias)
-    printed = capsys.readouterr().out
+    printed = logged()
     assert f"Downloading {PRESETS['small_coco'].url}" in printed
     assert "Converting" in printed
     found = files_in(tmp_path / "cache")
@@ -125,7 +125,7 @@ def test_a_detector_is_fetched_once_and_converted_once(publish, server, tmp_path
 
     again = from_preset("small_coco")
     assert len(server.asked) == 1
-    assert capsys.readouterr().out == ""
+    assert logged() == ""
     assert again.get_config() | {"name": ""} == model.get_config() | {"name": ""}
     for ours, theirs in zip(again.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -133,7 +133,7 @@ def test_a_detector_is_fetched_once_and_converted_once(publish, server, tmp_path
     other = from_preset("small_coco", classes=["a", "b"], min_size=96)
     assert other.classes == ("a", "b")
     assert (other.min_size, other.get_config()["frozen_stages"]) == (96, 2)
-    printed = capsys.readouterr().out
+    printed = logged()
     new = "box_head.class_logits, box_head.box_deltas, mask_head.mask_logits"
     assert printed.strip().endswith(f"new: {new}")
     same = {"backbone", "fpn", "rpn_head.convs", "rpn_head.objectness", "rpn_head.deltas"}
@@ -148,10 +148,10 @@ def test_a_detector_is_fetched_once_and_converted_once(publish, server, tmp_path
     assert other.mask_head.mask_logits.kernel.shape[-1] == 2
 
 
-def test_what_keeps_its_weights(publish, capsys):
+def test_what_keeps_its_weights(publish, logged):
     publish(FasterRCNN)
     model = from_preset("small_coco", num_classes=3, norm="batch")  # the names of the preset
-    assert "new: nothing" in capsys.readouterr().out
+    assert "new: nothing" in logged()
     old = from_preset("small_coco")
     for name in ("conv1", "bn1"):
         pairs = zip(
@@ -166,7 +166,7 @@ def test_what_keeps_its_weights(publish, capsys):
     # As many classes, but others.
     from_preset("small_coco", classes=["x", "y", "z"], aspect_ratios=(1.0, 2.0))
     new = "rpn_head.objectness, rpn_head.deltas, box_head.class_logits, box_head.box_deltas"
-    assert f"new: {new}" in capsys.readouterr().out
+    assert f"new: {new}" in logged()
 
 
 def test_arguments_at_odds_with_the_weights_are_told_before_anything_is_fetched(publish, server):
@@ -182,7 +182,7 @@ def test_arguments_at_odds_with_the_weights_are_told_before_anything_is_fetched(
     assert server.asked == []
 
 
-def test_a_backbone(publish, torchvision_state, capsys):
+def test_a_backbone(publish, torchvision_state, logged):
     publish.backbone(torchvision_state)
     with pytest.raises(ValueError, match="classes or num_classes is needed"):
         from_preset("small_imagenet")
@@ -195,7 +195,7 @@ def test_a_backbone(publish, torchvision_state, capsys):
     )
     kernel = torchvision_state["conv1.weight"].transpose(2, 3, 1, 0)
     np.testing.assert_array_equal(model.backbone.get_layer("conv1").kernel, kernel)
-    assert "backbone's weights are kept" in capsys.readouterr().out
+    assert "backbone's weights are kept" in logged()
     masks = from_preset(
         "small_imagenet", classes=["a"], architecture=MaskRCNN, fpn_channels=8, box_units=8
     )
@@ -288,13 +288,13 @@ def saved(tmp_path_factory):
     return model, path
 
 
-def test_a_saved_detector(saved, capsys):
+def test_a_saved_detector(saved, logged):
     model, path = saved
     again = from_preset(path)
     assert again.get_config() == model.get_config()
     for ours, theirs in zip(again.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    assert capsys.readouterr().out == ""
+    assert logged() == ""
 
     with pytest.raises(ValueError, match="classes must be a list of different names"):
         from_preset(path, classes=[])
@@ -307,12 +307,12 @@ def test_a_saved_detector(saved, capsys):
         for ours in getattr(other, part).weights:
             np.testing.assert_array_equal(ours, theirs[ours.path])
     new = "new: box_head.class_logits, box_head.box_deltas"
-    assert capsys.readouterr().out.startswith(f"{path}: weights kept in backbone, fpn, ")
+    assert logged().startswith(f"{path}: weights kept in backbone, fpn, ")
     assert from_preset(path, frozen_stages=0).classes == model.classes
-    assert new not in capsys.readouterr().out
+    assert new not in logged()
 
 
-def test_masks_for_a_saved_detector_of_boxes(saved, capsys):
+def test_masks_for_a_saved_detector_of_boxes(saved, logged):
     model, path = saved
     masks = from_preset(path, architecture=MaskRCNN)
     assert masks.classes == model.classes
@@ -320,7 +320,7 @@ def test_masks_for_a_saved_detector_of_boxes(saved, capsys):
     logits = masks.box_head.class_logits.kernel
     np.testing.assert_array_equal(logits, model.box_head.class_logits.kernel)
     new = "mask_head.trunk, mask_head.upsample, mask_head.mask_logits"
-    assert capsys.readouterr().out.strip().endswith(f"; new: {new}")
+    assert logged().strip().endswith(f"; new: {new}")
 
 
 def test_weights_that_came_from_imagenet_are_not_fetched_again(saved, tmp_path):

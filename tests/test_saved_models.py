@@ -106,10 +106,10 @@ def test_the_phone_has_the_cards_without_tensorflow(models, shared_data):
     np.testing.assert_allclose(found["boxes"][0, 0] * np.tile(scale, 2), expected.boxes[0], atol=8)
 
 
-def test_other_classes(models, capsys):
+def test_other_classes(models, logged):
     model = from_preset("shapes", classes=["cell"], frozen_stages=2)
     assert model.classes == ("cell",)
-    assert capsys.readouterr().out.startswith("shapes: weights kept in backbone, fpn, ")
+    assert logged().startswith("shapes: weights kept in backbone, fpn, ")
     for ours, theirs in zip(model.fpn.weights, models["shapes"].fpn.weights, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     with pytest.raises(ValueError, match=r"shapes: backbone_width must be 0\.5, as the weights"):

@@ -1,14 +1,16 @@
 """What the commands share: files that must exist, a quiet TensorFlow, a model, data, scores."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from rcnn_keras.parallel import ENGINES
-from rcnn_keras.utils.quiet import quiet_import
+from rcnn_keras.utils import quiet
+from rcnn_keras.utils.environment import check_settings
 
 if TYPE_CHECKING:
     from rcnn_keras.data.dataset import DetectionDataset
@@ -32,6 +34,14 @@ __all__ = [
     "object_options",
     "quiet_import",
 ]
+
+
+@contextmanager
+def quiet_import() -> Iterator[None]:
+    """Import what brings TensorFlow, without its messages, once the settings of Keras fit."""
+    check_settings()
+    with quiet.quiet_import():
+        yield
 
 
 def must_be_a_model(name: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from rcnn_keras.cli.common import must_exist, quiet_import
+from rcnn_keras.utils.output_paths import check_output_folder
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -127,6 +128,7 @@ def compare(
     for path in (options["val"], options["data"], *models):
         if path is not None:
             must_exist(path, "file")
+    check_output_folder(out)
     with quiet_import():
         from rcnn_keras import comparison
     comparison.use_threads(threads)

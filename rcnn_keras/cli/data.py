@@ -14,6 +14,7 @@ from rcnn_keras.cli.common import (
     quiet_import,
 )
 from rcnn_keras.parallel import engine_named
+from rcnn_keras.utils.output_paths import check_output_folder
 
 
 @click.group()
@@ -120,6 +121,7 @@ def pack(
     if shards is not None and shard_size is not None:
         raise click.UsageError("--shards and --shard-size say the same in two ways: give one")
     chosen = engine_named(engine, workers, address)
+    check_output_folder(out)
     with quiet_import():
         from rcnn_keras.data.tfrecord import SHARD_SIZE, save_tfrecord
     dataset = load_dataset(source, images, split, crowd=crowd, without_mask=without_mask)

@@ -14,6 +14,7 @@ from rcnn_keras.cli.common import (
     print_scores,
     quiet_import,
 )
+from rcnn_keras.utils.output_paths import check_output_folder
 
 
 @click.command()
@@ -76,6 +77,8 @@ def evaluate(
     """
     must_be_a_model(model)
     must_exist(annotations, "annotations")
+    if out is not None:
+        check_output_folder(out)
     with quiet_import():
         from rcnn_keras.data.voc_folders import voc_splits
         from rcnn_keras.proposals.proposal_file import read_into
@@ -98,7 +101,7 @@ def evaluate(
         print_scores(summary_of(*coco_scores(detector, dataset, batch_size=batch_size)))
         return
     evaluation = score(detector, dataset, batch_size=batch_size, protocol=protocol)
-    print_scores(evaluation.summary())
-    if out is not None:
+    if out is not None:  # before a pipe that may be closed
         command = f"rcnn evaluate {model} --data {annotations} --protocol {protocol}"
         evaluation.write(out, title=f"{Path(model).name} on {dataset.name}", command=command)
+    print_scores(evaluation.summary())

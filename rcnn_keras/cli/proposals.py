@@ -9,6 +9,7 @@ from rcnn_keras.cli.common import engine_options, load_dataset, must_exist, quie
 from rcnn_keras.parallel import Engine, engine_named
 from rcnn_keras.proposals.propose import METHODS
 from rcnn_keras.proposals.selective_search import MODES, SIMILARITIES
+from rcnn_keras.utils.output_paths import check_output_file
 
 if TYPE_CHECKING:
     from rcnn_keras.data.dataset import DetectionDataset
@@ -85,6 +86,8 @@ def proposals(
     what there is.
     """
     must_exist(source, "image or data set")
+    if out is not None:
+        check_output_file(out)
     arguments = {name: value for name, value in options.items() if value not in (None, ())}
     if source.is_dir() or source.suffix.lower() == ".json":
         _refuse(source, "data set", {"--top": top, "--show": show or None})

@@ -17,15 +17,15 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from rcnn_keras.models import FasterRCNN, MaskRCNN
+from rcnn_keras.models import Detector, FasterRCNN, MaskRCNN
 from rcnn_keras.utils.atomic import atomic_write
 from rcnn_keras.zoo import MODEL, WEIGHTS
 
 ENDING = ".keras"
 
 
-def saved_arguments(path: Path) -> dict[str, Any]:
-    """Return the constructor's arguments of a saved detector, without reading its weights.
+def saved_arguments(path: Path) -> tuple[type[Detector], dict[str, Any]]:
+    """Return the class of a saved detector and its arguments, without reading its weights.
 
     Raises:
         FileNotFoundError: names the nearest `.keras` file in the folder.
@@ -43,12 +43,12 @@ def saved_arguments(path: Path) -> dict[str, Any]:
         name = saved["class_name"]
     except (zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is no {ENDING} file") from error
-    if not (isinstance(kind, type) and issubclass(kind, FasterRCNN)):
+    if not (isinstance(kind, type) and issubclass(kind, Detector)):
         raise ValueError(f"{path} holds a {name}, not a detector of this package")
-    return keras.tree.lists_to_tuples(saved["config"])
+    return kind, keras.tree.lists_to_tuples(saved["config"])
 
 
-def load_saved(path: Path) -> FasterRCNN:
+def load_saved(path: Path) -> Detector:
     """Return a saved detector; raises what `saved_arguments` does."""
     saved_arguments(path)
     return keras.models.load_model(path, compile=False)

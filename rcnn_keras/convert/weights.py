@@ -12,7 +12,7 @@ import numpy as np
 from keras import layers
 
 from rcnn_keras.layers.normalization import BATCH_KINDS, BATCH_NORMS
-from rcnn_keras.models import FasterRCNN
+from rcnn_keras.models import RCNN, Detector, FasterRCNN
 
 MOST_LISTED = 20  # names of one kind in an error's message
 
@@ -151,14 +151,28 @@ OF_BACKBONE = ("backbone", "backbone_width", "norm", "stride_in_1x1", "backbone_
 
 OF_HEADS = (
     *("fpn_channels", "head_norm", "rpn_convs", "rpn_objectness"),
-    *("box_units", "box_convs"),
+    *("box_units", "box_convs", "box_ranks"),
 )
+
+OF_CROPS = ("crop_size", "channels", "units")  # R-CNN's network
 
 MASK_HEAD = ("mask_head.trunk", "mask_head.upsample", "mask_head.mask_logits")
 
-OF_CLASSES = ("box_head.class_logits", "box_head.box_deltas", MASK_HEAD[-1])
+OF_REGIONS = ("class_logits", "svm", "box_regressor")  # R-CNN's classifiers and regressor
+
+OF_CLASSES = ("box_head.class_logits", "box_head.box_deltas", MASK_HEAD[-1], *OF_REGIONS)
 
 OF_ANCHORS = ("rpn_head.objectness", "rpn_head.deltas")
+
+
+def may_start(architecture: type[Detector], source: type[Detector]) -> bool:
+    """Tell whether a detector of one architecture can start from the weights of another.
+
+    Faster and Mask R-CNN share all but the mask head. The others have other parts.
+    """
+    if issubclass(architecture, FasterRCNN):
+        return issubclass(source, FasterRCNN)
+    return architecture is source
 
 
 def conflicts(config: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, str]:
@@ -169,7 +183,9 @@ def conflicts(config: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[s
         arguments: those that are wanted; others are as in `config`.
     """
     errors = {}
-    for name in (*OF_BACKBONE, *OF_HEADS):
+    for name in (*OF_BACKBONE, *OF_HEADS, *OF_CROPS):
+        if name not in config:  # not an argument of this architecture
+            continue
         trained, wanted = config[name], arguments.get(name, config[name])
         alike = name == "norm" and {trained, wanted} <= set(BATCH_KINDS)
         if trained != wanted and not alike:
@@ -177,7 +193,7 @@ def conflicts(config: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[s
     return errors
 
 
-def transfer(source: FasterRCNN, target: FasterRCNN) -> tuple[list[str], list[str]]:
+def transfer(source: Detector, target: Detector) -> tuple[list[str], list[str]]:
     """Copy the weights of all parts that mean the same in both detectors.
 
     The layers that predict classes, or what is inside a class's box, mean the same only if the
@@ -211,14 +227,27 @@ def transfer(source: FasterRCNN, target: FasterRCNN) -> tuple[list[str], list[st
     return kept, left
 
 
-def _parts(model: FasterRCNN) -> dict[str, list]:
+def _parts(model: Any) -> dict[str, list]:
     """Return the variables of each part of a detector that has any of its own."""
-    layers = {
-        "backbone": model.backbone.layers,
-        "fpn": [model.fpn] if model.fpn else [],
-        "rpn_head.convs": model.rpn_head.convs,
-        "rpn_head.objectness": [model.rpn_head.objectness],
-        "rpn_head.deltas": [model.rpn_head.deltas],
+    if isinstance(model, RCNN):
+        layers = {"network": [model.network]}
+        layers |= {name: [getattr(model, name)] for name in OF_REGIONS}
+    else:
+        layers = _two_stage_layers(model)
+    parts = {name: [v for layer in part for v in _in_order(layer)] for name, part in layers.items()}
+    return {name: variables for name, variables in parts.items() if variables}
+
+
+def _two_stage_layers(model: Any) -> dict[str, list]:
+    """Return the layers of each part of Fast, Faster or Mask R-CNN."""
+    layers = {"backbone": model.backbone.layers, "fpn": [model.fpn] if model.fpn else []}
+    if rpn := getattr(model, "rpn_head", None):
+        layers |= {
+            "rpn_head.convs": rpn.convs,
+            "rpn_head.objectness": [rpn.objectness],
+            "rpn_head.deltas": [rpn.deltas],
+        }
+    layers |= {
         "box_head.trunk": model.box_head.trunk.layers,
         "box_head.class_logits": [model.box_head.class_logits],
         "box_head.box_deltas": [model.box_head.box_deltas],
@@ -226,8 +255,7 @@ def _parts(model: FasterRCNN) -> dict[str, list]:
     if head := getattr(model, "mask_head", None):
         own = [layer for layer in head.trunk.layers if layer not in model.box_head.trunk.layers]
         layers |= dict(zip(MASK_HEAD, (own, [head.upsample], [head.mask_logits]), strict=True))
-    parts = {name: [v for layer in part for v in _in_order(layer)] for name, part in layers.items()}
-    return {name: variables for name, variables in parts.items() if variables}
+    return layers
 
 
 def _in_order(layer) -> list:

@@ -36,6 +36,7 @@ from rcnn_keras.data.images import ImageError, image_header
 from rcnn_keras.export.fixed_size import checked_size, fixed_size, letterboxed, padding_of
 from rcnn_keras.models import Detector
 from rcnn_keras.utils.atomic import atomic_write
+from rcnn_keras.utils.output_paths import check_output_file
 
 WAYS = ("float16", "dynamic", "int8")
 
@@ -245,10 +246,7 @@ def checked_path(path: str | PathLike, ending: str, overwrite: bool) -> Path:
     path = Path(path)
     if path.suffix != ending:
         raise ValueError(f"the file's name must end in {ending}; received {path}")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path.parent}: no such folder")
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder, not a file to write")
+    check_output_file(path)
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} is there already; overwrite=True replaces it")
     return path

@@ -9,6 +9,7 @@ from rcnn_keras.layers.normalization import BATCH_NORMS
 from rcnn_keras.models import Detector, fold_batchnorm
 from rcnn_keras.models.keras_internals import sublayers
 from rcnn_keras.utils.atomic import atomic_write
+from rcnn_keras.utils.output_paths import check_output_folder
 
 
 def check_detector(model: Any) -> None:
@@ -47,7 +48,13 @@ def exported_folder(folder: Path, overwrite: bool, mark: str) -> Iterator[Path]:
 
 
 def check_free(folder: Path, overwrite: bool, mark: str) -> None:
-    """Raise FileExistsError if there is something at `folder` that may not be replaced."""
+    """Raise FileExistsError if there is something at `folder` that may not be replaced.
+
+    Raises:
+        FileExistsError: likewise.
+        OSError: if nothing can be written there.
+    """
+    check_output_folder(folder)
     if not folder.exists():
         return
     if not overwrite:

@@ -10,6 +10,10 @@ from rcnn_keras.ops import clip_boxes, decode_boxes, grouped_nms, take_rows, val
 from rcnn_keras.ops.types import Kernels, Tensor
 
 MIN_SIZE = 1e-2  # pixels; torchvision's smallest detection
+# Scores that portable kernels sort at the most, see `ops.nms`. Some hundred pass a threshold of
+# 0.05 in a usual image; all 90,000 of COCO's classes would take OpenVINO five times as long as the
+# whole network.
+MAX_CANDIDATES, CANDIDATES_PER_DETECTION = 2048, 8
 
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")
@@ -77,6 +81,7 @@ class DetectionLayer(keras.layers.Layer):
             self.max_detections,
             score_threshold=max(self.score_threshold, 0.0),
             kernels=self.kernels,
+            max_candidates=max(MAX_CANDIDATES, CANDIDATES_PER_DETECTION * self.max_detections),
         )
         real = ops.arange(self.max_detections)[None] < found[:, None]
         kept = take_rows(boxes, index)

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from rcnn_keras.ops import clip_boxes, decode_boxes, grouped_nms, take_rows, valid_boxes
+from rcnn_keras.ops import clip_boxes, decode_boxes, grouped_nms, take_rows, top_k, valid_boxes
 from rcnn_keras.ops.types import Kernels, Tensor
 
 MIN_SIZE = 1e-3  # pixels; torchvision's smallest proposal
@@ -21,7 +21,7 @@ class ProposalLayer(keras.layers.Layer):
         post_nms_top_n: R, proposals an image after NMS, while training and at inference.
         nms_thresh: IoU above which a weaker proposal of the same level is dropped.
         score_threshold: proposals are dropped whose objectness is less, 0..1.
-        kernels: of NMS, `"native"` or `"portable"`, see `ops.nms`.
+        kernels: of NMS and `top_k`, `"native"` or `"portable"`, see `ops.nms`.
 
     Call arguments:
         logits: list of `(B, A_l)`.
@@ -65,7 +65,7 @@ class ProposalLayer(keras.layers.Layer):
         boxes, scores, levels = [], [], []
         for level, (logit, delta, anchor) in enumerate(zip(logits, deltas, anchors, strict=True)):
             count = ops.minimum(pre, ops.shape(logit)[1])
-            score, index = ops.top_k(ops.stop_gradient(logit), count)
+            score, index = top_k(ops.stop_gradient(logit), count, self.kernels)
             delta = take_rows(ops.stop_gradient(delta), index)
             boxes.append(decode_boxes(delta, ops.take(anchor, index, axis=0)))
             scores.append(score)

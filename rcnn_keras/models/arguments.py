@@ -13,6 +13,7 @@ from rcnn_keras.backbones.resnet import width_rule
 from rcnn_keras.data.value_range import VALUE_RANGE_RULE, is_value_range
 from rcnn_keras.layers.normalization import KINDS
 from rcnn_keras.layers.rpn_head import OBJECTNESS
+from rcnn_keras.utils.environment import check_settings
 
 PYRAMID_SIZES = ((32,), (64,), (128,), (256,), (512,))
 
@@ -28,7 +29,9 @@ def check_arguments(config: Mapping[str, Any]) -> None:
 
     Raises:
         ValueError: with a line for each argument that cannot be used, and its value.
+        SettingsError: for settings of Keras with which no model works.
     """
+    check_settings()  # they may have changed since the package was imported
     errors = argument_errors(config)
     if errors:
         lines = (f"{name} {rule}; received {config[name]!r}" for name, rule in errors.items())
@@ -231,7 +234,9 @@ def check_rcnn_arguments(config: Mapping[str, Any]) -> None:
 
     Raises:
         ValueError: with a line for each argument that cannot be used, and its value.
+        SettingsError: for settings of Keras with which no model works.
     """
+    check_settings()  # they may have changed since the package was imported
     errors = rcnn_argument_errors(config)
     if errors:
         lines = (f"{name} {rule}; received {config[name]!r}" for name, rule in errors.items())

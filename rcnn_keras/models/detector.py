@@ -409,10 +409,11 @@ class Detector(ReplicatedTraining, WholeFiles, keras.Model):
             )
         return self._sized(batches).with_masks(self.has_masks)
 
-    def export(self, filepath: str | PathLike, format: str = "saved_model", **options: Any):
+    def export(self, filepath: str | PathLike, format: str | None = None, **options: Any):
         """Write the detector for another program and return the path; see `rcnn_keras.export`.
 
-        Formats are `"saved_model"` (TensorFlow Serving), `"litert"`, `"onnx"` and `"openvino"`.
+        Formats are `"tf_saved_model"` (for a folder's name), `"litert"` (for `.tflite`), `"onnx"`
+        (`.onnx`) and `"openvino"` (`.xml`).
         """
         # Exporting stands above the models and is fetched when asked for.
         room = importlib.import_module("rcnn_keras.export")

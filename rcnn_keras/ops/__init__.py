@@ -49,6 +49,7 @@ from rcnn_keras.ops.roi_align import (
     roi_levels,
 )
 from rcnn_keras.ops.roi_pool import listed_roi_pool, portable_roi_pool, roi_pool
+from rcnn_keras.ops.top_k import top_k
 from rcnn_keras.ops.warp import portable_warp_regions, warp_regions
 from rcnn_keras.ops.winograd import winograd_conv
 
@@ -99,6 +100,7 @@ __all__ = [
     "stateless_uniform",
     "sum_over_replicas",
     "take_rows",
+    "top_k",
     "unpack_bits",
     "valid_boxes",
     "warp_regions",

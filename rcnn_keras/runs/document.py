@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+NULLS = ("", "~", "null", "Null", "NULL")  # ways of YAML to write None
+
 
 class ConfigurationError(ValueError):
     """A configuration that cannot be used; `errors` has one line for each thing that is wrong."""
@@ -91,10 +93,7 @@ def _override(values: dict[str, Any], override: str) -> tuple[str, str]:
     key, equals, text = override.partition("=")
     if not equals or not all(key.split(".")):
         raise ConfigurationError([f"--set {override}: should look like key.sub=value"])
-    try:
-        value = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        raise ConfigurationError([f"--set {override}: the value: {_problem(error)}"]) from error
+    value = _override_value(text, override)
     node: Any = values
     *parents, last = key.split(".")
     made = key
@@ -109,6 +108,38 @@ def _override(values: dict[str, Any], override: str) -> tuple[str, str]:
     else:
         raise ConfigurationError([f"--set {override}: {'.'.join(parents)} is {node!r}, no section"])
     return key, made
+
+
+def _override_value(text: str, override: str) -> Any:
+    """Return what an override's value means: YAML, or a path or other text as it stands.
+
+    Text with characters that mean something in YAML, such as `data/#1/train.json`, is no number,
+    list or mapping, so it is taken as it stands. What begins like a list, a mapping or a quoted
+    string must be one.
+    """
+    try:
+        value = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        if _is_text(text):
+            return text
+        raise ConfigurationError(
+            [
+                f"--set {override}: the value is not YAML: {_problem(error)}; a text that begins "
+                f"with {text.strip()[0]} is given in quotes: '\"...\"'"
+            ]
+        ) from error
+    # A comment, an anchor, a tag or a mapping without braces would change a text in silence.
+    plain = isinstance(value, (str, dict)) or (value is None and text.strip() not in NULLS)
+    return text if plain and _is_text(text) else value
+
+
+def _is_text(text: str) -> bool:
+    """Tell whether a value is meant as a text: it is neither quoted nor in brackets."""
+    start = text.strip()[:1]
+    if start in ("[", "{"):
+        closed = text.strip().endswith({"[": "]", "{": "}"}[start])
+        return not closed and any(mark in text for mark in "/\\")
+    return start not in ("'", '"', "")
 
 
 def _child(node: Any, part: str, override: str) -> Any:

@@ -66,7 +66,7 @@ def clear(out: Path) -> None:
     report, folder = out / "report.html", out / "pictures"
     if report.exists():
         for link in PICTURE.findall(report.read_text("utf-8")):
-            (folder / unquote(link)).unlink(missing_ok=True)
+            (folder / unquote(link, errors="surrogateescape")).unlink(missing_ok=True)
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
     for name in FILES:

@@ -33,6 +33,7 @@ from rcnn_keras.training.rcnn.error_analysis import analysis_section
 from rcnn_keras.training.schedules import LearningRateSchedule, build_schedule
 from rcnn_keras.training.scorable import warn_unscorable
 from rcnn_keras.utils.atomic import atomic_write
+from rcnn_keras.utils.output_paths import check_output_folder
 
 # Of several workers the first alone has these.
 WRITERS = (keras.callbacks.ModelCheckpoint, keras.callbacks.TensorBoard, HistoryFile)
@@ -103,6 +104,7 @@ def train(
         ValueError: `overwrite` and `resume` at once; or TF_CONFIG does not go with
             `training.distribute`.
     """
+    check_output_folder(out)
     if overwrite and resume:
         raise ValueError("a run is either resumed or overwritten, not both")
     out = Path(out)
@@ -158,11 +160,11 @@ def build_model(configuration: Configuration, dataset: DetectionDataset) -> kera
     """
     keras.utils.set_random_seed(configuration.training.seed)
     architecture = ARCHITECTURES[configuration.model.architecture]
-    if not isinstance(configuration, FitConfiguration):
-        return architecture(classes=dataset.classes, **configuration.model_arguments)
     build: Callable[..., keras.Model] = architecture
     if configuration.preset is not None:
         build = partial(from_preset, configuration.preset, architecture=architecture)
+    if not isinstance(configuration, FitConfiguration):
+        return build(classes=dataset.classes, **configuration.model_arguments)
     with _dtype_policy(configuration.training.precision):
         model = build(
             classes=dataset.classes,

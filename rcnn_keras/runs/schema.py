@@ -32,7 +32,7 @@ from rcnn_keras.data.object_rules import Crowd, WithoutMask
 from rcnn_keras.models import RCNN, Detector, FasterRCNN, FastRCNN, MaskRCNN
 from rcnn_keras.models.arguments import argument_errors, rcnn_argument_errors
 from rcnn_keras.parallel import Engine, engine_named
-from rcnn_keras.presets import is_path, preset_arguments, preset_conflicts
+from rcnn_keras.presets import check_architecture, is_path, preset_arguments, preset_conflicts
 from rcnn_keras.runs.distribution import Distribution
 from rcnn_keras.runs.document import Document
 from rcnn_keras.training.rcnn.stages import number_errors, train_rcnn
@@ -360,9 +360,10 @@ def preset_of(model: Any) -> str | None:
 
 
 def _section_of(name: str, model: type[Detector]) -> type[Section]:
-    fields: dict[str, Any] = {"architecture": (Literal[name], ...)}
-    if model is not RCNN:  # of which nobody publishes weights
-        fields["preset"] = (PresetName | None, None)
+    fields: dict[str, Any] = {
+        "architecture": (Literal[name], ...),
+        "preset": (PresetName | None, None),
+    }
     return arguments_section(model, without=NO_KEYS, **fields)
 
 
@@ -370,9 +371,14 @@ def _checked(model: Any) -> Section:
     values, errors = dict(model), {}
     preset = preset_of(model)
     if preset is not None:
+        architecture = ARCHITECTURES[model.architecture]
+        try:
+            check_architecture(preset, architecture)
+        except ValueError as error:
+            raise_errors(model, {"preset": str(error)}, values)
         given = model_arguments(model)
-        values = preset_arguments(preset) | given
-        errors = preset_conflicts(preset, given)
+        values = preset_arguments(preset, architecture) | given
+        errors = preset_conflicts(preset, given, architecture)
     of_its_kind = rcnn_argument_errors if model.architecture == "rcnn" else argument_errors
     raise_errors(model, of_its_kind(values) | errors, values)
     return model

@@ -60,7 +60,7 @@ def test_saved_model_is_the_default(folder, called):
     result = rcnn_export("best.keras", "--out", "served", "--detection-api", "--warm-up", "a.png")
     assert result.exit_code == 0, result.output
     ((format, path, options),) = called
-    assert (format, path) == ("saved_model", "served")
+    assert (format, path) == ("tf_saved_model", "served")
     assert options.pop("warm_up") == (Path("a.png"),)
     assert options == {"overwrite": False, "detection_names": True}
     assert result.output.splitlines()[-1] == "served"
@@ -79,13 +79,15 @@ def test_litert_options_reach_its_function(folder, called):
     assert options == {"size": (240, 320), "quantize": "int8", "overwrite": True}
 
 
-@pytest.mark.parametrize("format", ["onnx", "openvino"])
-def test_exchange_formats_take_a_size_and_a_number_of_proposals(format, folder, called):
+@pytest.mark.parametrize(("format", "out"), [("onnx", "new.onnx"), ("openvino", "new.xml")])
+def test_exchange_formats_take_a_size_and_a_number_of_proposals(format, out, folder, called):
     shape = ("--size", "64x96", "--num-proposals", "40")
-    result = rcnn_export("best.keras", "--format", format, "--out", "new", *shape)
+    result = rcnn_export("best.keras", "--format", format, "--out", out, *shape)
     assert result.exit_code == 0, result.output
     options = {"size": (64, 96), "num_proposals": 40, "overwrite": False}
-    assert called == [(format, "new", options)]
+    assert called == [(format, out, options)]
+    assert rcnn_export("best.keras", "--out", out, *shape).exit_code == 0  # by the ending
+    assert called == 2 * [(format, out, options)]
 
 
 def test_serve_config_writes_a_version(folder, called):
@@ -103,19 +105,23 @@ def test_serve_config_writes_a_version(folder, called):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--quantize float16", "--quantize is for --format litert, not saved_model"),
-        ("--size 8x8", "--size is for --format litert or onnx or openvino, not saved_model"),
+        ("--quantize float16", "--quantize is for --format litert, not tf_saved_model"),
+        ("--size 8x8", "--size is for --format litert or onnx or openvino, not tf_saved_model"),
         ("--num-proposals 9", "--num-proposals is for --format litert or onnx or openvino, not"),
         ("--format litert --num-proposals 0", "0 is not in the range x>=1"),
-        ("--format onnx --warm-up a.png", "--warm-up is for --format saved_model, not onnx"),
-        ("--format litert --serve-config", "--serve-config is for --format saved_model"),
+        ("--format onnx --warm-up a.png", "--warm-up is for --format tf_saved_model, not onnx"),
+        ("--format litert --serve-config", "--serve-config is for --format tf_saved_model"),
         ("--format litert --quantize int8", "--quantize int8 needs --calibrate DIR"),
         ("--format litert --calibrate photos", "--calibrate is for --quantize int8"),
         ("--name cells", "--name goes with --serve-config"),
         ("--serve-config --overwrite", "--overwrite does not go with --serve-config"),
-        ("--format coreml", "'coreml' is not one of 'saved_model', 'litert', 'onnx', 'openvino'"),
+        (
+            "--format coreml",
+            "'coreml' is not one of 'tf_saved_model', 'litert', 'onnx', 'openvino'",
+        ),
         ("--format litert --size 320", "'320' is not a height and a width in pixels"),
         ("--format litert --size 0x320", "'0x320' is not a height and a width in pixels"),
+        ("--format litert", "new has not the ending of format 'litert': its file ends in .tflite"),
         ("--warm-up gone.png", "image gone.png: no such file"),
         ("--format litert --quantize int8 --calibrate gone", "folder gone: no such file"),
     ],
@@ -138,6 +144,6 @@ def test_a_package_that_is_missing_takes_a_line(folder, called, monkeypatch):
         raise ImportError("pip install 'rcnn-keras[litert]'")
 
     monkeypatch.setattr(rcnn_keras.export, "exporter", exporter)
-    result = rcnn_export("best.keras", "--out", "new", "--format", "litert")
+    result = rcnn_export("best.keras", "--out", "new.tflite")
     assert result.exit_code == 1
     assert result.output == "Error: pip install 'rcnn-keras[litert]'\n"

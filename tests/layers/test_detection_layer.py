@@ -165,3 +165,18 @@ def test_the_number_of_rois_may_be_unknown(second_stage):
     expected = layer(*second_stage)
     for name, values in graph(*second_stage).items():
         np.testing.assert_allclose(values, expected[name], atol=1e-4)
+
+
+def test_portable_detections_are_the_native_ones_with_more_candidates_than_are_sorted():
+    """All 9,000 scores pass a threshold of 0; the best 2,048 are enough for 100 detections."""
+    rng = np.random.default_rng(2)
+    corner = rng.uniform(0, 500, (1, 300, 2))
+    rois = np.concatenate([corner, corner + rng.uniform(10, 80, corner.shape)], axis=2)
+    logits, deltas = rng.normal(0, 2, (1, 300, 31)), rng.normal(0, 1, (1, 300, 30, 4))
+    inputs = [x.astype("float32") for x in (logits, deltas, rois)]
+    inputs += [np.int32([300]), np.int32([(600, 600)])]
+    native = DetectionLayer(0.0, 0.5, 100, WEIGHTS)(*inputs)
+    portable = DetectionLayer(0.0, 0.5, 100, WEIGHTS, kernels="portable")(*inputs)
+    assert native["num_detections"] == [100]
+    for name, expected in native.items():
+        np.testing.assert_array_equal(portable[name], expected)

@@ -335,7 +335,7 @@ def test_errors_in_overrides_name_the_override(write):
         ("training.epochs.more=3", "training.epochs is 12, no section"),
         ("training.epochs.a.b=3", "'a' is looked for in 12"),
         ("data.val.7.annotations=x", "'7' should be one of 0..1"),
-        ("training.epochs=[3", "--set training.epochs=[3: the value: "),
+        ("training.epochs=[3", "--set training.epochs=[3: the value is not YAML: "),
     ],
 )
 def test_impossible_overrides_are_refused(write, override, message):
@@ -369,3 +369,51 @@ def test_a_missing_file_and_a_binary_file(tmp_path):
 @pytest.mark.parametrize("text", ["1e-4", "1E-4", "+1.e-4", ".1e-3", "0.0001"])
 def test_numbers_may_have_exponents_without_a_dot(write, text):
     assert read_document(write(f"rate: {text}")).values == {"rate": 1e-4}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "data/#1/train.json",
+        "photos #2/train.json",
+        "#5/train.json",
+        "set: a/train.json",
+        "train: val.json",
+        "{x}/train.json",
+        "[2024] photos/train.json",
+        "@home/train.json",
+        "*/train.json",
+        "%25/train.json",
+        "!new/train.json",
+        "&a/train.json",
+        "& a/train.json",
+        "|pipe/train.json",
+        "C:\\data\\train.json",
+    ],
+)
+def test_a_path_with_characters_of_yaml_is_taken_as_it_stands(text, tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("data: {train: {}}")
+    document = read_document(path, [f"data.train.annotations={text}"])
+    assert document.values["data"]["train"]["annotations"] == text
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-4", 1e-4),
+        ("[[8], [16]]", [[8], [16]]),
+        ("{name: adam}", {"name": "adam"}),
+        ("null", None),
+        ("~", None),
+        ("", None),
+        ("'#5: a'", "#5: a"),
+        ('"[1]"', "[1]"),
+        ("3 # a comment", 3),
+        ("false", False),
+    ],
+)
+def test_other_values_of_overrides_are_those_of_yaml(text, value, tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("{}")
+    assert read_document(path, [f"a.b={text}"]).values == {"a": {"b": value}}

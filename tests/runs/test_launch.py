@@ -103,9 +103,9 @@ def test_later_starts_may_have_another_command(tmp_path):
 
 
 LAUNCHER = """
-import signal, sys
+import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
-sys.argv[0] = "rcnn"
+os.environ["RCNN_KERAS_LEAN"] = "1"
 from rcnn_keras.runs.launch import launch
 sys.exit(launch(sys.argv[1:], workers=2, grace=0.5))
 """

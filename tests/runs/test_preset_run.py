@@ -139,11 +139,11 @@ def test_a_published_preset_is_checked_without_fetching_it(folder):
     load_configuration(path, [*mobilenet, "model.anchor_sizes=[[8], [16], [32]]"])
 
 
-def test_the_model_has_the_weights_and_the_classes_of_the_data(folder, capsys):
+def test_the_model_has_the_weights_and_the_classes_of_the_data(folder, logged):
     path = folder / "trained" / "best.keras"
     configuration = load_configuration(folder / "config.yaml", ["data.classes=[sharp, flat]"])
     model = build_model(configuration, read_data(configuration.data)[0])
-    assert capsys.readouterr().out.startswith(f"{path}: weights kept in backbone, ")
+    assert logged().startswith(f"{path}: weights kept in backbone, ")
     assert model.classes == ("sharp", "flat")
     assert (model.min_size, model.max_size, model.get_config()["frozen_stages"]) == (48, 64, 2)
     trained = keras.models.load_model(path, compile=False)

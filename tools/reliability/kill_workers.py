@@ -11,6 +11,7 @@ workers, to 1e-6. With `--one-process` also compares with a run of one process.
 import argparse
 import csv
 import math
+import os
 import random
 import signal
 import subprocess
@@ -21,10 +22,10 @@ from pathlib import Path
 
 import yaml
 
-sys.argv[0] = "rcnn"  # no process of this tool but the workers needs TensorFlow
+os.environ["RCNN_KERAS_LEAN"] = "1"  # no process of this tool but the workers needs TensorFlow
 
-from rcnn_keras.cli.launch import RCNN  # noqa: E402
-from rcnn_keras.runs.launch import launch, say  # noqa: E402
+from rcnn_keras.cli.launch import RCNN
+from rcnn_keras.runs.launch import launch, say
 
 CONFIG = {
     "model": {

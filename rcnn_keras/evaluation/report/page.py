@@ -124,7 +124,7 @@ def write_report(
     )
     report = folder / "report.html"
     with atomic_write(report) as aside:
-        aside.write_text(page, encoding="utf-8")
+        aside.write_text(page, encoding="utf-8", errors="backslashreplace")
     return report
 
 
@@ -232,7 +232,7 @@ def _gather(folder: Path, pictures: Sequence[Path]) -> dict[Path, str]:
             inside = folder.resolve() / "pictures" / f"{i:03d}_{picture.name}"
             inside.parent.mkdir(exist_ok=True)
             shutil.copyfile(picture, inside)
-        links[picture] = quote(inside.relative_to(folder.resolve()).as_posix())
+        links[picture] = quote(os.fsencode(inside.relative_to(folder.resolve()).as_posix()))
     return links
 
 
