@@ -54,7 +54,7 @@ KERNELS = re.compile(
 )
 KERNEL_ROOMS = {"ops", "data"}
 
-MOST_LINES = 400
+MOST_LINES = 600
 
 ROOT = Path(rcnn_keras.__file__).parent
 FILES = {path.relative_to(ROOT.parent).as_posix(): path for path in sorted(ROOT.rglob("*.py"))}

@@ -325,14 +325,17 @@ class Batches:
         self.masks = masks
         self.proposals = proposals
         self._parts, self._mine = 1, range(1)
+        self._passes = 0
 
     def __len__(self) -> int:
         """Steps an epoch."""
         return -(-len(self.dataset) // self.batch_size)
 
     def __iter__(self) -> Iterator[Any]:
-        """One pass over the dataset."""
-        return iter(self.tf_dataset())
+        """One pass over the dataset; the next one has another order and other augmentations."""
+        first = self._passes * len(self.dataset)
+        self._passes += 1
+        return iter(self.tf_dataset(first_sample=first))
 
     def __repr__(self) -> str:
         return (
@@ -395,13 +398,17 @@ class Batches:
         changed._parts, changed._mine = of, mine
         return changed
 
-    def tf_dataset(self, *, repeat: bool = False, start_step: int = 0) -> tf.data.Dataset:
+    def tf_dataset(
+        self, *, repeat: bool = False, start_step: int = 0, first_sample: int = 0
+    ) -> tf.data.Dataset:
         """Build the pipeline.
 
         Args:
             repeat: go on for ever in full batches, which straddle the epochs: every image comes
                 once in each `len(dataset)` samples. Otherwise one pass, the order of epoch 0.
             start_step: batches to leave out at the start, without reading them.
+            first_sample: number of the sample with which step 0 begins, counted from the start of
+                training; order and augmentations follow from it.
 
         Raises:
             ValueError: when start_step is negative, or past the end of a single pass.
@@ -414,7 +421,8 @@ class Batches:
         mine = part * len(self._mine)  # samples of each batch
 
         def number_of(place: tf.Tensor) -> tf.Tensor:
-            return place // mine * batch + part * self._mine.start + place % mine
+            number = place // mine * batch + part * self._mine.start + place % mine
+            return first_sample + number
 
         start, steps = start_step * mine, len(self)
         with tf.device("CPU:0"):

@@ -4,6 +4,7 @@ B images a batch, N ground-truth boxes, D detections, K classes; see `Detector` 
 """
 
 import importlib
+import os
 from collections.abc import Iterable, Iterator
 from os import PathLike
 from typing import Any
@@ -25,10 +26,12 @@ from rcnn_keras.models.batch import (
     ensure_nonempty,
     pad_to_common_shape,
 )
+from rcnn_keras.models.batch_check import checked
 from rcnn_keras.models.distribution import DistributedModel, apply_summed, pipeline, predict_in_turn
 from rcnn_keras.models.errors import NON_FINITE, plain_errors
-from rcnn_keras.models.fitting import resumed, scores_first
+from rcnn_keras.models.fitting import counting, go_on, resumed, scores_first
 from rcnn_keras.models.inference import predictions
+from rcnn_keras.models.keras_model import KerasModel, check_process, refuse
 from rcnn_keras.models.saving import WholeFiles
 from rcnn_keras.ops import after, check_finite, num_replicas, sum_over_replicas
 
@@ -36,7 +39,7 @@ Image = str | PathLike | np.ndarray
 Images = Image | Iterable[Image] | DetectionDataset
 
 
-class Detector(DistributedModel, WholeFiles, keras.Model):
+class Detector(DistributedModel, WholeFiles, KerasModel, keras.Model):
     """A Keras model from images to detections, functional at inference.
 
     Inputs are `{"images" (B, H, W, 3) RGB 0..255, "image_sizes" (B, 2) int32, "image_ids" (B,)}`;
@@ -73,6 +76,10 @@ class Detector(DistributedModel, WholeFiles, keras.Model):
             inputs["num_proposals"] = keras.Input((), dtype="int32", name="num_proposals")
         outputs = self.second_stage(self.first_stage(inputs, training=False))
         super().__init__(inputs, outputs, name=name)
+        self._process = os.getpid()
+        # What `fit` has read of `Batches`: the sample at which the last call's epoch 0 began, and
+        # how many are behind. `Checkpoint` keeps it.
+        self.data_place = {"first_sample": 0, "samples": 0, "images": 0}
         self.input_spec = None  # `call` takes more forms than the graph's own inputs
         self.classes = tuple(config["classes"])
         self.has_masks = "masks" in outputs
@@ -220,10 +227,14 @@ class Detector(DistributedModel, WholeFiles, keras.Model):
             ValueError: if the classes of the data are not those of the model.
         """
         batches, steps = None, kwargs.get("steps_per_epoch")
+        check_process(self._process)
+        refuse({name: kwargs.get(name) for name in ("sample_weight", "class_weight")})
+        x = self._checked(x, y, "training data")
         if isinstance(x, Batches):
             batches, shuffle = x.sized(self.min_sizes, None), False  # they are shuffled already
             x = batches = self._with_truth(batches)
             steps = kwargs["steps_per_epoch"] = steps or len(batches)
+            go_on(self, batches, kwargs.get("initial_epoch", 0) * steps)
         elif isinstance(x, tf.data.Dataset) and steps is None and x.cardinality() > 0:
             steps = int(x.cardinality())
         with (
@@ -241,7 +252,10 @@ class Detector(DistributedModel, WholeFiles, keras.Model):
             if batches is not None:
                 start_step = initial_epoch * steps + behind
                 strategy = self.distribute_strategy
-                x = pipeline(batches, strategy, repeat=True, start_step=start_step)
+                first = self.data_place["first_sample"]
+                how = {"repeat": True, "start_step": start_step, "first_sample": first}
+                x = pipeline(batches, strategy, **how)
+                callbacks = counting(self, callbacks, batches.batch_size, steps)
             return super().fit(
                 x,
                 y,
@@ -250,7 +264,7 @@ class Detector(DistributedModel, WholeFiles, keras.Model):
                 verbose=verbose,
                 callbacks=callbacks,
                 validation_split=validation_split,
-                validation_data=self._one_pass(validation_data),
+                validation_data=self._checked_validation(validation_data),
                 shuffle=shuffle,
                 initial_epoch=initial_epoch,
                 **kwargs,
@@ -258,16 +272,31 @@ class Detector(DistributedModel, WholeFiles, keras.Model):
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """Return the named losses as `keras.Model.evaluate` does, also on `Batches`."""
+        check_process(self._process)
+        refuse({"sample_weight": kwargs.get("sample_weight")})
         with plain_errors(x.dataset if isinstance(x, Batches) else None):
+            if not kwargs.get("_use_cached_eval_dataset"):  # of `fit`, which checks them itself
+                x = self._checked(x, y, "data")
             return super().evaluate(self._one_pass(x), y, *args, **kwargs)
 
     def predict(self, x, *args, **kwargs):
         """Return padded detections as `keras.Model.predict` does, also on `Batches`."""
+        check_process(self._process)
         with plain_errors(x.dataset if isinstance(x, Batches) else None):
             if not isinstance(x, Batches):
+                x = checked(self, x, source="data", targets=False)
                 return super().predict(x, *args, **kwargs)
             predict = super().predict
             return predict_in_turn(self, lambda x: predict(x, *args, **kwargs), self._sized(x))
+
+    def _checked(self, x, y, source):
+        return x if isinstance(x, Batches) else checked(self, x, y, source=source)
+
+    def _checked_validation(self, data):
+        if not isinstance(data, tuple | list):
+            return self._one_pass(self._checked(data, None, "validation data"))
+        x, *y = data
+        return (self._checked(x, y[0] if y else None, "validation data"), *y)
 
     def _one_pass(self, x):
         """Return the tf.data pipeline of `Batches`, and anything else as it is."""
@@ -311,6 +340,7 @@ class Detector(DistributedModel, WholeFiles, keras.Model):
         proposals: Proposals | None = None,
     ) -> Iterator[Detections]:
         """Detect as `detect` does, but yield each image's `Detections` and keep none of them."""
+        check_process(self._process)
         dataset = self.dataset_of(images, proposals)
         if len(dataset) == 0:
             return iter(())

@@ -179,6 +179,8 @@ class Checkpoint(keras.callbacks.Callback):
                     f"another folder, or remove this one"
                 )
             epoch, batch = found.state["epoch"], found.state["batch"]
+            if hasattr(model, "data_place"):
+                model.data_place.update(found.state.get("data place") or {"first_sample": 0})
             if found.state["stopped"]:
                 epoch = epochs
             if verbose:
@@ -213,6 +215,7 @@ class Checkpoint(keras.callbacks.Callback):
             "run": self._run,
             "versions": versions(),
             "callbacks": states,
+            "data place": dict(getattr(self.model, "data_place", {})),
         }
         if self.model.distribute_strategy.extended.should_checkpoint:
             save(self.directory, Saved(self._step(epoch, batch), state, arrays), self.keep)
