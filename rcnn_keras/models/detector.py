@@ -4,6 +4,7 @@ B images a batch, N ground-truth boxes, D detections, K classes; see `Detector` 
 """
 
 import importlib
+import os
 from collections.abc import Iterator
 from os import PathLike
 from typing import Any
@@ -26,6 +27,7 @@ from rcnn_keras.models.batch import (
     ensure_nonempty,
     pad_to_common_shape,
 )
+from rcnn_keras.models.batch_check import checked
 from rcnn_keras.models.distribution import pipeline, predict_in_turn
 from rcnn_keras.models.errors import NON_FINITE, plain_errors
 from rcnn_keras.models.fitting import resumed, scores_first
@@ -35,11 +37,12 @@ from rcnn_keras.models.keras_internals import (
     apply_summed_gradients,
     loss_tracker,
 )
+from rcnn_keras.models.keras_model import KerasModel, check_process, refuse
 from rcnn_keras.models.saving import WholeFiles
 from rcnn_keras.ops import after, check_finite, num_replicas, sum_over_replicas
 
 
-class Detector(ReplicatedTraining, WholeFiles, keras.Model):
+class Detector(ReplicatedTraining, WholeFiles, KerasModel, keras.Model):
     """A Keras model from images to detections, functional at inference.
 
     Inputs are `{"images" (B, H, W, 3) RGB 0..255, "image_sizes" (B, 2) int32, "image_ids" (B,)}`;
@@ -76,6 +79,9 @@ class Detector(ReplicatedTraining, WholeFiles, keras.Model):
             inputs["num_proposals"] = keras.Input((), dtype="int32", name="num_proposals")
         outputs = self.second_stage(self.first_stage(inputs, training=False))
         super().__init__(inputs, outputs, name=name)
+        self._process = os.getpid()
+        # What `fit` has read of `Batches`: the sample at which the last call's epoch 0 began, and
+        # how many are behind. `Checkpoint` keeps it.
         self.input_spec = None  # `call` takes more forms than the graph's own inputs
         self.classes = tuple(config["classes"])
         self.has_masks = "masks" in outputs
@@ -230,6 +236,9 @@ class Detector(ReplicatedTraining, WholeFiles, keras.Model):
             ImageError: for an image that cannot be read; names it.
             ValueError: if the classes of the data are not those of the model.
         """
+        check_process(self._process)
+        refuse({name: kwargs.get(name) for name in ("sample_weight", "class_weight")})
+        x = self._checked(x, y, "training data")
         first_epoch, steps = kwargs.pop("initial_epoch", 0), kwargs.get("steps_per_epoch")
         batches = None
         if isinstance(x, Batches):
@@ -265,7 +274,7 @@ class Detector(ReplicatedTraining, WholeFiles, keras.Model):
                     verbose=verbose,
                     callbacks=callbacks,
                     validation_split=validation_split,
-                    validation_data=self._one_pass(validation_data),
+                    validation_data=self._checked_validation(validation_data),
                     shuffle=shuffle,
                     initial_epoch=initial_epoch,
                     **kwargs,
@@ -291,16 +300,31 @@ class Detector(ReplicatedTraining, WholeFiles, keras.Model):
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """Return the named losses as `keras.Model.evaluate` does, also on `Batches`."""
+        check_process(self._process)
+        refuse({"sample_weight": kwargs.get("sample_weight")})
         with plain_errors(x.dataset if isinstance(x, Batches) else None):
+            if not kwargs.get("_use_cached_eval_dataset"):  # of `fit`, which checks them itself
+                x = self._checked(x, y, "data")
             return super().evaluate(self._one_pass(x), y, *args, **kwargs)
 
     def predict(self, x, *args, **kwargs):
         """Return padded detections as `keras.Model.predict` does, also on `Batches`."""
+        check_process(self._process)
         with plain_errors(x.dataset if isinstance(x, Batches) else None):
             if not isinstance(x, Batches):
+                x = checked(self, x, source="data", targets=False)
                 return super().predict(x, *args, **kwargs)
             predict = super().predict
             return predict_in_turn(self, lambda x: predict(x, *args, **kwargs), self._sized(x))
+
+    def _checked(self, x, y, source):
+        return x if isinstance(x, Batches) else checked(self, x, y, source=source)
+
+    def _checked_validation(self, data):
+        if not isinstance(data, tuple | list):
+            return self._one_pass(self._checked(data, None, "validation data"))
+        x, *y = data
+        return (self._checked(x, y[0] if y else None, "validation data"), *y)
 
     def _one_pass(self, x):
         """Return the tf.data pipeline of `Batches`, and anything else as it is."""
@@ -346,6 +370,7 @@ class Detector(ReplicatedTraining, WholeFiles, keras.Model):
         proposals: Proposals | None = None,
     ) -> Iterator[Detections]:
         """Detect as `detect` does, but yield each image's `Detections` and keep none of them."""
+        check_process(self._process)
         dataset = self.dataset_of(images, proposals)
         if len(dataset) == 0:
             return iter(())
