@@ -9,42 +9,39 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
+
 import yaml
 from pydantic import Field, ValidationError, model_validator
+
 from rcnn_keras.models import FasterRCNN, MaskRCNN
-from rcnn_keras.runs.document import ConfigurationError, Document, read_document
-from rcnn_keras.runs.schema import (
-    CocoBatches,
-    CocoData,
-    RecordBatches,
-    RecordData,
-    VocBatches,
-    VocData,
-)
 from rcnn_keras.runs.distribution import Distribution
+from rcnn_keras.runs.document import ConfigurationError, Document, read_document
 from rcnn_keras.runs.schema import (
     ARCHITECTURES,
     MORE_KEYS,
+    SGD,
+    Adaptive,
+    CocoBatches,
+    CocoData,
+    CosineSchedule,
     ModelSchema,
+    RecordBatches,
+    RecordData,
+    ScheduleSection,
+    Section,
+    StagesSection,
+    StepSchedule,
+    TrainingSection,
+    VocBatches,
+    VocData,
+    describe,
     model_arguments,
     preset_of,
 )
-from rcnn_keras.runs.schema import (
-    SGD,
-    Adaptive,
-    CosineSchedule,
-    ScheduleSection,
-    StepSchedule,
-)
-from rcnn_keras.runs.schema import Section, describe
-from rcnn_keras.runs.schema import StagesSection, TrainingSection
-
-
 
 AnySchedule = ScheduleSection | StepSchedule | CosineSchedule
 
 AnyConfiguration = TypeVar("AnyConfiguration", bound="Configuration")
-
 
 
 class Configuration(Section):
@@ -122,7 +119,6 @@ class Configuration(Section):
         return yaml.safe_dump(values, sort_keys=False, default_flow_style=None)
 
 
-
 class FitConfiguration(Configuration):
     """A run of `fit`, or of `train_alternating`."""
 
@@ -176,7 +172,6 @@ class FitConfiguration(Configuration):
         return "epochs", self.training.epochs
 
 
-
 class RCNNConfiguration(Configuration):
     """A run of `train_rcnn`, the stages of R-CNN; milestones of the schedule are in steps."""
 
@@ -187,7 +182,6 @@ class RCNNConfiguration(Configuration):
     def length(self) -> tuple[str, int]:
         """The steps of fine-tuning."""
         return "steps", self.training.steps
-
 
 
 def load_configuration(path: str | Path, overrides: Sequence[str] = ()) -> Configuration:
@@ -205,7 +199,6 @@ def load_configuration(path: str | Path, overrides: Sequence[str] = ()) -> Confi
     return validate(read_document(path, overrides))
 
 
-
 def validate(document: Document) -> Configuration:
     """Validate a YAML document that was read; raise ConfigurationError with every error."""
     values = _with_tuples(document.values)
@@ -219,10 +212,8 @@ def validate(document: Document) -> Configuration:
         raise ConfigurationError(describe(line, document) for line in lines) from error
 
 
-
 def _with_tuples(value: Any) -> Any:
     """Turn YAML's lists into the tuples that strict validation wants."""
     if isinstance(value, dict):
         return {str(key): _with_tuples(item) for key, item in value.items()}
     return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
-

@@ -9,10 +9,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
+
 import tensorflow as tf
+
 from rcnn_keras.ops import is_multi_worker
-
-
 
 Distribution = Literal["auto", "none", "mirrored", "multi_worker"]
 
@@ -28,12 +28,10 @@ LOST = (
 )
 
 
-
 class LostWorkerError(ConnectionError):
     """Another worker is gone, so that all have to be started again."""
 
     exit_status = 75  # EX_TEMPFAIL of sysexits.h
-
 
 
 def build_strategy(distribute: Distribution) -> tf.distribute.Strategy:
@@ -72,11 +70,9 @@ def build_strategy(distribute: Distribution) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy(gpus or tf.config.list_logical_devices("CPU"))
 
 
-
 def writes(strategy: tf.distribute.Strategy) -> bool:
     """Return whether this process writes files: the first of several workers does."""
     return strategy.extended.should_checkpoint
-
 
 
 def meet(strategy: tf.distribute.Strategy) -> None:
@@ -84,7 +80,6 @@ def meet(strategy: tf.distribute.Strategy) -> None:
     if strategy.num_replicas_in_sync > 1:
         ones = strategy.run(lambda: tf.ones([]))
         strategy.reduce("SUM", ones, axis=None)
-
 
 
 @contextmanager
@@ -98,7 +93,6 @@ def lost_workers(strategy: tf.distribute.Strategy) -> Iterator[None]:
         raise LostWorkerError(f"another worker is gone: {error.message}") from error
 
 
-
 def _workers() -> list[str]:
     """Return the addresses of all workers."""
     text = os.environ.get("TF_CONFIG", "{}")
@@ -109,4 +103,3 @@ def _workers() -> list[str]:
     if other := set(cluster) - {"worker"}:
         raise ValueError(f"TF_CONFIG: the cluster has {sorted(other)}; only workers train here")
     return cluster.get("worker", [])
-

@@ -5,9 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
 import yaml
-
-
 
 
 class ConfigurationError(ValueError):
@@ -16,7 +15,6 @@ class ConfigurationError(ValueError):
     def __init__(self, errors: Iterable[str]):
         self.errors = tuple(errors)
         super().__init__("\n".join(self.errors))
-
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,6 @@ class Document:
         return str(self.path)
 
 
-
 class _Loader(yaml.SafeLoader):
     """SafeLoader that reads 1e-4 as a number, as YAML 1.2 does, and refuses a key given twice."""
 
@@ -56,13 +53,11 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
     list("-+.0123456789"),
 )
-
 
 
 def read_document(path: str | Path, overrides: Sequence[str] = ()) -> Document:
@@ -91,7 +86,6 @@ def read_document(path: str | Path, overrides: Sequence[str] = ()) -> Document:
     return Document(path, values, tuple(overridden))
 
 
-
 def _override(values: dict[str, Any], override: str) -> tuple[str, str]:
     """Put one `key.sub=value` into `values`; return the key, and the first part of it made here."""
     key, equals, text = override.partition("=")
@@ -117,7 +111,6 @@ def _override(values: dict[str, Any], override: str) -> tuple[str, str]:
     return key, made
 
 
-
 def _child(node: Any, part: str, override: str) -> Any:
     """Step down from `node` by one part of a dotted key, making a missing mapping."""
     if isinstance(node, list):
@@ -129,7 +122,6 @@ def _child(node: Any, part: str, override: str) -> Any:
     return node[part]
 
 
-
 def _index(items: list[Any], part: str, override: str) -> int:
     if not part.isdecimal() or int(part) >= len(items):
         raise ConfigurationError(
@@ -138,13 +130,10 @@ def _index(items: list[Any], part: str, override: str) -> int:
     return int(part)
 
 
-
 def _position(error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None)
     return f":{mark.line + 1}:{mark.column + 1}" if mark else ""
 
 
-
 def _problem(error: yaml.YAMLError) -> str:
     return getattr(error, "problem", None) or str(error)
-

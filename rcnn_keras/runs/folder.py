@@ -20,13 +20,13 @@ import re
 import shutil
 from pathlib import Path
 from urllib.parse import unquote
+
 import yaml
-from rcnn_keras.training.alternating import CHECKPOINTS, STEPS
-from rcnn_keras.training.checkpoint_state import checkpoints, differences
+
 from rcnn_keras.runs.configuration import Configuration, RCNNConfiguration
+from rcnn_keras.training.alternating import CHECKPOINTS, STEPS
 from rcnn_keras.training.callbacks import HistoryFile
-
-
+from rcnn_keras.training.checkpoint_state import checkpoints, differences
 
 FILES = (
     "config.yaml",
@@ -61,7 +61,6 @@ BEFORE_THE_FIRST_STEP = ("config.yaml", "tensorboard", CHECKPOINTS)
 PICTURE = re.compile(r'src="pictures/([^"/]+)"')  # in a report, which names those of its run
 
 
-
 def clear(out: Path) -> None:
     """Remove what a run writes, and nothing else."""
     report, folder = out / "report.html", out / "pictures"
@@ -76,13 +75,11 @@ def clear(out: Path) -> None:
         shutil.rmtree(out / name, ignore_errors=True)
 
 
-
 def remove_torn(out: Path) -> None:
     """Remove what a run that was killed had not written to its end, see `written_aside`."""
     for name in (*FILES, *FOLDERS):
         for folder in out.glob(f".{name}.*"):
             shutil.rmtree(folder)
-
 
 
 def resumes(out: Path, configuration: Configuration, *, required: bool = False) -> bool:
@@ -119,7 +116,6 @@ def resumes(out: Path, configuration: Configuration, *, required: bool = False) 
     return False
 
 
-
 def _how_they_differ(theirs: str, ours: str) -> str:
     """Return which keys of two configurations differ, nothing if one is none."""
     try:
@@ -127,7 +123,6 @@ def _how_they_differ(theirs: str, ours: str) -> str:
     except yaml.YAMLError:
         return ""
     return f"; {'; '.join(differences(then, now))}" if isinstance(then, dict) else ""
-
 
 
 def _goes_on(out: Path, configuration: Configuration) -> bool:
@@ -138,4 +133,3 @@ def _goes_on(out: Path, configuration: Configuration) -> bool:
     if training.checkpoint is not None and checkpoints(out / CHECKPOINTS):
         return True
     return training.epochs in HistoryFile(out / "history.csv", resumes=True).rows
-

@@ -13,12 +13,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO
 
-
-
 LOST = 75  # exit status of a worker whose fellow is gone, see `LostWorkerError`
 
 POLL = 0.2  # seconds
-
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,6 @@ class End:
         if self.code < 0:
             how = signal.Signals(-self.code).name
         return f"worker {self.worker} ended with {how}"
-
 
 
 def launch(
@@ -106,11 +102,9 @@ def launch(
     raise AssertionError("the last start returns")
 
 
-
 def say(text: str) -> None:
     """Print a line of the launcher's own."""
     print(f"[launch] {text}", file=sys.stderr, flush=True)
-
 
 
 def free_ports(count: int) -> list[int]:
@@ -120,7 +114,6 @@ def free_ports(count: int) -> list[int]:
         for each in sockets:
             each.bind(("127.0.0.1", 0))
         return [each.getsockname()[1] for each in sockets]
-
 
 
 def cluster_environments(addresses: Sequence[str]) -> list[Mapping[str, str]]:
@@ -137,7 +130,6 @@ def cluster_environments(addresses: Sequence[str]) -> list[Mapping[str, str]]:
         }
         for index in range(len(addresses))
     ]
-
 
 
 def _run(
@@ -175,7 +167,6 @@ def _run(
             printer.join(POLL)
 
 
-
 def _first_bad_end(processes: Sequence[subprocess.Popen]) -> End | None:
     """Wait until all have ended well or one has not."""
     while True:
@@ -186,7 +177,6 @@ def _first_bad_end(processes: Sequence[subprocess.Popen]) -> End | None:
         if all(code == 0 for code in codes):
             return None
         time.sleep(POLL)
-
 
 
 def _end(processes: Sequence[subprocess.Popen], grace: float) -> None:
@@ -202,18 +192,15 @@ def _end(processes: Sequence[subprocess.Popen], grace: float) -> None:
         process.wait()
 
 
-
 def _signal(process: subprocess.Popen, number: int) -> None:
     """Send a signal to a worker and the processes that it has started."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, number)  # it leads a group of its own
 
 
-
 def _print_lines(stream: IO[str], index: int) -> None:
     for line in stream:
         print(f"[{index}] {line}", end="", flush=True)
-
 
 
 @contextmanager
@@ -231,4 +218,3 @@ def _sigterm_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-

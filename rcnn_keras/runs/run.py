@@ -1,24 +1,20 @@
 """Train a model from a configuration into a run folder, see `folder`."""
 
-from pathlib import Path
-import keras
-from rcnn_keras.data.dataset import DetectionDataset
-from rcnn_keras.training.alternating import CHECKPOINTS
-from rcnn_keras.training.callbacks import Checkpoint, CocoEvaluation
-from rcnn_keras.runs.configuration import FitConfiguration
-from rcnn_keras.training.callbacks import HistoryFile
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
+
+import keras
+
 from rcnn_keras.data.augmentation import Compose
+from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.pipeline import Batches
 from rcnn_keras.data.written_aside import written_aside
 from rcnn_keras.evaluation.report.sections import Section
 from rcnn_keras.models import RCNN
 from rcnn_keras.presets import from_preset
-from rcnn_keras.training.alternating import CHECKPOINTS, STEPS, train_alternating
-from rcnn_keras.training.checkpoint import Checkpoint
 from rcnn_keras.runs.configuration import (
     Configuration,
     FitConfiguration,
@@ -26,19 +22,19 @@ from rcnn_keras.runs.configuration import (
 )
 from rcnn_keras.runs.datasets import check_images, read_data
 from rcnn_keras.runs.distribution import build_strategy, lost_workers, meet, writes
+from rcnn_keras.runs.folder import FILES, STAGES, clear, remove_torn, resumes
 from rcnn_keras.runs.schema import ARCHITECTURES
+from rcnn_keras.runs.scoring import evaluate
+from rcnn_keras.training.alternating import CHECKPOINTS, STEPS, train_alternating
+from rcnn_keras.training.callbacks import CocoEvaluation, HistoryFile
+from rcnn_keras.training.checkpoint import Checkpoint
 from rcnn_keras.training.optimizers import build_optimizer
 from rcnn_keras.training.rcnn import train_rcnn
 from rcnn_keras.training.rcnn.error_analysis import analysis_section
-from rcnn_keras.runs.folder import FILES, STAGES, clear, remove_torn, resumes
 from rcnn_keras.training.schedules import LearningRateSchedule, build_schedule
-from rcnn_keras.runs.scoring import evaluate
-
-
 
 # Of several workers the first alone has these.
 WRITERS = (keras.callbacks.ModelCheckpoint, keras.callbacks.TensorBoard, HistoryFile)
-
 
 
 def build_callbacks(
@@ -64,7 +60,6 @@ def build_callbacks(
     if training.checkpoint is not None:
         later.append(Checkpoint(out / CHECKPOINTS, **training.checkpoint.model_dump()))
     return [*first, scoring, *later]
-
 
 
 def train(
@@ -152,7 +147,6 @@ def train(
     return history
 
 
-
 def build_model(configuration: Configuration, dataset: DetectionDataset) -> keras.Model:
     """Build the configured model for the classes of a dataset, and compile it for its size.
 
@@ -176,7 +170,6 @@ def build_model(configuration: Configuration, dataset: DetectionDataset) -> kera
     return model
 
 
-
 def _optimizer(
     configuration: FitConfiguration, steps_per_epoch: int, model: keras.Model, epochs: int
 ) -> keras.optimizers.Optimizer:
@@ -186,7 +179,6 @@ def _optimizer(
         configuration, arguments.pop("learning_rate"), epochs, steps_per_epoch
     )
     return build_optimizer(arguments.pop("name"), model, learning_rate, **arguments)
-
 
 
 def _learning_rate(
@@ -200,7 +192,6 @@ def _learning_rate(
     return build_schedule(
         schedule.pop("name"), base, epochs=epochs, steps_per_epoch=steps_per_epoch, **schedule
     )
-
 
 
 def _fit(
@@ -229,7 +220,6 @@ def _fit(
     return history
 
 
-
 def _train_stages(
     configuration: RCNNConfiguration,
     model: RCNN,
@@ -249,7 +239,6 @@ def _train_stages(
     shutil.copy(out / STAGES / "rcnn.keras", out / "best.keras")
     assert trained.scores is not None
     return analysis_section(trained.scores, model.classes)
-
 
 
 def _alternate(
@@ -280,7 +269,6 @@ def _alternate(
     return histories.get(STEPS[-1].name, keras.callbacks.History())
 
 
-
 def training_batches(configuration: FitConfiguration, dataset: DetectionDataset) -> Batches:
     """Return the shuffled and augmented batches of the training data."""
     data = configuration.data
@@ -295,7 +283,6 @@ def training_batches(configuration: FitConfiguration, dataset: DetectionDataset)
     )
 
 
-
 @contextmanager
 def _dtype_policy(name: str) -> Iterator[None]:
     before = keras.config.dtype_policy()
@@ -304,4 +291,3 @@ def _dtype_policy(name: str) -> Iterator[None]:
         yield
     finally:
         keras.config.set_dtype_policy(before)
-

@@ -5,6 +5,7 @@ import pytest
 from rcnn_keras.runs.configuration import load_configuration
 from rcnn_keras.runs.run import train
 
+
 @pytest.fixture(scope="module")
 def run(config, tmp_path_factory):
     """A finished run: its configuration, folder and history."""

@@ -10,8 +10,8 @@ from click.testing import CliRunner
 from rcnn_keras.cli import main
 from rcnn_keras.runs import distribution
 from rcnn_keras.runs.configuration import load_configuration
-from rcnn_keras.runs.document import ConfigurationError
 from rcnn_keras.runs.distribution import LostWorkerError, build_strategy, lost_workers
+from rcnn_keras.runs.document import ConfigurationError
 
 
 def config_of(workers):

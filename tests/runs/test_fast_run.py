@@ -13,8 +13,8 @@ from rcnn_keras.data import draw_shapes
 from rcnn_keras.models import FasterRCNN, FastRCNN
 from rcnn_keras.proposals import load_proposals, save_proposals
 from rcnn_keras.runs.configuration import load_configuration
-from rcnn_keras.runs.document import ConfigurationError
 from rcnn_keras.runs.datasets import read_data
+from rcnn_keras.runs.document import ConfigurationError
 
 MODEL = {
     "architecture": "fast_rcnn",

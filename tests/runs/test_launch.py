@@ -13,7 +13,6 @@ import pytest
 from click.testing import CliRunner
 
 from rcnn_keras.cli import main
-from rcnn_keras.runs import launch
 from rcnn_keras.runs.launch import launch
 
 BEGIN = """

@@ -12,15 +12,13 @@ from pycocotools import mask as run_length
 from rcnn_keras.data import DetectionDataset, draw_shapes
 from rcnn_keras.evaluation import CocoScores
 from rcnn_keras.models import FasterRCNN, MaskRCNN
-from rcnn_keras.training.callbacks import CocoEvaluation
 from rcnn_keras.runs.configuration import load_configuration
-from rcnn_keras.runs.document import ConfigurationError
 from rcnn_keras.runs.datasets import read_data
-from rcnn_keras.training.callbacks import HistoryFile
-from rcnn_keras.runs.run import train
-from rcnn_keras.runs.run import build_callbacks
+from rcnn_keras.runs.document import ConfigurationError
 from rcnn_keras.runs.folder import clear
+from rcnn_keras.runs.run import build_callbacks, train
 from rcnn_keras.runs.scoring import evaluate
+from rcnn_keras.training.callbacks import CocoEvaluation, HistoryFile
 
 SECTIONS = {
     "model": {"architecture": "mask_rcnn", "box_score_thresh": 0.0},

@@ -11,8 +11,8 @@ import yaml
 from rcnn_keras.data import DetectionDataset, draw_shapes
 from rcnn_keras.models import FasterRCNN, MaskRCNN
 from rcnn_keras.runs.configuration import load_configuration
-from rcnn_keras.runs.document import ConfigurationError
 from rcnn_keras.runs.datasets import read_data
+from rcnn_keras.runs.document import ConfigurationError
 from rcnn_keras.runs.run import build_model, train
 
 SMALL = {

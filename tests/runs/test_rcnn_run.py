@@ -14,12 +14,12 @@ from rcnn_keras.cli import main
 from rcnn_keras.data import draw_shapes
 from rcnn_keras.models import RCNN
 from rcnn_keras.proposals import save_proposals
-from rcnn_keras.training import train_rcnn
 from rcnn_keras.runs.configuration import load_configuration
 from rcnn_keras.runs.document import ConfigurationError
-from rcnn_keras.training.rcnn import stages
-from rcnn_keras.runs.run import build_model
 from rcnn_keras.runs.folder import clear, remove_torn
+from rcnn_keras.runs.run import build_model
+from rcnn_keras.training import train_rcnn
+from rcnn_keras.training.rcnn import stages
 
 pytest.importorskip("sklearn")
 

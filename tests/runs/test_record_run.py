@@ -5,13 +5,12 @@ import numpy as np
 import pytest
 
 from rcnn_keras.data.augmentation import RandomFlip
-from rcnn_keras.data.tfrecord import load_tfrecord
-from rcnn_keras.data.tfrecord import save_tfrecord
 from rcnn_keras.data.synthetic import draw_shapes
+from rcnn_keras.data.tfrecord import load_tfrecord, save_tfrecord
 from rcnn_keras.models import MaskRCNN
-from rcnn_keras.training.callbacks import CocoEvaluation
 from rcnn_keras.runs.configuration import load_configuration
 from rcnn_keras.runs.datasets import check_images, read_data
+from rcnn_keras.training.callbacks import CocoEvaluation
 
 
 @pytest.fixture(scope="module")

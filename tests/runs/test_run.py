@@ -11,15 +11,13 @@ import pytest
 
 from rcnn_keras.data.coco import load_coco
 from rcnn_keras.data.problems import DatasetError
-from rcnn_keras.training.callbacks import CocoEvaluation
 from rcnn_keras.runs.configuration import load_configuration
-from rcnn_keras.runs.document import ConfigurationError
 from rcnn_keras.runs.datasets import check_images, read_data
-from rcnn_keras.training.callbacks import HistoryFile
-from rcnn_keras.runs.run import build_model, train
-from rcnn_keras.runs.run import build_callbacks
+from rcnn_keras.runs.document import ConfigurationError
 from rcnn_keras.runs.folder import clear, resumes
+from rcnn_keras.runs.run import build_callbacks, build_model, train
 from rcnn_keras.runs.scoring import evaluate
+from rcnn_keras.training.callbacks import CocoEvaluation, HistoryFile
 
 SECTIONS = {
     "model": {"architecture": "faster_rcnn"},
