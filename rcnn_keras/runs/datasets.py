@@ -1,18 +1,17 @@
 """The datasets that a configuration names."""
 
 from pathlib import Path
-from rcnn_keras.data.validation import undecodable
+
 from rcnn_keras.data.coco import load_coco
 from rcnn_keras.data.dataset import DetectionDataset
-from rcnn_keras.data.tfrecord import check_tfrecord, load_tfrecord
 from rcnn_keras.data.problems import DatasetError, Problem
+from rcnn_keras.data.tfrecord import check_tfrecord, load_tfrecord
+from rcnn_keras.data.validation import undecodable
 from rcnn_keras.data.voc import load_voc
 from rcnn_keras.evaluation import check_segmentations
 from rcnn_keras.proposals.proposal_file import read_into
 from rcnn_keras.runs.document import ConfigurationError
 from rcnn_keras.runs.schema import AnyData, CocoSource, RecordSource, VocSource
-
-
 
 
 def read_data(data: AnyData, *, masks: bool = False) -> tuple[DetectionDataset, DetectionDataset]:
@@ -58,7 +57,6 @@ def read_data(data: AnyData, *, masks: bool = False) -> tuple[DetectionDataset, 
     return parts["data.train"], parts["data.val"]
 
 
-
 def check_images(*datasets: DetectionDataset) -> None:
     """Decode every image once; raise DatasetError with all that cannot be decoded.
 
@@ -75,7 +73,6 @@ def check_images(*datasets: DetectionDataset) -> None:
         raise DatasetError(problems)
 
 
-
 def _read(source: CocoSource | VocSource | RecordSource, data: AnyData) -> DetectionDataset:
     if isinstance(source, VocSource):
         dataset = load_voc(source.root, source.split, classes=data.classes)
@@ -88,10 +85,8 @@ def _read(source: CocoSource | VocSource | RecordSource, data: AnyData) -> Detec
     return read_into(dataset, source.proposals, data.max_proposals)
 
 
-
 def _joined(datasets: list[DetectionDataset]) -> DetectionDataset:
     return sum(datasets[1:], start=datasets[0])
-
 
 
 def _class_error(dataset: DetectionDataset, classes: tuple[str, ...]) -> str | None:
@@ -104,4 +99,3 @@ def _class_error(dataset: DetectionDataset, classes: tuple[str, ...]) -> str | N
         f"the classes of {dataset.name} are not those of the training data: "
         f"only here {more}, missing here {less}"
     )
-

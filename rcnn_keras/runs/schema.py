@@ -6,46 +6,40 @@ model's constructor. With `model.preset` the training starts from the weights of
 """
 
 import difflib
+import importlib.util
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, get_type_hints
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
-from rcnn_keras.runs.document import Document
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+
 from pydantic import (
     AfterValidator,
+    BaseModel,
     BeforeValidator,
+    ConfigDict,
     Field,
+    GetCoreSchemaHandler,
+    ValidationError,
     ValidationInfo,
     create_model,
     model_serializer,
     model_validator,
 )
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
+
 from rcnn_keras.data import augmentation
-from typing import Annotated, Any, Literal
-from pydantic import AfterValidator, GetCoreSchemaHandler, ValidationInfo
-from pydantic_core import CoreSchema, core_schema
-from rcnn_keras.models import RCNN, Detector, FasterRCNN, FastRCNN, MaskRCNN
-from rcnn_keras.models.arguments import argument_errors
-from rcnn_keras.models.arguments import rcnn_argument_errors
-from rcnn_keras.presets import is_path, preset_arguments, preset_conflicts
-from typing import Annotated, Literal
-from pydantic import Field
-import importlib.util
-from pydantic import AfterValidator, Field, model_validator
 from rcnn_keras.engines import Engine, engine_named
+from rcnn_keras.models import RCNN, Detector, FasterRCNN, FastRCNN, MaskRCNN
+from rcnn_keras.models.arguments import argument_errors, rcnn_argument_errors
+from rcnn_keras.presets import is_path, preset_arguments, preset_conflicts
 from rcnn_keras.runs.distribution import Distribution
+from rcnn_keras.runs.document import Document
 from rcnn_keras.training.rcnn.stages import number_errors, train_rcnn
 from rcnn_keras.training.rcnn.svm import require_sklearn
-
-
 
 LONGEST_VALUE = 80
 
 ARGUMENT = "argument"  # type of the errors that `raise_errors` makes
-
 
 
 class Section(BaseModel):
@@ -80,7 +74,6 @@ class Section(BaseModel):
         )
 
 
-
 def arguments_section(
     function: Callable[..., Any], *, without: Sequence[str] = (), **fields: Any
 ) -> type[Section]:
@@ -102,7 +95,6 @@ def arguments_section(
     return create_model(function.__name__, __base__=Section, **fields)
 
 
-
 def raise_errors(section: Section, errors: Mapping[str, str], values: Mapping[str, Any]) -> None:
     """Raise pydantic's error for keys of a section whose values do not fit; a rule for each."""
     if errors:
@@ -115,7 +107,6 @@ def raise_errors(section: Section, errors: Mapping[str, str], values: Mapping[st
             for name, rule in errors.items()
         ]
         raise ValidationError.from_exception_data(type(section).__name__, lines)
-
 
 
 def describe(error: Any, document: Document) -> str:
@@ -145,7 +136,6 @@ def describe(error: Any, document: Document) -> str:
     return f"{document.origin(key)}: " + (f"{key}{value}: {message}" if key else message)
 
 
-
 def _has(node: Any, step: Any) -> bool:
     """Return whether a step of pydantic's path, which may name a choice of a union, leads on."""
     if isinstance(node, list):
@@ -153,11 +143,9 @@ def _has(node: Any, step: Any) -> bool:
     return isinstance(node, dict) and step in node
 
 
-
 def _shortened(value: Any) -> str:
     text = repr(_with_lists(value))
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."
-
 
 
 def _with_lists(value: Any) -> Any:
@@ -179,16 +167,13 @@ AUGMENTATIONS = {
 }
 
 
-
 def absolute(path: str, info: ValidationInfo) -> str:
     """Resolve a path against the configuration file's folder."""
     folder = (info.context or {}).get("folder", ".")
     return str(Path(folder, Path(path).expanduser()).resolve())
 
 
-
 File = Annotated[str, AfterValidator(absolute)]
-
 
 
 class NamedAugmentation(Section):
@@ -214,7 +199,6 @@ class NamedAugmentation(Section):
         return AUGMENTATIONS[name](**dict(section))
 
 
-
 if TYPE_CHECKING:
     AugmentationSection = NamedAugmentation
 else:
@@ -225,10 +209,8 @@ else:
     )
 
 
-
 def _sequence(value: Any) -> Any:
     return value if isinstance(value, tuple) else (value,)
-
 
 
 class CocoSource(Section):
@@ -239,14 +221,12 @@ class CocoSource(Section):
     proposals: File | None = None
 
 
-
 class VocSource(Section):
     """One split of a Pascal VOC folder."""
 
     root: File
     split: str = "train"
     proposals: File | None = None
-
 
 
 class RecordSource(Section):
@@ -256,14 +236,12 @@ class RecordSource(Section):
     proposals: File | None = None
 
 
-
 class DataSection(Section):
     """What every format shares, and all ways to train."""
 
     classes: tuple[str, ...] | None = None
     max_proposals: int = Field(default=2000, ge=1)
     check_images: bool = True
-
 
 
 class BatchSection(DataSection):
@@ -275,14 +253,12 @@ class BatchSection(DataSection):
     max_objects: int | None = Field(default=None, ge=1)
 
 
-
 class CocoFiles(Section):
     """COCO JSON; several files for one part are joined."""
 
     format: Literal["coco"]
     train: Annotated[tuple[CocoSource, ...], BeforeValidator(_sequence), Field(min_length=1)]
     val: Annotated[tuple[CocoSource, ...], BeforeValidator(_sequence), Field(min_length=1)]
-
 
 
 class VocSplits(Section):
@@ -293,7 +269,6 @@ class VocSplits(Section):
     val: Annotated[tuple[VocSource, ...], BeforeValidator(_sequence), Field(min_length=1)]
 
 
-
 class RecordFolders(Section):
     """Record files; several folders for one part are joined."""
 
@@ -302,35 +277,28 @@ class RecordFolders(Section):
     val: Annotated[tuple[RecordSource, ...], BeforeValidator(_sequence), Field(min_length=1)]
 
 
-
 class CocoData(CocoFiles, DataSection):
     """COCO data of which windows are cut."""
-
 
 
 class VocData(VocSplits, DataSection):
     """Pascal VOC data of which windows are cut."""
 
 
-
 class RecordData(RecordFolders, DataSection):
     """Record files of which windows are cut."""
-
 
 
 class CocoBatches(CocoFiles, BatchSection):
     """COCO data in batches."""
 
 
-
 class VocBatches(VocSplits, BatchSection):
     """Pascal VOC data in batches."""
 
 
-
 class RecordBatches(RecordFolders, BatchSection):
     """Record files in batches."""
-
 
 
 AnyData = CocoData | VocData | RecordData | CocoBatches | VocBatches | RecordBatches
@@ -349,7 +317,6 @@ NO_KEYS = ("classes", "seed")
 MORE_KEYS = ("architecture", "preset")  # keys that are no arguments of the constructor
 
 
-
 def _preset_there(name: str, info: ValidationInfo) -> str:
     """Return a preset's name, or the whole path of a `.keras` file that is there."""
     name = absolute(name, info) if is_path(name) else name
@@ -360,9 +327,7 @@ def _preset_there(name: str, info: ValidationInfo) -> str:
     return name
 
 
-
 PresetName = Annotated[str, AfterValidator(_preset_there)]
-
 
 
 class ModelSchema:
@@ -380,12 +345,10 @@ class ModelSchema:
         return core_schema.tagged_union_schema(choices, discriminator="architecture")
 
 
-
 def model_arguments(model: Any) -> dict[str, Any]:
     """Return the arguments in a section `model`; with a preset those alone that are given."""
     given = dict(model) if preset_of(model) is None else model.model_fields_set
     return {name: value for name, value in model if name in given and name not in MORE_KEYS}
-
 
 
 def preset_of(model: Any) -> str | None:
@@ -393,13 +356,11 @@ def preset_of(model: Any) -> str | None:
     return getattr(model, "preset", None)
 
 
-
 def _section_of(name: str, model: type[Detector]) -> type[Section]:
     fields: dict[str, Any] = {"architecture": (Literal[name], ...)}
     if model is not RCNN:  # of which nobody publishes weights
         fields["preset"] = (PresetName | None, None)
     return arguments_section(model, without=NO_KEYS, **fields)
-
 
 
 def _checked(model: Any) -> Section:
@@ -419,7 +380,6 @@ Share = Annotated[float, Field(ge=0, le=1)]
 ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
 
 
-
 class OptimizerSection(Section):
     """What every optimizer shares; see `build_optimizer`."""
 
@@ -429,14 +389,12 @@ class OptimizerSection(Section):
     ema_momentum: ShareBelowOne | None = None
 
 
-
 class SGD(OptimizerSection):
     """Stochastic gradient descent with momentum."""
 
     name: Literal["sgd"]
     momentum: ShareBelowOne = 0.9
     nesterov: bool = False
-
 
 
 class Adaptive(OptimizerSection):
@@ -448,14 +406,12 @@ class Adaptive(OptimizerSection):
     epsilon: float = Field(default=1e-7, gt=0)
 
 
-
 class ScheduleSection(Section):
     """A constant rate after a linear warm-up; see `build_schedule`."""
 
     name: Literal["constant"] = "constant"
     warmup_steps: int = Field(default=0, ge=0)
     warmup_factor: Share = 0.001
-
 
 
 class StepSchedule(ScheduleSection):
@@ -469,7 +425,6 @@ class StepSchedule(ScheduleSection):
     gamma: float = Field(default=0.1, gt=0, le=1)
 
 
-
 class CosineSchedule(ScheduleSection):
     """Half a cosine over the whole run, down to `final_factor` of the base rate."""
 
@@ -478,7 +433,6 @@ class CosineSchedule(ScheduleSection):
 
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-
 
 
 class AlternatingSection(Section):
@@ -491,13 +445,11 @@ class AlternatingSection(Section):
     detector_epochs: int = Field(ge=1)
 
 
-
 class CheckpointSection(Section):
     """How often a run is saved, and how many checkpoints are kept; see `Checkpoint`."""
 
     every_steps: int | None = Field(default=500, ge=1)
     keep: int = Field(default=2, ge=1)
-
 
 
 class TrainingSection(Section):
@@ -533,7 +485,6 @@ class TrainingSection(Section):
         return self
 
 
-
 class EngineSection(Section):
     """Where features of all windows are computed, if not in the training's own process."""
 
@@ -554,12 +505,10 @@ class EngineSection(Section):
         return engine_named(self.engine, self.workers, self.address)
 
 
-
 def _with_sound_numbers(training: Any) -> Section:
     values = dict(training)
     raise_errors(training, number_errors(values), values)
     return training
-
 
 
 def _with_sklearn(training: Any) -> Section:
@@ -568,7 +517,6 @@ def _with_sklearn(training: Any) -> Section:
     except ImportError as error:
         raise ValueError(str(error)) from error
     return training
-
 
 
 # The learning rate may only be a number: `schedule` makes more of it.
@@ -586,4 +534,3 @@ else:
         AfterValidator(_with_sound_numbers),
         AfterValidator(_with_sklearn),
     ]
-
