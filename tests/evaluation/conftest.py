@@ -69,7 +69,7 @@ def mask_scene():
 
 @pytest.fixture(params=[0, 1, 2])
 def random_scene(request):
-    """Images crowded with objects and with detections of every kind; no crowd and no difficult object."""
+    """Images crowded with objects and with detections of every kind, without crowd."""
     rng = np.random.default_rng(request.param)
     scene = Scene()
     for _ in range(6):
