@@ -1,9 +1,9 @@
-"""Trained weights by name: where they lie, whose they are, how well they do; and models of them.
+"""Trained weights by name: their files, licences and scores; and models with them.
 
 The small models in `saved_models/` come with the package. The published files are torchvision's,
-under its BSD-3-Clause licence; COCO and ImageNet, which the models were trained on, have terms of
-their own. Their names end in the first eight hexadecimal digits of their SHA-256, and those digits
-are what a file is checked against.
+under its BSD-3-Clause licence; COCO and ImageNet, which the models were trained on, have their own
+terms. Their names end in the first eight hexadecimal digits of their SHA-256, against which a file
+is checked.
 """
 
 import difflib
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rcnn_keras import __version__
-from rcnn_keras.zoo import SavedModel, saved_models
+from rcnn_keras.zoo import ShippedDetector, saved_models
 
 if TYPE_CHECKING:
     from rcnn_keras.models import FasterRCNN
@@ -35,13 +35,13 @@ class Preset:
     """Published weights.
 
     Attributes:
-        name: by which `from_preset` knows them.
-        network: torchvision's name of the detector, or of the classifier whose backbone they hold.
+        name: in `from_preset`.
+        network: torchvision's name of the detector, or of the classifier of the backbone.
         url: of the file.
         megabytes: size of the file.
-        classes: outputs of the detector; 0 for a backbone alone.
+        num_classes: number of the detector's classes; 0 for a backbone.
         box_ap: COCO's AP of boxes on val2017 in percent, as torchvision's authors report it.
-        mask_ap: the same of masks.
+        mask_ap: COCO's AP of masks in percent, likewise.
         top1: a classifier's accuracy on ImageNet in percent, likewise.
         licence: of the file.
     """
@@ -50,7 +50,7 @@ class Preset:
     network: str
     url: str
     megabytes: int
-    classes: int = 0
+    num_classes: int = 0
     box_ap: float | None = None
     mask_ap: float | None = None
     top1: float | None = None
@@ -72,12 +72,14 @@ class Preset:
         return {"backbone": f"{self.network}_fpn", "norm": "frozen_batch"}
 
 
-def _detector(network, file, megabytes, box_ap, mask_ap=None):
+def _detector(
+    network: str, file: str, megabytes: int, box_ap: float, mask_ap: float | None = None
+) -> Preset:
     url = f"{SERVER}{network}{file}.pth"
     return Preset(f"{network}_coco", network, url, megabytes, 90, box_ap, mask_ap)
 
 
-def _backbone(network, file, megabytes, top1, recipe=""):
+def _backbone(network: str, file: str, megabytes: int, top1: float, recipe: str = "") -> Preset:
     url = f"{SERVER}{network}{file}.pth"
     return Preset(f"{network}_imagenet{recipe}", network, url, megabytes, top1=top1)
 
@@ -103,9 +105,9 @@ PRESETS = {
 }
 
 
-def list_presets() -> list[Preset | SavedModel]:
-    """Return every preset: what comes with the package, then detectors trained on COCO, then
-    backbones trained on ImageNet.
+def list_presets() -> list[Preset | ShippedDetector]:
+    """Return every preset: first the detectors that come with the package, then detectors
+    trained on COCO, then backbones trained on ImageNet.
     """
     return [*saved_models().values(), *PRESETS.values()]
 
@@ -119,15 +121,15 @@ def from_preset(
     cache: str | os.PathLike | None = None,
     **arguments: Any,
 ) -> "FasterRCNN":
-    """Return a detector with trained weights: of this package, published, or of a `.keras` file.
+    """Return a detector with trained weights: shipped, published, or of a `.keras` file.
 
-    A name of `saved_models/` gives the small model that comes with the package, without a network;
-    a published detector's preset gives that detector, fetched at the first call; a file that this
+    A name of `saved_models/` gives the small model that comes with the package, offline; a
+    published detector's preset gives that detector, downloaded at the first call; a file that this
     package saved gives the one in it. `classes` (or `num_classes`) gives it other classes: the
-    layers that predict classes, boxes and masks are drawn anew, all others keep their weights, and
-    both are named in what is printed. In a published detector, as in torchvision, the backbone's
-    first stages stand still; another model has as many frozen as it was saved with.
-    `frozen_stages` says otherwise; see `freeze_backbone`.
+    layers that predict classes, boxes and masks are re-initialised, all others keep their weights,
+    and a printed line names both. In a published detector, as in torchvision, the backbone's first
+    stages are frozen; any other model has as many frozen as it was saved with. `frozen_stages`
+    changes that; see `freeze_backbone`.
 
     A backbone's preset gives a new detector on that backbone with `norm="frozen_batch"`; `classes`
     is needed.
@@ -136,18 +138,18 @@ def from_preset(
         name: of `list_presets()`, or the path of a `.keras` file.
         classes: class names, without the background.
         num_classes: K, for the classes "1" .. "K".
-        architecture: `FasterRCNN` or `MaskRCNN`; by default that of the weights, on a backbone
-            `FasterRCNN`. A mask head that the weights lack is new.
-        cache: folder for what is fetched and converted; by default that in the environment
+        architecture: `FasterRCNN` or `MaskRCNN`; by default that of the weights, for a
+            backbone `FasterRCNN`. A mask head that the weights lack is newly initialised.
+        cache: folder for downloaded and converted files; by default that in the environment
             variable RCNN_KERAS_CACHE, or `~/.cache/rcnn_keras`.
         arguments: of the constructor, instead of those that the weights were trained with.
 
     Raises:
         ValueError: for an unknown name; for arguments that do not fit the weights; for a published
-            file with another hash, a damaged one of the package, and a `.keras` file that holds no
+            file with another hash, a damaged file of the package, and a `.keras` file without a
             detector.
-        OSError: if a file is missing or cannot be fetched; says where to get it and where to put
-            it.
+        OSError: if a file is missing or cannot be downloaded; says where to get it and where to
+            put it.
     """
     name = os.fspath(name)
     errors = preset_conflicts(name, arguments)
@@ -156,16 +158,16 @@ def from_preset(
         raise ValueError("\n".join(f"{name}: {line}" for line in lines))
     names = _class_names(classes, num_classes)
     if name in saved_models():
-        from rcnn_keras.convert.saved_detectors import load_packed
+        from rcnn_keras.convert.saved_detectors import load_half_precision
 
-        source = load_packed(saved_models()[name].folder)
+        source = load_half_precision(saved_models()[name].folder)
     elif is_path(name):
         from rcnn_keras.convert.saved_detectors import load_saved
 
         source = load_saved(_path(name))
     else:
         preset = _preset(name)
-        if not preset.classes:
+        if not preset.num_classes:
             return _on_backbone(preset, names, architecture, cache, arguments)
         source = _published(preset, _folder(cache))
     architecture = architecture or type(source)
@@ -176,26 +178,26 @@ def from_preset(
     config = source.get_config() | arguments | {"name": None}
     config["classes"] = list(source.classes) if names is None else names
     model = architecture.from_config(config)
-    kept, drawn = transfer(source, model)
-    print(f"{name}: weights kept in {', '.join(kept)}; new: {', '.join(drawn) or 'nothing'}")
+    kept, new = transfer(source, model)
+    print(f"{name}: weights kept in {', '.join(kept)}; new: {', '.join(new) or 'nothing'}")
     return model
 
 
 def check_name(name: str) -> None:
-    """Raise ValueError, with the nearest name, unless this is a preset's; nothing is loaded."""
+    """Raise ValueError, with the nearest name, unless this is a preset's name; loads nothing."""
     if name not in saved_models():
         _preset(name)
 
 
 def is_path(name: str) -> bool:
-    """Return whether a name stands for a file of one's own, and not for a preset."""
+    """Return whether a name is the path of a file, and not the name of a preset."""
     return name.endswith(".keras") or os.sep in name
 
 
 def preset_arguments(name: str) -> dict[str, Any]:
-    """Return the constructor's arguments of a preset or a `.keras` file, but classes and seed.
+    """Return the constructor's arguments of a preset or a `.keras` file, without classes and seed.
 
-    Nothing is fetched, and no weights are read.
+    Nothing is downloaded, and no weights are read.
 
     Raises:
         ValueError, OSError: as `from_preset`.
@@ -217,12 +219,12 @@ def preset_arguments(name: str) -> dict[str, Any]:
 
         preset = _preset(name)
         config["norm"] = "frozen_batch"
-        config |= DETECTORS[preset.network][1] if preset.classes else preset.on_backbone
+        config |= DETECTORS[preset.network][1] if preset.num_classes else preset.on_backbone
     return {key: value for key, value in config.items() if key not in ("classes", "seed", "name")}
 
 
 def preset_conflicts(name: str, arguments: Mapping[str, Any]) -> dict[str, str]:
-    """Return the name of each argument at odds with a preset's weights, and the rule it breaks.
+    """Return each argument that conflicts with a preset's weights, and its rule.
 
     Raises:
         ValueError, OSError: as `from_preset`.
@@ -230,7 +232,7 @@ def preset_conflicts(name: str, arguments: Mapping[str, Any]) -> dict[str, str]:
     from rcnn_keras.convert.weights import OF_HEADS, conflicts
 
     config = preset_arguments(name)
-    if name in PRESETS and not PRESETS[name].classes:
+    if name in PRESETS and not PRESETS[name].num_classes:
         network = config["backbone"].removesuffix("_fpn")
         arguments = {key: value for key, value in arguments.items() if key not in OF_HEADS}
         if arguments.get("backbone") == network:  # the C4 detector
@@ -239,7 +241,7 @@ def preset_conflicts(name: str, arguments: Mapping[str, Any]) -> dict[str, str]:
 
 
 def fetch(name: str, cache: str | os.PathLike | None = None) -> Path:
-    """Return the path of a preset's file, which is downloaded if it is published and not there.
+    """Return the path of a preset's file; a published one is downloaded if missing.
 
     Args:
         name: of `list_presets()`.
@@ -295,21 +297,21 @@ def _class_names(classes: Sequence[str] | None, num_classes: int | None) -> list
 
 
 def _download(preset: Preset, path: Path) -> None:
-    """Download to a name of its own, so that a file at `path` is always whole."""
+    """Download under a temporary name, so that a file at `path` is always complete."""
     import keras
 
     print(f"Downloading {preset.url} to {path}")
     path.parent.mkdir(parents=True, exist_ok=True)
     hashed, done = hashlib.sha256(), 0
     with tempfile.TemporaryDirectory(prefix=".download-", dir=path.parent) as folder:
-        part = Path(folder) / path.name
+        temporary = Path(folder) / path.name
         try:
             with (
-                urllib.request.urlopen(preset.url, timeout=TIMEOUT) as answer,
-                open(part, "wb") as file,
+                urllib.request.urlopen(preset.url, timeout=TIMEOUT) as response,
+                open(temporary, "wb") as file,
             ):
-                bar = keras.utils.Progbar(int(answer.headers.get("Content-Length", 0)) or None)
-                while chunk := answer.read(CHUNK):
+                bar = keras.utils.Progbar(int(response.headers.get("Content-Length", 0)) or None)
+                while chunk := response.read(CHUNK):
                     file.write(chunk)
                     hashed.update(chunk)
                     done += len(chunk)
@@ -320,7 +322,7 @@ def _download(preset: Preset, path: Path) -> None:
                 f"{preset.url} and put it at {path}"
             ) from error
         _check_hash(hashed.hexdigest(), preset, preset.url)
-        os.replace(part, path)
+        os.replace(temporary, path)
 
 
 def _check_hash(digest: str, preset: Preset, where: Any) -> None:
@@ -333,7 +335,7 @@ def _check_hash(digest: str, preset: Preset, where: Any) -> None:
 
 
 def _published(preset: Preset, folder: Path) -> "FasterRCNN":
-    """Return a detector as it was published; converted once, then read from the cache."""
+    """Return a published detector; converted once, then read from the cache."""
     import keras
 
     from rcnn_keras.convert import torchvision
@@ -345,9 +347,9 @@ def _published(preset: Preset, folder: Path) -> "FasterRCNN":
     print(f"Converting {source} to {path}")
     model = torchvision.load(preset.network, source)
     model.freeze_backbone()
-    with tempfile.TemporaryDirectory(prefix=".convert-", dir=folder) as part:
-        model.save(Path(part) / path.name)
-        os.replace(Path(part) / path.name, path)
+    with tempfile.TemporaryDirectory(prefix=".convert-", dir=folder) as temporary:
+        model.save(Path(temporary) / path.name)
+        os.replace(Path(temporary) / path.name, path)
     return model
 
 

@@ -1,8 +1,8 @@
-"""The small trained models that come with the package: a folder each, found by its name.
+"""The small trained detectors that come with the package: one folder each, found by its name.
 
-They lie in `saved_models/` of the repository, and in an installed package in
-`rcnn_keras/saved_models/`. What a folder holds, `convert.packed` says; its README.md says what the
-model was trained on and how well it does.
+They are in `saved_models/` of the repository, and in `rcnn_keras/saved_models/` of an installed
+package. `convert.saved_detectors` describes the files of a folder; its README.md states what the
+model was trained on and its scores.
 """
 
 import json
@@ -16,12 +16,12 @@ MODEL, WEIGHTS, CARD = "model.json", "weights.safetensors", "README.md"
 
 
 @dataclass(frozen=True)
-class SavedModel:
-    """A trained model that comes with the package.
+class ShippedDetector:
+    """A trained detector that comes with the package.
 
     Attributes:
-        folder: where its files are.
-        top1: None, as it is a detector.
+        folder: of its files.
+        top1: None; only classifiers have an ImageNet accuracy.
     """
 
     folder: Path
@@ -29,7 +29,7 @@ class SavedModel:
 
     @property
     def name(self) -> str:
-        """By which `from_preset` knows it."""
+        """Its name in `from_preset`."""
         return self.folder.name
 
     @property
@@ -39,32 +39,32 @@ class SavedModel:
 
     @property
     def megabytes(self) -> int:
-        """Size of its weights."""
+        """Size of its weights file."""
         return round(self.weights.stat().st_size / 1e6)
 
     @cached_property
     def content(self) -> dict[str, Any]:
-        """What model.json says."""
+        """Content of model.json."""
         return json.loads((self.folder / MODEL).read_text("utf-8"))
 
     @property
-    def classes(self) -> int:
-        """Outputs of the detector."""
+    def num_classes(self) -> int:
+        """Number of its classes."""
         return len(self.content["config"]["classes"])
 
     @property
     def box_ap(self) -> float | None:
-        """COCO's AP of boxes in percent, on the images that the card names."""
+        """COCO AP of boxes in percent, on the images that its README.md names."""
         return self._percent("AP")
 
     @property
     def mask_ap(self) -> float | None:
-        """The same of masks."""
+        """COCO AP of masks in percent, None for a detector without masks."""
         return self._percent("mask_AP")
 
     @property
     def licence(self) -> str:
-        """Of the data that it was trained on."""
+        """Licence of the data that it was trained on."""
         return self.content["licence"]
 
     def _percent(self, score: str) -> float | None:
@@ -72,11 +72,11 @@ class SavedModel:
         return None if value is None else 100 * value
 
 
-def saved_models() -> dict[str, SavedModel]:
-    """Return the models that come with the package by name; none if the folder is not there."""
+def saved_models() -> dict[str, ShippedDetector]:
+    """Return the detectors that come with the package by name; none if their folder is missing."""
     package = Path(__file__).resolve().parent
     for root in (package / FOLDER, package.parent / FOLDER):
         if root.is_dir():
-            found = sorted(path.parent for path in root.glob(f"*/{MODEL}"))
-            return {folder.name: SavedModel(folder) for folder in found}
+            folders = sorted(path.parent for path in root.glob(f"*/{MODEL}"))
+            return {folder.name: ShippedDetector(folder) for folder in folders}
     return {}

@@ -1,4 +1,4 @@
-"""Where the models that come with the package are looked for, and what is told of them."""
+"""Finding the detectors that come with the package, and what is known of them."""
 
 import json
 
@@ -9,7 +9,7 @@ from rcnn_keras import zoo
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    """A folder with a package in it whose models are looked for."""
+    """A folder with a package whose models are searched."""
     monkeypatch.setattr(zoo, "__file__", str(tmp_path / "rcnn_keras" / "zoo.py"))
     return tmp_path
 
@@ -20,28 +20,28 @@ def put(folder, **content):
     (folder / zoo.WEIGHTS).write_bytes(bytes(2_600_000))
 
 
-def test_none(root):
+def test_without_the_folder_there_are_no_models(root):
     assert zoo.saved_models() == {}
 
 
-def test_of_a_checkout(root):
+def test_models_of_a_checkout_are_found(root):
     put(root / "saved_models" / "cells")
     (root / "saved_models" / "notes").mkdir()
     assert list(zoo.saved_models()) == ["cells"]
 
 
-def test_of_an_installed_package(root):
+def test_models_of_an_installed_package_are_found(root):
     put(root / "saved_models" / "somebody_elses")
     put(root / "rcnn_keras" / "saved_models" / "cells")
     assert list(zoo.saved_models()) == ["cells"]
 
 
-def test_what_is_told(root):
+def test_size_classes_scores_and_licence_are_those_of_the_files(root):
     scores = {"AP": 0.625, "mask_AP": 0.25}
     config = {"classes": ["a", "b"]}
     put(root / "saved_models" / "cells", config=config, licence="MIT", scores=scores)
     model = zoo.saved_models()["cells"]
-    assert (model.name, model.megabytes, model.classes, model.licence) == ("cells", 3, 2, "MIT")
+    assert (model.name, model.megabytes, model.num_classes, model.licence) == ("cells", 3, 2, "MIT")
     assert (model.box_ap, model.mask_ap, model.top1) == (62.5, 25.0, None)
     put(root / "saved_models" / "boxes", config=config, licence="MIT", scores={"AP": 0.5})
     assert zoo.saved_models()["boxes"].mask_ap is None

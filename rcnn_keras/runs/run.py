@@ -92,7 +92,7 @@ def train(
         ConfigurationError: the classes of `data.val` are not those of `data.train`, or one of them
             has no object, or an object has no segmentation and the model learns masks.
         DatasetError: the data cannot be used; lists everything that is wrong.
-        CheckpointError: the data are not what they were, or no checkpoint is sound.
+        CheckpointError: the data have changed, or no checkpoint is valid.
         FileExistsError: `out` holds a run that is finished, of another configuration, or stopped
             without a checkpoint; or `overwrite` would remove the file to start from.
         FileNotFoundError: there is no run to `resume`.
