@@ -58,7 +58,7 @@ def publish(server, monkeypatch, tmp_path):
         rng = np.random.default_rng(0)
         state = {
             name: rng.uniform(0.1, 1, slot.shape).astype("f4")
-            for name, slot in torchvision.detector_slots(model).items()
+            for name, slot in torchvision.detector_targets(model).items()
         }
         return served(state, "small_coco", NETWORK, 3)
 
@@ -207,7 +207,7 @@ def test_a_backbone_preset_gives_a_new_detector_on_it(publish, torchvision_state
 def torchvision_state():
     """Weights of a ResNet-18 by torchvision's names."""
     model = FasterRCNN("resnet18_fpn", ["a"], fpn_channels=8, box_units=8)
-    found = torchvision._backbone_slots(model.backbone.layers)
+    found = torchvision._backbone_targets(model.backbone.layers)
     rng = np.random.default_rng(0)
     state = {name: rng.uniform(0.1, 1, slot.shape).astype("f4") for name, slot in found.items()}
     return state | {"fc.weight": np.ones((10, 512), "f4"), "fc.bias": np.ones(10, "f4")}

@@ -96,7 +96,7 @@ def publish(name: str, best: Path, configuration: Configuration) -> dict[str, fl
     known = {"licence": LICENCES[name]}
     save_half_precision(rk.models.from_preset(best), folder, **known, scores={})
     saved = load_half_precision(folder)
-    _, val_set = read_data(configuration.data, masks=configuration.learns_masks)
+    _, val_set = read_data(configuration.data, masks=configuration.trains_masks)
     summary = evaluate(saved, val_set).summary()
     scores = {key: round(value, 4) for key, value in summary.items() if not math.isnan(value)}
     save_half_precision(saved, folder, **known, scores=scores)

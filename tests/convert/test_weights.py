@@ -111,9 +111,9 @@ def test_all_problems_are_reported_at_once_and_nothing_is_changed():
     assert lines[0].startswith("file.pth: ")
     assert sorted(line.strip() for line in lines[1:]) == [
         "missing: n.running_var",
+        "not in the model: other.num_batches_tracked, d.extra",
         "not of finite floating-point numbers: n.weight, n.bias",
         "of another shape: d.weight (3, 2), not (2, 3)",
-        "not in the model: other.num_batches_tracked, d.extra",
     ]
     np.testing.assert_array_equal(layer.bias, before)
 
