@@ -57,8 +57,8 @@ def publish(server, monkeypatch, tmp_path):
         model = build(classes=["1", "2", "3"], norm="frozen_batch", **SMALL)
         rng = np.random.default_rng(0)
         state = {
-            name: rng.uniform(0.1, 1, slot.shape).astype("f4")
-            for name, slot in torchvision.detector_targets(model).items()
+            name: rng.uniform(0.1, 1, target.shape).astype("f4")
+            for name, target in torchvision.detector_targets(model).items()
         }
         return served(state, "small_coco", NETWORK, 3)
 
@@ -209,7 +209,7 @@ def torchvision_state():
     model = FasterRCNN("resnet18_fpn", ["a"], fpn_channels=8, box_units=8)
     found = torchvision._backbone_targets(model.backbone.layers)
     rng = np.random.default_rng(0)
-    state = {name: rng.uniform(0.1, 1, slot.shape).astype("f4") for name, slot in found.items()}
+    state = {name: rng.uniform(0.1, 1, target.shape).astype("f4") for name, target in found.items()}
     return state | {"fc.weight": np.ones((10, 512), "f4"), "fc.bias": np.ones(10, "f4")}
 
 
