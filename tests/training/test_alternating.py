@@ -139,7 +139,7 @@ def test_step_two_is_trained_on_the_proposals_of_step_one(run, initial, scenes):
     _, out, _ = run
     inputs, _ = next(iter(scenes.batches(2, min_size=64, max_size=64)))
     own = initial.first_stage(dict(inputs), training=True)
-    with alternating._learning(initial, alternating.STEPS[1], out):
+    with alternating._trained_layers(initial, alternating.STEPS[1], out):
         first = initial.first_stage(dict(inputs), training=True)
     expected = loaded(out, "1_rpn").first_stage(dict(inputs), training=True)
     assert first["proposals"].shape == (2, 20, 4)  # as many as in training
@@ -205,7 +205,7 @@ def test_the_mask_head_is_trained_with_the_second_stage_and_the_pyramid_with_the
     model = MaskRCNN(classes=scenes.classes, **small)
     learns = []
     for step in (alternating.STEPS[0], *alternating.STEPS[2:]):
-        with alternating._learning(model, step, None):
+        with alternating._trained_layers(model, step, None):
             learns.append({layer.name for layer in model.layers if layer.trainable_weights})
             assert {name.startswith("rpn_") for name in model.trained_losses} == {step.rpn}
             assert not model.backbone.get_layer("conv1").trainable
