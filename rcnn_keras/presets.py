@@ -1,9 +1,9 @@
-"""Trained weights by name: where they lie, whose they are, how well they do; and models of them.
+"""Trained weights by name: their files, licences and scores; and models with them.
 
 The small models in `saved_models/` come with the package. The published files are torchvision's,
-under its BSD-3-Clause licence; COCO and ImageNet, which the models were trained on, have terms of
-their own. Their names end in the first eight hexadecimal digits of their SHA-256, and those digits
-are what a file is checked against.
+under its BSD-3-Clause licence; COCO and ImageNet, which the models were trained on, have their own
+terms. Their names end in the first eight hexadecimal digits of their SHA-256, against which a file
+is checked.
 """
 
 import difflib
@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rcnn_keras import __version__
-from rcnn_keras.published import PRESETS, Preset
-from rcnn_keras.zoo import SavedModel, saved_models
+from rcnn_keras.preset_table import PRESETS, Preset, ShippedDetector, saved_models
 
 if TYPE_CHECKING:
     from rcnn_keras.models import Detector
@@ -32,9 +31,9 @@ TIMEOUT = 30  # seconds without an answer
 CHUNK = 1 << 20
 
 
-def list_presets() -> list[Preset | SavedModel]:
-    """Return every preset: what comes with the package, then detectors trained on COCO, then
-    backbones trained on ImageNet.
+def list_presets() -> list[Preset | ShippedDetector]:
+    """Return every preset: first the detectors that come with the package, then detectors
+    trained on COCO, then backbones trained on ImageNet.
     """
     return [*saved_models().values(), *PRESETS.values()]
 
@@ -48,15 +47,15 @@ def from_preset(
     cache: str | os.PathLike | None = None,
     **arguments: Any,
 ) -> "Detector":
-    """Return a detector with trained weights: of this package, published, or of a `.keras` file.
+    """Return a detector with trained weights: shipped, published, or of a `.keras` file.
 
-    A name of `saved_models/` gives the small model that comes with the package, without a network;
-    a published detector's preset gives that detector, fetched at the first call; a file that this
+    A name of `saved_models/` gives the small model that comes with the package, offline; a
+    published detector's preset gives that detector, downloaded at the first call; a file that this
     package saved gives the one in it. `classes` (or `num_classes`) gives it other classes: the
     layers that predict classes, boxes and masks are re-initialised, all others keep their weights,
     and the logger `rcnn_keras.presets` names both. In a published detector, as in torchvision, the
-    backbone's first stages are frozen; another model has as many frozen as it was saved with.
-    `frozen_stages` says otherwise; see `freeze_backbone`.
+    backbone's first stages are frozen; any other model has as many frozen as it was saved with.
+    `frozen_stages` changes that; see `freeze_backbone`.
 
     A backbone's preset gives a new detector on that backbone with `norm="frozen_batch"`; `classes`
     is needed.
@@ -65,20 +64,21 @@ def from_preset(
         name: of `list_presets()`, or the path of a `.keras` file.
         classes: class names, without the background.
         num_classes: K, for the classes "1" .. "K".
-        architecture: by default that of the weights, on a backbone `FasterRCNN`. `FasterRCNN` and
-            `MaskRCNN` start from each other's weights, a mask head that is missing is new;
-            `FastRCNN` starts from its own and from a backbone's, `RCNN` from its own.
-        cache: folder for what is fetched and converted; by default that in the environment
+        architecture: by default that of the weights, for a backbone `FasterRCNN`. `FasterRCNN` and
+            `MaskRCNN` start from each other's weights, and a mask head that the weights lack is
+            newly initialised; `FastRCNN` starts from its own and from a backbone's, `RCNN` from its
+            own.
+        cache: folder for downloaded and converted files; by default that in the environment
             variable RCNN_KERAS_CACHE, or `~/.cache/rcnn_keras`.
         arguments: of the constructor, instead of those that the weights were trained with.
 
     Raises:
         ValueError: for an unknown name; for an architecture or arguments that do not fit the
-            weights; for a published
-            file with another hash, a damaged one of the package, and a `.keras` file that holds no
+            weights; for a published file with another hash, a damaged file of the package, and a
+            `.keras` file without a
             detector.
-        OSError: if a file is missing or cannot be fetched; says where to get it and where to put
-            it.
+        OSError: if a file is missing or cannot be downloaded; says where to get it and where to
+            put it.
     """
     name = os.fspath(name)
     check_architecture(name, architecture)
@@ -88,16 +88,16 @@ def from_preset(
         raise ValueError("\n".join(f"{name}: {line}" for line in lines))
     names = _class_names(classes, num_classes)
     if name in saved_models():
-        from rcnn_keras.convert.saved_detectors import load_packed
+        from rcnn_keras.convert.saved_detectors import load_half_precision
 
-        source = load_packed(saved_models()[name].folder)
+        source = load_half_precision(saved_models()[name].folder)
     elif is_path(name):
         from rcnn_keras.convert.saved_detectors import load_saved
 
         source = load_saved(_path(name))
     else:
         preset = _preset(name)
-        if not preset.classes:
+        if not preset.num_classes:
             return _on_backbone(preset, names, architecture, cache, arguments)
         source = _published(preset, _folder(cache))
     architecture = architecture or type(source)
@@ -108,21 +108,19 @@ def from_preset(
     config = source.get_config() | arguments | {"name": None}
     config["classes"] = list(source.classes) if names is None else names
     model = architecture.from_config(config)
-    kept, drawn = transfer(source, model)
-    LOG.info(
-        "%s: weights kept in %s; new: %s", name, ", ".join(kept), ", ".join(drawn) or "nothing"
-    )
+    kept, new = transfer(source, model)
+    LOG.info("%s: weights kept in %s; new: %s", name, ", ".join(kept), ", ".join(new) or "nothing")
     return model
 
 
 def check_name(name: str) -> None:
-    """Raise ValueError, with the nearest name, unless this is a preset's; nothing is loaded."""
+    """Raise ValueError, with the nearest name, unless this is a preset's name; loads nothing."""
     if name not in saved_models():
         _preset(name)
 
 
 def is_path(name: str) -> bool:
-    """Return whether a name stands for a file of one's own, and not for a preset."""
+    """Return whether a name is the path of a file, and not the name of a preset."""
     return name.endswith(".keras") or os.sep in name
 
 
@@ -166,7 +164,7 @@ def check_architecture(name: str, architecture: type["Detector"] | None) -> None
 def preset_arguments(name: str, architecture: type["Detector"] | None = None) -> dict[str, Any]:
     """Return the constructor's arguments of a preset or a `.keras` file, but classes and seed.
 
-    Nothing is fetched, and no weights are read.
+    Nothing is downloaded, and no weights are read.
 
     Args:
         name: of a preset, or the path of a `.keras` file.
@@ -198,7 +196,7 @@ def _class_and_arguments(name: str) -> tuple[type["Detector"] | None, dict[str, 
     from rcnn_keras.convert.torchvision import DETECTORS
 
     preset = _preset(name)
-    if not preset.classes:
+    if not preset.num_classes:
         return None, preset.on_backbone
     architecture, arguments = DETECTORS[preset.network]
     return architecture, {"norm": "frozen_batch"} | arguments
@@ -215,7 +213,7 @@ def preset_conflicts(
     from rcnn_keras.convert.weights import OF_HEADS, conflicts
 
     config = preset_arguments(name, architecture)
-    if name in PRESETS and not PRESETS[name].classes:
+    if name in PRESETS and not PRESETS[name].num_classes:
         network = config["backbone"].removesuffix("_fpn")
         arguments = {key: value for key, value in arguments.items() if key not in OF_HEADS}
         if arguments.get("backbone") == network:  # the C4 detector
@@ -224,7 +222,7 @@ def preset_conflicts(
 
 
 def fetch(name: str, cache: str | os.PathLike | None = None) -> Path:
-    """Return the path of a preset's file, which is downloaded if it is published and not there.
+    """Return the path of a preset's file; a published one is downloaded if missing.
 
     Args:
         name: of `list_presets()`.
@@ -284,7 +282,7 @@ def _class_names(classes: Sequence[str] | None, num_classes: int | None) -> list
 
 
 def _download(preset: Preset, path: Path) -> None:
-    """Download to a name of its own, so that a file at `path` is always whole."""
+    """Download under a temporary name, so that a file at `path` is always complete."""
     import keras
 
     try:
@@ -295,14 +293,14 @@ def _download(preset: Preset, path: Path) -> None:
     LOG.info("Downloading %s to %s", preset.url, path)
     hashed, done = hashlib.sha256(), 0
     with tempfile.TemporaryDirectory(prefix=".download-", dir=path.parent) as folder:
-        part = Path(folder) / path.name
+        temporary = Path(folder) / path.name
         try:
             with (
-                urllib.request.urlopen(preset.url, timeout=TIMEOUT) as answer,
-                open(part, "wb") as file,
+                urllib.request.urlopen(preset.url, timeout=TIMEOUT) as response,
+                open(temporary, "wb") as file,
             ):
-                bar = keras.utils.Progbar(int(answer.headers.get("Content-Length", 0)) or None)
-                while chunk := answer.read(CHUNK):
+                bar = keras.utils.Progbar(int(response.headers.get("Content-Length", 0)) or None)
+                while chunk := response.read(CHUNK):
                     file.write(chunk)
                     hashed.update(chunk)
                     done += len(chunk)
@@ -313,7 +311,7 @@ def _download(preset: Preset, path: Path) -> None:
                 f"{preset.url} and put it at {path}"
             ) from error
         _check_hash(hashed.hexdigest(), preset, preset.url)
-        os.replace(part, path)
+        os.replace(temporary, path)
 
 
 def _check_hash(digest: str, preset: Preset, where: Any) -> None:
@@ -326,7 +324,7 @@ def _check_hash(digest: str, preset: Preset, where: Any) -> None:
 
 
 def _published(preset: Preset, folder: Path) -> "Detector":
-    """Return a detector as it was published; converted once, then read from the cache."""
+    """Return a published detector; converted once, then read from the cache."""
     import keras
 
     from rcnn_keras.convert import torchvision
@@ -341,9 +339,9 @@ def _published(preset: Preset, folder: Path) -> "Detector":
         LOG.warning("%s cannot be written: %s is converted at each call", folder, source)
         return model
     LOG.info("Converting %s to %s", source, path)
-    with tempfile.TemporaryDirectory(prefix=".convert-", dir=folder) as part:
-        model.save(Path(part) / path.name)
-        os.replace(Path(part) / path.name, path)
+    with tempfile.TemporaryDirectory(prefix=".convert-", dir=folder) as temporary:
+        model.save(Path(temporary) / path.name)
+        os.replace(Path(temporary) / path.name, path)
     return model
 
 

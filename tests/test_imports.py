@@ -20,7 +20,7 @@ TOP = "rcnn_keras"  # the package itself, `rcnn_keras/__init__.py`
 # Each room, and the rooms that it may import beside itself. A new room needs a row here.
 MAY_IMPORT = {
     "ops": set(),
-    "zoo": set(),  # names of files, which the command line reads without TensorFlow
+    "preset_table": set(),  # which the command line reads without TensorFlow
     "losses": {"ops"},
     "layers": {"ops"},
     "backbones": {"ops", "layers"},
@@ -36,8 +36,7 @@ MAY_IMPORT = {
 }
 BELOW_TRAINING = set(MAY_IMPORT)
 MAY_IMPORT |= dict.fromkeys(("training", "export", "convert"), BELOW_TRAINING)
-MAY_IMPORT["published"] = set()  # names and addresses of files
-MAY_IMPORT["presets"] = {"convert", "models", "published", "zoo", TOP}
+MAY_IMPORT["presets"] = {"convert", "models", "preset_table", TOP}
 MAY_IMPORT["training"] = BELOW_TRAINING | {"presets"}  # to start from trained weights
 MAY_IMPORT["runs"] = MAY_IMPORT["training"] | {"training"}
 MAY_IMPORT["comparison"] = {

@@ -6,9 +6,9 @@ import pytest
 from click.testing import CliRunner
 
 import rcnn_keras.app
-from rcnn_keras import zoo
+from rcnn_keras import preset_table
 from rcnn_keras.cli import main
-from rcnn_keras.convert.saved_detectors import pack
+from rcnn_keras.convert.saved_detectors import save_half_precision
 from rcnn_keras.models import FasterRCNN
 
 SMALL = {"backbone": "zf", "box_units": 8, "min_size": 64, "max_size": 64}
@@ -59,8 +59,9 @@ def test_unknown_models_are_told_before_anything_is_served(served, model_file, t
 
 def test_all_that_come_with_the_package(served, monkeypatch, tmp_path):
     for name in ("first", "second"):
-        pack(FasterRCNN(classes=[name], **SMALL), tmp_path / name, licence="MIT", scores={})
-    monkeypatch.setattr(zoo, "FOLDER", str(tmp_path))
+        model = FasterRCNN(classes=[name], **SMALL)
+        save_half_precision(model, tmp_path / name, licence="MIT", scores={})
+    monkeypatch.setattr(preset_table, "FOLDER", str(tmp_path))
     result = rcnn()
     assert result.exit_code == 0, result.output
     ((models, _, port),) = served
@@ -72,7 +73,7 @@ def test_all_that_come_with_the_package(served, monkeypatch, tmp_path):
 
 
 def test_without_trained_models_one_must_be_named(served, monkeypatch):
-    monkeypatch.setattr(zoo, "FOLDER", "not there")
+    monkeypatch.setattr(preset_table, "FOLDER", "not there")
     assert "has no trained models: name a .keras file" in error_of()
     assert served == []
 

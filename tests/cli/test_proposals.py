@@ -74,7 +74,9 @@ def test_a_window_is_shown(shapes, monkeypatch):
 
 def test_a_window_that_cannot_be_is_told_before_the_search(shapes, monkeypatch):
     plt.switch_backend("agg")
-    assert "no window here: its backend is agg" in error_of(shapes / "shapes_000000.png", "--show")
+    assert "cannot open a window here: its backend is agg" in error_of(
+        shapes / "shapes_000000.png", "--show"
+    )
 
 
 def test_a_coco_file_gets_a_file_of_proposals(shapes, tmp_path):

@@ -18,7 +18,7 @@ def tool(monkeypatch):
 
 
 @pytest.mark.slow
-def test_three_kills_leave_no_trace(tool, tmp_path):
+def test_a_training_killed_three_times_ends_as_an_uninterrupted_one(tool, tmp_path):
     training = tool.Training("fast_rcnn", eager=True, images=4, epochs=2)
     whole = tool.undisturbed(training, tmp_path / "whole")
     outcome = tool.killed(training, tmp_path / "killed", kills=3)
@@ -29,7 +29,7 @@ def test_three_kills_leave_no_trace(tool, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["rcnn", "faster_rcnn", "mask_rcnn"])
-def test_of_each_architecture(architecture, tool, tmp_path):
+def test_a_killed_training_of_each_architecture_resumes_exactly(architecture, tool, tmp_path):
     training = tool.Training(architecture, images=8, epochs=2)
     whole = tool.undisturbed(training, tmp_path / "whole")
     outcome = tool.killed(training, tmp_path / "killed", kills=3)

@@ -41,7 +41,7 @@ def test_table_has_recall_at_each_number(tool):
 
 
 @pytest.mark.parametrize("with_search", [False, True])
-def test_runs_on_drawn_scenes(with_search, tmp_path, monkeypatch, capsys):
+def test_the_tool_runs_on_drawn_scenes(with_search, tmp_path, monkeypatch, capsys):
     for name, seed in (("train", 0), ("test", 1)):
         rk.data.draw_shapes(3, size=(64, 80), seed=seed, out=tmp_path / name)
     module = ModuleType(SEARCH)

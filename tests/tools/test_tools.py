@@ -57,7 +57,7 @@ def test_baseline_has_the_numbers_of_the_configuration(name):
     assert (numbers.height, numbers.width) == (model.min_size, model.max_size)
     assert numbers.anchor_sizes == model.anchor_sizes
     assert numbers.detections == model.box_detections_per_img
-    assert numbers.masks == recipe.learns_masks
+    assert numbers.masks == recipe.trains_masks
     assert baseline["ROIS"] == model.box_batch_size_per_image
     assert baseline["BATCH"] == recipe.data.batch_size
     assert (baseline["RATE"], baseline["MOMENTUM"]) == (optimizer.learning_rate, momentum)

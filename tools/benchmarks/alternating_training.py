@@ -95,7 +95,7 @@ def result(configuration: Configuration, run: Path) -> tuple[float, float, int]:
     scores = json.loads((run / "scores.json").read_text("utf-8"))
     with (run / "history.csv").open(newline="", encoding="utf-8") as file:
         epochs = len(list(csv.DictReader(file)))
-    train_set, _ = read_data(configuration.data, masks=configuration.learns_masks)
+    train_set, _ = read_data(configuration.data, masks=configuration.trains_masks)
     return scores["AP"], scores["AP50"], epochs * len(training_batches(configuration, train_set))
 
 

@@ -26,7 +26,7 @@ import tensorflow as tf
 from seeded import seeded_image, seeded_tensor
 
 import rcnn_keras as rk
-from rcnn_keras.convert.torchvision import detector_slots
+from rcnn_keras.convert.torchvision import detector_targets
 from rcnn_keras.export.preparation import folded
 from rcnn_keras.export.served_detector import ServedDetector
 
@@ -80,7 +80,7 @@ def drawn(backbone: str, size: tuple[int, int]) -> rk.models.MaskRCNN:
     """Return a Mask R-CNN of 90 classes for images of this size."""
     classes = [f"class {number}" for number in range(90)]
     model = rk.models.MaskRCNN(backbone, classes, min_size=min(size), max_size=max(size))
-    for name, slot in detector_slots(model).items():
+    for name, slot in detector_targets(model).items():
         slot.variable.assign(slot.arrange(seeded_tensor(name, slot.shape)))
     return model
 

@@ -21,7 +21,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import yaml
 
 import rcnn_keras as rk
-from rcnn_keras.convert.saved_detectors import load_packed, pack
+from rcnn_keras.convert.saved_detectors import load_half_precision, save_half_precision
 from rcnn_keras.runs.configuration import Configuration, load_configuration
 from rcnn_keras.runs.datasets import read_data
 from rcnn_keras.runs.run import train
@@ -91,15 +91,15 @@ def on_data(recipe: Path, folder: Path) -> Configuration:
 
 
 def publish(name: str, best: Path, configuration: Configuration) -> dict[str, float]:
-    """Pack a trained model, and return the scores of what was packed."""
+    """Pack a trained model, and return the scores of what was saved."""
     folder = ROOT / "saved_models" / name
     known = {"licence": LICENCES[name]}
-    pack(rk.models.from_preset(best), folder, **known, scores={})
-    packed = load_packed(folder)
-    _, val_set = read_data(configuration.data, masks=configuration.learns_masks)
-    summary = evaluate(packed, val_set).summary()
+    save_half_precision(rk.models.from_preset(best), folder, **known, scores={})
+    saved = load_half_precision(folder)
+    _, val_set = read_data(configuration.data, masks=configuration.trains_masks)
+    summary = evaluate(saved, val_set).summary()
     scores = {key: round(value, 4) for key, value in summary.items() if not math.isnan(value)}
-    pack(packed, folder, **known, scores=scores)
+    save_half_precision(saved, folder, **known, scores=scores)
     return scores
 
 

@@ -1,11 +1,11 @@
-"""R-CNN's training, stage after stage, in a folder that a stopped run goes on from.
+"""R-CNN's training, stage after stage, in a folder from which an interrupted run resumes.
 
-OUT/train.log              what happened
+OUT/train.log              log of the training
 OUT/fine_tuned.npz         stage 1: the network and its softmax
-OUT/fine_tuning/           while it is unfinished: its checkpoints
+OUT/fine_tuning/           checkpoints of stage 1, while it is unfinished
 OUT/features/              features of all windows, see `FeatureCache`
-OUT/svm.npz                stage 2: one SVM a class
-OUT/box_regressor.npz      stage 3: one box regressor a class
+OUT/svm.npz                stage 2: one SVM per class
+OUT/box_regressor.npz      stage 3: one box regressor per class
 OUT/rcnn.keras             the model
 OUT/error_analysis.json    AP with SVMs or softmax, with and without box regression
 """
@@ -45,13 +45,13 @@ NOT_TRAINED_WITH = (
 
 @dataclass
 class TrainedRCNN:
-    """What a training ends with.
+    """The result of a training.
 
     Attributes:
-        model: the model that was given, trained.
+        model: the given model, trained.
         mining: for each pass over the images a dict: `images` seen, and lists over the classes of
             hard negatives `added`, negatives `kept` and `retrainings`.
-        scores: AP of the four ways to detect, see `error_analysis`; None without images to score.
+        scores: AP of the four variants, see `error_analysis`; None without images to score.
     """
 
     model: RCNN
@@ -75,39 +75,39 @@ def train_rcnn(
     every_steps: int = 500,
     engine: Engine | None = None,
 ) -> TrainedRCNN:
-    """Train R-CNN as the paper does, and write down what came of it.
+    """Train R-CNN as the paper does, and write each stage's result into a folder.
 
     First the network is fine-tuned as a classifier of windows into K classes and background; then
-    its features train one linear SVM a class, on ground truth against hard negatives; then a ridge
-    regression of each class learns to move proposals onto objects. The model is scored with the
+    its features train one linear SVM per class, on ground truth against hard negatives; then a
+    ridge regression per class learns to move proposals onto objects. The model is scored with the
     SVMs and with the softmax, with and without box regression.
 
-    Called again with the same arguments and folder, stages that are finished are not run again, and
-    one that was stopped goes on, to the bit: fine-tuning at its last checkpoint, the SVMs from the
-    features that are on disk. The features of one window take 4 F bytes, 16 KB for AlexNet: 160 GB
-    for the 10 million of Pascal VOC 2007 trainval.
+    Called again with the same arguments and folder, finished stages are not run again, and an
+    interrupted one resumes bit-exactly: fine-tuning at its last checkpoint, the SVMs from the
+    features on disk. The features of one window take 4 F bytes, 16 KB for AlexNet: 160 GB for the
+    10 million windows of Pascal VOC 2007 trainval.
 
     Args:
-        model: best with a backbone pre-trained on ImageNet; its weights are changed.
+        model: preferably with a backbone pre-trained on ImageNet; trained in place.
         dataset: images with proposals, of the model's classes.
-        out: the folder, made if missing.
+        out: the folder, created if missing.
         val: images with proposals to score on.
         steps: of fine-tuning; default those of the published model for Pascal VOC 2007.
         learning_rate: of fine-tuning; the paper's is a tenth of the pre-training's.
-        positives: windows of objects in a batch of fine-tuning.
-        negatives: windows of background in it.
-        svm_c: what a unit of an SVM's hinge loss costs, on features of mean norm 20.
+        positives: windows of objects per batch of fine-tuning.
+        negatives: windows of background per batch.
+        svm_c: C of the SVMs, the weight of the hinge loss, on features of mean norm 20.
         ridge: lambda of the box regression, on features of mean norm 20.
-        seed: of the windows that are drawn.
+        seed: of the sampled windows.
         every_steps: steps between two checkpoints of fine-tuning.
         engine: where to compute the features of all windows, `rcnn_keras.parallel.Processes(8)` for
-            one; by default this process computes them. Sums of floats come out in another order on
-            another number of threads, so that features may differ in their last bits.
+            one; by default this process computes them. With another number of threads floats are
+            summed in another order, so that features may differ in their last bits.
 
     Raises:
-        ImportError: without scikit-learn; says how to get it.
+        ImportError: without scikit-learn; says how to install it.
         ValueError: before any work, for other classes than the model's, images without proposals,
-            numbers out of range, and if the folder has a training of other data or arguments.
+            numbers out of range, and if the folder belongs to other data or arguments.
     """
     require_sklearn()
     numbers = {"steps": steps, "positives": positives, "negatives": negatives, "seed": seed}
@@ -149,7 +149,7 @@ def train_rcnn(
     cache = FeatureCache(out / "features", key, dataset)
 
     def stage_2() -> Result:
-        log("stage 2: one SVM a class")
+        log("stage 2: one SVM per class")
         log(f"features of {cache.fill(model, log, engine)} images were computed")
         scale = cache.scale("fc7")
         log(f"features are scaled by {scale:.4g} to a mean norm of 20")
@@ -218,7 +218,7 @@ class _Scaled(Sequence[tuple[np.ndarray, Windows]]):
 
 
 def number_errors(numbers: Mapping[str, Any]) -> dict[str, str]:
-    """Return the name of each argument of `train_rcnn` out of its range, and the rule it breaks."""
+    """Return each argument of `train_rcnn` that is out of range, and its rule."""
     rules = dict.fromkeys(
         ("steps", "negatives", "svm_c", "ridge", "every_steps"), "must be above 0"
     )
@@ -235,19 +235,19 @@ def _check(
     val: DetectionDataset | None,
     numbers: Mapping[str, float],
 ) -> None:
-    """Raise a ValueError for what would fail later."""
+    """Raise ValueError for arguments that would fail later."""
     if not isinstance(model, RCNN):
         raise ValueError(f"train_rcnn trains an RCNN, not a {type(model).__name__}")
-    for part in (dataset, val):
-        if part is None:
+    for data in (dataset, val):
+        if data is None:
             continue
-        if tuple(part.classes) != model.classes:
+        if tuple(data.classes) != model.classes:
             raise ValueError(
-                f"the data's classes {list(part.classes)} are not the model's "
+                f"the data's classes {list(data.classes)} are not the model's "
                 f"{list(model.classes)}; load the data with classes=model.classes"
             )
-        if len(part) == 0:
+        if len(data) == 0:
             raise ValueError("the dataset has no images")
-        require_proposals(part)
+        require_proposals(data)
     for name, rule in number_errors(numbers).items():
         raise ValueError(f"{name} {rule}; received {numbers[name]!r}")

@@ -11,7 +11,7 @@ import tensorflow as tf
 from side import found, images_of, main, objects_of, tensor_of
 
 import rcnn_keras as rk
-from rcnn_keras.convert.torchvision import detector_slots
+from rcnn_keras.convert.torchvision import detector_targets
 from rcnn_keras.data.detections import Detections
 from rcnn_keras.data.pipeline import SIZE_MULTIPLE
 
@@ -33,7 +33,7 @@ def build(args):
     )
     if workload.norm == "frozen_batch":
         model.freeze_backbone()
-    for name, slot in detector_slots(model).items():
+    for name, slot in detector_targets(model).items():
         slot.variable.assign(slot.arrange(tensor_of(workload, name, slot.shape)))
     if args.folded:
         model = rk.models.fold_batchnorm(model, winograd=True)
