@@ -2,23 +2,31 @@
 
 import importlib
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rcnn_keras.utils.environment import check_settings
+from rcnn_keras.utils.environment import check_settings, check_versions
+
+if TYPE_CHECKING:
+    from rcnn_keras import comparison, export
 
 __version__ = "0.1.0"
 __all__ = [
     "Detections",
+    "backbones",
     "callbacks",
     "comparison",
     "convert",
     "data",
     "evaluation",
     "export",
+    "layers",
+    "losses",
     "models",
+    "ops",
     "parallel",
     "presets",
     "proposals",
+    "runs",
     "schedules",
     "training",
     "visualize",
@@ -38,19 +46,29 @@ def __getattr__(name: str) -> Any:
     return module.Detections if name == "Detections" else module
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 # Keras finds the classes of a saved model once they are imported. The command `rcnn` imports what
 # it needs by itself, as its help and its errors should not wait seconds for TensorFlow. So do
 # workers whose work does not need it, each of which would hold a TensorFlow of its own.
-if "RCNN_KERAS_LEAN" not in os.environ:
+if TYPE_CHECKING or "RCNN_KERAS_LEAN" not in os.environ:
     check_settings()
+    check_versions()
     from rcnn_keras import (
+        backbones,
         convert,
         data,
         evaluation,
+        layers,
+        losses,
         models,
+        ops,
         parallel,
         presets,
         proposals,
+        runs,
         training,
         visualize,
     )

@@ -105,18 +105,30 @@ def loaded_with_module(tree):
             pending += list(ast.iter_child_nodes(node))
 
 
+def lines_for_types(tree):
+    """Numbers of the lines that only type checkers read."""
+    blocks = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and dotted(node.test).endswith("TYPE_CHECKING")
+    ]
+    return {line for node in blocks for line in range(node.lineno, node.end_lineno + 1)}
+
+
 def violations(source, module):
     """What a module of the given dotted name does against the tables above."""
     tree, room = ast.parse(source), room_of(module)
     if room not in MAY_IMPORT:
         return [f"{module}: the room {room!r} has no row in MAY_IMPORT"]
     found = []
+    for_types = lines_for_types(tree)  # where a package names what it fetches when asked for it
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.level:
             found.append(f"{module}:{node.lineno} has a relative import")
         elif isinstance(node, (ast.Import, ast.ImportFrom)):
             for name in imported(node):
-                if reason := _refused(name, room):
+                facade = module.endswith(".__init__") and node.lineno in for_types
+                if not facade and (reason := _refused(name, room)):
                     found.append(f"{module}:{node.lineno} imports {name}: {reason}")
             if isinstance(node, ast.ImportFrom):
                 for alias in node.names:
@@ -193,6 +205,11 @@ def test_imports_run_one_way(file):
         ("rcnn_keras.backbones.vgg", "from rcnn_keras.models import Detector", "imports rcnn_"),
         ("rcnn_keras.models.detector", "from rcnn_keras.evaluation import coco", "imports rcnn"),
         ("rcnn_keras.models.detector", "from rcnn_keras import __version__", "imports rcnn_ker"),
+        (
+            "rcnn_keras.models.detector",
+            "if TYPE_CHECKING:\n    from rcnn_keras.presets import from_preset",
+            ":2 imports rcnn_keras.presets",
+        ),
         ("rcnn_keras.data.coco", "import rcnn_keras.models as m", "imports rcnn_keras.models"),
         (
             *("rcnn_keras.data.tfrecord", "import rcnn_keras.parallel.folder_detection"),
@@ -280,6 +297,16 @@ def test_public_names_exist(name):
     assert len(set(names)) == len(names)
     if name == TOP:
         assert {"data", "models", "evaluation", "visualize", "callbacks"} <= set(names)
+
+
+def test_completion_finds_the_public_names_that_are_imported_late():
+    for package in (rcnn_keras, rcnn_keras.models, rcnn_keras.training, rcnn_keras.parallel):
+        assert set(package.__all__) <= set(dir(package))
+    assert {"backbones", "layers", "losses", "ops", "runs"} <= set(rcnn_keras.__all__)
+
+
+def test_the_package_says_that_it_is_typed():
+    assert (ROOT / "py.typed").exists()
 
 
 FRESH = """

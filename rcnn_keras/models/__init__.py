@@ -1,7 +1,7 @@
 """Detectors: Keras models from images to detections."""
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rcnn_keras.models.detector import Detector
 from rcnn_keras.models.errors import NonFiniteLossError
@@ -11,6 +11,9 @@ from rcnn_keras.models.mask_rcnn import MaskRCNN
 from rcnn_keras.models.rcnn import RCNN
 from rcnn_keras.models.scales import detect_at_scales
 from rcnn_keras.models.transforms import fold_batchnorm, truncate_svd, with_kernels
+
+if TYPE_CHECKING:
+    from rcnn_keras.presets import from_preset, list_presets
 
 __all__ = [
     "RCNN",
@@ -34,3 +37,7 @@ def __getattr__(name: str) -> Any:
     if name in ("from_preset", "list_presets"):
         return getattr(importlib.import_module("rcnn_keras.presets"), name)
     raise AttributeError(f"module 'rcnn_keras.models' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

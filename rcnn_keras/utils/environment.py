@@ -1,12 +1,15 @@
-"""Settings of Keras that this package needs, checked before Keras is imported with others."""
+"""Settings and versions of Keras that this package needs, checked before Keras is imported."""
 
 import json
 import os
 import sys
+import warnings
+from importlib import metadata
 from pathlib import Path
 
 NEEDED = {"backend": "tensorflow", "floatx": "float32", "image_data_format": "channels_last"}
 BACKEND_VARIABLE = "KERAS_BACKEND"
+TESTED = {"keras": "3.15", "tensorflow": "2.21"}  # the bounds in pyproject.toml
 
 
 class SettingsError(ImportError):
@@ -36,6 +39,17 @@ def check_settings() -> None:
             raise SettingsError(
                 f"rcnn_keras needs {name} {needed!r} of Keras, not {value!r}, which is set by "
                 f"{where}"
+            )
+
+
+def check_versions() -> None:
+    """Warn of versions of Keras and TensorFlow that this package was not tested with."""
+    for package, tested in TESTED.items():
+        version = metadata.version(package)
+        if version.split(".")[:2] != tested.split("."):
+            warnings.warn(
+                f"rcnn_keras was tested with {package} {tested}; {version} is installed",
+                stacklevel=3,
             )
 
 

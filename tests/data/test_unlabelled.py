@@ -123,8 +123,10 @@ def test_a_pillow_image_that_is_damaged_is_an_image_error(tmp_path):
         (object(), "object"),
         (np.uint8(3), "uint8"),
     ],
-    ids=["None", "list of None", "list with None", "bytes", "list of bytes", "int", "list of float"]
-    + ["list of lists", "dict", "object", "scalar"],
+    ids=[
+        *("None", "list of None", "list with None", "bytes", "list of bytes", "int"),
+        *("list of float", "list of lists", "dict", "object", "scalar"),
+    ],
 )
 def test_what_is_no_image_is_refused(images, kind):
     with pytest.raises(ImageError, match=f"type {kind}|{kind}") as error:
