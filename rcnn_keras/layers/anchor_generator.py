@@ -1,5 +1,8 @@
 """Anchors for the maps of a batch."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -14,6 +17,7 @@ class AnchorGenerator(keras.layers.Layer):
         sizes: for each level, the square roots of its anchors' areas in pixels: three for one map
             in the paper, one a level for a pyramid.
         aspect_ratios: heights over widths, the same on every level.
+        rounding: round the corners to whole pixels, as torchvision does and Detectron2 does not.
 
     Call arguments:
         images: `(B, H, W, 3)` batch that the maps came from.
@@ -23,10 +27,17 @@ class AnchorGenerator(keras.layers.Layer):
         List of `(H_l * W_l * k, 4)` float32 boxes in pixels, not clipped.
     """
 
-    def __init__(self, sizes, aspect_ratios=(0.5, 1.0, 2.0), **kwargs):
+    def __init__(
+        self,
+        sizes: Sequence[Sequence[float]],
+        aspect_ratios: Sequence[float] = (0.5, 1.0, 2.0),
+        rounding: bool = True,
+        **kwargs: Any,
+    ):
         super().__init__(dtype=kwargs.pop("dtype", "float32"), **kwargs)
         self.sizes = tuple(tuple(level) for level in sizes)
         self.aspect_ratios = tuple(aspect_ratios)
+        self.rounding = rounding
 
     def call(self, images, features):
         """Return the anchors of every level; see the class."""
@@ -35,7 +46,7 @@ class AnchorGenerator(keras.layers.Layer):
         for sizes, feature in zip(self.sizes, features, strict=True):
             feature_size = ops.shape(feature)[1:3]
             stride = [image_size[k] // feature_size[k] for k in range(2)]
-            base = base_anchors(sizes, self.aspect_ratios)
+            base = base_anchors(sizes, self.aspect_ratios, self.rounding)
             anchors.append(grid_anchors(base, feature_size, stride))
         return anchors
 
@@ -45,5 +56,8 @@ class AnchorGenerator(keras.layers.Layer):
 
     def get_config(self):
         """Return the constructor's arguments."""
-        own = {"sizes": self.sizes, "aspect_ratios": self.aspect_ratios}
-        return super().get_config() | own
+        return super().get_config() | {
+            "sizes": self.sizes,
+            "aspect_ratios": self.aspect_ratios,
+            "rounding": self.rounding,
+        }

@@ -1,5 +1,8 @@
 """RoIAlign as a layer."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -15,8 +18,10 @@ class RoIAlign(keras.layers.Layer):
     Args:
         pooled_size: S, 7 for boxes and 14 for masks in the papers.
         strides: pixels a position of each level that is pooled from.
-        sampling_ratio: samples a cell, down and across.
+        sampling_ratio: samples a cell, down and across; 0 for as many as the RoI has positions,
+            with native kernels only.
         kernels: `"native"`, or `"portable"` for gathers alone, which every runtime has.
+        aligned: move RoIs by half a position, see `ops.roi_align`.
 
     Call arguments:
         features: list of maps `(B, H_l, W_l, C)`; levels beyond `strides` are not read.
@@ -27,18 +32,28 @@ class RoIAlign(keras.layers.Layer):
         `(B, R, S, S, C)` or `(n, S, S, C)` float32.
     """
 
-    def __init__(self, pooled_size, strides, sampling_ratio=2, kernels="native", **kwargs):
+    def __init__(
+        self,
+        pooled_size: int,
+        strides: Sequence[int],
+        sampling_ratio: int = 2,
+        kernels: str = "native",
+        aligned: bool = False,
+        **kwargs: Any,
+    ):
         super().__init__(dtype=kwargs.pop("dtype", "float32"), **kwargs)
         self.pooled_size = pooled_size
         self.strides = tuple(strides)
         self.sampling_ratio = sampling_ratio
         self.kernels = kernels
+        self.aligned = aligned
         self.supports_jit = kernels == "portable"  # XLA has no crop_and_resize
 
     def call(self, features, rois, image=None):
         """Pool; see the class."""
         scales = [1.0 / stride for stride in self.strides]
-        features, how = features[: len(scales)], (self.pooled_size, scales, self.sampling_ratio)
+        features = features[: len(scales)]
+        how = (self.pooled_size, scales, self.sampling_ratio, self.aligned)
         pool = POOLING[self.kernels]
         if image is not None:
             return pool(features, rois, image, *how)
@@ -57,4 +72,5 @@ class RoIAlign(keras.layers.Layer):
             "strides": self.strides,
             "sampling_ratio": self.sampling_ratio,
             "kernels": self.kernels,
+            "aligned": self.aligned,
         }
