@@ -65,7 +65,7 @@ def _check_repeatable(layer: keras.layers.Layer) -> None:
     for part in (layer, *layer._flatten_layers(include_self=False)):
         if getattr(part, "seed_generator", None) is not None:
             raise ValueError(
-                f"recompute_stages must be 0, or fewer stages, for this backbone: its layer {part.name!r} "
+                f"recompute_stages must be less for this backbone: its layer {part.name!r} "
                 f"draws random numbers, others when it is run again"
             )
         trains = isinstance(part, keras.layers.BatchNormalization) and part.trainable
@@ -346,8 +346,11 @@ def _own_backbone(
             mask_trunk=lambda: keras.Model(c5.input, c5.get_layer("mean").input, name="mask_trunk"),
             frozen_stages=2,  # as in torchvision
         )
+    map_strides: tuple[int, ...]
+    strides: tuple[int, ...]
     if name == MOBILENET:
-        model, map_strides, strides = mobilenet_v3_large(norm), (32, 32), (32,)
+        model = mobilenet_v3_large(norm)
+        map_strides, strides = (32, 32), (32,)
         frozen_stages = 3
     else:
         depth = int(name.removeprefix("resnet").removesuffix("_fpn"))

@@ -6,6 +6,7 @@ A stage of such a model is what lies between two halvings of the map; it is read
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import keras
@@ -130,7 +131,7 @@ def _specs(graph: keras.Model, size: tuple[int, int]) -> list[Any]:
 
 
 def _check_strides(strides: tuple[int, ...], what: str) -> None:
-    for fine, coarse in zip(strides, strides[1:], strict=False):
+    for fine, coarse in pairwise(strides):
         if fine == coarse:
             raise ValueError(f"{what} has two maps of stride {fine}; leave one out")
         if coarse != 2 * fine:

@@ -281,7 +281,7 @@ def _is_optional_bool(value: Any) -> bool:
 
 def _is_whole(value: Any) -> bool:
     """Return whether a value is a whole number of at least 0."""
-    return value == 0 and not isinstance(value, bool) or _is_count(value)
+    return (value == 0 and not isinstance(value, bool)) or _is_count(value)
 
 
 def _are_five_even(values: Any) -> bool:
@@ -320,7 +320,7 @@ LAYER: Rule = (
 
 DETECTOR: dict[str, Rule] = {  # of all four
     "classes": (
-        lambda value: value is None or value == () or _is_list(value) and _are_names(value),
+        lambda value: value is None or value == () or (_is_list(value) and _are_names(value)),
         "must be a list of different names",
     ),
     "num_classes": OPTIONAL_COUNT,

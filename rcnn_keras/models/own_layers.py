@@ -8,8 +8,8 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras.layers import Layer
 
-Layer = keras.layers.Layer
 PLACES = ("anchor_generator", "rpn_head", "box_head", "mask_head", "roi_pooling")
 
 
@@ -43,13 +43,13 @@ def check_anchors(generator: Layer, head: Layer, strides: Sequence[int], channel
     anchors = _called("anchor_generator", generator, images, maps)
     if not isinstance(anchors, (list, tuple)) or len(anchors) != len(maps):
         raise ValueError(
-            f"anchor_generator must return a list of boxes (A, 4), one for each of {len(maps)} levels; "
-            f"it returns {_shapes(anchors)}"
+            f"anchor_generator must return a list of boxes (A, 4), one for each of {len(maps)} "
+            f"levels; it returns {_shapes(anchors)}"
         )
     for level, boxes in zip(maps, anchors, strict=True):
         if len(boxes.shape) != 2 or boxes.shape[1] != 4 or boxes.shape[0] % level[0, ..., 0].size:
             raise ValueError(
-                f"anchor_generator must return boxes (H * W * k, 4) for a map of H x W; for "
+                "anchor_generator must return boxes (H * W * k, 4) for a map of H x W; for "
                 f"{level.shape[1]} x {level.shape[2]} it returns {tuple(boxes.shape)}"
             )
     found = _called("rpn_head", head, maps)
@@ -62,8 +62,8 @@ def check_anchors(generator: Layer, head: Layer, strides: Sequence[int], channel
         if _shapes(values) != expected:
             raise ValueError(
                 f"rpn_head must return {what} of shapes {expected}, one for each of "
-                f"anchor_generator's anchors on an image of {images.shape[1]} x {images.shape[2]}; it "
-                f"returns {_shapes(values)}"
+                f"anchor_generator's anchors on an image of {images.shape[1]} x "
+                f"{images.shape[2]}; it returns {_shapes(values)}"
             )
 
 

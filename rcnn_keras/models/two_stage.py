@@ -3,6 +3,8 @@
 B images, R proposals, S sampled RoIs, D detections, K classes.
 """
 
+import copy
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +13,7 @@ import numpy as np
 
 from rcnn_keras.backbones import Backbone, build_backbone
 from rcnn_keras.backbones.applications import IMAGENET_MEAN, IMAGENET_STD
-from rcnn_keras.backbones.backbone import NAMES, Recomputed, freeze_norms
+from rcnn_keras.backbones.backbone import Recomputed, freeze_norms
 from rcnn_keras.layers import (
     BoxHead,
     DetectionLayer,
@@ -47,9 +49,9 @@ class TwoStageDetector(Detector):
 
     def _build_backbone(self, config: dict[str, Any]) -> Backbone:
         """Build backbone and pyramid, and fill in the mean and deviation of its weights."""
-        # As a saved model has them, before anything is built.
+        # Before anything is built, and as a saved model's JSON gives them back.
         self._own = {
-            place: keras.saving.serialize_keras_object(config[place])
+            place: json.loads(json.dumps(keras.saving.serialize_keras_object(config[place])))
             for place in ("backbone", *PLACES)
             if isinstance(config.get(place), keras.layers.Layer)
         }
@@ -70,7 +72,7 @@ class TwoStageDetector(Detector):
         mean, std, colour = parts.preprocessing
         config["image_mean"] = mean if config["image_mean"] is None else config["image_mean"]
         config["image_std"] = std if config["image_std"] is None else config["image_std"]
-        padding = (0.0, 0.0, 0.0)
+        padding: tuple[float, ...] = (0.0, 0.0, 0.0)
         if (tuple(config["image_mean"]), tuple(config["image_std"])) == (mean, std):
             # Not zero where the network itself goes on to normalise.
             padding = tuple((c - m) / s for c, m, s in zip(colour, mean, std, strict=True))
@@ -115,7 +117,8 @@ class TwoStageDetector(Detector):
         )
         self.roi_sampler.built = True  # it runs in the losses only, not in the graph
         size, kernels = parts.pooled_size, config["kernels"]
-        num_classes, pooled = len(config["classes"]), (size, size, parts.channels)
+        num_classes = len(config["classes"])
+        pooled: tuple[int, ...] = (size, size, parts.channels)
         pooling, box_head = config["roi_pooling"], config["box_head"]
         if isinstance(pooling, keras.layers.Layer):
             self.box_pooling = with_kernels_of(pooling, kernels)
@@ -217,13 +220,14 @@ class TwoStageDetector(Detector):
         cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
     ) -> "Detector":
         """Rebuild the model, its backbone and layers that came as objects included."""
+        given = {p: config[p] for p in ("backbone", *PLACES) if isinstance(config.get(p), dict)}
         with keras.saving.custom_object_scope(custom_objects or {}):
-            own = {
-                place: keras.saving.deserialize_keras_object(config[place])
-                for place in ("backbone", *PLACES)
-                if isinstance(config.get(place), dict)
+            own = {  # copies, as Keras takes a functional model's configuration to pieces
+                p: keras.saving.deserialize_keras_object(copy.deepcopy(v)) for p, v in given.items()
             }
-        return super().from_config(config | own, custom_objects)
+        model = super().from_config(config | own, custom_objects)
+        model._config |= given  # Keras writes a layer that was read in another way
+        return model
 
     def _resolve_auto_jit_compile(self):
         """Leave XLA to those who ask for it, also on a GPU: losses list what they sampled."""
