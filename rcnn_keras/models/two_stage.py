@@ -3,7 +3,6 @@
 B images, R proposals, S sampled RoIs, D detections, K classes.
 """
 
-import copy
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -51,7 +50,7 @@ class TwoStageDetector(Detector):
         """Build backbone and pyramid, and fill in the mean and deviation of its weights."""
         # Before anything is built, and as a saved model's JSON gives them back.
         self._own = {
-            place: json.loads(json.dumps(keras.saving.serialize_keras_object(config[place])))
+            place: _plain(keras.saving.serialize_keras_object(config[place]))
             for place in ("backbone", *PLACES)
             if isinstance(config.get(place), keras.layers.Layer)
         }
@@ -215,6 +214,12 @@ class TwoStageDetector(Detector):
         found = [layer for place, layer in own.items() if place in self._own and layer is not None]
         return found if self.has_own_backbone else [self.backbone, *found]
 
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments, models and layers as Keras serializes them."""
+        # Without what Keras wraps attributes of a layer in, which refers to its layers.
+        config = super().get_config()
+        return config | {place: _plain(config[place]) for place in self._own}
+
     @classmethod
     def from_config(
         cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
@@ -222,11 +227,10 @@ class TwoStageDetector(Detector):
         """Rebuild the model, its backbone and layers that came as objects included."""
         given = {p: config[p] for p in ("backbone", *PLACES) if isinstance(config.get(p), dict)}
         with keras.saving.custom_object_scope(custom_objects or {}):
-            own = {  # copies, as Keras takes a functional model's configuration to pieces
-                p: keras.saving.deserialize_keras_object(copy.deepcopy(v)) for p, v in given.items()
-            }
+            # Copies, as Keras takes a functional model's configuration to pieces.
+            own = {p: keras.saving.deserialize_keras_object(_plain(v)) for p, v in given.items()}
         model = super().from_config(config | own, custom_objects)
-        model._config |= given  # Keras writes a layer that was read in another way
+        model._config |= _plain(given)  # Keras writes a layer that was read in another way
         return model
 
     def _resolve_auto_jit_compile(self):
@@ -290,3 +294,8 @@ class TwoStageDetector(Detector):
             logits, deltas = self.box_head(pooled[None], training=training)
         beta = self._config["box_smooth_l1_beta"]
         return box_head_losses(logits, deltas, goals[None], classes[None], beta)
+
+
+def _plain(value: Any) -> Any:
+    """Return a copy of what JSON can hold, as JSON gives it back."""
+    return json.loads(json.dumps(value))
