@@ -89,7 +89,7 @@ APPLICATION_NAMES = tuple(
 )
 
 RESNET_STAGES = (
-    ("conv1", "bn1", "relu", "maxpool"),
+    ("conv1", "bn1"),
     ("layer1",),
     ("layer2",),
     ("layer3",),
@@ -123,12 +123,19 @@ def stage_prefixes(name: str) -> tuple[tuple[str, ...], ...]:
 
 
 def stages_of(name: str, model: keras.Model) -> Stages:
-    """Return the names of the layers in each stage of our backbone `name`."""
-    names = [layer.name for layer in model.layers]
-    return tuple(
-        frozenset(n for n in names if any(f"{n}_".startswith(f"{begin}_") for begin in stage))
-        for stage in stage_prefixes(name)
-    )
+    """Return the names of the layers in each stage of our backbone `name`.
+
+    What has another name, such as a pooling, is of the stage of the layer before it.
+    """
+    prefixes = stage_prefixes(name)
+    stages: list[set[str]] = [set() for _ in prefixes]
+    current = 0
+    for layer in model.layers:
+        for number, begins in enumerate(prefixes):
+            if any(f"{layer.name}_".startswith(f"{begin}_") for begin in begins):
+                current = number
+        stages[current].add(layer.name)
+    return tuple(map(frozenset, stages))
 
 
 def num_stages(name: str) -> int:
