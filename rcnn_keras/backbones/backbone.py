@@ -1,18 +1,29 @@
 """A backbone by its name, with the second-stage trunk that goes with it."""
 
 import difflib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import keras
 
+from rcnn_keras.backbones.applications import (
+    APPLICATIONS,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    PREPROCESSING,
+    application_model,
+)
+from rcnn_keras.backbones.feature_maps import Stages, border_of, feature_maps
+from rcnn_keras.backbones.imagenet import CAFFE_MEAN, CAFFE_STD, load_imagenet
 from rcnn_keras.backbones.mobilenet_v3 import mobilenet_v3_large
 from rcnn_keras.backbones.resnet import DEPTHS, resnet, resnet_c5
 from rcnn_keras.backbones.trunks import box_trunk, mask_trunk
 from rcnn_keras.backbones.vgg import vgg16, vgg16_fc
 from rcnn_keras.backbones.zf import POOLED_SIZE as ZF_POOLED_SIZE
 from rcnn_keras.backbones.zf import zf
+from rcnn_keras.layers.normalization import BatchNormalization
 from rcnn_keras.ops import recompute
 from rcnn_keras.ops.types import Tensor
 
@@ -23,14 +34,20 @@ class Recomputed:
     These are the largest maps of all and the cheapest to compute.
 
     Args:
-        backbone: functional model from images to `{"c2": .., ...}`, one layer after another where
-            the stages meet. Its layers are shared.
-        stages: what the names of the layers of these stages begin with, at least one.
+        backbone: functional model from images to `{"c2": .., ...}`. Its layers are shared.
+        stages: names of the layers of these stages, at least one.
+
+    Raises:
+        ValueError: if more than one tensor leads from these stages to the rest, and if a layer in
+            them does not do the same when it is run again.
     """
 
-    def __init__(self, backbone: keras.Model, stages: Sequence[Sequence[str]]) -> None:
-        inside = [layer for layer in backbone.layers if is_of(layer, stages)]
-        border, names = inside[-1].output, {layer.name for layer in inside}
+    def __init__(self, backbone: keras.Model, stages: Iterable[frozenset[str]]) -> None:
+        names = frozenset().union(*stages)
+        for layer in backbone.layers:
+            if layer.name in names:
+                _check_repeatable(layer)
+        border = border_of(backbone, names)
         maps = backbone.output
         early = {k: x for k, x in maps.items() if x._keras_history.operation.name in names}
         late = {k: x for k, x in maps.items() if k not in early}
@@ -44,10 +61,20 @@ class Recomputed:
         return maps | (self.rest(border, training=training) if self.rest else {})
 
 
-def is_of(layer: keras.layers.Layer, stages: Sequence[Sequence[str]]) -> bool:
-    """Whether a layer belongs to stages that are given by what the names of theirs begin with."""
-    names = [name for stage in stages for name in stage]
-    return any(f"{layer.name}_".startswith(f"{name}_") for name in names)
+def _check_repeatable(layer: keras.layers.Layer) -> None:
+    """Raise ValueError for a layer whose second run in a step would differ from its first."""
+    for part in (layer, *layer._flatten_layers(include_self=False)):
+        if getattr(part, "seed_generator", None) is not None:
+            raise ValueError(
+                f"recompute_stages must be less for this backbone: its layer {part.name!r} "
+                f"draws random numbers, others when it is run again"
+            )
+        trains = isinstance(part, keras.layers.BatchNormalization) and part.trainable
+        if trains and not isinstance(part, BatchNormalization):
+            raise ValueError(
+                f"recompute_stages needs norm='frozen_batch' with this backbone: its batch norm "
+                f"{part.name!r} would count every batch twice"
+            )
 
 
 MOBILENET = "mobilenet_v3_large_fpn"
@@ -58,7 +85,17 @@ NAMES = (
     *(MOBILENET, "vgg16", "zf"),
 )
 
-RESNET_STAGES = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
+APPLICATION_NAMES = tuple(
+    name for network in APPLICATIONS for name in (f"{network}_fpn", network) if name not in NAMES
+)
+
+RESNET_STAGES = (
+    ("conv1", "bn1"),
+    ("layer1",),
+    ("layer2",),
+    ("layer3",),
+    ("layer4",),
+)
 
 VGG_STAGES = tuple((f"block{number}",) for number in range(1, 6))
 
@@ -75,8 +112,8 @@ MOBILENET_STAGES = tuple(
 MASK_POOLED_SIZE = 14
 
 
-def stages_of(name: str) -> tuple[tuple[str, ...], ...]:
-    """Return what the names of the layers in each stage of a backbone begin with."""
+def stage_prefixes(name: str) -> tuple[tuple[str, ...], ...]:
+    """Return what the names of the layers in each stage of our backbone `name` begin with."""
     if name == "vgg16":
         return VGG_STAGES
     if name == "zf":
@@ -84,6 +121,42 @@ def stages_of(name: str) -> tuple[tuple[str, ...], ...]:
     if name == MOBILENET:
         return MOBILENET_STAGES
     return RESNET_STAGES if name.endswith("_fpn") else RESNET_STAGES[:4]
+
+
+def stages_of(name: str, model: keras.Model) -> Stages:
+    """Return the names of the layers in each stage of our backbone `name`.
+
+    What has another name, such as a pooling, is of the stage of the layer before it.
+    """
+    prefixes = stage_prefixes(name)
+    stages: list[set[str]] = [set() for _ in prefixes]
+    current = 0
+    for layer in model.layers:
+        for number, begins in enumerate(prefixes):
+            if any(f"{layer.name}_".startswith(f"{begin}_") for begin in begins):
+                current = number
+        stages[current].add(layer.name)
+    return tuple(map(frozenset, stages))
+
+
+def num_stages(name: str) -> int:
+    """Return how many stages the backbone of a name has, see `freeze_backbone`."""
+    if name in NAMES:
+        return len(stage_prefixes(name))
+    application = APPLICATIONS[name.removesuffix("_fpn")]
+    deepest = max(application.strides) if name.endswith("_fpn") else 16
+    return application.num_stages - (deepest < max(application.strides))
+
+
+def nearest_name(name: object) -> str:
+    """Return the rule that a backbone's name breaks, with the nearest right name."""
+    known = (*NAMES, *APPLICATION_NAMES)
+    near = difflib.get_close_matches(str(name), known, 1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    return (
+        f"must be one of {', '.join(NAMES)}, a keras.Model, or a network of keras.applications, "
+        f"with or without _fpn: {', '.join(APPLICATIONS)}{hint}"
+    )
 
 
 @dataclass(frozen=True)
@@ -98,7 +171,12 @@ class Backbone:
         pooled_size: S of the second stage.
         box_trunk: model from `(n, S, S, C)` to `(n, F)`.
         mask_trunk: builds the mask head's model from `(n, 14, 14, C)` to `(n, S', S', C')`.
-        frozen_stages: how many of the first stages stand still when little data is fine-tuned on.
+        frozen_stages: how many of the first stages are frozen when little data is fine-tuned on.
+        stages: names of the layers of each stage.
+        preprocessing: RGB mean and deviation, and the colour that is zero after all preprocessing,
+            that of the network's own layers included; with it images are padded.
+        own: whether it is a network of this package, whose normalisation can be chosen.
+        channels: of the maps that RoIs are pooled from.
     """
 
     model: keras.Model
@@ -109,9 +187,119 @@ class Backbone:
     box_trunk: keras.Model
     mask_trunk: Callable[[], keras.Model]
     frozen_stages: int
+    stages: Stages = ()
+    preprocessing: tuple[tuple[float, ...], ...] = (IMAGENET_MEAN, IMAGENET_STD, IMAGENET_MEAN)
+    own: bool = True
+    channels: int = 0
 
 
 def build_backbone(
+    backbone: str | keras.Model,
+    *,
+    weights: str | None = None,
+    feature_pyramid: bool | None = None,
+    norm: str | None = "batch",
+    fpn_channels: int = 256,
+    box_units: int | None = None,
+    box_convs: int = 0,
+    box_ranks: tuple[int, int] | None = None,
+    head_norm: str | None = None,
+    **options: Any,
+) -> Backbone:
+    """Build a backbone and the trunks of its heads.
+
+    `resnetD_fpn` has RoIs pooled to 7x7 from a pyramid and two dense layers; `resnetD` alone is
+    the C4 detector of the ResNet paper (14x14 from stride 16, then the fifth stage, which the mask
+    head shares); `vgg16` and `zf` are the detectors of the Faster R-CNN paper (7x7 from conv5_3 and
+    6x6 from conv5, then fc6 and fc7); `mobilenet_v3_large_fpn` is torchvision's, with a pyramid on
+    two maps of stride 32. All others have 7x7 features and two dense layers.
+
+    Args:
+        backbone: one of `NAMES` or of `APPLICATION_NAMES`, or a model, see `feature_maps`.
+        weights: None for random ones, or `"imagenet"`.
+        feature_pyramid: whether a pyramid goes on top of a model's maps; default where it has
+            several. A name says it by `_fpn`.
+        norm: kind of normalisation. A network that is not of this package keeps its own:
+            `"batch"` leaves it as it is, `"frozen_batch"` freezes its batch norm.
+        fpn_channels: channels of the pyramid.
+        box_units: width of the dense layers, 4096 after VGG-16 and ZF and 1024 after others by
+            default; a C4 head has none.
+        box_convs: convolutions before them after a pyramid, see `box_trunk`.
+        box_ranks: of the factors of the dense layers, see `dense`; None for whole layers.
+        head_norm: kind of normalisation of the heads' convolutions.
+        **options: of networks of this package: `width` and `stride_in_1x1`, see `resnet`, and
+            `seed` of the dropout after VGG's and ZF's dense layers.
+
+    Raises:
+        ValueError: for another name, with the nearest, and for a model that `feature_maps` or the
+            arguments do not allow.
+        OSError: if weights cannot be fetched.
+    """
+    if isinstance(backbone, str) and backbone in NAMES:
+        parts = _own_backbone(
+            backbone,
+            norm=norm,
+            fpn_channels=fpn_channels,
+            box_units=box_units,
+            box_convs=box_convs,
+            box_ranks=box_ranks,
+            head_norm=head_norm,
+            **options,
+        )
+        last = parts.model.output[max(parts.model.output)].shape[-1]
+        parts = replace(
+            parts,
+            stages=stages_of(backbone, parts.model),
+            channels=fpn_channels if parts.pyramid else last,
+        )
+        if weights == "imagenet":
+            load_imagenet(parts.model, parts.box_trunk, backbone.removesuffix("_fpn"))
+            parts = replace(parts, preprocessing=(CAFFE_MEAN, CAFFE_STD, CAFFE_MEAN))
+        return parts
+    if isinstance(backbone, str):
+        if backbone not in APPLICATION_NAMES:
+            raise ValueError(f"backbone {nearest_name(backbone)}; received {backbone!r}")
+        maps = feature_maps(application_model(backbone, weights))
+        kind = APPLICATIONS[backbone.removesuffix("_fpn")].preprocessing
+        pyramid = backbone.endswith("_fpn")
+    else:
+        if not isinstance(backbone, keras.Model):
+            raise ValueError(f"backbone {nearest_name(backbone)}; received {backbone!r}")
+        maps = feature_maps(backbone)
+        kind = "inside" if maps.normalizes else "torch"
+        pyramid = len(maps.strides) > 1 if feature_pyramid is None else feature_pyramid
+    if not pyramid and len(set(maps.channels)) > 1:
+        raise ValueError(
+            f"feature_pyramid=False needs maps of equal channels, which the heads share; backbone "
+            f"{maps.model.name!r} has {', '.join(map(str, maps.channels))}"
+        )
+    if norm == "frozen_batch":
+        freeze_norms(maps.model)
+    channels = fpn_channels if pyramid else maps.channels[0]
+    return Backbone(
+        model=maps.model,
+        pyramid=pyramid,
+        map_strides=maps.strides,
+        strides=maps.strides,
+        pooled_size=7,
+        box_trunk=box_trunk(7, channels, box_units or 1024, box_convs, head_norm, box_ranks),
+        mask_trunk=lambda: mask_trunk(MASK_POOLED_SIZE, channels, fpn_channels, head_norm),
+        frozen_stages=min(2, len(maps.stages)),  # as of a ResNet
+        stages=maps.stages,
+        preprocessing=PREPROCESSING[kind],
+        own=False,
+        channels=channels,
+    )
+
+
+def freeze_norms(model: keras.Model) -> None:
+    """Let the batch norms of a model keep their statistics, gains and shifts in training."""
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
+
+
+def _own_backbone(
     name: str,
     *,
     norm: str | None = "batch",
@@ -120,38 +308,10 @@ def build_backbone(
     fpn_channels: int = 256,
     box_units: int | None = None,
     box_convs: int = 0,
-    box_ranks: Sequence[int] | None = None,
+    box_ranks: tuple[int, int] | None = None,
     head_norm: str | None = None,
     seed: int = 0,
 ) -> Backbone:
-    """Build a backbone and the trunks of its heads.
-
-    `resnetD_fpn` has RoIs pooled to 7x7 from a pyramid and two dense layers; `resnetD` alone is
-    the C4 detector of the ResNet paper (14x14 from stride 16, then the fifth stage, which the mask
-    head shares); `vgg16` and `zf` are the detectors of the Faster R-CNN paper (7x7 from conv5_3 and
-    6x6 from conv5, then fc6 and fc7); `mobilenet_v3_large_fpn` is torchvision's, with a pyramid on
-    two maps of stride 32.
-
-    Args:
-        name: one of `NAMES`.
-        norm: kind of normalisation of a ResNet or MobileNet.
-        width: factor of a ResNet's channels, see `resnet`; the others have none.
-        stride_in_1x1: see `resnet`.
-        fpn_channels: channels of the pyramid.
-        box_units: width of the dense layers, 1024 after a pyramid and 4096 after VGG and ZF by
-            default; a C4 head has none.
-        box_convs: convolutions before them after a pyramid, see `box_trunk`.
-        box_ranks: of the factors of the dense layers, see `dense`; None for whole layers.
-        head_norm: kind of normalisation of the heads' convolutions.
-        seed: of the dropout after VGG's and ZF's dense layers.
-
-    Raises:
-        ValueError: for another name, with the nearest.
-    """
-    if name not in NAMES:
-        near = difflib.get_close_matches(str(name), NAMES, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"backbone must be one of {', '.join(NAMES)}; received {name!r}{hint}")
     if name == "vgg16":
         return Backbone(
             model=vgg16(),
@@ -197,7 +357,8 @@ def build_backbone(
     map_strides: tuple[int, ...]
     strides: tuple[int, ...]
     if name == MOBILENET:
-        model, map_strides, strides = mobilenet_v3_large(norm), (32, 32), (32,)
+        model = mobilenet_v3_large(norm)
+        map_strides, strides = (32, 32), (32,)
         frozen_stages = 3
     else:
         depth = int(name.removeprefix("resnet").removesuffix("_fpn"))

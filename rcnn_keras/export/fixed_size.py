@@ -94,8 +94,10 @@ def checked_size(model: Any, size: Sequence[int] | None) -> tuple[int, int]:
 
 
 def padding_of(model: Detector) -> tuple[int, int, int]:
-    """Return the colour that `ImageNormalization` turns into zeros, as its own padding: RGB."""
-    red, green, blue = (round(value) for value in model.normalize.mean)
+    """Return the colour that `ImageNormalization` turns into its own padding: RGB."""
+    layer = model.normalize
+    parts = zip(layer.mean, layer.std, layer.padding, strict=True)
+    red, green, blue = (round(mean + std * padding) for mean, std, padding in parts)
     return red, green, blue
 
 

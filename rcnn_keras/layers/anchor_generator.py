@@ -18,6 +18,7 @@ class AnchorGenerator(keras.layers.Layer):
         sizes: for each level, the square roots of its anchors' areas in pixels: three for one map
             in the paper, one a level for a pyramid.
         aspect_ratios: heights over widths, the same on every level.
+        rounding: round the corners to whole pixels, as torchvision does and Detectron2 does not.
 
     Call arguments:
         images: `(B, H, W, 3)` batch that the maps came from.
@@ -31,11 +32,13 @@ class AnchorGenerator(keras.layers.Layer):
         self,
         sizes: Sequence[Sequence[float]],
         aspect_ratios: Sequence[float] = (0.5, 1.0, 2.0),
+        rounding: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(dtype=kwargs.pop("dtype", "float32"), **kwargs)
         self.sizes = tuple(tuple(level) for level in sizes)
         self.aspect_ratios = tuple(aspect_ratios)
+        self.rounding = rounding
 
     def call(self, images: Tensor, features: Sequence[Tensor]) -> list[Tensor]:
         """Return the anchors of every level; see the class."""
@@ -44,7 +47,7 @@ class AnchorGenerator(keras.layers.Layer):
         for sizes, feature in zip(self.sizes, features, strict=True):
             feature_size = ops.shape(feature)[1:3]
             stride = [image_size[k] // feature_size[k] for k in range(2)]
-            base = base_anchors(sizes, self.aspect_ratios)
+            base = base_anchors(sizes, self.aspect_ratios, self.rounding)
             anchors.append(grid_anchors(base, feature_size, stride))
         return anchors
 
@@ -56,5 +59,8 @@ class AnchorGenerator(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        own = {"sizes": self.sizes, "aspect_ratios": self.aspect_ratios}
-        return super().get_config() | own
+        return super().get_config() | {
+            "sizes": self.sizes,
+            "aspect_ratios": self.aspect_ratios,
+            "rounding": self.rounding,
+        }

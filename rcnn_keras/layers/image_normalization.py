@@ -14,12 +14,14 @@ class ImageNormalization(keras.layers.Layer):
     """Subtract the mean, divide by the deviation, and set the padding to zero.
 
     The map is padded at the bottom and right to a multiple of `size_divisor`, so that every level
-    of a pyramid is half of the one before. Zero after normalisation is torchvision's padding.
+    of a pyramid is half of the one before. Zero after normalisation is torchvision's padding; a
+    network that normalises its images once more needs another.
 
     Args:
         mean: mean of each RGB channel, 0..255.
         std: deviation of each RGB channel, 0..255.
         size_divisor: what height and width must divide by, in pixels.
+        padding: value of each channel where there is no image, after normalisation.
 
     Call arguments:
         images: `(B, H, W, 3)` RGB in 0..255.
@@ -30,12 +32,18 @@ class ImageNormalization(keras.layers.Layer):
     """
 
     def __init__(
-        self, mean: Sequence[float], std: Sequence[float], size_divisor: int = 32, **kwargs: Any
+        self,
+        mean: Sequence[float],
+        std: Sequence[float],
+        size_divisor: int = 32,
+        padding: Sequence[float] = (0.0, 0.0, 0.0),
+        **kwargs: Any,
     ) -> None:
         super().__init__(autocast=False, **kwargs)
         self.mean = tuple(mean)
         self.std = tuple(std)
         self.size_divisor = size_divisor
+        self.padding = tuple(padding)
 
     def call(self, images: Tensor, image_sizes: Tensor) -> Tensor:
         """Normalise `images`; see the class."""
@@ -47,9 +55,12 @@ class ImageNormalization(keras.layers.Layer):
         valid_y = ops.arange(height, dtype="int32")[None] < image_sizes[:, :1]
         valid_x = ops.arange(width, dtype="int32")[None] < image_sizes[:, 1:]
         valid = ops.logical_and(valid_y[:, :, None], valid_x[:, None, :])[..., None]
-        x = ops.where(valid, x, 0.0)
+        padding = ops.array(self.padding, "float32")
+        # Less the padding, so that what is padded with zeros has its value in the end.
+        x = ops.where(valid, x - padding, 0.0) if any(self.padding) else ops.where(valid, x, 0.0)
         bottom, right = (-height) % self.size_divisor, (-width) % self.size_divisor
         x = ops.pad(x, ((0, 0), (0, bottom), (0, right), (0, 0)))
+        x = x + padding if any(self.padding) else x
         return ops.cast(x, self.compute_dtype)
 
     def compute_output_spec(self, images: Tensor, image_sizes: Tensor) -> keras.KerasTensor:
@@ -58,5 +69,9 @@ class ImageNormalization(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        own = {"mean": self.mean, "std": self.std, "size_divisor": self.size_divisor}
-        return super().get_config() | own
+        return super().get_config() | {
+            "mean": self.mean,
+            "std": self.std,
+            "size_divisor": self.size_divisor,
+            "padding": self.padding,
+        }

@@ -19,8 +19,10 @@ class RoIAlign(keras.layers.Layer):
     Args:
         pooled_size: S, 7 for boxes and 14 for masks in the papers.
         strides: pixels a position of each level that is pooled from.
-        sampling_ratio: samples a cell, down and across.
+        sampling_ratio: samples a cell, down and across; 0 for as many as the RoI has positions,
+            with native kernels only.
         kernels: `"native"`, or `"portable"` for gathers alone, which every runtime has.
+        aligned: move RoIs by half a position, see `ops.roi_align`.
 
     Call arguments:
         features: list of maps `(B, H_l, W_l, C)`; levels beyond `strides` are not read.
@@ -37,6 +39,7 @@ class RoIAlign(keras.layers.Layer):
         strides: Sequence[int],
         sampling_ratio: int = 2,
         kernels: Kernels = "native",
+        aligned: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(dtype=kwargs.pop("dtype", "float32"), **kwargs)
@@ -44,16 +47,17 @@ class RoIAlign(keras.layers.Layer):
         self.strides = tuple(strides)
         self.sampling_ratio = sampling_ratio
         self.kernels = kernels
+        self.aligned = aligned
         self.supports_jit = kernels == "portable"  # XLA has no crop_and_resize
 
     def call(self, features: Sequence[Tensor], rois: Tensor, image: Tensor | None = None) -> Tensor:
         """Pool; see the class."""
         scales = [1.0 / stride for stride in self.strides]
+        features = features[: len(scales)]
+        how = (self.pooled_size, scales, self.sampling_ratio, self.aligned)
         pool = POOLING[self.kernels]
         boxes, place = flatten_batch(rois) if image is None else (rois, image)
-        pooled = pool(
-            features[: len(scales)], boxes, place, self.pooled_size, scales, self.sampling_ratio
-        )
+        pooled = pool(features, boxes, place, *how)
         if image is not None:
             return pooled
         return ops.reshape(pooled, (*ops.shape(rois)[:2], *pooled.shape[1:]))
@@ -72,4 +76,5 @@ class RoIAlign(keras.layers.Layer):
             "strides": self.strides,
             "sampling_ratio": self.sampling_ratio,
             "kernels": self.kernels,
+            "aligned": self.aligned,
         }

@@ -1,12 +1,23 @@
-"""The rules for a model's arguments, looked at together before anything is built."""
+"""The rules for a model's arguments, looked at together before anything is built.
 
-import difflib
+One table a class, from an argument's name to its rule; a test holds that none is left out.
+"""
+
 import math
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
-from rcnn_keras.backbones.backbone import MOBILENET, NAMES, stages_of
+import keras
+
+from rcnn_keras.backbones.applications import APPLICATIONS
+from rcnn_keras.backbones.backbone import (
+    APPLICATION_NAMES,
+    MOBILENET,
+    NAMES,
+    nearest_name,
+    num_stages,
+)
 from rcnn_keras.backbones.crop_networks import CHANNELS, CROP_SIZES, SMALLEST_CROP
 from rcnn_keras.backbones.imagenet import SOURCES
 from rcnn_keras.backbones.resnet import width_rule
@@ -15,50 +26,97 @@ from rcnn_keras.layers.normalization import KINDS
 from rcnn_keras.layers.rpn_head import OBJECTNESS
 from rcnn_keras.utils.environment import check_settings
 
-PYRAMID_SIZES = ((32,), (64,), (128,), (256,), (512,))
-
 SINGLE_MAP_SIZES = ((128, 256, 512),)
 
 MOBILENET_SIZES = ((32, 64, 128, 256, 512),) * 3
 
+ANCHOR_SCALE = 8  # side of a pyramid's anchors in positions: 32 pixels at stride 4
+
 VGG_UNITS = 4096  # of the fc6 and fc7 that ImageNet weights bring
 
+Rule = tuple[Callable[[Any], bool], str]
+Rules = Mapping[str, Rule]
 
-def check_arguments(config: Mapping[str, Any]) -> None:
+
+def check_arguments(config: Mapping[str, Any], rules: Rules | None = None) -> None:
     """Check a model's arguments, by name.
+
+    Args:
+        config: all arguments of the constructor but the name.
+        rules: the table of the class, default `FASTER_RCNN`.
 
     Raises:
         ValueError: with a line for each argument that cannot be used, and its value.
         SettingsError: for settings of Keras with which no model works.
     """
     check_settings()  # they may have changed since the package was imported
-    errors = argument_errors(config)
+    errors = argument_errors(config, rules)
     if errors:
-        lines = (f"{name} {rule}; received {config[name]!r}" for name, rule in errors.items())
+        lines = (f"{name} {rule}; received {config.get(name)!r}" for name, rule in errors.items())
         raise ValueError("\n".join(lines))
 
 
-def argument_errors(config: Mapping[str, Any]) -> dict[str, str]:
+def argument_errors(config: Mapping[str, Any], rules: Rules | None = None) -> dict[str, str]:
     """Return the name of each argument that cannot be used, and the rule it breaks."""
-    errors = {}
-    for suffixes, (holds, rule) in RULES.items():
-        for name, value in config.items():
-            if name.endswith(suffixes) and not holds(value):
-                errors[name] = rule
-    return _errors_between(config, errors) | errors
+    rules = FASTER_RCNN if rules is None else rules
+    errors = {
+        name: rule
+        for name, (holds, rule) in rules.items()
+        if name in config and not holds(config[name])
+    }
+    if "backbone" in errors and rules is not RCNN:
+        errors["backbone"] = nearest_name(config["backbone"])
+    sound = {name: value for name, value in config.items() if name not in errors}
+    between = _rcnn_errors_between if rules is RCNN else _errors_between
+    return between(sound) | _class_errors(sound) | errors
 
 
-def default_anchor_sizes(backbone: str) -> tuple[tuple[int, ...], ...]:
-    """Return the sizes of the anchors on each level of a backbone, in pixels, as torchvision's."""
-    if backbone == MOBILENET:
+def name_classes(config: dict[str, Any]) -> None:
+    """Fill in `classes` where only `num_classes` is given, which they then stand for."""
+    if not config["classes"]:
+        config["classes"] = tuple(f"class_{number}" for number in range(config["num_classes"]))
+    config["num_classes"] = None
+
+
+def default_anchor_sizes(
+    backbone: str | keras.Model, strides: Sequence[int]
+) -> tuple[tuple[int, ...], ...]:
+    """Return the sizes of the anchors on each level of a backbone, in pixels.
+
+    Torchvision's of its backbones, the paper's of a single map, and of others for each level the
+    multiple of the stride that torchvision's pyramid has.
+    """
+    if isinstance(backbone, str) and backbone == MOBILENET:
         return MOBILENET_SIZES
-    return PYRAMID_SIZES if backbone.endswith("_fpn") else SINGLE_MAP_SIZES
+    if len(strides) == 1:
+        return SINGLE_MAP_SIZES
+    return tuple((ANCHOR_SCALE * stride,) for stride in strides)
 
 
-def _errors_between(config: Mapping[str, Any], alone: Mapping[str, str]) -> dict[str, str]:
-    """Return the errors of arguments that do not fit others; those wrong `alone` are left out."""
+def _num_levels(backbone: str) -> int:
+    """Return how many levels the RPN of a detector on a named backbone has."""
+    if not backbone.endswith("_fpn"):
+        return 1
+    if backbone == MOBILENET:
+        return len(MOBILENET_SIZES)
+    network = APPLICATIONS.get(backbone.removesuffix("_fpn"))
+    return (len(network.strides) if network else 4) + 1
+
+
+def _class_errors(sound: Mapping[str, Any]) -> dict[str, str]:
+    classes, number = sound.get("classes", ()), sound.get("num_classes")
+    if "classes" not in sound or "num_classes" not in sound:
+        return {}
+    if not classes and number is None:
+        return {"classes": "must be a list of different names, or num_classes their number"}
+    if classes and number not in (None, len(classes)):
+        return {"num_classes": f"must be None or the number of classes, {len(classes)}"}
+    return {}
+
+
+def _errors_between(sound: Mapping[str, Any]) -> dict[str, str]:
+    """Return the errors of arguments that do not fit others; those wrong alone are left out."""
     errors = {}
-    sound = {name: value for name, value in config.items() if name not in alone}
     for low, high in (
         ("min_size", "max_size"),
         ("rpn_bg_iou_thresh", "rpn_fg_iou_thresh"),
@@ -67,36 +125,77 @@ def _errors_between(config: Mapping[str, Any], alone: Mapping[str, str]) -> dict
     ):
         if low in sound and high in sound and _greatest(sound[low]) > sound[high]:
             errors[low] = f"must be at most {high}={sound[high]!r}"
-    backbone = config["backbone"]
-    if backbone not in NAMES:
-        near = difflib.get_close_matches(str(backbone), NAMES, 1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        return errors | {"backbone": f"must be one of {', '.join(NAMES)}{hint}"}
+    if sound.get("roi_pooling") == "pool":
+        for name, default in (("roi_aligned", False), ("roi_sampling_ratio", 2)):
+            if sound.get(name, default) != default:
+                errors[name] = f"must be {default} with roi_pooling='pool': only RoIAlign has it"
+    if sound.get("kernels") == "portable" and sound.get("roi_sampling_ratio") == 0:
+        errors["roi_sampling_ratio"] = (
+            "must be at least 1 with kernels='portable', as for XLA and all exports but "
+            "TensorFlow's: 0 takes a number of samples that depends on the RoI"
+        )
+    if "backbone" not in sound:
+        return errors
+    backbone = sound["backbone"]
+    if not isinstance(backbone, str):
+        return errors | _model_errors(sound)
+    if backbone in NAMES:
+        errors |= _own_errors(backbone, sound)
+    else:
+        errors |= _errors_of_others(sound, backbone)
     for name in ("frozen_stages", "recompute_stages"):
-        if sound.get(name, 0) > len(stages_of(backbone)):
-            errors[name] = f"must be at most {len(stages_of(backbone))} for {backbone}"
-    if backbone.endswith("_fpn") and sound.get("roi_pooling") == "pool":
+        if (sound.get(name) or 0) > num_stages(backbone):
+            errors[name] = f"must be at most {num_stages(backbone)} for {backbone}"
+    pyramid = backbone.endswith("_fpn")
+    if sound.get("feature_pyramid") not in (None, pyramid):
+        errors["feature_pyramid"] = f"must be None or {pyramid} for {backbone}: the name says it"
+    if pyramid and sound.get("roi_pooling") == "pool":
         errors["roi_pooling"] = f"must be 'align' for {backbone}: RoIPool reads one map"
-    if sound.get("box_ranks") and not backbone.endswith("_fpn") and backbone.startswith("resnet"):
-        errors["box_ranks"] = f"must be None for {backbone}, whose head has no dense layers"
-    levels = len(default_anchor_sizes(backbone))
-    sizes = sound.get("anchor_sizes")
+    levels, sizes = _num_levels(backbone), sound.get("anchor_sizes")
     if sizes is not None and (len(sizes) != levels or len(set(map(len, sizes))) > 1):
         errors["anchor_sizes"] = (
             f"must have {levels} level{'s'[: levels > 1]} for {backbone}, each a list of as many "
             f"sizes"
         )
-    if backbone == MOBILENET and config["norm"] == "group":
+    return errors
+
+
+def _own_errors(backbone: str, sound: Mapping[str, Any]) -> dict[str, str]:
+    """Return the errors of a network of this package."""
+    errors = {}
+    is_resnet = backbone.startswith("resnet")
+    if sound.get("box_ranks") and not backbone.endswith("_fpn") and is_resnet:
+        errors["box_ranks"] = f"must be None for {backbone}, whose head has no dense layers"
+    if backbone == MOBILENET and sound.get("norm") == "group":
         errors["norm"] = "must not be 'group' for MobileNetV3: its channels do not divide by 32"
     width = sound.get("backbone_width", 1.0)
-    if width != 1 and not backbone.startswith("resnet"):
+    if width != 1 and not is_resnet:
         errors["backbone_width"] = f"must be 1 for {backbone}: only a ResNet has a width"
-    elif rule := width_rule(width, config["norm"]):
+    elif rule := width_rule(width, sound.get("norm")):
         errors["backbone_width"] = rule
-    if config["backbone_weights"] == "imagenet":
-        missing = _imagenet_needs(backbone.removesuffix("_fpn"), config)
+    if sound.get("backbone_weights") == "imagenet":
+        missing = _imagenet_needs(backbone.removesuffix("_fpn"), sound)
         if missing:
             errors["backbone_weights"] = f"needs {missing}"
+    return errors
+
+
+def _errors_of_others(sound: Mapping[str, Any], what: str) -> dict[str, str]:
+    """Return the errors of a backbone that is not of this package."""
+    errors = {}
+    if sound.get("norm", "batch") not in ("batch", "frozen_batch"):
+        errors["norm"] = f"must be 'batch' or 'frozen_batch' for {what}, which keeps its own layers"
+    if sound.get("backbone_width", 1.0) != 1:
+        errors["backbone_width"] = f"must be 1 for {what}: only a ResNet of this package has it"
+    if sound.get("stride_in_1x1"):
+        errors["stride_in_1x1"] = f"must be False for {what}: only a ResNet of this package has it"
+    return errors
+
+
+def _model_errors(sound: Mapping[str, Any]) -> dict[str, str]:
+    errors = _errors_of_others(sound, "a keras.Model")
+    if sound.get("backbone_weights") is not None:
+        errors["backbone_weights"] = "must be None for a keras.Model, which brings its weights"
     return errors
 
 
@@ -105,21 +204,43 @@ def _imagenet_needs(network: str, config: Mapping[str, Any]) -> str | None:
     if network not in SOURCES:
         return f"a backbone of {', '.join(SOURCES)}: keras.applications has no {network}"
     if network == "vgg16":
-        units = config["box_units"]
+        units = config.get("box_units")
         if units in (None, VGG_UNITS):
             return None
         return f"box_units={VGG_UNITS}, as VGG-16's fc6 and fc7 have, not box_units={units!r}"
-    if config["norm"] in ("group", None):
-        norm = config["norm"]
+    if config.get("norm") in ("group", None):
+        norm = config.get("norm")
         return f"norm='batch' or 'frozen_batch', with which they were trained, not norm={norm!r}"
-    if config["backbone_width"] != 1:
+    if config.get("backbone_width") != 1:
         return f"backbone_width=1, with which they were trained, not {config['backbone_width']!r}"
-    if not config["stride_in_1x1"]:
+    if not config.get("stride_in_1x1"):
         return (
             "stride_in_1x1=True: keras.applications' ResNets halve the map in the first 1x1 "
             "convolution"
         )
     return None
+
+
+def _rcnn_errors_between(sound: Mapping[str, Any]) -> dict[str, str]:
+    """Return the errors of R-CNN's arguments that do not fit others."""
+    errors: dict[str, str] = {}
+    backbone, crop_size = sound.get("backbone"), sound.get("crop_size")
+    channels, weights = sound.get("channels"), sound.get("backbone_weights")
+    if backbone == "vgg16":
+        if crop_size not in (None, CROP_SIZES["vgg16"]):
+            errors["crop_size"] = f"must be {CROP_SIZES['vgg16']} for vgg16"
+        if channels is not None:
+            errors["channels"] = "must be None for vgg16"
+        if weights == "imagenet" and sound.get("units", VGG_UNITS) != VGG_UNITS:
+            errors["units"] = f"must be {VGG_UNITS} for weights of ImageNet"
+    elif backbone == "alexnet" and weights == "imagenet":
+        errors["backbone_weights"] = (
+            "must be None for alexnet: keras.applications has no weights for it"
+        )
+    side = crop_size or CROP_SIZES.get(str(backbone), SMALLEST_CROP)
+    if "context" in sound and 2 * sound["context"] >= side:
+        errors["context"] = f"must be a whole number from 0 to less than half of the crop, {side}"
+    return errors
 
 
 def _is_number(value: Any) -> bool:
@@ -154,139 +275,174 @@ def _are_means(values: Any) -> bool:
     return _is_list(values) and all(_is_number(value) and 0 <= value <= 255 for value in values)
 
 
-Rule = tuple[Callable[[Any], bool], str]
-
-RULES: dict[tuple[str, ...], Rule] = {  # by the ends of the arguments' names
-    ("classes",): (_are_names, "must be a list of different names"),
-    ("norm", "head_norm"): (
-        lambda value: value in KINDS,
-        f"must be one of {', '.join(map(str, KINDS))}",
-    ),
-    ("backbone_weights",): (
-        lambda value: value in (None, "imagenet"),
-        "must be None or 'imagenet'",
-    ),
-    ("_width",): (
-        lambda value: _is_number(value) and value > 0,
-        "must be a number above 0",
-    ),
-    ("rpn_objectness",): (
-        lambda value: value in OBJECTNESS,
-        f"must be one of {', '.join(OBJECTNESS)}",
-    ),
-    ("_thresh", "_fraction"): (_is_share, "must be in 0..1"),
-    ("box_convs", "frozen_stages", "recompute_stages"): (
-        lambda value: value == 0 or _is_count(value),
-        "must be a whole number of at least 0",
-    ),
-    ("min_size",): (
-        lambda size: _is_count(size) or (_is_list(size) and all(map(_is_count, size))),
-        "must be a whole number of at least 1, or a list of them",
-    ),
-    ("max_size", "_per_image", "_per_img", "_channels", "_train", "_test", "rpn_convs"): (
-        _is_count,
-        "must be a whole number of at least 1",
-    ),
-    ("box_units",): (
-        lambda value: value is None or _is_count(value),
-        "must be None or a whole number of at least 1",
-    ),
-    ("value_range",): (is_value_range, VALUE_RANGE_RULE),
-    ("kernels",): (
-        lambda value: value in ("native", "portable"),
-        "must be 'native' or 'portable'",
-    ),
-    ("roi_pooling",): (lambda value: value in ("pool", "align"), "must be 'pool' or 'align'"),
-    ("box_ranks",): (
-        lambda ranks: (
-            ranks is None or (_is_list(ranks) and len(ranks) == 2 and all(map(_is_count, ranks)))
-        ),
-        "must be None or two whole numbers of at least 1",
-    ),
-    ("anchor_sizes",): (
-        lambda levels: levels is None or (_is_list(levels) and all(map(_are_positive, levels))),
-        "must be None, or for each level a list of sizes above 0",
-    ),
-    ("aspect_ratios",): (
-        _are_positive,
-        "must be one or more numbers above 0",
-    ),
-    ("bbox_reg_weights",): (
-        lambda weights: _are_positive(weights) and len(weights) == 4,
-        "must be four numbers above 0",
-    ),
-    ("image_mean",): (
-        lambda mean: mean is None or (_are_means(mean) and len(mean) == 3),
-        "must be None or three numbers in 0..255",
-    ),
-    ("image_std",): (
-        lambda std: std is None or (_are_positive(std) and len(std) == 3),
-        "must be None or three numbers above 0",
-    ),
-}
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool)
 
 
-IMAGENET_UNITS = 4096  # of the fc6 and fc7 that ImageNet weights bring
-
-
-def check_rcnn_arguments(config: Mapping[str, Any]) -> None:
-    """Check the arguments of `RCNN`, by name.
-
-    Raises:
-        ValueError: with a line for each argument that cannot be used, and its value.
-        SettingsError: for settings of Keras with which no model works.
-    """
-    check_settings()  # they may have changed since the package was imported
-    errors = rcnn_argument_errors(config)
-    if errors:
-        lines = (f"{name} {rule}; received {config[name]!r}" for name, rule in errors.items())
-        raise ValueError("\n".join(lines))
-
-
-def rcnn_argument_errors(config: Mapping[str, Any]) -> dict[str, str]:
-    """Return the name of each argument of `RCNN` that cannot be used, and the rule it breaks."""
-    errors = {}
-    for suffixes, (holds, rule) in RULES.items():
-        for name, value in config.items():
-            if name.endswith(suffixes) and not holds(value):
-                errors[name] = rule
-    backbone, crop_size, channels = (config[k] for k in ("backbone", "crop_size", "channels"))
-    if backbone not in CROP_SIZES:
-        errors["backbone"] = f"must be one of {', '.join(CROP_SIZES)}"
-    elif backbone == "vgg16":
-        if crop_size not in (None, CROP_SIZES["vgg16"]):
-            errors["crop_size"] = f"must be {CROP_SIZES['vgg16']} for vgg16"
-        if channels is not None:
-            errors["channels"] = "must be None for vgg16"
-    else:
-        if crop_size is not None and not (_is_whole(crop_size) and crop_size >= SMALLEST_CROP):
-            errors["crop_size"] = f"must be a whole number of at least {SMALLEST_CROP} for alexnet"
-        if channels is not None and not _are_five_even(channels):
-            errors["channels"] = f"must be {len(CHANNELS)} even whole numbers above 0"
-        if config["backbone_weights"] == "imagenet":
-            errors["backbone_weights"] = (
-                "must be None for alexnet: keras.applications has no weights for it"
-            )
-    if not _is_whole(config["units"]) or config["units"] < 1:
-        errors["units"] = "must be a whole number of at least 1"
-    elif config["backbone_weights"] == "imagenet" and config["units"] != IMAGENET_UNITS:
-        errors["units"] = f"must be {IMAGENET_UNITS} for weights of ImageNet"
-    side = crop_size or CROP_SIZES.get(backbone, SMALLEST_CROP)
-    context = config["context"]
-    if not _is_whole(context) or context < 0 or (_is_whole(side) and 2 * context >= side):
-        errors["context"] = f"must be a whole number from 0 to less than half of the crop, {side}"
-    if config["classifier"] not in ("svm", "softmax"):
-        errors["classifier"] = "must be 'svm' or 'softmax'"
-    return errors
+def _is_optional_bool(value: Any) -> bool:
+    return value is None or isinstance(value, bool)
 
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    """Return whether a value is a whole number of at least 0."""
+    return (value == 0 and not isinstance(value, bool)) or _is_count(value)
 
 
 def _are_five_even(values: Any) -> bool:
     return (
         isinstance(values, (list, tuple))
         and len(values) == len(CHANNELS)
-        and all(_is_whole(n) and n > 0 and n % 2 == 0 for n in values)
+        and all(_is_count(n) and n % 2 == 0 for n in values)
     )
+
+
+def _is_backbone(value: Any) -> bool:
+    if isinstance(value, str):
+        return value in NAMES or value in APPLICATION_NAMES
+    return isinstance(value, keras.Model)
+
+
+def _optional(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or holds(value)
+
+
+def _one_of(*values: Any) -> Rule:
+    return (lambda value: value in values, f"must be one of {', '.join(map(str, values))}")
+
+
+COUNT: Rule = (_is_count, "must be a whole number of at least 1")
+WHOLE: Rule = (_is_whole, "must be a whole number of at least 0")
+SHARE: Rule = (_is_share, "must be in 0..1")
+BOOL: Rule = (_is_bool, "must be True or False")
+OPTIONAL_BOOL: Rule = (_is_optional_bool, "must be None, True or False")
+OPTIONAL_COUNT: Rule = (_optional(_is_count), "must be None or a whole number of at least 1")
+NORM: Rule = _one_of(*KINDS)
+LAYER: Rule = (
+    _optional(lambda value: isinstance(value, keras.layers.Layer)),
+    "must be None or a Keras layer",
+)
+
+DETECTOR: dict[str, Rule] = {  # of all four
+    "classes": (
+        lambda value: value is None or value == () or (_is_list(value) and _are_names(value)),
+        "must be a list of different names",
+    ),
+    "num_classes": OPTIONAL_COUNT,
+    "backbone_weights": (lambda value: value in (None, "imagenet"), "must be None or 'imagenet'"),
+    "box_score_thresh": SHARE,
+    "box_nms_thresh": SHARE,
+    "box_detections_per_img": COUNT,
+    "image_mean": (
+        lambda mean: mean is None or (_are_means(mean) and len(mean) == 3),
+        "must be None or three numbers in 0..255",
+    ),
+    "image_std": (
+        lambda std: std is None or (_are_positive(std) and len(std) == 3),
+        "must be None or three numbers above 0",
+    ),
+    "value_range": (is_value_range, VALUE_RANGE_RULE),
+    "kernels": (
+        lambda value: value in ("native", "portable"),
+        "must be 'native' or 'portable'",
+    ),
+}
+
+TWO_STAGE: dict[str, Rule] = DETECTOR | {  # of all but R-CNN
+    "backbone": (_is_backbone, "must be a name or a keras.Model"),
+    "min_size": (
+        lambda size: _is_count(size) or (_is_list(size) and all(map(_is_count, size))),
+        "must be a whole number of at least 1, or a list of them",
+    ),
+    "max_size": COUNT,
+    "norm": NORM,
+    "backbone_width": (
+        lambda value: _is_number(value) and value > 0,
+        "must be a number above 0",
+    ),
+    "stride_in_1x1": BOOL,
+    "frozen_stages": WHOLE,
+    "recompute_stages": (_optional(_is_whole), "must be None or a whole number of at least 0"),
+    "feature_pyramid": OPTIONAL_BOOL,
+    "fpn_channels": COUNT,
+    "head_norm": NORM,
+    "roi_aligned": BOOL,
+    "roi_sampling_ratio": (
+        _is_whole,
+        "must be a whole number of at least 0, which takes as many as the RoI has positions",
+    ),
+    "box_head": LAYER,
+    "box_units": OPTIONAL_COUNT,
+    "box_fg_iou_thresh": SHARE,
+    "box_bg_iou_thresh": SHARE,
+    "box_batch_size_per_image": COUNT,
+    "box_positive_fraction": SHARE,
+    "bbox_reg_weights": (
+        lambda weights: _are_positive(weights) and len(weights) == 4,
+        "must be four numbers above 0",
+    ),
+    "box_smooth_l1_beta": (
+        lambda value: _is_number(value) and value >= 0,
+        "must be a number of at least 0",
+    ),
+    "antialias": BOOL,
+    "seed": (lambda value: _is_whole(value), "must be a whole number of at least 0"),
+}
+
+FASTER_RCNN: dict[str, Rule] = TWO_STAGE | {
+    "anchor_sizes": (
+        lambda levels: levels is None or (_is_list(levels) and all(map(_are_positive, levels))),
+        "must be None, or for each level a list of sizes above 0",
+    ),
+    "aspect_ratios": (_are_positive, "must be one or more numbers above 0"),
+    "anchor_rounding": BOOL,
+    "anchor_generator": LAYER,
+    "rpn_head": LAYER,
+    "rpn_pre_nms_top_n_train": COUNT,
+    "rpn_pre_nms_top_n_test": COUNT,
+    "rpn_post_nms_top_n_train": COUNT,
+    "rpn_post_nms_top_n_test": COUNT,
+    "rpn_nms_thresh": SHARE,
+    "rpn_fg_iou_thresh": SHARE,
+    "rpn_bg_iou_thresh": SHARE,
+    "rpn_batch_size_per_image": COUNT,
+    "rpn_positive_fraction": SHARE,
+    "rpn_score_thresh": SHARE,
+    "rpn_convs": COUNT,
+    "rpn_objectness": _one_of(*OBJECTNESS),
+    "rpn_ignore_border": OPTIONAL_BOOL,
+    "roi_pooling": LAYER,
+    "box_convs": WHOLE,
+    "winograd": BOOL,
+}
+
+MASK_RCNN: dict[str, Rule] = FASTER_RCNN | {"mask_head": LAYER}
+
+FAST_RCNN: dict[str, Rule] = TWO_STAGE | {
+    "roi_pooling": (
+        lambda value: value in ("pool", "align") or isinstance(value, keras.layers.Layer),
+        "must be 'pool' or 'align', or a Keras layer",
+    ),
+    "box_ranks": (
+        lambda ranks: (
+            ranks is None or (_is_list(ranks) and len(ranks) == 2 and all(map(_is_count, ranks)))
+        ),
+        "must be None or two whole numbers of at least 1",
+    ),
+    "box_bg_iou_low_thresh": SHARE,
+}
+
+RCNN: dict[str, Rule] = DETECTOR | {
+    "backbone": _one_of(*CROP_SIZES),
+    "crop_size": (
+        lambda value: value is None or (_is_whole(value) and value >= SMALLEST_CROP),
+        f"must be a whole number of at least {SMALLEST_CROP} for alexnet",
+    ),
+    "context": (_is_whole, "must be a whole number from 0 to less than half of the crop"),
+    "channels": (
+        _optional(_are_five_even),
+        f"must be {len(CHANNELS)} even whole numbers above 0",
+    ),
+    "units": COUNT,
+    "classifier": (lambda value: value in ("svm", "softmax"), "must be 'svm' or 'softmax'"),
+    "box_regression": BOOL,
+}

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from rcnn_keras.models.arguments import check_arguments
+from rcnn_keras.models.arguments import FAST_RCNN, check_arguments, name_classes
 from rcnn_keras.models.two_stage import TwoStageDetector
 from rcnn_keras.ops.types import Kernels
 
@@ -22,6 +22,7 @@ class FastRCNN(TwoStageDetector):
     Args:
         backbone: as in `FasterRCNN`.
         classes: K class names, without the background.
+        num_classes: as in `FasterRCNN`.
         min_size: length to which an image's shorter side is resized, in pixels;
             of several as in `FasterRCNN`, and `detect_at_scales` takes them all.
         max_size: most pixels of the longer side.
@@ -29,13 +30,17 @@ class FastRCNN(TwoStageDetector):
         backbone_width: as in `FasterRCNN`.
         backbone_weights: as in `FasterRCNN`.
         stride_in_1x1: as in `FasterRCNN`.
-        frozen_stages: how many of the backbone's first stages stand still, see `freeze_backbone`;
+        frozen_stages: how many of the backbone's first stages are frozen, see `freeze_backbone`;
             the paper freezes 2 of VGG-16.
         recompute_stages: as in `FasterRCNN`.
+        feature_pyramid: as in `FasterRCNN`.
         fpn_channels: channels of the pyramid.
         head_norm: as in `FasterRCNN`.
         roi_pooling: `"pool"` for the paper's RoIPool, `"align"` for RoIAlign, which a pyramid
-            needs.
+            needs; or a layer as in `FasterRCNN`.
+        roi_aligned: as in `FasterRCNN`; of RoIAlign alone.
+        roi_sampling_ratio: as in `FasterRCNN`; of RoIAlign alone.
+        box_head: as in `FasterRCNN`.
         box_units: width of the box head's dense layers; default 1024, VGG 4096.
         box_ranks: of the two factors that stand for each dense layer, fc6 and then fc7, see
             `truncate_svd`; None for whole layers.
@@ -69,9 +74,10 @@ class FastRCNN(TwoStageDetector):
 
     def __init__(
         self,
-        backbone: str = "vgg16",
+        backbone: str | keras.Model = "vgg16",
         classes: Sequence[str] = (),
         *,
+        num_classes: int | None = None,
         min_size: int | tuple[int, ...] = 600,
         max_size: int = 1000,
         norm: str | None = "batch",
@@ -79,10 +85,14 @@ class FastRCNN(TwoStageDetector):
         backbone_weights: str | None = None,
         stride_in_1x1: bool = False,
         frozen_stages: int = 0,
-        recompute_stages: int = 2,
+        recompute_stages: int | None = None,
+        feature_pyramid: bool | None = None,
         fpn_channels: int = 256,
         head_norm: str | None = None,
-        roi_pooling: str = "pool",
+        roi_pooling: str | keras.layers.Layer = "pool",
+        roi_aligned: bool = False,
+        roi_sampling_ratio: int = 2,
+        box_head: keras.layers.Layer | None = None,
         box_units: int | None = None,
         box_ranks: tuple[int, int] | None = None,
         box_score_thresh: float = 0.05,
@@ -104,7 +114,8 @@ class FastRCNN(TwoStageDetector):
         name: str | None = None,
     ):
         config = {k: v for k, v in locals().items() if k not in ("self", "name", "__class__")}
-        check_arguments(config)
+        check_arguments(config, FAST_RCNN)
+        name_classes(config)
         parts = self._build_backbone(config)
         self._build_second_stage(parts, config, seed)
         self._finish(parts, config, name)

@@ -12,7 +12,14 @@ from keras import ops
 from rcnn_keras.backbones import Backbone
 from rcnn_keras.layers import AnchorGenerator, AnchorSampler, ProposalLayer, RPNHead
 from rcnn_keras.losses import SMOOTH_L1_BETA, rpn_losses
-from rcnn_keras.models.arguments import check_arguments, default_anchor_sizes
+from rcnn_keras.models.arguments import (
+    FASTER_RCNN,
+    Rules,
+    check_arguments,
+    default_anchor_sizes,
+    name_classes,
+)
+from rcnn_keras.models.own_layers import check_anchors
 from rcnn_keras.models.two_stage import TwoStageDetector
 from rcnn_keras.ops.types import Kernels
 
@@ -22,32 +29,67 @@ class FasterRCNN(TwoStageDetector):
     """Faster R-CNN; the defaults are those of torchvision's `fasterrcnn_resnet50_fpn`.
 
     Args:
-        backbone: `"resnet18_fpn"`, `"resnet34_fpn"`, `"resnet50_fpn"`, `"resnet101_fpn"`; without
-            `_fpn` the C4 detector on one map of stride 16; `"mobilenet_v3_large_fpn"`; `"vgg16"`;
-            `"zf"`, the small network of the paper.
-        classes: K class names, without the background.
+        backbone: a name, or a model of your own.
+
+            - Of this package: `"resnet18_fpn"`, `"resnet34_fpn"`, `"resnet50_fpn"`,
+              `"resnet101_fpn"`; without `_fpn` the C4 detector on one map of stride 16;
+              `"mobilenet_v3_large_fpn"`; `"vgg16"`; `"zf"`, the small network of the paper.
+            - Of keras.applications, with `_fpn` for a pyramid on the last map of each stride, or
+              without it for the one map of stride 16: `"convnext_tiny_fpn"`,
+              `"densenet121_fpn"`, `"efficientnet_b0_fpn"`, `"efficientnetv2_b0_fpn"`,
+              `"mobilenet_v2_fpn"`, `"resnet50v2_fpn"`, `"resnet152_fpn"`, `"vgg19_fpn"`,
+              `"xception_fpn"` and their larger sisters, see
+              `backbones.applications.APPLICATIONS`. Images are preprocessed as the network
+              expects; what its own first layers do is left to them.
+            - Any `keras.Model` from images `(B, None, None, 3)`, channels last, to one map, a list
+              or a dict of maps `(B, H / stride, W / stride, C)`. Strides are read from the shapes:
+              powers of two, each twice the one before. Its layers are used as they are, with their
+              weights, and trained on; layers that came in frozen stay frozen. Images have
+              ImageNet's mean and deviation, or are left in 0..255 if the model begins with a
+              `Rescaling` or `Normalization` layer; `image_mean` and `image_std` say otherwise.
+            - A KerasHub backbone with `pyramid_outputs`, such as `keras_hub.models.ResNetBackbone`
+              (`pip install rcnn_keras[hub]`). Import `keras_hub` before the detector is loaded.
+        num_classes: K where the names do not matter: they are then `"class_0"` and so on. One of
+            `classes` and `num_classes` is needed.
         min_size: length to which an image's shorter side is resized, in pixels;
             of several, each image draws one whenever it is trained on, and detection takes the
             last.
         max_size: most pixels of the longer side.
         norm: of the backbone: `"batch"` trains batch norm, `"frozen_batch"` keeps pre-trained
             statistics, `"group"` uses group norm, None has biases instead. VGG and ZF have none.
+            Backbones that are not of this package keep what they have: `"batch"` leaves it as it
+            is, and `"frozen_batch"` lets their batch norms keep statistics, gains and shifts.
         backbone_width: factor of a ResNet's channels, as in Wide Residual Networks (Zagoruyko and
             Komodakis 2016), a multiple of 1/64, with group norm of 1/2. Published weights need 1.
         backbone_weights: None for random ones, or `"imagenet"` for those of keras.applications
-            (`resnet50`, `resnet101` with `stride_in_1x1=True`, and `vgg16`).
+            (`resnet50`, `resnet101` with `stride_in_1x1=True`, `vgg16`, and all of its networks
+            that are named above). Keras fetches them and keeps them in `~/.keras/models`.
         stride_in_1x1: stride in a bottleneck's first 1x1 convolution, as in the first ResNet paper.
-        frozen_stages: how many of the backbone's first stages stand still, see `freeze_backbone`.
+        frozen_stages: how many of the backbone's first stages are frozen, see `freeze_backbone`.
         recompute_stages: how many of the backbone's first stages run a second time for the gradient
             and keep no maps for it, see `freeze_backbone` for what a stage is. 2 of
-            ResNet-50 save a fifth of the memory of a step.
+            ResNet-50 save a fifth of the memory of a step. Default 2 for networks of this package
+            and 0 for others; of these it needs `norm="frozen_batch"` where they have batch norm,
+            no dropout in these stages, and a graph that a single tensor leaves them by.
+        feature_pyramid: whether a pyramid goes on top of the maps of a `keras.Model`; default where
+            it has several. Without it the maps are the levels and must have equal channels. A name
+            says it by `_fpn`.
         fpn_channels: channels of the pyramid.
         head_norm: of the convolutions of pyramid and heads, as `norm`; None in the papers,
             `"batch"` in torchvision's `_v2` models.
         anchor_sizes: for each level, square roots of the anchors' areas in pixels; default 32..512,
             one a level of a ResNet's pyramid, all on each level of MobileNet's, or 128, 256 and
-            512 on a single map.
+            512 on a single map; eight times each level's stride for other backbones.
         aspect_ratios: heights over widths of the anchors.
+        anchor_rounding: round the corners of an anchor to whole pixels, as torchvision does and
+            Detectron2 does not.
+        anchor_generator: a layer in place of `layers.AnchorGenerator`; `anchor_sizes` and
+            `aspect_ratios` are then not read. It is called with the images `(B, H, W, 3)` and the
+            list of maps `(B, H_l, W_l, C)`, finest first, and returns for each map boxes
+            `(H_l * W_l * k, 4)` in pixels, k at each position, row by row.
+        rpn_head: a layer in place of `layers.RPNHead`. It is called with the list of maps, and
+            returns two lists, `logits` of `(B, H_l * W_l * k)` and `deltas` of
+            `(B, H_l * W_l * k, 4)`, in the order of the anchors.
         rpn_pre_nms_top_n_train: anchors kept a level before NMS while training.
         rpn_pre_nms_top_n_test: the same at inference.
         rpn_post_nms_top_n_train: proposals kept an image after NMS while training.
@@ -62,6 +104,17 @@ class FasterRCNN(TwoStageDetector):
         rpn_objectness: `"sigmoid"` of one logit an anchor, or the paper's `"softmax"` of two.
         rpn_ignore_border: train on no anchor that crosses the border; None means on a single map
             only, as the paper does and the users of pyramids do not.
+        roi_pooling: a layer in place of `layers.RoIAlign` for the box head. It is called with the
+            list of maps and RoIs `(B, R, 4)`, and returns `(B, R, S, S, C)`; or with RoIs `(n, 4)`
+            and the place in the batch of each one's image, `(n,)` int32, and returns
+            `(n, S, S, C)`. The package's own box head needs S = 7; 14 after a C4 ResNet and 6
+            after ZF.
+        roi_aligned: move RoIs by half a position, Detectron2's correction; False as in torchvision.
+        roi_sampling_ratio: samples down and across in each cell of RoIAlign; 0 for as many as the
+            RoI has positions, torchvision's -1 and Detectron2's 0, with native kernels only.
+        box_head: a layer in place of `layers.BoxHead`. It is called with pooled features
+            `(B, R, S, S, C)` and, if its `call` has it, `training`; it returns class logits
+            `(B, R, K + 1)`, the background first, and deltas `(B, R, K, 4)`.
         box_units: width of the box head's dense layers; default 1024, VGG and ZF 4096.
         box_convs: 3x3 convolutions of a pyramid's box head before a single dense layer (4 in
             torchvision's `_v2` models); 0 has two dense layers.
@@ -88,8 +141,14 @@ class FasterRCNN(TwoStageDetector):
         seed: of the sampling of anchors and RoIs.
         name: the model's name.
 
+    Layers and models that are given are saved and loaded with the detector, by their `get_config`;
+    without `custom_objects` where their classes are registered with
+    `keras.saving.register_keras_serializable`. Each belongs to one detector. With `kernels` they
+    have nothing to do, but those of this package follow the detector's.
+
     Raises:
-        ValueError: for an argument out of its range, named with its value.
+        ValueError: for an argument out of its range, named with its value; for a model or layer
+            that does not fit, with the shapes.
         OSError: if ImageNet weights are wanted and cannot be fetched.
 
     Attributes:
@@ -102,9 +161,10 @@ class FasterRCNN(TwoStageDetector):
 
     def __init__(
         self,
-        backbone: str = "resnet50_fpn",
+        backbone: str | keras.Model = "resnet50_fpn",
         classes: Sequence[str] = (),
         *,
+        num_classes: int | None = None,
         min_size: int | tuple[int, ...] = 800,
         max_size: int = 1333,
         norm: str | None = "batch",
@@ -112,11 +172,15 @@ class FasterRCNN(TwoStageDetector):
         backbone_weights: str | None = None,
         stride_in_1x1: bool = False,
         frozen_stages: int = 0,
-        recompute_stages: int = 2,
+        recompute_stages: int | None = None,
+        feature_pyramid: bool | None = None,
         fpn_channels: int = 256,
         head_norm: str | None = None,
         anchor_sizes: tuple[tuple[float, ...], ...] | None = None,
         aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0),
+        anchor_rounding: bool = True,
+        anchor_generator: keras.layers.Layer | None = None,
+        rpn_head: keras.layers.Layer | None = None,
         rpn_pre_nms_top_n_train: int = 2000,
         rpn_pre_nms_top_n_test: int = 1000,
         rpn_post_nms_top_n_train: int = 2000,
@@ -130,6 +194,10 @@ class FasterRCNN(TwoStageDetector):
         rpn_convs: int = 1,
         rpn_objectness: str = "sigmoid",
         rpn_ignore_border: bool | None = None,
+        roi_pooling: keras.layers.Layer | None = None,
+        roi_aligned: bool = False,
+        roi_sampling_ratio: int = 2,
+        box_head: keras.layers.Layer | None = None,
         box_units: int | None = None,
         box_convs: int = 0,
         box_score_thresh: float = 0.05,
@@ -151,40 +219,63 @@ class FasterRCNN(TwoStageDetector):
         name: str | None = None,
     ):
         config = {k: v for k, v in locals().items() if k not in ("self", "name", "__class__")}
-        check_arguments(config)
+        self._build(config, FASTER_RCNN, name)
+
+    def _build(self, config: dict[str, Any], rules: Rules, name: str | None) -> None:
+        """Build all layers from the constructor's arguments, which `rules` are for."""
+        check_arguments(config, rules)
+        name_classes(config)
         parts = self._build_backbone(config)
-        sizes = default_anchor_sizes(backbone) if anchor_sizes is None else anchor_sizes
-        if rpn_ignore_border is None:
-            rpn_ignore_border = not parts.pyramid
-        self.rpn_head = RPNHead(
-            len(sizes[0]) * len(aspect_ratios),
-            num_convs=rpn_convs,
-            winograd=winograd,
-            objectness=rpn_objectness,
-            name="rpn_head",
-        )
-        self.anchor_generator = AnchorGenerator(sizes, aspect_ratios, name="anchor_generator")
+        self._build_rpn(parts, config)
         self.proposal_layer = ProposalLayer(
-            (rpn_pre_nms_top_n_train, rpn_pre_nms_top_n_test),
-            (rpn_post_nms_top_n_train, rpn_post_nms_top_n_test),
-            rpn_nms_thresh,
-            rpn_score_thresh,
-            kernels,
+            (config["rpn_pre_nms_top_n_train"], config["rpn_pre_nms_top_n_test"]),
+            (config["rpn_post_nms_top_n_train"], config["rpn_post_nms_top_n_test"]),
+            config["rpn_nms_thresh"],
+            config["rpn_score_thresh"],
+            config["kernels"],
             name="proposals",
         )
+        ignore_border = config["rpn_ignore_border"]
         self.anchor_sampler = AnchorSampler(
-            rpn_fg_iou_thresh,
-            rpn_bg_iou_thresh,
-            rpn_batch_size_per_image,
-            rpn_positive_fraction,
-            rpn_ignore_border,
-            seed,
+            config["rpn_fg_iou_thresh"],
+            config["rpn_bg_iou_thresh"],
+            config["rpn_batch_size_per_image"],
+            config["rpn_positive_fraction"],
+            not parts.pyramid if ignore_border is None else ignore_border,
+            config["seed"],
             name="anchor_sampler",
         )
         self.anchor_sampler.built = True  # it runs in the losses only, not in the graph
-        self._build_second_stage(parts, config, seed + 1)
+        self._build_second_stage(parts, config, config["seed"] + 1)
         self._build_more(parts, config)
         self._finish(parts, config, name)
+
+    def _build_rpn(self, parts: Backbone, config: dict[str, Any]) -> None:
+        """Build anchors and the head that scores them, or take those that were given."""
+        strides = parts.strides
+        if parts.pyramid:
+            strides = (*strides, 2 * strides[-1])  # the pyramid halves its last map once more
+        # MobileNetV3 has two maps of one stride.
+        levels = len(parts.map_strides) + 1 if parts.pyramid else len(strides)
+        sizes = config["anchor_sizes"] or default_anchor_sizes(config["backbone"], strides)
+        if config["anchor_generator"] is None and len(sizes) != levels:
+            raise ValueError(
+                f"anchor_sizes must have {levels} level{'s'[: levels > 1]} for this backbone, of "
+                f"strides {', '.join(map(str, strides))}; received {sizes!r}"
+            )
+        self.anchor_generator = config["anchor_generator"] or AnchorGenerator(
+            sizes, config["aspect_ratios"], config["anchor_rounding"], name="anchor_generator"
+        )
+        self.rpn_head = config["rpn_head"] or RPNHead(
+            len(sizes[0]) * len(config["aspect_ratios"]),
+            num_convs=config["rpn_convs"],
+            winograd=config["winograd"],
+            objectness=config["rpn_objectness"],
+            name="rpn_head",
+        )
+        given = [place for place in ("anchor_generator", "rpn_head") if config[place] is not None]
+        if given:
+            check_anchors(self.anchor_generator, self.rpn_head, strides[:levels], parts.channels)
 
     def _build_more(self, parts: Backbone, config: dict[str, Any]) -> None:
         """Build the layers that a descendant has beside those of Faster R-CNN."""

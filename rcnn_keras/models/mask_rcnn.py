@@ -3,6 +3,7 @@
 B images, N ground-truth objects, D detections, n RoIs of the whole batch, M mask size, K classes.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -10,16 +11,19 @@ from keras import ops
 
 from rcnn_keras.backbones import Backbone
 from rcnn_keras.backbones.backbone import MASK_POOLED_SIZE
-from rcnn_keras.layers import MaskHead, MaskLayer, RealRoIs, RoIAlign
+from rcnn_keras.layers import MaskHead, MaskLayer, RealRoIs
 from rcnn_keras.layers.mask_layer import of_class
-from rcnn_keras.losses import mask_head_loss
+from rcnn_keras.losses import SMOOTH_L1_BETA, mask_head_loss
+from rcnn_keras.models.arguments import MASK_RCNN
 from rcnn_keras.models.faster_rcnn import FasterRCNN
+from rcnn_keras.models.own_layers import check_mask_head, with_kernels_of
 from rcnn_keras.ops import mask_targets, portable_mask_targets, select_rows
+from rcnn_keras.ops.types import Kernels
 
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")
 class MaskRCNN(FasterRCNN):
-    """Mask R-CNN; the arguments are those of `FasterRCNN`.
+    """Mask R-CNN; the arguments are those of `FasterRCNN`, and one more.
 
     The mask branch runs on positive RoIs while training and on the final detections, with the boxes
     that they ended up with, at inference. After a pyramid it is four convolutions on 14x14 features
@@ -28,18 +32,89 @@ class MaskRCNN(FasterRCNN):
     Training targets have, beside boxes, labels and crowd, `"masks"`: `(B, N, H, W)` of 0 and 1, or
     `(B, N, H, ceil(W / 8))` uint8 with eight pixels a byte; `fit` on `Batches` sees to it.
     Detections have `"masks"` `(B, D, M, M)` in 0..1, each inside its box.
+
+    Args:
+        mask_head: a layer in place of `layers.MaskHead`. It is called with pooled features
+            `(n, 14, 14, C)`, by RoIAlign whatever `roi_pooling` is for boxes, and, if its `call`
+            has it, `training`; it returns logits `(n, M, M, K)`.
     """
 
     loss_names = (*FasterRCNN.loss_names, "mask_loss")
 
+    def __init__(
+        self,
+        backbone: str | keras.Model = "resnet50_fpn",
+        classes: Sequence[str] = (),
+        *,
+        num_classes: int | None = None,
+        min_size: int | tuple[int, ...] = 800,
+        max_size: int = 1333,
+        norm: str | None = "batch",
+        backbone_width: float = 1.0,
+        backbone_weights: str | None = None,
+        stride_in_1x1: bool = False,
+        frozen_stages: int = 0,
+        recompute_stages: int | None = None,
+        feature_pyramid: bool | None = None,
+        fpn_channels: int = 256,
+        head_norm: str | None = None,
+        anchor_sizes: tuple[tuple[float, ...], ...] | None = None,
+        aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0),
+        anchor_rounding: bool = True,
+        anchor_generator: keras.layers.Layer | None = None,
+        rpn_head: keras.layers.Layer | None = None,
+        rpn_pre_nms_top_n_train: int = 2000,
+        rpn_pre_nms_top_n_test: int = 1000,
+        rpn_post_nms_top_n_train: int = 2000,
+        rpn_post_nms_top_n_test: int = 1000,
+        rpn_nms_thresh: float = 0.7,
+        rpn_fg_iou_thresh: float = 0.7,
+        rpn_bg_iou_thresh: float = 0.3,
+        rpn_batch_size_per_image: int = 256,
+        rpn_positive_fraction: float = 0.5,
+        rpn_score_thresh: float = 0.0,
+        rpn_convs: int = 1,
+        rpn_objectness: str = "sigmoid",
+        rpn_ignore_border: bool | None = None,
+        roi_pooling: keras.layers.Layer | None = None,
+        roi_aligned: bool = False,
+        roi_sampling_ratio: int = 2,
+        box_head: keras.layers.Layer | None = None,
+        box_units: int | None = None,
+        box_convs: int = 0,
+        mask_head: keras.layers.Layer | None = None,
+        box_score_thresh: float = 0.05,
+        box_nms_thresh: float = 0.5,
+        box_detections_per_img: int = 100,
+        box_fg_iou_thresh: float = 0.5,
+        box_bg_iou_thresh: float = 0.5,
+        box_batch_size_per_image: int = 512,
+        box_positive_fraction: float = 0.25,
+        bbox_reg_weights: tuple[float, ...] = (10.0, 10.0, 5.0, 5.0),
+        box_smooth_l1_beta: float = SMOOTH_L1_BETA,
+        image_mean: tuple[float, ...] | None = None,
+        image_std: tuple[float, ...] | None = None,
+        winograd: bool = False,
+        antialias: bool = False,
+        value_range: str | float | tuple[float, float] = "full",
+        kernels: Kernels = "native",
+        seed: int = 0,
+        name: str | None = None,
+    ):
+        config = {k: v for k, v in locals().items() if k not in ("self", "name", "__class__")}
+        self._build(config, MASK_RCNN, name)
+
     def _build_more(self, parts: Backbone, config: dict[str, Any]) -> None:
         self.real_rois = RealRoIs(config["kernels"], name="real_rois")
-        self.mask_roi_align = RoIAlign(
-            MASK_POOLED_SIZE, parts.strides, kernels=config["kernels"], name="mask_roi_align"
-        )
-        self.mask_head = MaskHead(
-            len(config["classes"]), parts.mask_trunk(), config["fpn_channels"], name="mask_head"
-        )
+        self.mask_roi_align = self._roi_align(MASK_POOLED_SIZE, parts, config, "mask_roi_align")
+        num_classes = len(config["classes"])
+        if config["mask_head"] is None:
+            trunk = parts.mask_trunk()
+            self.mask_head = MaskHead(num_classes, trunk, config["fpn_channels"], name="mask_head")
+        else:
+            self.mask_head = with_kernels_of(config["mask_head"], config["kernels"])
+            pooled = (MASK_POOLED_SIZE, MASK_POOLED_SIZE, parts.channels)
+            check_mask_head(self.mask_head, pooled, num_classes)
         self.mask_layer = MaskLayer(config["kernels"], name="masks")
 
     def second_stage(self, first: dict) -> dict:

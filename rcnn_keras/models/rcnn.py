@@ -12,7 +12,8 @@ from keras import layers, ops
 from rcnn_keras.backbones import crop_network, load_imagenet
 from rcnn_keras.backbones.imagenet import CAFFE_MEAN, CAFFE_STD
 from rcnn_keras.layers import DetectionLayer, ImageNormalization, RegionFeatures
-from rcnn_keras.models.arguments import check_rcnn_arguments
+from rcnn_keras.models.arguments import RCNN as RULES
+from rcnn_keras.models.arguments import check_arguments, name_classes
 from rcnn_keras.models.detector import Detector
 from rcnn_keras.models.two_stage import IMAGENET_MEAN, IMAGENET_STD
 from rcnn_keras.ops.types import Kernels
@@ -34,6 +35,7 @@ class RCNN(Detector):
     Args:
         backbone: `"alexnet"` or `"vgg16"`.
         classes: K class names, without the background.
+        num_classes: K where the names do not matter, as in `FasterRCNN`.
         crop_size: side of the warped crops in pixels; default 227 for AlexNet and, the only one
             that it takes, 224 for VGG-16.
         context: pixels of the image around the proposal on each side of a crop.
@@ -66,6 +68,7 @@ class RCNN(Detector):
         backbone: str = "alexnet",
         classes: Sequence[str] = (),
         *,
+        num_classes: int | None = None,
         crop_size: int | None = None,
         context: int = 16,
         channels: tuple[int, ...] | None = None,
@@ -83,7 +86,8 @@ class RCNN(Detector):
         name: str | None = None,
     ):
         config = {k: v for k, v in locals().items() if k not in ("self", "name", "__class__")}
-        check_rcnn_arguments(config)
+        check_arguments(config, RULES)
+        name_classes(config)
         network = crop_network(backbone, crop_size=crop_size, channels=channels, units=units)
         mean, std = IMAGENET_MEAN, IMAGENET_STD
         if backbone_weights == "imagenet":
@@ -102,7 +106,7 @@ class RCNN(Detector):
         )
         sizes = self.region_features.feature_sizes
         normal = keras.initializers.RandomNormal(stddev=0.01)
-        count = len(classes)
+        count = len(config["classes"])
         # All three are there whatever the detections come from: a copy may want another.
         self.class_logits = layers.Dense(
             count + 1, kernel_initializer=normal, dtype="float32", name="class_logits"

@@ -1,5 +1,7 @@
 """Model to model: portable kernels, truncated SVD, and folded batch norm."""
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 
@@ -52,7 +54,8 @@ def truncate_svd(model: FastRCNN, ranks: tuple[int, int] = (1024, 256)) -> FastR
         ValueError: for a head without the two layers, or one that was truncated before, and for
             ranks above what the layers have.
     """
-    names = [layer.name for layer in model.box_head.trunk.layers]
+    trunk = getattr(model.box_head, "trunk", None)
+    names = [layer.name for layer in getattr(trunk, "layers", ())]
     if not {"fc6", "fc7"} <= set(names) or "fc6_v" in names:
         raise ValueError(
             f"truncate_svd needs a box head with whole layers fc6 and fc7; has {names}"
@@ -105,7 +108,8 @@ def fold_batchnorm(model: Detector, *, winograd: bool = False) -> Detector:
 
     Returns:
         A detector of the same class with `norm` and `head_norm` None where the model's are a batch
-        norm; group norm, whose statistics are those of the image, stays.
+        norm; group norm, whose statistics are those of the image, stays, and so does what a
+        backbone or a layer from outside of this package has inside.
 
     Raises:
         ValueError: `winograd` for a detector without an RPN.
@@ -114,6 +118,9 @@ def fold_batchnorm(model: Detector, *, winograd: bool = False) -> Detector:
     changes: dict[str, bool | None] = {
         key: None for key in ("norm", "head_norm") if config.get(key) in BATCH_KINDS
     }
+    whole = getattr(model, "layers_of_users", [])
+    if not getattr(model, "has_own_backbone", True):
+        changes.pop("norm", None)
     if winograd:
         if "winograd" not in config:
             raise ValueError(
@@ -121,16 +128,25 @@ def fold_batchnorm(model: Detector, *, winograd: bool = False) -> Detector:
             )
         changes["winograd"] = True
     folded = type(model).from_config(config | changes)
-    _copy(model, folded)
+    _copy(model, folded, whole)
     return folded
 
 
-def _copy(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
-    """Copy the weights of a layer's layers, and of theirs, into those of the same names."""
+def _copy(
+    source: keras.layers.Layer,
+    target: keras.layers.Layer,
+    whole: Sequence[keras.layers.Layer] = (),
+) -> None:
+    """Copy the weights of a layer's layers, and of theirs, into those of the same names.
+
+    Layers in `whole` are copied as they are, their batch norm not folded.
+    """
     ours, theirs = _children(source), _children(target)
     norms = _norms(source)
     for name, layer in ours.items():
-        if name in norms:
+        if any(layer is one for one in whole):
+            theirs[name].set_weights(layer.get_weights())
+        elif name in norms:
             theirs[name].set_weights(_folded(layer, norms[name]))
         elif _children(layer):
             _copy(layer, theirs[name])

@@ -3,14 +3,16 @@
 B images, R proposals, S sampled RoIs, D detections, K classes.
 """
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
+import keras
 import numpy as np
 
 from rcnn_keras.backbones import Backbone, build_backbone
-from rcnn_keras.backbones.backbone import Recomputed, is_of, stages_of
-from rcnn_keras.backbones.imagenet import CAFFE_MEAN, CAFFE_STD, load_imagenet
+from rcnn_keras.backbones.applications import IMAGENET_MEAN, IMAGENET_STD
+from rcnn_keras.backbones.backbone import Recomputed, freeze_norms
 from rcnn_keras.layers import (
     BoxHead,
     DetectionLayer,
@@ -22,11 +24,14 @@ from rcnn_keras.layers import (
 )
 from rcnn_keras.losses import box_head_losses
 from rcnn_keras.models.detector import Detector
+from rcnn_keras.models.own_layers import PLACES, check_box_head, check_pooling, with_kernels_of
 from rcnn_keras.ops import drawing_for, select_rows
 from rcnn_keras.ops.matching import IGNORED
 
 MOST_ROIS = 2**16  # sampled of an image
-IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+SIZE_DIVISOR = 32  # of the images' height and width
+
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "TwoStageDetector"]
 
 
 class TwoStageDetector(Detector):
@@ -38,9 +43,16 @@ class TwoStageDetector(Detector):
 
     def _build_backbone(self, config: dict[str, Any]) -> Backbone:
         """Build backbone and pyramid, and fill in the mean and deviation of its weights."""
-        backbone = config["backbone"]
+        # Before anything is built, and as a saved model's JSON gives them back.
+        self._own = {
+            place: _plain(keras.saving.serialize_keras_object(config[place]))
+            for place in ("backbone", *PLACES)
+            if isinstance(config.get(place), keras.layers.Layer)
+        }
         parts = build_backbone(
-            backbone,
+            config["backbone"],
+            weights=config["backbone_weights"],
+            feature_pyramid=config["feature_pyramid"],
             norm=config["norm"],
             width=config["backbone_width"],
             stride_in_1x1=config["stride_in_1x1"],
@@ -51,19 +63,26 @@ class TwoStageDetector(Detector):
             head_norm=config["head_norm"],
             seed=config["seed"] + 2,  # the samplers' come before
         )
-        mean, std = IMAGENET_MEAN, IMAGENET_STD
-        if config["backbone_weights"] == "imagenet":
-            load_imagenet(parts.model, parts.box_trunk, backbone.removesuffix("_fpn"))
-            mean, std = CAFFE_MEAN, CAFFE_STD
+        mean, std, colour = parts.preprocessing
         config["image_mean"] = mean if config["image_mean"] is None else config["image_mean"]
         config["image_std"] = std if config["image_std"] is None else config["image_std"]
+        padding: tuple[float, ...] = (0.0, 0.0, 0.0)
+        if (tuple(config["image_mean"]), tuple(config["image_std"])) == (mean, std):
+            # Not zero where the network itself goes on to normalise.
+            padding = tuple((c - m) / s for c, m, s in zip(colour, mean, std, strict=True))
+        if config["recompute_stages"] is None:
+            config["recompute_stages"] = min(2, len(parts.stages)) if parts.own else 0
 
         sizes = config["min_size"]
         self.min_sizes = tuple(sizes) if isinstance(sizes, Sequence) else (sizes,)
         self.min_size, self.max_size = self.min_sizes[-1], config["max_size"]
         self.antialias = config["antialias"]
         self.normalize = ImageNormalization(
-            config["image_mean"], config["image_std"], name="normalize"
+            config["image_mean"],
+            config["image_std"],
+            max(SIZE_DIVISOR, *parts.map_strides),
+            padding,
+            name="normalize",
         )
         self.backbone = parts.model
         self.backbone.name = "backbone"
@@ -92,11 +111,22 @@ class TwoStageDetector(Detector):
         )
         self.roi_sampler.built = True  # it runs in the losses only, not in the graph
         size, kernels = parts.pooled_size, config["kernels"]
-        if config.get("roi_pooling", "align") == "align":
-            self.box_pooling = RoIAlign(size, parts.strides, kernels=kernels, name="box_roi_align")
-        else:
+        num_classes = len(config["classes"])
+        pooled: tuple[int, ...] = (size, size, parts.channels)
+        pooling, box_head = config["roi_pooling"], config["box_head"]
+        if isinstance(pooling, keras.layers.Layer):
+            self.box_pooling = with_kernels_of(pooling, kernels)
+            needed = size if box_head is None else None
+            pooled = check_pooling(self.box_pooling, parts.strides, parts.channels, needed)
+        elif pooling == "pool":
             self.box_pooling = RoIPool(size, parts.strides[0], kernels, name="box_roi_pool")
-        self.box_head = BoxHead(len(config["classes"]), parts.box_trunk, name="box_head")
+        else:
+            self.box_pooling = self._roi_align(size, parts, config, "box_roi_align")
+        if box_head is None:
+            self.box_head = BoxHead(num_classes, parts.box_trunk, name="box_head")
+        else:
+            self.box_head = with_kernels_of(box_head, kernels)
+            check_box_head(self.box_head, pooled, num_classes)
         self.detection_layer = DetectionLayer(
             config["box_score_thresh"],
             config["box_nms_thresh"],
@@ -106,38 +136,97 @@ class TwoStageDetector(Detector):
             name="detections",
         )
 
+    def _roi_align(self, size: int, parts: Backbone, config: dict[str, Any], name: str) -> RoIAlign:
+        return RoIAlign(
+            size,
+            parts.strides,
+            config["roi_sampling_ratio"],
+            config["kernels"],
+            config["roi_aligned"],
+            name=name,
+        )
+
     def _finish(self, parts: Backbone, config: dict[str, Any], name: str | None) -> None:
         """Connect the layers, and see to the stages of the backbone that training treats apart."""
-        self._connect(config, name)
-        self._stages, self._default_frozen = stages_of(config["backbone"]), parts.frozen_stages
-        self.freeze_backbone(config["frozen_stages"])
+        self._num_maps = len(parts.strides)
+        self._stages, self._default_frozen = parts.stages, parts.frozen_stages
+        # Layers of a model that came in frozen stay so.
+        self._trained = {layer.name: layer.trainable for layer in self.backbone.layers}
+        self._norms_frozen = config["norm"] == "frozen_batch" and not parts.own
+        self.has_own_backbone = parts.own
         stages = self._stages[: config["recompute_stages"]]
+        if config["recompute_stages"] > len(self._stages):
+            raise ValueError(
+                f"recompute_stages must be at most {len(self._stages)} for this backbone; "
+                f"received {config['recompute_stages']!r}"
+            )
+        self._connect({k: v for k, v in config.items() if k not in self._own}, name)
+        self._config |= self._own
+        self.freeze_backbone(config["frozen_stages"])
         self._recomputed = Recomputed(self.backbone, stages) if stages else None
 
     def freeze_backbone(self, stages: int | None = None) -> None:
-        """Let the first stages of the backbone stand still in training; to be called anew to thaw.
+        """Freeze the first stages of the backbone, and unfreeze the others.
 
         A stage begins where the map is halved: a ResNet has its stem and four more, VGG-16 five
-        blocks, MobileNetV3 six, ZF three. Batch norm in a frozen stage keeps its statistics.
-        Compile the model after it.
+        blocks, MobileNetV3 six, ZF three; of other backbones the graph tells. Batch norm in a
+        frozen stage keeps its statistics. Compile the model after it.
 
         Args:
             stages: how many; by default what suits a few hundred images: 2 of a ResNet
                 (torchvision's choice) and of VGG-16 (that of the Fast R-CNN paper), 3 of
-                MobileNetV3 (torchvision's), none of ZF (the paper's). 0 trains all.
+                MobileNetV3 (torchvision's), none of ZF (the paper's), 2 of others. 0 trains all.
 
         Raises:
             ValueError: if the backbone has fewer stages.
         """
         stages = self._default_frozen if stages is None else stages
         if stages not in range(len(self._stages) + 1):
+            named = self._config["backbone"]
+            named = named if isinstance(named, str) else "this backbone"
             raise ValueError(
-                f"stages must be in 0..{len(self._stages)} for {self._config['backbone']}; "
-                f"received {stages!r}"
+                f"stages must be in 0..{len(self._stages)} for {named}; received {stages!r}"
             )
+        frozen = frozenset().union(*self._stages[: int(stages)])
         for layer in self.backbone.layers:
-            layer.trainable = not is_of(layer, self._stages[: int(stages)])
+            trained = self._trained[layer.name] and layer.name not in frozen
+            if layer.trainable != trained:  # which goes down to all layers inside
+                layer.trainable = trained
+        if self._norms_frozen:
+            freeze_norms(self.backbone)
         self._config["frozen_stages"] = int(stages)
+
+    @property
+    def layers_of_users(self) -> list[keras.layers.Layer]:
+        """The backbone and the layers that are not of this package's making, as far as given."""
+        own = {
+            "anchor_generator": getattr(self, "anchor_generator", None),
+            "rpn_head": getattr(self, "rpn_head", None),
+            "box_head": self.box_head,
+            "mask_head": getattr(self, "mask_head", None),
+            "roi_pooling": self.box_pooling,
+        }
+        found = [layer for place, layer in own.items() if place in self._own and layer is not None]
+        return found if self.has_own_backbone else [self.backbone, *found]
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments, models and layers as Keras serializes them."""
+        # Without what Keras wraps attributes of a layer in, which refers to its layers.
+        config = super().get_config()
+        return config | {place: _plain(config[place]) for place in self._own}
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> "Detector":
+        """Rebuild the model, its backbone and layers that came as objects included."""
+        given = {p: config[p] for p in ("backbone", *PLACES) if isinstance(config.get(p), dict)}
+        with keras.saving.custom_object_scope(custom_objects or {}):
+            # Copies, as Keras takes a functional model's configuration to pieces.
+            own = {p: keras.saving.deserialize_keras_object(_plain(v)) for p, v in given.items()}
+        model = super().from_config(config | own, custom_objects)
+        model._config |= _plain(given)  # Keras writes a layer that was read in another way
+        return model
 
     def _resolve_auto_jit_compile(self):
         """Leave XLA to those who ask for it, also on a GPU: losses list what they sampled."""
@@ -157,7 +246,9 @@ class TwoStageDetector(Detector):
             backbone = self._recomputed
         maps = backbone(images, training=training)
         features = [maps[level] for level in sorted(maps)]
-        features = self.fpn(features, training=training) if self.fpn else features[-1:]
+        features = (
+            self.fpn(features, training=training) if self.fpn else features[-self._num_maps :]
+        )
         return {
             "images": images,
             "features": features,
@@ -198,3 +289,8 @@ class TwoStageDetector(Detector):
             logits, deltas = self.box_head(pooled[None], training=training)
         beta = self._config["box_smooth_l1_beta"]
         return box_head_losses(logits, deltas, goals[None], classes[None], beta)
+
+
+def _plain(value: Any) -> Any:
+    """Return a copy of what JSON can hold, as JSON gives it back."""
+    return json.loads(json.dumps(value))

@@ -136,22 +136,25 @@ def _centre_and_size(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return x1 + width / 2, y1 + height / 2, width, height
 
 
-def base_anchors(sizes: Sequence[float], aspect_ratios: Sequence[float]) -> np.ndarray:
+def base_anchors(
+    sizes: Sequence[float], aspect_ratios: Sequence[float], rounding: bool = True
+) -> np.ndarray:
     """Return the anchors of one position, centred on the origin.
 
     Args:
         sizes: square roots of the anchors' areas, in pixels.
         aspect_ratios: heights over widths.
+        rounding: round the corners to whole pixels, as torchvision does.
 
     Returns:
-        `(len(sizes) * len(aspect_ratios), 4)` float32, corners rounded to whole pixels, sizes
-        varying fastest: torchvision's order and rounding.
+        `(len(sizes) * len(aspect_ratios), 4)` float32, sizes varying fastest: torchvision's order.
     """
     sides = np.asarray(sizes, np.float32)
     heights = np.sqrt(np.asarray(aspect_ratios, np.float32))
     h = (heights[:, None] * sides).reshape(-1)
     w = ((1 / heights)[:, None] * sides).reshape(-1)
-    return np.round(np.stack([-w, -h, w, h], axis=1) / 2)
+    corners = np.stack([-w, -h, w, h], axis=1) / 2
+    return np.round(corners) if rounding else corners
 
 
 def grid_anchors(

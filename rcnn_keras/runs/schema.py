@@ -30,7 +30,9 @@ from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, cor
 from rcnn_keras.data import augmentation
 from rcnn_keras.data.object_rules import Crowd, WithoutMask
 from rcnn_keras.models import RCNN, Detector, FasterRCNN, FastRCNN, MaskRCNN
-from rcnn_keras.models.arguments import argument_errors, rcnn_argument_errors
+from rcnn_keras.models import arguments as rules
+from rcnn_keras.models.arguments import argument_errors
+from rcnn_keras.models.own_layers import PLACES
 from rcnn_keras.parallel import Engine, engine_named
 from rcnn_keras.presets import check_architecture, is_path, preset_arguments, preset_conflicts
 from rcnn_keras.runs.distribution import Distribution
@@ -314,8 +316,16 @@ ARCHITECTURES: dict[str, type[Detector]] = {
     "rcnn": RCNN,
 }
 
-# Arguments of the models that are no keys: the data has the classes, `training` the seed.
-NO_KEYS = ("classes", "seed")
+RULES = {
+    "fast_rcnn": rules.FAST_RCNN,
+    "faster_rcnn": rules.FASTER_RCNN,
+    "mask_rcnn": rules.MASK_RCNN,
+    "rcnn": rules.RCNN,
+}
+
+# Arguments of the models that are no keys: the data has the classes, `training` the seed, and
+# models and layers cannot be written into a file of text.
+NO_KEYS = ("classes", "num_classes", "seed", "feature_pyramid", *PLACES)
 
 MORE_KEYS = ("architecture", "preset")  # keys that are no arguments of the constructor
 
@@ -364,6 +374,10 @@ def _section_of(name: str, model: type[Detector]) -> type[Section]:
         "architecture": (Literal[name], ...),
         "preset": (PresetName | None, None),
     }
+    default = inspect.signature(model).parameters["backbone"].default
+    fields["backbone"] = (str, default)
+    if model is FastRCNN:
+        fields["roi_pooling"] = (str, "pool")
     return arguments_section(model, without=NO_KEYS, **fields)
 
 
@@ -379,8 +393,8 @@ def _checked(model: Any) -> Section:
         given = model_arguments(model)
         values = preset_arguments(preset, architecture) | given
         errors = preset_conflicts(preset, given, architecture)
-    of_its_kind = rcnn_argument_errors if model.architecture == "rcnn" else argument_errors
-    raise_errors(model, of_its_kind(values) | errors, values)
+    errors = argument_errors(values, RULES[model.architecture]) | errors
+    raise_errors(model, errors, values)
     return model
 
 

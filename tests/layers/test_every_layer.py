@@ -68,7 +68,7 @@ def crop_network():
 # For each layer: constructor arguments, a function that makes them anew, and call arguments.
 EXAMPLES = {
     AnchorGenerator: (
-        lambda: {"sizes": ((8, 9), (20, 30)), "aspect_ratios": (0.3, 2.0)},
+        lambda: {"sizes": ((8, 9), (20, 30)), "aspect_ratios": (0.3, 2.0), "rounding": False},
         (IMAGES, [normal(2, 15, 17, 3), normal(2, 7, 8, 3)]),
     ),
     AnchorSampler: (
@@ -105,7 +105,12 @@ EXAMPLES = {
     ),
     FrozenBatchNormalization: (lambda: {"epsilon": 0.1}, (normal(2, 5, 6, 3),)),
     ImageNormalization: (
-        lambda: {"mean": (10.0, 20.0, 30.0), "std": (2.0, 3.0, 4.0), "size_divisor": 16},
+        lambda: {
+            "mean": (10.0, 20.0, 30.0),
+            "std": (2.0, 3.0, 4.0),
+            "size_divisor": 16,
+            "padding": (1.0, 2.0, 3.0),
+        },
         (IMAGES, SIZES),
     ),
     WithinChannelNorm: (
@@ -151,6 +156,7 @@ EXAMPLES = {
             "pooled_size": 3,
             "strides": (4, 8),
             "sampling_ratio": 1,
+            "aligned": True,
             "kernels": "portable",
         },
         ([normal(2, 15, 17, 3), normal(2, 7, 8, 3), normal(2, 4, 4, 3)], BOXES),

@@ -10,6 +10,7 @@ from rcnn_keras.data.augmentation import RandomFlip, ScaleJitter
 from rcnn_keras.models import FasterRCNN
 from rcnn_keras.runs.configuration import load_configuration
 from rcnn_keras.runs.document import ConfigurationError, read_document
+from rcnn_keras.runs.schema import NO_KEYS
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -52,7 +53,7 @@ def test_defaults_are_those_of_the_constructors(write):
     configuration = load_configuration(write(GOOD))
     parameters = inspect.signature(FasterRCNN).parameters
     arguments = configuration.model_arguments
-    assert set(arguments) == set(parameters) - {"classes", "seed"}
+    assert set(arguments) == set(parameters) - set(NO_KEYS)
     given = {"min_size": 240, "anchor_sizes": ((8,), (16,), (32,), (64,), (128,))}
     for name, value in arguments.items():
         assert value == given.get(name, parameters[name].default), name
