@@ -35,7 +35,7 @@ from rcnn_keras.models.keras_internals import (
     loss_tracker,
 )
 from rcnn_keras.models.saving import WholeFiles
-from rcnn_keras.ops import after, check_finite, num_replicas, sum_over_replicas
+from rcnn_keras.ops import after, check_finite, num_replicas, scoped_gradients, sum_over_replicas
 
 Image = str | PathLike | np.ndarray
 Images = Image | Iterable[Image] | DetectionDataset
@@ -101,6 +101,7 @@ class Detector(ReplicatedTraining, WholeFiles, keras.Model):
         """Return each loss as `(sum, count)` from the first stage's results."""
         raise NotImplementedError(f"{type(self).__name__} does not say what its losses are")
 
+    @scoped_gradients()
     def call(self, inputs, training=None):
         """Return detections; while training, the first stage's results, on which losses run."""
         inputs = complete_inputs(inputs)
@@ -119,6 +120,7 @@ class Detector(ReplicatedTraining, WholeFiles, keras.Model):
         """Names of the inputs that the functional graph reads."""
         return [tensor.name for tensor in self.inputs]
 
+    @scoped_gradients()
     def train_step(self, data):
         """Take Keras' own step, with a look at images, loss and gradients on the way.
 
@@ -150,6 +152,7 @@ class Detector(ReplicatedTraining, WholeFiles, keras.Model):
         apply_summed_gradients(self.optimizer, after(check, gradients), weights)
         return self.compute_metrics(x, y, first)
 
+    @scoped_gradients()
     def test_step(self, data):
         """Run the first stage alone, as at inference, and the losses on it."""
         x, y, _ = keras.utils.unpack_x_y_sample_weight(data)

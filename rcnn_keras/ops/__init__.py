@@ -30,6 +30,7 @@ from rcnn_keras.ops.execution import (
     recomputing,
     sum_over_replicas,
 )
+from rcnn_keras.ops.gradients import scoped_gradients
 from rcnn_keras.ops.masks import (
     mask_targets,
     pack_bits,
@@ -95,6 +96,7 @@ __all__ = [
     "roi_pool",
     "rows_of",
     "sample",
+    "scoped_gradients",
     "stateless_uniform",
     "sum_over_replicas",
     "take_rows",
