@@ -2,9 +2,9 @@
 
 import importlib
 import os
-import sys
-from pathlib import Path
 from typing import Any
+
+from rcnn_keras.utils.environment import check_settings
 
 __version__ = "0.1.0"
 __all__ = [
@@ -13,10 +13,10 @@ __all__ = [
     "comparison",
     "convert",
     "data",
-    "engines",
     "evaluation",
     "export",
     "models",
+    "parallel",
     "presets",
     "proposals",
     "schedules",
@@ -39,16 +39,16 @@ def __getattr__(name: str) -> Any:
 
 
 # Keras finds the classes of a saved model once they are imported. The command `rcnn` imports what
-# it needs by itself: its help and its errors should not wait seconds for TensorFlow. Nor should
+# it needs by itself, as its help and its errors should not wait seconds for TensorFlow. So do
 # workers whose work does not need it, each of which would hold a TensorFlow of its own.
-_is_command = [Path(argument).stem for argument in sys.argv[:1]] == ["rcnn"]
-if not _is_command and "RCNN_KERAS_LEAN" not in os.environ:
+if "RCNN_KERAS_LEAN" not in os.environ:
+    check_settings()
     from rcnn_keras import (
         convert,
         data,
-        engines,
         evaluation,
         models,
+        parallel,
         presets,
         proposals,
         training,

@@ -1,111 +1,39 @@
-"""Trained weights by name: where they lie, whose they are, how well they do; and models of them.
+"""Trained weights by name: their files, licences and scores; and models with them.
 
 The small models in `saved_models/` come with the package. The published files are torchvision's,
-under its BSD-3-Clause licence; COCO and ImageNet, which the models were trained on, have terms of
-their own. Their names end in the first eight hexadecimal digits of their SHA-256, and those digits
-are what a file is checked against.
+under its BSD-3-Clause licence; COCO and ImageNet, which the models were trained on, have their own
+terms. Their names end in the first eight hexadecimal digits of their SHA-256, against which a file
+is checked.
 """
 
 import difflib
 import hashlib
 import inspect
+import logging
 import os
 import tempfile
 import urllib.request
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rcnn_keras import __version__
-from rcnn_keras.zoo import SavedModel, saved_models
+from rcnn_keras.preset_table import PRESETS, Preset, ShippedDetector, saved_models
 
 if TYPE_CHECKING:
-    from rcnn_keras.models import FasterRCNN
+    from rcnn_keras.models import Detector
 
+LOG = logging.getLogger(__name__)
 CACHE_VARIABLE = "RCNN_KERAS_CACHE"
 DEFAULT_CACHE = Path("~/.cache/rcnn_keras")
-SERVER = "https://download.pytorch.org/models/"
+OTHER_CACHE = f"name a folder for weights with cache= or the variable {CACHE_VARIABLE}"
 TIMEOUT = 30  # seconds without an answer
 CHUNK = 1 << 20
 
 
-@dataclass(frozen=True)
-class Preset:
-    """Published weights.
-
-    Attributes:
-        name: by which `from_preset` knows them.
-        network: torchvision's name of the detector, or of the classifier whose backbone they hold.
-        url: of the file.
-        megabytes: size of the file.
-        classes: outputs of the detector; 0 for a backbone alone.
-        box_ap: COCO's AP of boxes on val2017 in percent, as torchvision's authors report it.
-        mask_ap: the same of masks.
-        top1: a classifier's accuracy on ImageNet in percent, likewise.
-        licence: of the file.
-    """
-
-    name: str
-    network: str
-    url: str
-    megabytes: int
-    classes: int = 0
-    box_ap: float | None = None
-    mask_ap: float | None = None
-    top1: float | None = None
-    licence: str = "BSD-3-Clause"
-
-    @property
-    def file_name(self) -> str:
-        """Name of the published file."""
-        return self.url.rpartition("/")[-1]
-
-    @property
-    def sha256(self) -> str:
-        """First eight hexadecimal digits of the file's SHA-256."""
-        return Path(self.file_name).stem.rpartition("-")[-1]
-
-    @property
-    def on_backbone(self) -> dict[str, Any]:
-        """Arguments of a detector on a classifier's backbone."""
-        return {"backbone": f"{self.network}_fpn", "norm": "frozen_batch"}
-
-
-def _detector(network, file, megabytes, box_ap, mask_ap=None):
-    url = f"{SERVER}{network}{file}.pth"
-    return Preset(f"{network}_coco", network, url, megabytes, 90, box_ap, mask_ap)
-
-
-def _backbone(network, file, megabytes, top1, recipe=""):
-    url = f"{SERVER}{network}{file}.pth"
-    return Preset(f"{network}_imagenet{recipe}", network, url, megabytes, top1=top1)
-
-
-PRESETS = {
-    preset.name: preset
-    for preset in (
-        _detector("fasterrcnn_resnet50_fpn", "_coco-258fb6c6", 160, 37.0),
-        _detector("fasterrcnn_resnet50_fpn_v2", "_coco-dd69338a", 167, 46.7),
-        _detector("fasterrcnn_mobilenet_v3_large_fpn", "-fb6a3cc7", 74, 32.8),
-        _detector("fasterrcnn_mobilenet_v3_large_320_fpn", "-907ea3f9", 74, 22.8),
-        _detector("maskrcnn_resnet50_fpn", "_coco-bf2d0c1e", 170, 37.9, 34.6),
-        _detector("maskrcnn_resnet50_fpn_v2", "_coco-73cbd019", 177, 47.4, 41.8),
-        _backbone("resnet18", "-f37072fd", 45, 69.758),
-        _backbone("resnet34", "-b627a593", 83, 73.314),
-        _backbone("resnet50", "-0676ba61", 98, 76.130),
-        _backbone("resnet50", "-11ad3fa6", 98, 80.858, "_v2"),
-        _backbone("resnet101", "-63fe2227", 171, 77.374),
-        _backbone("resnet101", "-cd907fc2", 171, 81.886, "_v2"),
-        _backbone("mobilenet_v3_large", "-8738ca79", 21, 74.042),
-        _backbone("mobilenet_v3_large", "-5c1a4163", 21, 75.274, "_v2"),
-    )
-}
-
-
-def list_presets() -> list[Preset | SavedModel]:
-    """Return every preset: what comes with the package, then detectors trained on COCO, then
-    backbones trained on ImageNet.
+def list_presets() -> list[Preset | ShippedDetector]:
+    """Return every preset: first the detectors that come with the package, then detectors
+    trained on COCO, then backbones trained on ImageNet.
     """
     return [*saved_models().values(), *PRESETS.values()]
 
@@ -115,19 +43,19 @@ def from_preset(
     *,
     classes: Sequence[str] | None = None,
     num_classes: int | None = None,
-    architecture: type["FasterRCNN"] | None = None,
+    architecture: type["Detector"] | None = None,
     cache: str | os.PathLike | None = None,
     **arguments: Any,
-) -> "FasterRCNN":
-    """Return a detector with trained weights: of this package, published, or of a `.keras` file.
+) -> "Detector":
+    """Return a detector with trained weights: shipped, published, or of a `.keras` file.
 
-    A name of `saved_models/` gives the small model that comes with the package, without a network;
-    a published detector's preset gives that detector, fetched at the first call; a file that this
+    A name of `saved_models/` gives the small model that comes with the package, offline; a
+    published detector's preset gives that detector, downloaded at the first call; a file that this
     package saved gives the one in it. `classes` (or `num_classes`) gives it other classes: the
-    layers that predict classes, boxes and masks are drawn anew, all others keep their weights, and
-    both are named in what is printed. In a published detector, as in torchvision, the backbone's
-    first stages stand still; another model has as many frozen as it was saved with.
-    `frozen_stages` says otherwise; see `freeze_backbone`.
+    layers that predict classes, boxes and masks are re-initialised, all others keep their weights,
+    and the logger `rcnn_keras.presets` names both. In a published detector, as in torchvision, the
+    backbone's first stages are frozen; any other model has as many frozen as it was saved with.
+    `frozen_stages` changes that; see `freeze_backbone`.
 
     A backbone's preset gives a new detector on that backbone with `norm="frozen_batch"`; `classes`
     is needed.
@@ -136,36 +64,40 @@ def from_preset(
         name: of `list_presets()`, or the path of a `.keras` file.
         classes: class names, without the background.
         num_classes: K, for the classes "1" .. "K".
-        architecture: `FasterRCNN` or `MaskRCNN`; by default that of the weights, on a backbone
-            `FasterRCNN`. A mask head that the weights lack is new.
-        cache: folder for what is fetched and converted; by default that in the environment
+        architecture: by default that of the weights, for a backbone `FasterRCNN`. `FasterRCNN` and
+            `MaskRCNN` start from each other's weights, and a mask head that the weights lack is
+            newly initialised; `FastRCNN` starts from its own and from a backbone's, `RCNN` from its
+            own.
+        cache: folder for downloaded and converted files; by default that in the environment
             variable RCNN_KERAS_CACHE, or `~/.cache/rcnn_keras`.
         arguments: of the constructor, instead of those that the weights were trained with.
 
     Raises:
-        ValueError: for an unknown name; for arguments that do not fit the weights; for a published
-            file with another hash, a damaged one of the package, and a `.keras` file that holds no
+        ValueError: for an unknown name; for an architecture or arguments that do not fit the
+            weights; for a published file with another hash, a damaged file of the package, and a
+            `.keras` file without a
             detector.
-        OSError: if a file is missing or cannot be fetched; says where to get it and where to put
-            it.
+        OSError: if a file is missing or cannot be downloaded; says where to get it and where to
+            put it.
     """
     name = os.fspath(name)
-    errors = preset_conflicts(name, arguments)
+    check_architecture(name, architecture)
+    errors = preset_conflicts(name, arguments, architecture)
     if errors:
         lines = (f"{key} {rule}; received {arguments[key]!r}" for key, rule in errors.items())
         raise ValueError("\n".join(f"{name}: {line}" for line in lines))
     names = _class_names(classes, num_classes)
     if name in saved_models():
-        from rcnn_keras.convert.saved_detectors import load_packed
+        from rcnn_keras.convert.saved_detectors import load_half_precision
 
-        source = load_packed(saved_models()[name].folder)
+        source = load_half_precision(saved_models()[name].folder)
     elif is_path(name):
         from rcnn_keras.convert.saved_detectors import load_saved
 
         source = load_saved(_path(name))
     else:
         preset = _preset(name)
-        if not preset.classes:
+        if not preset.num_classes:
             return _on_backbone(preset, names, architecture, cache, arguments)
         source = _published(preset, _folder(cache))
     architecture = architecture or type(source)
@@ -176,52 +108,103 @@ def from_preset(
     config = source.get_config() | arguments | {"name": None}
     config["classes"] = list(source.classes) if names is None else names
     model = architecture.from_config(config)
-    kept, drawn = transfer(source, model)
-    print(f"{name}: weights kept in {', '.join(kept)}; new: {', '.join(drawn) or 'nothing'}")
+    kept, new = transfer(source, model)
+    LOG.info("%s: weights kept in %s; new: %s", name, ", ".join(kept), ", ".join(new) or "nothing")
     return model
 
 
 def check_name(name: str) -> None:
-    """Raise ValueError, with the nearest name, unless this is a preset's; nothing is loaded."""
+    """Raise ValueError, with the nearest name, unless this is a preset's name; loads nothing."""
     if name not in saved_models():
         _preset(name)
 
 
 def is_path(name: str) -> bool:
-    """Return whether a name stands for a file of one's own, and not for a preset."""
+    """Return whether a name is the path of a file, and not the name of a preset."""
     return name.endswith(".keras") or os.sep in name
 
 
-def preset_arguments(name: str) -> dict[str, Any]:
+def preset_architecture(name: str) -> type["Detector"] | None:
+    """Return the class of a preset's or a `.keras` file's detector; None for a backbone alone.
+
+    Raises:
+        ValueError, OSError: as `from_preset`.
+    """
+    return _class_and_arguments(name)[0]
+
+
+def check_architecture(name: str, architecture: type["Detector"] | None) -> None:
+    """Raise ValueError unless a detector of this class can start from a preset or `.keras` file.
+
+    Raises:
+        ValueError: names both classes, and what can start from the weights.
+        OSError: as `from_preset`.
+    """
+    from rcnn_keras.convert.weights import may_start
+    from rcnn_keras.models import RCNN, FasterRCNN, FastRCNN, MaskRCNN
+
+    source = preset_architecture(name)
+    if architecture is None:
+        return
+    known = (RCNN, FastRCNN, FasterRCNN, MaskRCNN)
+    if source is None:
+        if not issubclass(architecture, (FastRCNN, FasterRCNN)):
+            raise ValueError(
+                f"{name} is a backbone, on which FastRCNN, FasterRCNN and MaskRCNN stand; "
+                f"{architecture.__name__} has a network of its own"
+            )
+    elif not may_start(architecture, source):
+        fitting = " or ".join(kind.__name__ for kind in known if may_start(kind, source))
+        raise ValueError(
+            f"{name} holds a {source.__name__}, from whose weights {architecture.__name__} cannot "
+            f"start; {fitting or source.__name__} can"
+        )
+
+
+def preset_arguments(name: str, architecture: type["Detector"] | None = None) -> dict[str, Any]:
     """Return the constructor's arguments of a preset or a `.keras` file, but classes and seed.
 
-    Nothing is fetched, and no weights are read.
+    Nothing is downloaded, and no weights are read.
+
+    Args:
+        name: of a preset, or the path of a `.keras` file.
+        architecture: whose defaults are taken where the weights have no such argument; by default
+            that of the weights.
 
     Raises:
         ValueError, OSError: as `from_preset`.
     """
     from rcnn_keras.models import FasterRCNN
 
-    signature = inspect.signature(FasterRCNN).parameters
-    config = {key: parameter.default for key, parameter in signature.items()}
-    if is_path(name):
-        from rcnn_keras.convert.saved_detectors import saved_arguments
-
-        config |= saved_arguments(_path(name))
-    elif name in saved_models():
-        from rcnn_keras.convert.saved_detectors import read_model
-
-        config |= read_model(saved_models()[name].folder)["config"]
-    else:
-        from rcnn_keras.convert.torchvision import DETECTORS
-
-        preset = _preset(name)
-        config["norm"] = "frozen_batch"
-        config |= DETECTORS[preset.network][1] if preset.classes else preset.on_backbone
+    kind, stated = _class_and_arguments(name)
+    signature = inspect.signature(architecture or kind or FasterRCNN).parameters
+    config = {key: parameter.default for key, parameter in signature.items()} | stated
     return {key: value for key, value in config.items() if key not in ("classes", "seed", "name")}
 
 
-def preset_conflicts(name: str, arguments: Mapping[str, Any]) -> dict[str, str]:
+def _class_and_arguments(name: str) -> tuple[type["Detector"] | None, dict[str, Any]]:
+    """Return the class of a preset's detector, None for a backbone, and the arguments it states."""
+    if is_path(name):
+        from rcnn_keras.convert.saved_detectors import saved_arguments
+
+        return saved_arguments(_path(name))
+    if name in saved_models():
+        from rcnn_keras.convert.saved_detectors import ARCHITECTURES, read_model
+
+        content = read_model(saved_models()[name].folder)
+        return ARCHITECTURES[content["class_name"]], content["config"]
+    from rcnn_keras.convert.torchvision import DETECTORS
+
+    preset = _preset(name)
+    if not preset.num_classes:
+        return None, preset.on_backbone
+    architecture, arguments = DETECTORS[preset.network]
+    return architecture, {"norm": "frozen_batch"} | arguments
+
+
+def preset_conflicts(
+    name: str, arguments: Mapping[str, Any], architecture: type["Detector"] | None = None
+) -> dict[str, str]:
     """Return the name of each argument at odds with a preset's weights, and the rule it breaks.
 
     Raises:
@@ -229,8 +212,8 @@ def preset_conflicts(name: str, arguments: Mapping[str, Any]) -> dict[str, str]:
     """
     from rcnn_keras.convert.weights import OF_HEADS, conflicts
 
-    config = preset_arguments(name)
-    if name in PRESETS and not PRESETS[name].classes:
+    config = preset_arguments(name, architecture)
+    if name in PRESETS and not PRESETS[name].num_classes:
         network = config["backbone"].removesuffix("_fpn")
         arguments = {key: value for key, value in arguments.items() if key not in OF_HEADS}
         if arguments.get("backbone") == network:  # the C4 detector
@@ -239,7 +222,7 @@ def preset_conflicts(name: str, arguments: Mapping[str, Any]) -> dict[str, str]:
 
 
 def fetch(name: str, cache: str | os.PathLike | None = None) -> Path:
-    """Return the path of a preset's file, which is downloaded if it is published and not there.
+    """Return the path of a preset's file; a published one is downloaded if missing.
 
     Args:
         name: of `list_presets()`.
@@ -275,11 +258,15 @@ def _preset(name: str) -> Preset:
 
 
 def _path(name: str) -> Path:
-    return Path(name).expanduser()
+    return Path(os.path.expanduser(name))
 
 
 def _folder(cache: str | os.PathLike | None) -> Path:
-    return Path(cache or os.environ.get(CACHE_VARIABLE) or DEFAULT_CACHE).expanduser()
+    folder = Path(cache or os.environ.get(CACHE_VARIABLE) or DEFAULT_CACHE)
+    try:
+        return folder.expanduser()
+    except RuntimeError as error:
+        raise OSError(f"{folder}: there is no home folder; {OTHER_CACHE}") from error
 
 
 def _class_names(classes: Sequence[str] | None, num_classes: int | None) -> list[str] | None:
@@ -295,21 +282,25 @@ def _class_names(classes: Sequence[str] | None, num_classes: int | None) -> list
 
 
 def _download(preset: Preset, path: Path) -> None:
-    """Download to a name of its own, so that a file at `path` is always whole."""
+    """Download under a temporary name, so that a file at `path` is always complete."""
     import keras
 
-    print(f"Downloading {preset.url} to {path}")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise OSError(f"{path.parent}: {error.strerror}; {OTHER_CACHE}") from error
+    LOG.info("Downloading %s to %s", preset.url, path)
     hashed, done = hashlib.sha256(), 0
     with tempfile.TemporaryDirectory(prefix=".download-", dir=path.parent) as folder:
-        part = Path(folder) / path.name
+        temporary = Path(folder) / path.name
         try:
             with (
-                urllib.request.urlopen(preset.url, timeout=TIMEOUT) as answer,
-                open(part, "wb") as file,
+                urllib.request.urlopen(preset.url, timeout=TIMEOUT) as response,
+                open(temporary, "wb") as file,
             ):
-                bar = keras.utils.Progbar(int(answer.headers.get("Content-Length", 0)) or None)
-                while chunk := answer.read(CHUNK):
+                bar = keras.utils.Progbar(int(response.headers.get("Content-Length", 0)) or None)
+                while chunk := response.read(CHUNK):
                     file.write(chunk)
                     hashed.update(chunk)
                     done += len(chunk)
@@ -320,7 +311,7 @@ def _download(preset: Preset, path: Path) -> None:
                 f"{preset.url} and put it at {path}"
             ) from error
         _check_hash(hashed.hexdigest(), preset, preset.url)
-        os.replace(part, path)
+        os.replace(temporary, path)
 
 
 def _check_hash(digest: str, preset: Preset, where: Any) -> None:
@@ -332,8 +323,8 @@ def _check_hash(digest: str, preset: Preset, where: Any) -> None:
         )
 
 
-def _published(preset: Preset, folder: Path) -> "FasterRCNN":
-    """Return a detector as it was published; converted once, then read from the cache."""
+def _published(preset: Preset, folder: Path) -> "Detector":
+    """Return a published detector; converted once, then read from the cache."""
     import keras
 
     from rcnn_keras.convert import torchvision
@@ -342,16 +333,19 @@ def _published(preset: Preset, folder: Path) -> "FasterRCNN":
     if path.exists():
         return keras.models.load_model(path, compile=False)
     source = fetch(preset.name, folder)
-    print(f"Converting {source} to {path}")
     model = torchvision.load(preset.network, source)
     model.freeze_backbone()
-    with tempfile.TemporaryDirectory(prefix=".convert-", dir=folder) as part:
-        model.save(Path(part) / path.name)
-        os.replace(Path(part) / path.name, path)
+    if not os.access(folder, os.W_OK):
+        LOG.warning("%s cannot be written: %s is converted at each call", folder, source)
+        return model
+    LOG.info("Converting %s to %s", source, path)
+    with tempfile.TemporaryDirectory(prefix=".convert-", dir=folder) as temporary:
+        model.save(Path(temporary) / path.name)
+        os.replace(Path(temporary) / path.name, path)
     return model
 
 
-def _on_backbone(preset, classes, architecture, cache, arguments) -> "FasterRCNN":
+def _on_backbone(preset, classes, architecture, cache, arguments) -> "Detector":
     """Return a new detector on a published backbone."""
     from rcnn_keras.convert import torchvision
     from rcnn_keras.models import FasterRCNN
@@ -364,5 +358,5 @@ def _on_backbone(preset, classes, architecture, cache, arguments) -> "FasterRCNN
     torchvision.load_backbone(model, path)
     if "frozen_stages" not in arguments:
         model.freeze_backbone()
-    print(f"{preset.name}: the backbone's weights are kept, all other layers are new")
+    LOG.info("%s: the backbone's weights are kept, all other layers are new", preset.name)
     return model

@@ -8,13 +8,14 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, ImageColor, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw
 
 from rcnn_keras.data.dataset import Record
 from rcnn_keras.data.detections import Detections
 from rcnn_keras.data.images import read_image
 from rcnn_keras.data.masks import decode_mask, paste_masks
 from rcnn_keras.data.tfrecord_images import TFRecordImage
+from rcnn_keras.utils.fonts import Font, font_for
 
 # Okabe and Ito, "Color Universal Design" (2008), without black: apart for all common kinds of
 # colour blindness. The tags carry the names, so that more than seven classes may share colours.
@@ -22,7 +23,6 @@ PALETTE = ("#D55E00", "#56B4E9", "#009E73", "#E69F00", "#CC79A7", "#0072B2", "#F
 FILL = 0.4  # of a mask's colour in its pixels
 
 Picture = str | PathLike[str] | np.ndarray | Image.Image
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Corners = tuple[int, int, int, int]  # first and last pixel: x, y, x, y
 
 
@@ -34,6 +34,7 @@ def draw(
     min_score: float = 0.5,
     width: int | None = None,
     zoom: int = 1,
+    font: str | PathLike[str] | None = None,
 ) -> Image.Image:
     """Draw boxes, masks and names on a copy of an image, the best detection on top.
 
@@ -49,6 +50,8 @@ def draw(
         width: of the lines in pixels; by default 0.4 % of the image's longer side, at least 2.
         zoom: whole number by which the picture is enlarged first, so that tags fit beside small
             objects.
+        font: file of a font for the tags; by default one of the system that has the characters of
+            the names, see `fonts.font_for`.
 
     Returns:
         An RGB picture of `zoom` times the image's size. A tag that is wider than the picture loses
@@ -56,8 +59,8 @@ def draw(
 
     Raises:
         ImageError: the image cannot be read.
-        ValueError: an argument is out of range, the boxes belong to an image of another size, or
-            a segmentation is malformed.
+        ValueError: an argument is out of range, `font` is no font, the boxes belong to an image of
+            another size, or a segmentation is malformed.
     """
     if not 0 <= min_score <= 1:
         raise ValueError(f"draw: min_score must be in 0..1, not {min_score!r}")
@@ -78,16 +81,17 @@ def draw(
     line = width or max(2, round(0.004 * long_side))
     picture = _with_masks(picture, marks, zoom, line)
     canvas = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(size=max(11, round(0.022 * long_side)))
+    texts = [text for mark in marks for text in mark.texts]
+    letters = font_for(texts, max(11, round(0.022 * long_side)), font)
     corners = [_corners(np.asarray(mark.box) * zoom, picture.size) for mark in marks]
     for mark, corner in zip(marks, corners, strict=True):
         canvas.rectangle(corner, outline=_color(mark.label), width=line)
     tags: list[_Tag] = []
     # The best detection chooses its place first, and its tag is drawn last.
     for mark, corner in zip(reversed(marks), reversed(corners), strict=True):
-        tags += _tag(canvas, mark, corner, font, tags)
+        tags += _tag(canvas, mark, corner, letters, tags)
     for tag in reversed(tags):
-        _draw_tag(canvas, tag, font)
+        _draw_tag(canvas, tag, letters)
     return picture
 
 

@@ -1,5 +1,6 @@
 """Fixtures that every room's tests share."""
 
+import logging
 from pathlib import Path
 
 import keras
@@ -10,7 +11,7 @@ from click.testing import CliRunner
 
 from rcnn_keras.cli import main
 from rcnn_keras.data import draw_shapes
-from rcnn_keras.engines.worker import outcome
+from rcnn_keras.parallel.worker import outcome
 from rcnn_keras.runs.configuration import load_configuration
 from rcnn_keras.runs.run import train
 
@@ -55,6 +56,19 @@ def small_arguments():
         "box_batch_size_per_image": 16,
         "box_detections_per_img": 5,
     }
+
+
+@pytest.fixture
+def logged(caplog):
+    """A function that returns what the package has logged since its last call."""
+    caplog.set_level(logging.INFO, "rcnn_keras")
+
+    def messages():
+        text = "\n".join(caplog.messages)
+        caplog.clear()
+        return text
+
+    return messages
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import json
 import os
 import pkgutil
 import re
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import pytest
 
 import rcnn_keras
@@ -18,32 +20,40 @@ TOP = "rcnn_keras"  # the package itself, `rcnn_keras/__init__.py`
 # Each room, and the rooms that it may import beside itself. A new room needs a row here.
 MAY_IMPORT = {
     "ops": set(),
-    "zoo": set(),  # names of files, which the command line reads without TensorFlow
+    "preset_table": set(),  # which the command line reads without TensorFlow
     "losses": {"ops"},
     "layers": {"ops"},
     "backbones": {"ops", "layers"},
-    "engines": set(),  # workers import it, and TensorFlow only where their work needs it
-    "data": {"ops", "engines"},  # to pack masks, and to pack images side by side
+    # Workers import it, and TensorFlow only where their work needs it. Detection over folders is
+    # imported when it is asked for, reads images, and stands above `data`.
+    "parallel": {"parallel.folder_detection"},
+    "parallel.folder_detection": {"parallel", "data", TOP},  # the top for its version
+    "data": {"ops", "parallel"},  # to pack masks, and to pack images side by side
     "models": {"ops", "losses", "layers", "backbones", "data"},
     "visualize": {"data"},
     "evaluation": {"data", "visualize"},
-    "proposals": {"data", "engines", "visualize", TOP},  # the top for its version
+    "proposals": {"data", "parallel", "visualize", TOP},  # the top for its version
 }
-MAY_IMPORT["prediction"] = {"data", "engines", "models", TOP}  # the top for its version
 BELOW_TRAINING = set(MAY_IMPORT)
 MAY_IMPORT |= dict.fromkeys(("training", "export", "convert"), BELOW_TRAINING)
-MAY_IMPORT["presets"] = {"convert", "models", "zoo", TOP}
+MAY_IMPORT["presets"] = {"convert", "models", "preset_table", TOP}
 MAY_IMPORT["training"] = BELOW_TRAINING | {"presets"}  # to start from trained weights
 MAY_IMPORT["runs"] = MAY_IMPORT["training"] | {"training"}
 MAY_IMPORT["comparison"] = {
-    *("data", "models", "proposals", "training", "runs", "evaluation", "visualize", "ops"),
+    *("data", "models", "parallel", "proposals", "training", "runs", "evaluation", "visualize"),
 }
 MAY_IMPORT["app"] = {"data", "models", "ops", "proposals", "visualize"}
 MAY_IMPORT[TOP] = set(MAY_IMPORT)  # all but the command line
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
+MAY_IMPORT["utils"] = set()
+for room in set(MAY_IMPORT) - {"utils"}:
+    MAY_IMPORT[room] = MAY_IMPORT[room] | {"utils"}
 
 # What else a room may import, beside the standard library; rooms not listed are free.
-MAY_IMPORT_FROM_OUTSIDE = {"ops": {"keras", "tensorflow", "numpy"}}
+MAY_IMPORT_FROM_OUTSIDE = {
+    "ops": {"keras", "tensorflow", "numpy"},
+    "utils": {"numpy", "PIL", "matplotlib"},
+}
 
 # Heavy packages, imported in the functions that use them and not with the module.
 LAZY = {"matplotlib", "jinja2", "sklearn", "gradio"}
@@ -60,8 +70,10 @@ FILES = {path.relative_to(ROOT.parent).as_posix(): path for path in sorted(ROOT.
 
 
 def room_of(module):
-    """`rcnn_keras.layers.box_head` is in the room `layers`."""
+    """`rcnn_keras.layers.box_head` is in the room `layers`; a module may have a row of its own."""
     parts = module.removesuffix(".__init__").split(".")
+    if ".".join(parts[1:]) in MAY_IMPORT:
+        return ".".join(parts[1:])
     return parts[1] if len(parts) > 1 else TOP
 
 
@@ -182,6 +194,13 @@ def test_imports_run_one_way(file):
         ("rcnn_keras.models.detector", "from rcnn_keras.evaluation import coco", "imports rcnn"),
         ("rcnn_keras.models.detector", "from rcnn_keras import __version__", "imports rcnn_ker"),
         ("rcnn_keras.data.coco", "import rcnn_keras.models as m", "imports rcnn_keras.models"),
+        (
+            *("rcnn_keras.data.tfrecord", "import rcnn_keras.parallel.folder_detection"),
+            "imports rcnn_keras.parallel.folder_detection",
+        ),
+        ("rcnn_keras.parallel.ray", "from rcnn_keras.data import coco", "imports rcnn_keras.data"),
+        ("rcnn_keras.parallel.shards", "import rcnn_keras.models", "imports rcnn_keras.models"),
+        ("rcnn_keras.utils.hashing", "import tensorflow", "imports tensorflow"),
         ("rcnn_keras.evaluation.coco", "from rcnn_keras.training import run", "imports rcnn_k"),
         ("rcnn_keras.visualize", "from rcnn_keras.evaluation import curves", "imports rcnn_ker"),
         ("rcnn_keras.runs.run", "from rcnn_keras.cli import main", "imports rcnn_keras.cli"),
@@ -216,6 +235,8 @@ def test_that_the_checker_finds(module, source, complaint):
     [
         ("rcnn_keras.ops.nms", "import math, keras\nimport tensorflow as tf\ntf.image.resize"),
         ("rcnn_keras.layers.nms", "from rcnn_keras.layers.box_head import BoxHead"),
+        ("rcnn_keras.data.tfrecord", "from rcnn_keras.parallel.shards import run_shards"),
+        ("rcnn_keras.ops.nms", "from rcnn_keras.utils.atomic import atomic_write"),
         ("rcnn_keras.layers.nms", "from rcnn_keras.ops import nms\n'tf.image.resize'"),
         ("rcnn_keras.evaluation.report.plots", "def plot():\n    import matplotlib"),
         (
@@ -267,20 +288,94 @@ sys.argv[0] = {argv0!r}
 import rcnn_keras
 print(sorted({{"tensorflow", "click", "jinja2"}} & set(sys.modules)))
 """
+COMMAND = """
+import sys
+sys.argv[1:] = {arguments!r}
+import rcnn_command
+try:
+    rcnn_command.main()
+finally:
+    print(sorted({{"tensorflow", "keras"}} & set(sys.modules)))
+"""
 
 
-@pytest.mark.parametrize(
-    ("argv0", "imported"), [("notebook.py", "['tensorflow']"), ("/usr/bin/rcnn", "[]")]
-)
-def test_only_the_command_puts_tensorflow_off(argv0, imported, tmp_path):
+def in_a_new_process(program, folder, **environment):
     path = os.pathsep.join(filter(None, [str(ROOT.parent), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(
-        [sys.executable, "-c", FRESH.format(argv0=argv0)],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": path},
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": path} | environment,
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+@pytest.mark.parametrize("argv0", ["notebook.py", "rcnn.py", "/usr/bin/rcnn"])
+def test_the_package_brings_its_classes_whatever_the_script_is_called(argv0, tmp_path):
+    done = in_a_new_process(FRESH.format(argv0=argv0), tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [imported]
+    assert done.stdout.splitlines() == ["['tensorflow']"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"), [(["--help"], 0), (["detect"], 2), (["train", "none.yaml"], 1)]
+)
+def test_help_and_usage_errors_of_the_command_need_no_tensorflow(arguments, status, tmp_path):
+    done = in_a_new_process(COMMAND.format(arguments=arguments), tmp_path)
+    assert done.returncode == status, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+SETTINGS = {
+    "a backend by variable": ({}, {"KERAS_BACKEND": "torch"}, "backend", "torch"),
+    "a backend by file": ({"backend": "jax"}, {}, "backend", "jax"),
+    "the order of channels": (
+        {"image_data_format": "channels_first"},
+        {},
+        "image_data_format",
+        "channels_first",
+    ),
+    "a type of numbers": ({"floatx": "float64"}, {}, "floatx", "float64"),
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_settings_of_keras_that_do_not_fit_are_named_in_one_line(setting, tmp_path):
+    stored, variables, name, value = SETTINGS[setting]
+    file = tmp_path / "keras.json"
+    file.write_text(json.dumps(stored))
+    environment = {"KERAS_BACKEND": "", "KERAS_HOME": str(tmp_path)} | variables
+    where = file if stored else "the environment variable KERAS_BACKEND"
+    imported = in_a_new_process("import rcnn_keras", tmp_path, **environment)
+    last = imported.stderr.splitlines()[-1]
+    assert last.startswith("rcnn_keras.utils.environment.SettingsError: rcnn_keras needs ")
+    assert last.endswith(f"of Keras, not {value!r}, which is set by {where}")
+    program = COMMAND.format(arguments=["data", "check", str(file)])
+    command = in_a_new_process(program, tmp_path, **environment)
+    assert (command.returncode, len(command.stderr.splitlines())) == (2, 1)
+    assert f"needs {name} " in command.stderr
+    helped = in_a_new_process(COMMAND.format(arguments=["--help"]), tmp_path, **environment)
+    assert helped.returncode == 0
+
+
+def test_the_variable_for_the_backend_comes_before_the_file(tmp_path):
+    (tmp_path / "keras.json").write_text('{"backend": "torch"}')
+    environment = {"KERAS_HOME": str(tmp_path), "KERAS_BACKEND": "tensorflow"}
+    done = in_a_new_process("import rcnn_keras", tmp_path, **environment)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("image_data_format", "channels_first"), ("floatx", "float16")]
+)
+def test_a_setting_that_is_made_later_is_named_by_the_constructors(name, value):
+    before = getattr(keras.config, name)()
+    getattr(keras.config, f"set_{name}")(value)
+    try:
+        with pytest.raises(ImportError, match=f"set by a call of keras.config.set_{name}"):
+            rcnn_keras.models.FasterRCNN("resnet18_fpn", ["a"])
+        with pytest.raises(ImportError, match=f"not {value!r}"):
+            rcnn_keras.models.RCNN("alexnet", ["a"])
+    finally:
+        getattr(keras.config, f"set_{name}")(before)

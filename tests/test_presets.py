@@ -16,8 +16,8 @@ from rcnn_keras import presets
 from rcnn_keras.cli import main
 from rcnn_keras.convert import torchvision
 from rcnn_keras.models import FasterRCNN, MaskRCNN
+from rcnn_keras.preset_table import saved_models
 from rcnn_keras.presets import PRESETS, Preset, fetch, from_preset, list_presets
-from rcnn_keras.zoo import saved_models
 
 SMALL = {"backbone": "resnet18_fpn", "fpn_channels": 8, "box_units": 8, "min_size": 64}
 NETWORK = "fasterrcnn_resnet50_fpn"
@@ -57,8 +57,8 @@ def publish(server, monkeypatch, tmp_path):
         model = build(classes=["1", "2", "3"], norm="frozen_batch", **SMALL)
         rng = np.random.default_rng(0)
         state = {
-            name: rng.uniform(0.1, 1, slot.shape).astype("f4")
-            for name, slot in torchvision.detector_slots(model).items()
+            name: rng.uniform(0.1, 1, target.shape).astype("f4")
+            for name, target in torchvision.detector_targets(model).items()
         }
         return served(state, "small_coco", NETWORK, 3)
 
@@ -80,7 +80,7 @@ def files_in(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_the_table():
+def test_the_table_of_presets_is_consistent():
     assert len(PRESETS) == 14
     assert list_presets() == [*saved_models().values(), *PRESETS.values()]
     for preset in PRESETS.values():
@@ -93,10 +93,10 @@ def test_the_table():
         assert (preset.mask_ap is not None) == preset.name.startswith("maskrcnn")
     mask = PRESETS["maskrcnn_resnet50_fpn_coco"]
     assert mask.file_name == "maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth"
-    assert (mask.box_ap, mask.mask_ap, mask.classes) == (37.9, 34.6, 90)
+    assert (mask.box_ap, mask.mask_ap, mask.num_classes) == (37.9, 34.6, 90)
 
 
-def test_the_command_lists_them():
+def test_the_command_lists_all_presets():
     lines = CliRunner().invoke(main, ["presets"]).output.splitlines()
     assert len(lines) == 15 + len(saved_models())
     row = next(line for line in lines if line.startswith("maskrcnn_resnet50_fpn_v2_coco"))
@@ -106,7 +106,7 @@ def test_the_command_lists_them():
         assert row.split()[3] == f"{100 * model.content['scores']['AP']:.1f}"
 
 
-def test_a_detector_is_fetched_once_and_converted_once(publish, server, tmp_path, capsys):
+def test_a_detector_is_fetched_once_and_converted_once(publish, server, tmp_path, logged):
     state = publish()
     model = from_preset("small_coco")
     assert isinstance(model, MaskRCNN)
@@ -114,7 +114,7 @@ def test_a_detector_is_fetched_once_and_converted_once(publish, server, tmp_path
     assert model.get_config()["frozen_stages"] == 2
     bias = state["rpn.head.cls_logits.bias"]
     np.testing.assert_array_equal(model.rpn_head.objectness.bias, bias)
-    printed = capsys.readouterr().out
+    printed = logged()
     assert f"Downloading {PRESETS['small_coco'].url}" in printed
     assert "Converting" in printed
     found = files_in(tmp_path / "cache")
@@ -125,7 +125,7 @@ def test_a_detector_is_fetched_once_and_converted_once(publish, server, tmp_path
 
     again = from_preset("small_coco")
     assert len(server.asked) == 1
-    assert capsys.readouterr().out == ""
+    assert logged() == ""
     assert again.get_config() | {"name": ""} == model.get_config() | {"name": ""}
     for ours, theirs in zip(again.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -133,7 +133,7 @@ def test_a_detector_is_fetched_once_and_converted_once(publish, server, tmp_path
     other = from_preset("small_coco", classes=["a", "b"], min_size=96)
     assert other.classes == ("a", "b")
     assert (other.min_size, other.get_config()["frozen_stages"]) == (96, 2)
-    printed = capsys.readouterr().out
+    printed = logged()
     new = "box_head.class_logits, box_head.box_deltas, mask_head.mask_logits"
     assert printed.strip().endswith(f"new: {new}")
     same = {"backbone", "fpn", "rpn_head.convs", "rpn_head.objectness", "rpn_head.deltas"}
@@ -148,10 +148,10 @@ def test_a_detector_is_fetched_once_and_converted_once(publish, server, tmp_path
     assert other.mask_head.mask_logits.kernel.shape[-1] == 2
 
 
-def test_what_keeps_its_weights(publish, capsys):
+def test_other_classes_keep_all_weights_except_the_predictors(publish, logged):
     publish(FasterRCNN)
     model = from_preset("small_coco", num_classes=3, norm="batch")  # the names of the preset
-    assert "new: nothing" in capsys.readouterr().out
+    assert "new: nothing" in logged()
     old = from_preset("small_coco")
     for name in ("conv1", "bn1"):
         pairs = zip(
@@ -166,10 +166,10 @@ def test_what_keeps_its_weights(publish, capsys):
     # As many classes, but others.
     from_preset("small_coco", classes=["x", "y", "z"], aspect_ratios=(1.0, 2.0))
     new = "rpn_head.objectness, rpn_head.deltas, box_head.class_logits, box_head.box_deltas"
-    assert f"new: {new}" in capsys.readouterr().out
+    assert f"new: {new}" in logged()
 
 
-def test_arguments_at_odds_with_the_weights_are_told_before_anything_is_fetched(publish, server):
+def test_conflicting_arguments_are_refused_before_any_download(publish, server):
     publish()
     with pytest.raises(ValueError, match="small_coco") as caught:
         from_preset("small_coco", box_units=4, norm=None, min_size=96)
@@ -182,7 +182,7 @@ def test_arguments_at_odds_with_the_weights_are_told_before_anything_is_fetched(
     assert server.asked == []
 
 
-def test_a_backbone(publish, torchvision_state, capsys):
+def test_a_backbone_preset_gives_a_new_detector_on_it(publish, torchvision_state, logged):
     publish.backbone(torchvision_state)
     with pytest.raises(ValueError, match="classes or num_classes is needed"):
         from_preset("small_imagenet")
@@ -195,7 +195,7 @@ def test_a_backbone(publish, torchvision_state, capsys):
     )
     kernel = torchvision_state["conv1.weight"].transpose(2, 3, 1, 0)
     np.testing.assert_array_equal(model.backbone.get_layer("conv1").kernel, kernel)
-    assert "backbone's weights are kept" in capsys.readouterr().out
+    assert "backbone's weights are kept" in logged()
     masks = from_preset(
         "small_imagenet", classes=["a"], architecture=MaskRCNN, fpn_channels=8, box_units=8
     )
@@ -207,13 +207,13 @@ def test_a_backbone(publish, torchvision_state, capsys):
 def torchvision_state():
     """Weights of a ResNet-18 by torchvision's names."""
     model = FasterRCNN("resnet18_fpn", ["a"], fpn_channels=8, box_units=8)
-    found = torchvision._backbone_slots(model.backbone.layers)
+    found = torchvision._backbone_targets(model.backbone.layers)
     rng = np.random.default_rng(0)
-    state = {name: rng.uniform(0.1, 1, slot.shape).astype("f4") for name, slot in found.items()}
+    state = {name: rng.uniform(0.1, 1, target.shape).astype("f4") for name, target in found.items()}
     return state | {"fc.weight": np.ones((10, 512), "f4"), "fc.bias": np.ones(10, "f4")}
 
 
-def test_without_a_network(monkeypatch, tmp_path):
+def test_without_a_network_the_error_says_where_to_put_the_file(monkeypatch, tmp_path):
     url = "http://127.0.0.1:9/small-01234567.pth"  # nobody answers there
     monkeypatch.setitem(PRESETS, "small_coco", Preset("small_coco", NETWORK, url, 1, 3))
     with pytest.raises(OSError, match="could not be fetched") as caught:
@@ -222,7 +222,7 @@ def test_without_a_network(monkeypatch, tmp_path):
     assert files_in(tmp_path) == []
 
 
-def test_a_file_that_was_put_there(publish, server, tmp_path):
+def test_a_file_in_the_cache_is_not_downloaded(publish, server, tmp_path):
     publish()
     preset = PRESETS["small_coco"]
     (tmp_path / "mine").mkdir()
@@ -231,7 +231,7 @@ def test_a_file_that_was_put_there(publish, server, tmp_path):
     assert server.asked == []
 
 
-def test_a_damaged_file(publish, server, tmp_path):
+def test_a_file_with_another_hash_is_refused(publish, server, tmp_path):
     publish()
     preset = PRESETS["small_coco"]
     with open(server.folder / preset.file_name, "r+b") as file:
@@ -248,7 +248,7 @@ def test_a_damaged_file(publish, server, tmp_path):
     assert str(caught.value).startswith(str(path))
 
 
-def test_a_file_that_is_not_there(server, monkeypatch, tmp_path):
+def test_a_file_missing_on_the_server_is_reported(server, monkeypatch, tmp_path):
     url = f"{server.url}small-01234567.pth"
     monkeypatch.setitem(PRESETS, "small_coco", Preset("small_coco", NETWORK, url, 1, 3))
     with pytest.raises(OSError, match="404"):
@@ -264,12 +264,12 @@ def test_a_file_that_is_not_there(server, monkeypatch, tmp_path):
         ({"name": "resnet18_imagenet", "num_classes": 2, "classes": ["a"]}, "classes has 1 names"),
     ],
 )
-def test_bad_arguments(arguments, message, tmp_path):
+def test_wrong_arguments_are_refused(arguments, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         from_preset(cache=tmp_path, **arguments)
 
 
-def test_the_default_cache(monkeypatch):
+def test_the_cache_is_that_of_the_environment_or_the_home_folder(monkeypatch):
     monkeypatch.delenv("RCNN_KERAS_CACHE", raising=False)
     assert presets._folder(None).parts[-2:] == (".cache", "rcnn_keras")
     assert presets._folder(None).is_absolute()
@@ -288,13 +288,13 @@ def saved(tmp_path_factory):
     return model, path
 
 
-def test_a_saved_detector(saved, capsys):
+def test_a_keras_file_gives_its_detector(saved, logged):
     model, path = saved
     again = from_preset(path)
     assert again.get_config() == model.get_config()
     for ours, theirs in zip(again.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    assert capsys.readouterr().out == ""
+    assert logged() == ""
 
     with pytest.raises(ValueError, match="classes must be a list of different names"):
         from_preset(path, classes=[])
@@ -307,12 +307,12 @@ def test_a_saved_detector(saved, capsys):
         for ours in getattr(other, part).weights:
             np.testing.assert_array_equal(ours, theirs[ours.path])
     new = "new: box_head.class_logits, box_head.box_deltas"
-    assert capsys.readouterr().out.startswith(f"{path}: weights kept in backbone, fpn, ")
+    assert logged().startswith(f"{path}: weights kept in backbone, fpn, ")
     assert from_preset(path, frozen_stages=0).classes == model.classes
-    assert new not in capsys.readouterr().out
+    assert new not in logged()
 
 
-def test_masks_for_a_saved_detector_of_boxes(saved, capsys):
+def test_a_keras_file_of_a_faster_rcnn_gives_a_mask_rcnn(saved, logged):
     model, path = saved
     masks = from_preset(path, architecture=MaskRCNN)
     assert masks.classes == model.classes
@@ -320,10 +320,10 @@ def test_masks_for_a_saved_detector_of_boxes(saved, capsys):
     logits = masks.box_head.class_logits.kernel
     np.testing.assert_array_equal(logits, model.box_head.class_logits.kernel)
     new = "mask_head.trunk, mask_head.upsample, mask_head.mask_logits"
-    assert capsys.readouterr().out.strip().endswith(f"; new: {new}")
+    assert logged().strip().endswith(f"; new: {new}")
 
 
-def test_weights_that_came_from_imagenet_are_not_fetched_again(saved, tmp_path):
+def test_imagenet_weights_in_a_keras_file_are_not_downloaded_again(saved, tmp_path):
     model, _ = saved
     FasterRCNN.from_config(model.get_config() | {"backbone_weights": "imagenet"}).save(
         tmp_path / "best.keras"
@@ -332,14 +332,14 @@ def test_weights_that_came_from_imagenet_are_not_fetched_again(saved, tmp_path):
     assert other.get_config()["backbone_weights"] == "imagenet"
 
 
-def test_files_that_hold_no_detector(saved, tmp_path):
+def test_files_without_a_detector_are_refused(saved, tmp_path):
     _, path = saved
     with pytest.raises(FileNotFoundError, match=r"bets\.keras: no such file; did you mean .*best"):
         from_preset(path.with_name("bets.keras"))
     with pytest.raises(FileNotFoundError, match=r"a\.keras: no such file$"):
         from_preset(tmp_path / "a.keras")
     (tmp_path / "text.keras").write_text("not a zip")
-    with pytest.raises(ValueError, match=r"text\.keras is no \.keras file"):
+    with pytest.raises(ValueError, match=r"text\.keras is not a \.keras file"):
         from_preset(tmp_path / "text.keras")
     inputs = keras.Input((2,))
     keras.Model(inputs, keras.layers.Dense(1)(inputs)).save(tmp_path / "dense.keras")
@@ -347,7 +347,7 @@ def test_files_that_hold_no_detector(saved, tmp_path):
         from_preset(tmp_path / "dense.keras", classes=["a"])
 
 
-def test_arguments_of_presets():
+def test_preset_arguments_are_those_of_the_models():
     v2 = presets.preset_arguments("maskrcnn_resnet50_fpn_v2_coco")
     assert (v2["backbone"], v2["norm"], v2["box_convs"]) == ("resnet50_fpn", "batch", 4)
     assert (v2["min_size"], v2["anchor_sizes"]) == (800, None)

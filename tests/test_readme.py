@@ -104,7 +104,7 @@ def test_train_command_is_a_valid_configuration():
 
 
 def test_files_it_names_exist():
-    paths = set(re.findall(r"\b(?:configs|docs|tests|tools|rcnn_keras)/[\w./]*\w", README))
+    paths = set(re.findall(r"\b(?:configs|docs|examples|tests|tools|rcnn_keras)/[\w./]*\w", README))
     paths |= {f"configs/{name}" for name in re.findall(r"(?<![\w/])\w+\.yaml", README)}
     paths |= set(re.findall(r"\]\((?!https?:|#)([^)\s]+)\)", README))
     tree = re.search(r"```\nrcnn_keras/\n(.*?)```", README, re.DOTALL)[1]

@@ -1,4 +1,4 @@
-"""saved_models/: every model loads by its name and does what its card says."""
+"""saved_models/: every model loads by its name and performs as its card says."""
 
 import json
 import re
@@ -15,14 +15,14 @@ import rcnn_keras as rk
 from rcnn_keras.cli import main
 from rcnn_keras.export.fixed_size import letterboxed
 from rcnn_keras.models.arguments import argument_errors
+from rcnn_keras.preset_table import CARD, MODEL, WEIGHTS, saved_models
 from rcnn_keras.presets import fetch, from_preset, list_presets
 from rcnn_keras.runs.configuration import ARCHITECTURES, load_configuration
 from rcnn_keras.runs.scoring import evaluate
-from rcnn_keras.zoo import CARD, MODEL, WEIGHTS, saved_models
 
 ROOT = Path(__file__).parents[1]
 NAMES = ("blood_cells", "nuclei", "playing_cards", "shapes")
-MOST_BYTES = 15e6
+MAX_BYTES = 15e6
 # Of some images, a little less than measured: the file, how many images, AP50.
 REAL = {
     "blood_cells": ("bccd/test.json", 8, 0.75),
@@ -39,13 +39,13 @@ def models():
         return {name: from_preset(name) for name in NAMES}
 
 
-def test_names():
+def test_all_shipped_models_are_presets():
     assert tuple(saved_models()) == NAMES
     assert [preset.name for preset in list_presets()][: len(NAMES)] == list(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_loads(models, name):
+def test_a_shipped_model_loads_as_its_recipe_configures_it(models, name):
     model = models[name]
     config = model.get_config()
     assert argument_errors({k: v for k, v in config.items() if k != "name"}) == {}
@@ -59,11 +59,11 @@ def test_it_loads(models, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_its_folder_is_small_and_has_a_card(models, name):
+def test_a_folder_is_small_and_its_card_has_the_scores(models, name):
     folder = saved_models()[name].folder
-    assert sum(path.stat().st_size for path in folder.iterdir()) < MOST_BYTES
+    assert sum(path.stat().st_size for path in folder.iterdir()) < MAX_BYTES
     card = (folder / CARD).read_text("utf-8")
-    assert f"python tools/train_saved_model.py {name}" in card
+    assert f"python tools/saved_models/train.py {name}" in card
     assert f"configs/saved_{name}.yaml" in card
     content = saved_models()[name].content
     assert content["licence"].split("-")[0] in card
@@ -76,7 +76,7 @@ def test_its_folder_is_small_and_has_a_card(models, name):
         assert (folder / picture).is_file()
 
 
-def test_the_shapes_are_found(models, tmp_path):
+def test_the_shapes_model_finds_drawn_shapes(models, tmp_path):
     scenes = rk.data.draw_shapes(12, size=(128, 128), seed=77, out=tmp_path)
     scores = evaluate(models["shapes"], scenes, batch_size=4).summary()
     assert scores["AP50"] > 0.8
@@ -84,16 +84,16 @@ def test_the_shapes_are_found(models, tmp_path):
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_real_things_are_found(models, shared_data, name):
-    file, count, least = REAL[name]
+def test_the_other_models_find_objects_in_real_images(models, shared_data, name):
+    file, count, min_ap50 = REAL[name]
     whole = rk.data.load_coco(shared_data / file)
     some = rk.data.DetectionDataset(
         [whole[i] for i in range(count)], whole.classes, category_ids=whole.category_ids
     )
-    assert evaluate(models[name], some, batch_size=4).summary()["AP50"] > least
+    assert evaluate(models[name], some, batch_size=4).summary()["AP50"] > min_ap50
 
 
-def test_the_phone_has_the_cards_without_tensorflow(models, shared_data):
+def test_the_litert_file_finds_what_the_model_finds(models, shared_data):
     """The LiteRT file finds what the model finds, in the pixels of its own input."""
     litert = pytest.importorskip("ai_edge_litert.interpreter")
     file = saved_models()["playing_cards"].folder / "playing_cards_int8.tflite"
@@ -106,10 +106,10 @@ def test_the_phone_has_the_cards_without_tensorflow(models, shared_data):
     np.testing.assert_allclose(found["boxes"][0, 0] * np.tile(scale, 2), expected.boxes[0], atol=8)
 
 
-def test_other_classes(models, capsys):
+def test_other_classes_keep_the_weights(models, logged):
     model = from_preset("shapes", classes=["cell"], frozen_stages=2)
     assert model.classes == ("cell",)
-    assert capsys.readouterr().out.startswith("shapes: weights kept in backbone, fpn, ")
+    assert logged().startswith("shapes: weights kept in backbone, fpn, ")
     for ours, theirs in zip(model.fpn.weights, models["shapes"].fpn.weights, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     with pytest.raises(ValueError, match=r"shapes: backbone_width must be 0\.5, as the weights"):
@@ -120,12 +120,12 @@ def test_other_classes(models, capsys):
     ("name", "message"),
     [("blood_cell", "did you mean 'blood_cells'"), ("shape", "did you mean 'shapes'")],
 )
-def test_a_name_that_is_not_there(name, message):
+def test_an_unknown_name_is_refused_with_the_nearest_one(name, message):
     with pytest.raises(ValueError, match=f"no preset is named '{name}', {message}"):
         from_preset(name)
 
 
-def test_the_command_takes_a_name(tmp_path, monkeypatch):
+def test_the_command_accepts_the_name_of_a_model(tmp_path, monkeypatch):
     """Also where the folder of the images has that name."""
     monkeypatch.chdir(tmp_path)
     rk.data.draw_shapes(1, size=(128, 128), seed=78, out=tmp_path / "shapes")
@@ -141,7 +141,7 @@ def test_the_command_takes_a_name(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "command", [["detect", "a.png", "--out", "found", "--model"], ["evaluate"]]
 )
-def test_the_command_suggests_a_name(command, tmp_path, monkeypatch):
+def test_the_command_suggests_the_nearest_name(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (8, 8)).save("a.png")
     more = ["--data", "a.json"] if command == ["evaluate"] else []

@@ -37,7 +37,7 @@ def changed(drawn, image):
     return (np.asarray(drawn) != image).any(-1)
 
 
-def test_the_border_has_the_class_colour_and_the_rest_is_as_it_was():
+def test_the_border_has_the_class_colour_and_the_rest_is_unchanged():
     image = picture()
     drawn = np.asarray(draw(image, found([[100, 80, 180, 150]], labels=[2]), width=3))
     assert drawn.shape == image.shape
@@ -72,14 +72,14 @@ def test_detections_below_the_score_are_left_out():
     assert changed(draw(picture(), detections, min_score=0.3), picture())[:, 100:].any()
 
 
-def test_the_best_detection_lies_on_top():
+def test_the_best_detection_is_drawn_on_top():
     boxes = [[50, 60, 150, 160], [50, 60, 150, 160]]
     for scores, top in (([0.9, 0.6], 0), ([0.6, 0.9], 1)):
         drawn = np.asarray(draw(picture(), found(boxes, [0, 1], scores)))
         assert (drawn[159, 50:150] == rgb(top)).all()
 
 
-def test_tags_do_not_hide_each_other_where_there_is_room():
+def test_tags_do_not_overlap_if_there_is_room():
     boxes = [[100, 80, 180, 150], [100, 80, 180, 150]]
     drawn = np.asarray(draw(picture(), found(boxes, [0, 1], [0.9, 0.8])))
     above = (drawn[:80] == rgb(0)).all(-1).sum()
@@ -113,7 +113,7 @@ def test_unusual_boxes_are_drawn_inside_the_image(box):
     assert changed(draw(picture(), found([box])), picture()).any()
 
 
-def test_nothing_to_draw_gives_the_image():
+def test_without_objects_the_image_is_unchanged():
     np.testing.assert_array_equal(draw(picture(), found([])), picture())
     np.testing.assert_array_equal(draw(picture(), truth(np.zeros((0, 4)), [])), picture())
 
@@ -128,7 +128,7 @@ def test_ground_truth_is_drawn_with_and_without_names():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (8, 8), (32, 32), (20, 2000), (3000, 40)])
-def test_images_of_any_size(size):
+def test_images_of_any_size_are_drawn(size):
     box = [[0, 0, size[1], size[0]]]
     drawn = draw(picture(*size), found(box, size=size))
     assert drawn.size == size[::-1]
@@ -144,13 +144,13 @@ def test_lines_and_text_grow_with_the_image():
     assert heights[1] > 3 * heights[0]
 
 
-def test_a_path_is_read(tmp_path):
+def test_an_image_is_read_from_its_path(tmp_path):
     Image.fromarray(picture()).save(tmp_path / "a.png")
     detections = found([[100, 80, 180, 150]])
     np.testing.assert_array_equal(draw(tmp_path / "a.png", detections), draw(picture(), detections))
 
 
-def test_more_classes_than_colours():
+def test_colours_repeat_for_more_classes_than_colours():
     many = [f"class {i}" for i in range(20)]
     drawn = np.asarray(draw(picture(), found([[50, 50, 90, 90]], [7 + 3], classes=many)))
     assert (drawn[89, 50:90] == rgb(3)).all()
@@ -168,7 +168,7 @@ def test_more_classes_than_colours():
         ({"detections": truth([[0, 0, 9, 9]], [3]), "classes": CLASSES}, "label 3, .* 3 classes"),
     ],
 )
-def test_bad_arguments_are_named(arguments, message):
+def test_wrong_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         draw(**{"image": picture(), "detections": found([[0, 0, 9, 9]]), **arguments})
 
@@ -195,7 +195,7 @@ def test_grid_places_pictures_in_the_middle_of_equal_cells(tmp_path):
 
 
 @pytest.mark.parametrize("arguments", [{"images": []}, {"columns": 0}, {"gap": -1}])
-def test_grid_refuses_bad_arguments(arguments):
+def test_grid_refuses_wrong_arguments(arguments):
     with pytest.raises(ValueError, match="grid: needs"):
         grid(**{"images": [picture()], **arguments})
 
@@ -243,7 +243,7 @@ def test_masks_of_ground_truth_are_drawn_at_any_zoom(zoom):
     np.testing.assert_array_equal(changed, expected.repeat(zoom, 0).repeat(zoom, 1))
 
 
-def test_a_malformed_segmentation_is_told():
+def test_a_malformed_segmentation_is_refused():
     record = Record(1, "a", 40, 60, [[5, 5, 55, 35]], [1], [0], ([[1, 2, 3]],))
     with pytest.raises(ValueError, match=r"segmentation\.0"):
         draw(picture(40, 60), record)

@@ -1,7 +1,7 @@
-"""The page: a picture, two thresholds, and side by side what one or two detectors find in it.
+"""The page: an image, two thresholds, and the detections of one or two detectors side by side.
 
-A detector runs once for a picture; the thresholds work on what it found. Nothing on the page comes
-from another host, and nothing is told to one.
+A detector runs once per image; the thresholds are applied to its candidates. The page loads nothing
+from other hosts and sends nothing to them.
 """
 
 import importlib.util
@@ -17,7 +17,12 @@ import numpy as np
 from PIL import Image
 
 from rcnn_keras import visualize
-from rcnn_keras.app.candidates import LOWEST_SCORE, found_in, give_candidates, shown
+from rcnn_keras.app.candidates import (
+    MIN_CANDIDATE_SCORE,
+    detect_candidates,
+    filter_candidates,
+    return_candidates,
+)
 from rcnn_keras.data.detections import Detections
 from rcnn_keras.data.images import ImageError, read_image
 from rcnn_keras.models import Detector
@@ -26,12 +31,12 @@ if TYPE_CHECKING:
     import gradio
 
 LONGEST_SIDE = 1024  # of a picture on the page, in pixels
-MIN_SCORE = 0.5  # where the slider begins
-KEEP_FILES = 24 * 60 * 60  # seconds, of what was dropped and drawn
+MIN_SCORE = 0.5  # initial value of the slider
+KEEP_FILES = 24 * 60 * 60  # seconds, of uploaded and drawn images
 SYSTEM_FONTS = ("system-ui", "sans-serif")
 SYSTEM_MONO = ("ui-monospace", "monospace")
 
-# What the browser does with the text of a file: save it, under the name beside it.
+# Run in the browser: saves a text as a file of the given name.
 SAVE = """(text, name) => {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([text], {type: "application/json"}));
@@ -48,25 +53,25 @@ class Trial:
     Attributes:
         file: name of the picture's file.
         image: `(H, W, 3)` uint8.
-        candidates: of `found_in`.
-        most: detections that the model gives at the most.
+        candidates: of `detect_candidates`.
+        max_detections: maximum number of the model's detections.
     """
 
     file: str
     image: np.ndarray
     candidates: Detections
-    most: int
+    max_detections: int
 
     def shown(self, min_score: float, nms_iou: float) -> Detections:
-        """Return what passes the thresholds; see `shown`."""
-        return shown(self.candidates, min_score, nms_iou, self.most)
+        """Return the candidates that pass the thresholds; see `filter_candidates`."""
+        return filter_candidates(self.candidates, min_score, nms_iou, self.max_detections)
 
 
 def try_on(path: str, name: str, models: Mapping[str, Detector]) -> Trial | str:
     """Run the model of a name on an image file.
 
     Returns:
-        The trial; words to tell instead if the file cannot be read; "" without a file or a name.
+        The trial; a message instead if the file cannot be read; "" without a file or a name.
     """
     if not path or not name:
         return ""
@@ -75,12 +80,12 @@ def try_on(path: str, name: str, models: Mapping[str, Detector]) -> Trial | str:
         image = read_image(path)
     except ImageError as error:
         return f"{file}: {error.reason}"
-    most = model.get_config()["box_detections_per_img"]
-    return Trial(file, image, found_in(image, model), most)
+    max_detections = model.get_config()["box_detections_per_img"]
+    return Trial(file, image, detect_candidates(image, model), max_detections)
 
 
 def picture(image: np.ndarray, detections: Detections) -> Image.Image:
-    """Draw detections on an image that is shrunk, or enlarged by a whole number, for the page."""
+    """Draw detections on an image, shrunk or enlarged by a whole number to fit the page."""
     height, width = image.shape[:2]
     long_side = max(height, width)
     if long_side > LONGEST_SIDE:
@@ -94,7 +99,7 @@ def picture(image: np.ndarray, detections: Detections) -> Image.Image:
 
 
 def coco_file(trial: Trial | str, min_score: float, nms_iou: float) -> tuple[str, str]:
-    """Return what is shown as COCO's result rows in JSON, and a name for the file."""
+    """Return the detections shown as COCO result rows in JSON, and a file name."""
     if isinstance(trial, str):
         return "[]", "detections.json"
     rows = trial.shown(min_score, nms_iou).coco_rows(1, trial.file)
@@ -105,11 +110,11 @@ def build_page(models: Mapping[str, Detector]) -> "gradio.Blocks":
     """Return the page, not yet served.
 
     Args:
-        models: by the name to choose it by; the first one is chosen already. They are changed, see
-            `give_candidates`.
+        models: by name; the first one is selected initially. They are changed in place, see
+            `return_candidates`.
     """
     gr = _gradio()
-    models = {name: give_candidates(model) for name, model in models.items()}
+    models = {name: return_candidates(model) for name, model in models.items()}
     first = next(iter(models))
     nms_iou = models[first].get_config()["box_nms_thresh"]
     with gr.Blocks(
@@ -122,7 +127,7 @@ def build_page(models: Mapping[str, Detector]) -> "gradio.Blocks":
             file = gr.File(label="Picture", height=150, elem_id="file")
             with gr.Column():
                 scores = gr.Slider(
-                    *(LOWEST_SCORE, 1, MIN_SCORE),
+                    *(MIN_CANDIDATE_SCORE, 1, MIN_SCORE),
                     step=0.01,
                     label="Lowest score",
                     info="Weaker detections are left out.",
@@ -132,11 +137,11 @@ def build_page(models: Mapping[str, Detector]) -> "gradio.Blocks":
                     *(0, 1, nms_iou),
                     step=0.01,
                     label="Highest IoU (NMS)",
-                    info="What overlaps a better one of its class more is left out.",
+                    info="Detections that overlap a better one of their class more are left out.",
                     elem_id="nms",
                 )
         path = gr.State("")
-        file.upload(_take, file, [path, file], api_visibility="private")
+        file.upload(_upload, file, [path, file], api_visibility="private")
         with gr.Row():
             _add_pane("a", "Model", list(models), first, models, path, (scores, overlaps))
             others = [("none", ""), *models]
@@ -155,9 +160,9 @@ def serve(
 
     Args:
         models: as for `build_page`.
-        host: address to listen at.
-        port: by default the first free one from 7860 on.
-        wait: whether to come back only when the server has stopped.
+        host: address to listen on.
+        port: by default the first free one from 7860.
+        wait: whether to return only when the server has stopped.
 
     Returns:
         The page, whose `close()` stops the server, and its address.
@@ -188,13 +193,13 @@ def serve(
 
 
 def require_gradio() -> None:
-    """Raise an ImportError that says how to get Gradio, if it is missing."""
+    """Raise an ImportError that says how to install Gradio, if it is missing."""
     if importlib.util.find_spec("gradio") is None:
         raise ImportError("the page is made with Gradio: pip install 'rcnn-keras[app]'")
 
 
 def _gradio() -> Any:
-    """Import Gradio, which reads its environment then and asks the net for news otherwise."""
+    """Import Gradio without its analytics and version checks, which it reads on import."""
     require_gradio()
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     import gradio
@@ -202,13 +207,13 @@ def _gradio() -> Any:
     return gradio
 
 
-def _take(path: str) -> tuple[str, Any]:
-    """Return the path of what was dropped, and the place to drop at empty for the next picture."""
+def _upload(path: str) -> tuple[str, Any]:
+    """Return the path of an uploaded file, and the upload field emptied for the next one."""
     return path, _gradio().File(None, label=f"Picture: {Path(path).name}")
 
 
 def _add_pane(key, label, names, chosen, models, path, thresholds) -> None:
-    """Add a column of one model: its choice, its picture, what it found in words and as a file."""
+    """Add a column of one model: its selection, picture, and detections as text and as a file."""
     gr = _gradio()
     with gr.Column():
         name = gr.Dropdown(names, value=chosen, label=label, elem_id=f"model_{key}")
@@ -224,30 +229,31 @@ def _add_pane(key, label, names, chosen, models, path, thresholds) -> None:
     trial = gr.State("")
     text, title = gr.Textbox(visible=False), gr.Textbox(visible=False)
 
-    def look(path, name):
+    def run(path, name):
         return try_on(path, name, models)
 
     def show(trial, *thresholds):
         if isinstance(trial, str):
             return None, trial, gr.Button(interactive=False)
-        found = trial.shown(*thresholds)
-        return picture(trial.image, found), found.summary(), gr.Button(interactive=True)
+        detections = trial.shown(*thresholds)
+        image = picture(trial.image, detections)
+        return image, detections.summary(), gr.Button(interactive=True)
 
-    asked, results = [trial, *thresholds], [drawn, words, save]
-    at_once: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    name.change(lambda name: gr.Column(visible=bool(name)), name, pane, **at_once)
+    inputs, results = [trial, *thresholds], [drawn, words, save]
+    immediate: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    name.change(lambda name: gr.Column(visible=bool(name)), name, pane, **immediate)
     gr.on(
         [path.change, name.change],
-        look,
+        run,
         [path, name],
         trial,
         trigger_mode="always_last",
         show_progress_on=words,
         concurrency_id="detector",  # one run at a time: two panes may show the same model
         api_visibility="private",
-    ).then(show, asked, results, **at_once)
-    moved = [threshold.change for threshold in thresholds]
-    gr.on(moved, show, asked, results, trigger_mode="always_last", **at_once)
-    save.click(coco_file, asked, [text, title], **at_once).then(
-        None, [text, title], js=SAVE, **at_once
+    ).then(show, inputs, results, **immediate)
+    changes = [threshold.change for threshold in thresholds]
+    gr.on(changes, show, inputs, results, trigger_mode="always_last", **immediate)
+    save.click(coco_file, inputs, [text, title], **immediate).then(
+        None, [text, title], js=SAVE, **immediate
     )

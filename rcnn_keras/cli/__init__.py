@@ -1,5 +1,9 @@
 """The command `rcnn`. TensorFlow is imported by the commands that need it, as late as they can."""
 
+import io
+import logging
+import sys
+
 import click
 
 from rcnn_keras.cli.app import app
@@ -12,8 +16,19 @@ from rcnn_keras.cli.launch import launch
 from rcnn_keras.cli.presets import presets
 from rcnn_keras.cli.proposals import proposals
 from rcnn_keras.cli.train import train
+from rcnn_keras.utils.environment import SettingsError
 
 __all__ = ["main"]
+
+
+def _show_what_can_be_shown() -> None:
+    """Make standard output and error escape what they cannot show, such as names in other scripts.
+
+    Results are written by then, and must not be lost for a line about them.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 class _TryAgain(click.ClickException):
@@ -22,16 +37,34 @@ class _TryAgain(click.ClickException):
     exit_code = 75
 
 
+class _Terminal(logging.Handler):
+    """Writes what the package logs to standard output."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(self.format(record))
+
+
+class _WrongSettings(click.ClickException):
+    """Keras is set up in a way that no command can work with."""
+
+    exit_code = 2
+
+
 class _Group(click.Group):
-    """Tells what the user can mend in a line instead of a traceback; exit status 1."""
+    """Reports what the user can repair in a line instead of a traceback; exit status 1."""
 
     def invoke(self, ctx: click.Context):
+        _show_what_can_be_shown()
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:  # nobody reads on; click ends in silence
+            raise
         except (ValueError, OSError, FloatingPointError, ImportError) as error:
             if ctx.params.get("traceback"):
                 raise
             kind = _TryAgain if hasattr(error, "exit_status") else click.ClickException
+            if isinstance(error, SettingsError):
+                kind = _WrongSettings
             raise kind(str(error)) from error
 
 
@@ -39,6 +72,10 @@ class _Group(click.Group):
 @click.option("--traceback", is_flag=True, help="Show where in the program an error arose.")
 def main(traceback: bool) -> None:
     """Train, score and use detectors of the R-CNN family."""
+    logger = logging.getLogger("rcnn_keras")
+    if not logger.handlers:
+        logger.addHandler(_Terminal())
+        logger.setLevel(logging.INFO)
 
 
 for command in (train, launch, evaluate, detect, export, app, data, proposals, presets, compare):

@@ -28,7 +28,7 @@ def app(models: tuple[str, ...], host: str, port: int | None) -> None:
     MODEL is a name that `rcnn presets` lists, or a .keras file; by default all the models that come
     with the package are there to choose from. The page needs no network, and tells nobody anything.
     """
-    from rcnn_keras.zoo import saved_models
+    from rcnn_keras.preset_table import saved_models
 
     names = list(dict.fromkeys(models)) or list(saved_models())
     if not names:

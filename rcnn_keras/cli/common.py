@@ -1,14 +1,16 @@
 """What the commands share: files that must exist, a quiet TensorFlow, a model, data, scores."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from rcnn_keras.engines import ENGINES
-from rcnn_keras.engines.quiet import quiet_import
+from rcnn_keras.parallel import ENGINES
+from rcnn_keras.utils import quiet
+from rcnn_keras.utils.environment import check_settings
 
 if TYPE_CHECKING:
     from rcnn_keras.data.dataset import DetectionDataset
@@ -29,8 +31,17 @@ __all__ = [
     "load_detector",
     "must_be_a_model",
     "must_exist",
+    "object_options",
     "quiet_import",
 ]
+
+
+@contextmanager
+def quiet_import() -> Iterator[None]:
+    """Import what brings TensorFlow, without its messages, once the settings of Keras fit."""
+    check_settings()
+    with quiet.quiet_import():
+        yield
 
 
 def must_be_a_model(name: str) -> None:
@@ -69,18 +80,50 @@ def _is_path(name: str) -> bool:
 
 
 def load_dataset(
-    annotations: Path, images: Path | None, split: str, classes: tuple[str, ...] | None = None
+    annotations: Path,
+    images: Path | None,
+    split: str | None,
+    classes: tuple[str, ...] | None = None,
+    **rules: Any,
 ) -> "DetectionDataset":
-    """Load a COCO JSON file with its images, a split of a Pascal VOC folder, or record files."""
+    """Load a COCO JSON file with its images, a split of a Pascal VOC folder, or record files.
+
+    A folder with a COCO file and without XML files stands for that file. `rules` are `crowd` and
+    `without_mask`, as `load_coco` takes them.
+    """
     from rcnn_keras.data.coco import load_coco
+    from rcnn_keras.data.coco_folders import is_coco
     from rcnn_keras.data.tfrecord import is_tfrecord_folder, load_tfrecord
     from rcnn_keras.data.voc import load_voc
 
     if is_tfrecord_folder(annotations):
-        return load_tfrecord(annotations, classes=classes)
-    if annotations.is_dir():
-        return load_voc(annotations, split, classes=classes)
-    return load_coco(annotations, images, classes=classes)
+        return load_tfrecord(annotations, classes=classes, **rules)
+    if annotations.is_dir() and not is_coco(annotations):
+        return load_voc(annotations, split, classes=classes, **rules)
+    return load_coco(annotations, images, classes=classes, **rules)
+
+
+def object_options(command: Callable) -> Callable:
+    """Add to a command the rules of `load_coco` for objects: --crowd and --without-mask."""
+    for option in (
+        click.option(
+            "--without-mask",
+            default="keep",
+            show_default=True,
+            type=click.Choice(["keep", "drop", "box"]),
+            help="Objects without a usable mask keep their box alone, are left out, or get their "
+            "filled box as mask.",
+        ),
+        click.option(
+            "--crowd",
+            default="ignore",
+            show_default=True,
+            type=click.Choice(["ignore", "objects"]),
+            help="Ignore crowd regions and difficult objects, or read them as ordinary objects.",
+        ),
+    ):
+        command = option(command)
+    return command
 
 
 def engine_options(command: Callable) -> Callable:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from rcnn_keras.cli.common import must_exist, quiet_import
+from rcnn_keras.utils.output_paths import check_output_folder
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -104,7 +105,7 @@ NAMES = (
 @click.option(
     "--only-timing",
     is_flag=True,
-    help="Take the test times of trained detectors anew, on a quiet machine for instance.",
+    help="Measure only the test times again, on a quiet machine for instance.",
 )
 def compare(
     out: Path, only_timing: bool, threads: int, models: tuple[Path, ...], **options: Any
@@ -117,9 +118,9 @@ def compare(
       rcnn compare --data train.json --val val.json --out runs/family --only-timing
       rcnn compare --val val.json --model fast.keras --model faster.keras --out runs/two
 
-    The folder gets family.html and family.md: what each is made of, AP, time of training, test time
-    by parts beside the published figures, and pictures. Started again, a comparison that was
-    stopped goes on; with other settings of training it needs another folder. Mask R-CNN needs data
+    The folder gets family.html and family.md: AP, training time, test time by stages, the published
+    figures, and pictures. Started again, a comparison that was stopped goes on; with other settings
+    of training it needs another folder. Mask R-CNN needs data
     with masks and is left out without.
     """
     if only_timing and not out.exists() and not models:
@@ -127,11 +128,10 @@ def compare(
     for path in (options["val"], options["data"], *models):
         if path is not None:
             must_exist(path, "file")
+    check_output_folder(out)
     with quiet_import():
         from rcnn_keras import comparison
     comparison.use_threads(threads)
-    settings = comparison.Settings(
-        models=comparison.place_models(models), threads=threads, **options
-    )
+    settings = comparison.Settings(models=models, threads=threads, **options)
     command = shlex.join(["rcnn", *sys.argv[1:]])
     click.echo(comparison.compare(settings, out, only_timing=only_timing, command=command))

@@ -2,13 +2,19 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
-from rcnn_keras.cli.common import engine_options, load_dataset, must_exist, quiet_import
-from rcnn_keras.engines import engine_named
-
-VOC_SPLITS = ("train", "val", "trainval", "test")
+from rcnn_keras.cli.common import (
+    engine_options,
+    load_dataset,
+    must_exist,
+    object_options,
+    quiet_import,
+)
+from rcnn_keras.parallel import engine_named
+from rcnn_keras.utils.output_paths import check_output_folder
 
 
 @click.group()
@@ -25,37 +31,47 @@ def data() -> None:
 )
 @click.option(
     "--split",
-    help=f"Image list of a VOC folder.  [default: those of {', '.join(VOC_SPLITS)} it has]",
+    help="Split of a VOC folder.  [default: those of train, val, trainval, test it has]",
 )
-def check(annotations: Path, images: Path | None, split: str | None) -> None:
+@object_options
+def check(
+    annotations: Path, images: Path | None, split: str | None, crowd: str, without_mask: str
+) -> None:
     """Print every problem of FILE: a COCO JSON file, a VOC folder, or one of record files.
 
     \b
     Example:
       rcnn data check data/bccd/train.json --images data/bccd/images
 
-    FATAL problems keep the data from being used; repaired ones are put right while reading. Every
-    image is decoded, of record files every byte hashed. Exit status 1 if anything is fatal.
+    FATAL problems keep the data from being used; repaired ones are put right while reading; what a
+    warning names is read as it stands, and is probably not what was meant. Every image is decoded,
+    of record files every byte hashed. Exit status 1 if anything is fatal.
     """
     must_exist(annotations, "annotations")
     with quiet_import():
         from rcnn_keras.data.coco import check_coco
+        from rcnn_keras.data.coco_folders import is_coco
         from rcnn_keras.data.tfrecord import check_tfrecord, is_tfrecord_folder
         from rcnn_keras.data.voc import check_voc
+        from rcnn_keras.data.voc_folders import voc_splits
+    rules: dict[str, Any] = {"crowd": crowd, "without_mask": without_mask}
     if is_tfrecord_folder(annotations):
-        found = check_tfrecord(annotations)
-    elif annotations.is_dir():
-        lists = annotations / "ImageSets" / "Main"
-        there = [name for name in VOC_SPLITS if (lists / f"{name}.txt").exists()]
-        splits = [split] if split else there or ["train"]
-        found = [problem for name in splits for problem in check_voc(annotations, name)]
+        found = check_tfrecord(annotations, **rules)
+    elif annotations.is_dir() and not is_coco(annotations):
+        splits = [split] if split else voc_splits(str(annotations))
+        found = [problem for name in splits for problem in check_voc(annotations, name, **rules)]
     else:
-        found = check_coco(annotations, images)
+        found = check_coco(annotations, images, **rules)
     problems = list(dict.fromkeys(found))  # one image may be in several lists
     for problem in problems:
-        click.echo(f"{'FATAL' if problem.fatal else 'repaired'} {problem}")
+        kind = "FATAL" if problem.fatal else "warning" if problem.suspicious else "repaired"
+        click.echo(f"{kind} {problem}")
     fatal = sum(problem.fatal for problem in problems)
-    click.echo(f"{annotations}: {fatal} fatal, {len(problems) - fatal} repaired")
+    warnings = sum(problem.suspicious for problem in problems)
+    counts = [f"{fatal} fatal", f"{len(problems) - fatal - warnings} repaired"]
+    if warnings:
+        counts.append(f"{warnings} warning{'s' if warnings > 1 else ''}")
+    click.echo(f"{annotations}: {', '.join(counts)}")
     if fatal:
         sys.exit(1)
 
@@ -68,21 +84,24 @@ def check(annotations: Path, images: Path | None, split: str | None) -> None:
     type=click.Path(path_type=Path),
     help="Folder of the images of a COCO file.  [default: the file's folder]",
 )
-@click.option("--split", default="train", show_default=True, help="Image list of a VOC folder.")
+@click.option("--split", help="Split of a VOC folder.  [default: train, or all if it has none]")
 @click.option(
     "--shard-size",
     type=click.IntRange(1),
     help="Most images in a record file.  [default: 500]",
 )
 @click.option("--shards", type=click.IntRange(1), help="Record files, instead of --shard-size.")
+@object_options
 @engine_options
 def pack(
     source: Path,
     out: Path,
     images: Path | None,
-    split: str,
+    split: str | None,
     shard_size: int | None,
     shards: int | None,
+    crowd: str,
+    without_mask: str,
     engine: str,
     workers: int | None,
     address: str | None,
@@ -102,9 +121,10 @@ def pack(
     if shards is not None and shard_size is not None:
         raise click.UsageError("--shards and --shard-size say the same in two ways: give one")
     chosen = engine_named(engine, workers, address)
+    check_output_folder(out)
     with quiet_import():
         from rcnn_keras.data.tfrecord import SHARD_SIZE, save_tfrecord
-    dataset = load_dataset(source, images, split)
+    dataset = load_dataset(source, images, split, crowd=crowd, without_mask=without_mask)
     if shards is not None:
         shard_size = -(-len(dataset) // shards)
     with click.progressbar(length=len(dataset), label="images") as bar:

@@ -14,7 +14,8 @@ from rcnn_keras.cli.common import (
     must_be_a_model,
     quiet_import,
 )
-from rcnn_keras.engines import Engine, engine_named
+from rcnn_keras.parallel import Engine, engine_named
+from rcnn_keras.utils.output_paths import check_output_file, check_output_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,6 +41,11 @@ MOST_PROPOSALS = 2000  # an image, as in the papers
     type=click.FloatRange(0, 1),
     help="Leave out weaker detections.",
 )
+@click.option(
+    "--font",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="File of the font for the pictures.  [default: one that has the names' characters]",
+)
 @click.option("--batch-size", default=1, show_default=True, type=click.IntRange(1))
 @engine_options
 def detect(
@@ -47,6 +53,7 @@ def detect(
     model: str,
     out: Path,
     min_score: float,
+    font: Path | None,
     batch_size: int,
     engine: str,
     workers: int | None,
@@ -75,6 +82,7 @@ def detect(
         chosen = engine_named(engine, workers, address)
         if out.exists():
             raise FileExistsError(f"{out} is there already: remove it, or name another file")
+        check_output_file(out)
         _detect_rows(files, model, out, min_score, batch_size, chosen)
         return
     if out.is_file():
@@ -83,6 +91,7 @@ def detect(
         raise click.UsageError("--engine, --workers and --address are for --out FILE.json")
     pictures = [out / name for name in _different_names(files)]
     _check_not_beside([*pictures, out / "detections.json"], files)
+    check_output_folder(out)
     with quiet_import():
         from rcnn_keras import visualize
     _check_readable(files)
@@ -92,12 +101,14 @@ def detect(
         for d in detector.detect(files, batch_size=batch_size, proposals=_search(detector))
     ]
     out.mkdir(parents=True, exist_ok=True)
-    rows = []
+    rows, lines = [], []
     for number, (file, picture, detections) in enumerate(zip(files, pictures, found, strict=True)):
-        visualize.draw(file, detections, min_score=min_score).save(picture)
+        pixels = visualize.read_image(file, detector.value_range)
+        visualize.draw(pixels, detections, min_score=min_score, font=font).save(picture)
         rows += detections.coco_rows(number + 1, str(file))
-        click.echo(f"{file}: {detections.summary()}")
+        lines.append(f"{file}: {detections.summary()}")
     (out / "detections.json").write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
+    click.echo("\n".join(lines))  # once all is written: a pipe may be closed
 
 
 def _detect_rows(
@@ -105,7 +116,7 @@ def _detect_rows(
 ) -> None:
     """Write the rows of any number of images into one file."""
     with quiet_import():
-        from rcnn_keras.prediction import detect_files
+        from rcnn_keras.parallel import detect_files
     _check_readable(files)
     detector = _loaded(model, min_score)
     begun: list[tuple[float, int]] = []  # when, and how many images were done already
@@ -154,22 +165,31 @@ def _selective_search(image: "np.ndarray") -> "np.ndarray":
 
 
 def _image_files(arguments: Iterable[str]) -> list[Path]:
-    """Return the files that the arguments name, each once; folders and patterns in order."""
+    """Return the files that the arguments name, each once; folders and patterns in order.
+
+    What is passed over in a folder, and system files that fit a pattern, are counted and reported.
+    """
     files: list[Path] = []
     for argument in arguments:
-        path = Path(argument)
+        path, passed_over = Path(argument), ""
         if path.is_dir():
             with quiet_import():
-                from rcnn_keras.data.images import IMAGE_ENDINGS
-            found = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_ENDINGS)
+                from rcnn_keras.data.image_files import images_in
+            found, passed_over = images_in(path)
         elif path.is_file():
             found = [path]
         else:
             anchor = Path(path.anchor)
-            found = sorted(p for p in anchor.glob(str(path.relative_to(anchor))) if p.is_file())
+            fitting = sorted(p for p in anchor.glob(str(path.relative_to(anchor))) if p.is_file())
+            found = [file for file in fitting if not file.name.startswith(("._", ".DS_Store"))]
+            left = len(fitting) - len(found)
+            passed_over = f"{left} system file{'s'[: left > 1]}" if left else ""
         if not found:
             kind = "no image in this folder" if path.is_dir() else "no such file"
-            raise FileNotFoundError(f"{argument}: {kind}")
+            has = f", it has {passed_over}" if passed_over else ""
+            raise FileNotFoundError(f"{argument}: {kind}{has}")
+        if passed_over:
+            click.echo(f"{argument}: {len(found)} images, passed over {passed_over}", err=True)
         files += found
     return list(dict.fromkeys(files))
 

@@ -10,9 +10,11 @@ from rcnn_keras.cli.common import (
     load_detector,
     must_be_a_model,
     must_exist,
+    object_options,
     print_scores,
     quiet_import,
 )
+from rcnn_keras.utils.output_paths import check_output_folder
 
 
 @click.command()
@@ -29,7 +31,7 @@ from rcnn_keras.cli.common import (
     type=click.Path(path_type=Path),
     help="Folder of the images of a COCO file.  [default: the file's folder]",
 )
-@click.option("--split", default="test", show_default=True, help="Image list of a VOC folder.")
+@click.option("--split", help="Split of a VOC folder.  [default: test, or all if it has none]")
 @click.option(
     "--proposals",
     type=click.Path(path_type=Path),
@@ -48,15 +50,18 @@ from rcnn_keras.cli.common import (
     type=click.Path(path_type=Path),
     help="Folder for scores.json, detections.json, errors.json and report.html.",
 )
+@object_options
 def evaluate(
     model: str,
     annotations: Path,
     images: Path | None,
-    split: str,
+    split: str | None,
     proposals: Path | None,
     batch_size: int,
     protocol: Literal["coco", "voc07", "voc"],
     out: Path | None,
+    crowd: str,
+    without_mask: str,
 ) -> None:
     """Score a trained MODEL on annotated images, as the COCO challenge or Pascal VOC does.
 
@@ -72,12 +77,18 @@ def evaluate(
     """
     must_be_a_model(model)
     must_exist(annotations, "annotations")
+    if out is not None:
+        check_output_folder(out)
     with quiet_import():
+        from rcnn_keras.data.voc_folders import voc_splits
         from rcnn_keras.proposals.proposal_file import read_into
         from rcnn_keras.runs.scoring import evaluate as score
         from rcnn_keras.training.callbacks import coco_scores, summary_of
     detector = load_detector(model)
-    dataset = load_dataset(annotations, images, split, detector.classes)
+    if split is None and annotations.is_dir() and voc_splits(str(annotations)) != [None]:
+        split = "test"
+    rules = {"crowd": crowd, "without_mask": without_mask}
+    dataset = load_dataset(annotations, images, split, detector.classes, **rules)
     if detector.takes_proposals != (proposals is not None):
         raise click.UsageError(
             f"{model} needs --proposals: rcnn proposals {annotations} --out FILE"
@@ -90,7 +101,7 @@ def evaluate(
         print_scores(summary_of(*coco_scores(detector, dataset, batch_size=batch_size)))
         return
     evaluation = score(detector, dataset, batch_size=batch_size, protocol=protocol)
-    print_scores(evaluation.summary())
-    if out is not None:
+    if out is not None:  # before a pipe that may be closed
         command = f"rcnn evaluate {model} --data {annotations} --protocol {protocol}"
         evaluation.write(out, title=f"{Path(model).name} on {dataset.name}", command=command)
+    print_scores(evaluation.summary())

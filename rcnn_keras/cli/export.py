@@ -7,8 +7,9 @@ from typing import Any
 import click
 
 from rcnn_keras.cli.common import load_detector, must_be_a_model, must_exist, quiet_import
-from rcnn_keras.export import FORMATS
+from rcnn_keras.export import FORMATS, format_of
 from rcnn_keras.export import export as write
+from rcnn_keras.utils.output_paths import check_output_file, check_output_folder
 
 SIZED = ("litert", "onnx", "openvino")
 # The formats that an option is for.
@@ -17,12 +18,12 @@ BELONGS_TO = {
     "num_proposals": SIZED,
     "quantize": ("litert",),
     "calibrate": ("litert",),
-    "detection_api": ("saved_model",),
-    "paste_masks": ("saved_model",),
-    "winograd": ("saved_model",),
-    "warm_up": ("saved_model",),
-    "serve_config": ("saved_model",),
-    "name": ("saved_model",),
+    "detection_api": ("tf_saved_model",),
+    "paste_masks": ("tf_saved_model",),
+    "winograd": ("tf_saved_model",),
+    "warm_up": ("tf_saved_model",),
+    "serve_config": ("tf_saved_model",),
+    "name": ("tf_saved_model",),
 }
 
 
@@ -43,7 +44,11 @@ class _Size(click.ParamType):
 @click.command()
 @click.argument("model")
 @click.option(
-    "--format", "kind", default="saved_model", show_default=True, type=click.Choice(FORMATS)
+    "--format",
+    "kind",
+    type=click.Choice(FORMATS),
+    help="[default: by the ending of --out, .tflite, .onnx or .xml, and tf_saved_model for a "
+    "folder]",
 )
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), help="File or folder to write."
@@ -67,24 +72,24 @@ class _Size(click.ParamType):
 @click.option(
     "--detection-api",
     is_flag=True,
-    help="Names of TensorFlow's object detection API for serving_default: saved_model.",
+    help="Names of TensorFlow's object detection API for serving_default: tf_saved_model.",
 )
-@click.option("--paste-masks", is_flag=True, help="Masks of whole images: saved_model.")
-@click.option("--winograd", is_flag=True, help="Winograd's convolutions, for CPUs: saved_model.")
+@click.option("--paste-masks", is_flag=True, help="Masks of whole images: tf_saved_model.")
+@click.option("--winograd", is_flag=True, help="Winograd's convolutions, for CPUs: tf_saved_model.")
 @click.option(
     "--warm-up",
     multiple=True,
     metavar="IMAGE",
     type=click.Path(path_type=Path),
-    help="Run by the server before it takes requests; may be repeated: saved_model.",
+    help="Run by the server before it takes requests; may be repeated: tf_saved_model.",
 )
 @click.option(
     "--serve-config",
     is_flag=True,
-    help="Write the next version of a model into a folder for TensorFlow Serving: saved_model.",
+    help="Write the next version of a model into a folder for TensorFlow Serving: tf_saved_model.",
 )
 @click.option("--name", help="Of the model, with --serve-config.  [default: the file's name]")
-def export(model: str, kind: str, out: Path, overwrite: bool, **options: Any) -> None:
+def export(model: str, kind: str | None, out: Path, overwrite: bool, **options: Any) -> None:
     """Write a trained MODEL in the format of another program.
 
     MODEL is a name that `rcnn presets` lists, or a .keras file.
@@ -93,8 +98,7 @@ def export(model: str, kind: str, out: Path, overwrite: bool, **options: Any) ->
     Examples:
       rcnn export blood_cells --out cells_saved_model
       rcnn export runs/first/best.keras --out serving --serve-config --name cells --warm-up a.jpg
-      rcnn export runs/first/best.keras --format litert --out cells.tflite --size 320x320 \\
-        --quantize dynamic
+      rcnn export runs/first/best.keras --out cells.tflite --size 320x320 --quantize dynamic
 
     A SavedModel takes images of any size as pixels (signature serving_default) and as JPEG or PNG
     files (image_bytes), and needs TensorFlow alone. With --serve-config, --out is a folder of
@@ -102,12 +106,20 @@ def export(model: str, kind: str, out: Path, overwrite: bool, **options: Any) ->
     compose up`.
     """
     given = {key: value for key, value in options.items() if value}
+    kind = kind or format_of(out)
     _check_options(kind, given, overwrite)
     must_be_a_model(model)
     if "calibrate" in given:
         must_exist(given["calibrate"], "folder")
     for image in given.get("warm_up", ()):
         must_exist(image, "image")
+    format_of(out, kind)
+    if kind in SIZED:
+        check_output_file(out)
+    else:
+        check_output_folder(out)
+    if out.exists() and not overwrite and "serve_config" not in given:
+        raise FileExistsError(f"{out} is there already: --overwrite replaces an earlier export")
     with quiet_import():
         from rcnn_keras.export import serving
     detector = load_detector(model)

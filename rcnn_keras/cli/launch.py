@@ -5,7 +5,7 @@ import sys
 import click
 
 # The command itself, in the same Python, whether or not it is installed.
-RCNN = "import sys; sys.argv[0] = 'rcnn'; from rcnn_keras.cli import main; main()"
+RCNN = "from rcnn_command import main; main()"
 
 
 @click.command(context_settings={"ignore_unknown_options": True})

@@ -18,7 +18,7 @@ def presets() -> None:
         (
             preset.name,
             str(preset.megabytes),
-            str(preset.classes or "-"),
+            str(preset.num_classes or "-"),
             *(f"{n:.1f}" if n else "-" for n in (preset.box_ap, preset.mask_ap, preset.top1)),
             preset.licence,
         )

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rcnn_keras.cli.common import engine_options, load_dataset, must_exist, quiet_import
-from rcnn_keras.engines import Engine, engine_named
+from rcnn_keras.parallel import Engine, engine_named
 from rcnn_keras.proposals.propose import METHODS
 from rcnn_keras.proposals.selective_search import MODES, SIMILARITIES
+from rcnn_keras.utils.output_paths import check_output_file
 
 if TYPE_CHECKING:
     from rcnn_keras.data.dataset import DetectionDataset
@@ -85,6 +86,8 @@ def proposals(
     what there is.
     """
     must_exist(source, "image or data set")
+    if out is not None:
+        check_output_file(out)
     arguments = {name: value for name, value in options.items() if value not in (None, ())}
     if source.is_dir() or source.suffix.lower() == ".json":
         _refuse(source, "data set", {"--top": top, "--show": show or None})
@@ -92,7 +95,7 @@ def proposals(
             raise click.UsageError("a data set needs --out FILE")
         chosen = engine_named(engine, workers, address)
         with quiet_import():
-            dataset = load_dataset(source, images, split or "train")
+            dataset = load_dataset(source, images, split)
         _propose(dataset, out, method, chosen, arguments)
     else:
         others = {"--images": images, "--split": split, "--workers": workers, "--address": address}

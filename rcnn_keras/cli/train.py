@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from rcnn_keras.cli.common import print_scores, quiet_import
+from rcnn_keras.utils.output_paths import check_output_folder
 
 
 @click.command()
@@ -56,11 +57,12 @@ def train(
     from rcnn_keras.runs.document import read_document
 
     document = read_document(config, overrides)
+    folder = out or Path("runs", config.stem)
+    check_output_folder(folder)
     with quiet_import():
         from rcnn_keras.runs import configuration, run
         from rcnn_keras.training.checkpoint import StopRequest, stop_requests
     settings = configuration.validate(document)
-    folder = out or Path("runs", config.stem)
     try:
         with stop_requests(StopRequest(at_once=True)):
             run.train(settings, folder, overwrite=overwrite, resume=resume)

@@ -1,4 +1,4 @@
-"""Weights of other projects, read and brought into this package's models."""
+"""Weights of other projects, read and converted to this package's models."""
 
 from rcnn_keras.convert import torchvision
 from rcnn_keras.convert.torchvision import read_state_dict

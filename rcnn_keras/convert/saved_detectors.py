@@ -1,7 +1,7 @@
-"""Detectors that this package saved: `.keras` files, and folders of a few megabytes.
+"""Detectors that this package saved: `.keras` files, and folders in half precision.
 
-FOLDER/model.json            class and arguments of the model, and what is known of it
-FOLDER/weights.safetensors   each variable as float16, by the name of its part and its path
+FOLDER/model.json            class and arguments of the model, and metadata such as its scores
+FOLDER/weights.safetensors   each variable as float16, named by submodule and path
 """
 
 import difflib
@@ -17,22 +17,22 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from rcnn_keras.data.written_aside import written_aside
-from rcnn_keras.models import FasterRCNN, MaskRCNN
-from rcnn_keras.zoo import MODEL, WEIGHTS
+from rcnn_keras.models import Detector, FasterRCNN, MaskRCNN
+from rcnn_keras.preset_table import MODEL, WEIGHTS
+from rcnn_keras.utils.atomic import atomic_write
 
 ENDING = ".keras"
 
 
-def saved_arguments(path: Path) -> dict[str, Any]:
-    """Return the constructor's arguments of a saved detector, without reading its weights.
+def saved_arguments(path: Path) -> tuple[type[Detector], dict[str, Any]]:
+    """Return the class of a saved detector and its arguments, without reading its weights.
 
     Raises:
-        FileNotFoundError: names the nearest `.keras` file in the folder.
-        ValueError: if the file holds something else than a detector of this package.
+        FileNotFoundError: there is no such file; names the nearest `.keras` file in the folder.
+        ValueError: if the file does not hold a detector of this package.
     """
     if not path.is_file():
-        files = [str(found) for found in path.parent.glob(f"*{ENDING}")]
+        files = [str(file) for file in path.parent.glob(f"*{ENDING}")]
         near = difflib.get_close_matches(str(path), files, 1, cutoff=0.0)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise FileNotFoundError(f"{path}: no such file{hint}")
@@ -42,14 +42,18 @@ def saved_arguments(path: Path) -> dict[str, Any]:
         kind = keras.saving.get_registered_object(saved["registered_name"])
         name = saved["class_name"]
     except (zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no {ENDING} file") from error
-    if not (isinstance(kind, type) and issubclass(kind, FasterRCNN)):
+        raise ValueError(f"{path} is not a {ENDING} file") from error
+    if not (isinstance(kind, type) and issubclass(kind, Detector)):
         raise ValueError(f"{path} holds a {name}, not a detector of this package")
-    return keras.tree.lists_to_tuples(saved["config"])
+    return kind, keras.tree.lists_to_tuples(saved["config"])
 
 
-def load_saved(path: Path) -> FasterRCNN:
-    """Return a saved detector; raises what `saved_arguments` does."""
+def load_saved(path: Path) -> Detector:
+    """Return the detector of a `.keras` file.
+
+    Raises:
+        FileNotFoundError, ValueError: as `saved_arguments`.
+    """
     saved_arguments(path)
     return keras.models.load_model(path, compile=False)
 
@@ -58,44 +62,44 @@ ARCHITECTURES: dict[str, type[FasterRCNN]] = {
     kind.__name__: kind for kind in (FasterRCNN, MaskRCNN)
 }
 
-PARTS = ("backbone", "fpn", "rpn_head", "box_head", "mask_head")
+SUBMODULES = ("backbone", "fpn", "rpn_head", "box_head", "mask_head")
 
-HALF = np.finfo(np.float16)
+MAX_FLOAT16 = np.finfo(np.float16).max
 
 
-def pack(model: FasterRCNN, folder: str | os.PathLike, **known: Any) -> None:
-    """Write a detector into a folder, each file aside and then renamed.
+def save_half_precision(model: FasterRCNN, folder: str | os.PathLike, **metadata: Any) -> None:
+    """Write a detector into a folder with its weights as float16; each file atomically.
 
     Args:
         model: a `FasterRCNN` or `MaskRCNN`.
-        folder: made if missing; other files in it stay.
-        **known: what else `model.json` should say of the model, such as its scores.
+        folder: created if missing; other files in it are kept.
+        **metadata: further entries of `model.json`, such as the model's scores.
 
     Raises:
-        ValueError: if a weight is not finite or beyond float16's 65504; names it.
+        ValueError: if a weight is not finite or exceeds float16's 65504; names it.
     """
     folder = Path(folder)
-    content = {"class_name": type(model).__name__, "config": model.get_config(), **known}
+    content = {"class_name": type(model).__name__, "config": model.get_config(), **metadata}
     text = json.dumps(content, indent=1) + "\n"
     weights = {}
     for name, variable in _variables(model).items():
         values = keras.ops.convert_to_numpy(variable)
-        if not np.abs(values).max(initial=0.0) <= HALF.max:
+        if not np.abs(values).max(initial=0.0) <= MAX_FLOAT16:
             raise ValueError(f"{name} has values that float16 cannot hold")
         weights[name] = values.astype(np.float16)
-    with written_aside(folder / WEIGHTS) as aside:
+    with atomic_write(folder / WEIGHTS) as aside:
         aside.write_bytes(save(weights))
-    with written_aside(folder / MODEL) as aside:
+    with atomic_write(folder / MODEL) as aside:
         aside.write_text(text, "utf-8")
 
 
-def load_packed(folder: str | os.PathLike) -> FasterRCNN:
-    """Return the detector of a folder that `pack` wrote, its weights in float32 again.
+def load_half_precision(folder: str | os.PathLike) -> FasterRCNN:
+    """Return the detector that `save_half_precision` wrote, with float32 weights.
 
     Raises:
-        FileNotFoundError: names the file that is missing.
-        ValueError: for a file that is damaged, or weights that are not those of the model: names
-            the file and the field or weight.
+        FileNotFoundError: a file is missing; names it.
+        ValueError: a file is damaged, or the weights are not those of the model; names the file and
+            the field or weight.
     """
     folder = Path(folder)
     content = read_model(folder)
@@ -112,16 +116,16 @@ def load_packed(folder: str | os.PathLike) -> FasterRCNN:
 
 
 def read_model(folder: Path) -> dict[str, Any]:
-    """Return what `model.json` says, sequences in `config` as tuples; no weights are read.
+    """Return the content of `model.json`, sequences in `config` as tuples; reads no weights.
 
     Raises:
-        FileNotFoundError, ValueError: as `load_packed`.
+        FileNotFoundError, ValueError: as `load_half_precision`.
     """
     path = folder / MODEL
     try:
         content = json.loads(_existing(path).read_text("utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON file: {error}") from error
+        raise ValueError(f"{path} is not a JSON file: {error}") from error
     if not isinstance(content, dict) or content.get("class_name") not in ARCHITECTURES:
         kind = content.get("class_name") if isinstance(content, dict) else None
         raise ValueError(f"{path}: class_name must be one of {', '.join(ARCHITECTURES)}: {kind!r}")
@@ -131,25 +135,29 @@ def read_model(folder: Path) -> dict[str, Any]:
 
 
 def _variables(model: FasterRCNN) -> dict[str, keras.Variable]:
-    """Return the variables by the name of the first part that has them, and their own path."""
-    found: dict[str, keras.Variable] = {}
-    for part in PARTS:
-        seen = {id(variable) for variable in found.values()}  # a C4 detector's heads share a trunk
-        layer = getattr(model, part, None)
+    """Return the variables, named by the first submodule that has them and by their path."""
+    variables: dict[str, keras.Variable] = {}
+    for submodule in SUBMODULES:
+        seen = {
+            id(variable) for variable in variables.values()
+        }  # a C4 detector's heads share a trunk
+        layer = getattr(model, submodule, None)
         for variable in layer.weights if layer is not None else ():
             if id(variable) not in seen:
-                found[f"{part}/{variable.path.removeprefix(f'{part}/')}"] = variable
-    missing = {id(v): v.path for v in model.weights if id(v) not in set(map(id, found.values()))}
+                path = variable.path.removeprefix(f"{submodule}/")
+                variables[f"{submodule}/{path}"] = variable
+    known = set(map(id, variables.values()))
+    missing = {id(v): v.path for v in model.weights if id(v) not in known}
     if missing:
-        raise ValueError(f"no part of {PARTS} has {', '.join(missing.values())}")
-    return found
+        raise ValueError(f"none of {SUBMODULES} has {', '.join(missing.values())}")
+    return variables
 
 
 def _read_weights(path: Path) -> dict[str, np.ndarray]:
     try:
         return load_file(_existing(path))
     except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
+        raise ValueError(f"{path} is damaged or not a safetensors file: {error}") from error
 
 
 def _check_fit(
@@ -160,7 +168,7 @@ def _check_fit(
         if name not in weights:
             raise ValueError(f"{path}: {name} is missing")
         if name not in variables:
-            raise ValueError(f"{path}: {name} has no place in the model")
+            raise ValueError(f"{path}: {name} is not in the model")
         values, shape = weights[name], tuple(variables[name].shape)
         if values.shape != shape:
             raise ValueError(f"{path}: {name} has shape {values.shape}, not {shape}")

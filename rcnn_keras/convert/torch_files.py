@@ -1,15 +1,14 @@
-"""Files of `torch.save`, read without torch and without running anything in them.
+"""Files of `torch.save`, read without torch and without running code from them.
 
 Since PyTorch 1.6 a file is a zip archive of uncompressed entries: `NAME/data.pkl`, a pickle that
-names storages, and `NAME/data/KEY`, the bytes of each. Before, it was five pickles in a row (a
+names storages, and `NAME/data/KEY`, the bytes of each. Older files have five pickles in sequence (a
 magic number, a version, the writer's system, the object, the storages' keys) and then the
 storages, each after its length.
 
-Python's own unpickler imports and calls what the file names. Refusing names there is not enough
-for a file from elsewhere: memo indices, declared lengths and nested keys can still take the
-memory or the process. Here `pickletools` splits the bytes, checks every length against them, and
-only lists, dictionaries, tuples, numbers and strings are built, on a stack that can call nothing
-but given builders.
+Python's own unpickler imports and calls what the file names. Refusing names is not enough for an
+untrusted file: memo indices, declared lengths and nested keys can still exhaust the memory or crash
+the process. Here `pickletools` splits the bytes and checks every length against them; only lists,
+dictionaries, tuples, numbers and strings are built, and only the given builders can be called.
 """
 
 import io
@@ -25,7 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-MOST_BYTES = 8 << 20  # the pickle of 10,000 tensors and their optimizer takes a third of it
+MAX_BYTES = 8 << 20  # the pickle of 10,000 tensors and their optimizer takes a third of it
 
 
 LITERALS = {
@@ -55,23 +54,23 @@ def read_pickle(
 
     Args:
         data: bytes; more may follow the pickle's end.
-        builders: what stands in for each class or function that the pickle may call.
+        builders: replacement for each class or function that the pickle may call.
         names: further names that it may mention but not call; they become `Global`.
-        load_reference: what stands in for a persistent id, given the id.
+        load_reference: returns the object of a persistent id.
 
     Returns:
         The object, and the number of bytes that its pickle takes.
 
     Raises:
-        ValueError: for bytes that are no whole pickle, or longer than `MOST_BYTES`; for a name
-            that is not listed, by that name; for an opcode that no state dict needs.
+        ValueError: for bytes that are not a complete pickle, or longer than `MAX_BYTES`; for a name
+            that is not listed, with that name; for an opcode that no state dict needs.
     """
-    stream = io.BytesIO(data[:MOST_BYTES])
-    machine = _Machine(builders, names, load_reference)
+    stream = io.BytesIO(data[:MAX_BYTES])
+    reader = _PickleReader(builders, names, load_reference)
     try:
         for opcode, argument in _opcodes(stream):
-            machine.step(opcode.name, argument)
-        return machine.pop(), stream.tell()
+            reader.step(opcode.name, argument)
+        return reader.pop(), stream.tell()
     except (IndexError, KeyError, TypeError) as error:  # of the stack, the memo, a builder's call
         raise ValueError(f"the pickle is malformed ({type(error).__name__}: {error})") from error
 
@@ -88,8 +87,8 @@ def fill(target: dict, pairs: Iterable[tuple[Any, Any]]) -> None:
     """Put pairs of key and value into a dictionary.
 
     Raises:
-        ValueError: for a key that is no string and no number; the hash of a nested tuple, or its
-            text in a message, may never end.
+        ValueError: for a key that is neither a string nor a number; the hash of a nested tuple, or
+            its text in a message, may take forever.
     """
     for key, value in pairs:
         if not isinstance(key, (str, int, float)):
@@ -97,7 +96,7 @@ def fill(target: dict, pairs: Iterable[tuple[Any, Any]]) -> None:
         target[key] = value
 
 
-class _Machine:
+class _PickleReader:
     """The stack and the memo of a pickle."""
 
     def __init__(self, builders, names, load_reference):
@@ -199,13 +198,13 @@ class _Machine:
     def _reduce(self, _):
         arguments, name = self.pop(), self.pop()
         if not isinstance(name, Global) or name not in self.builders:
-            raise ValueError("the pickle calls what is no function")
+            raise ValueError("the pickle calls something that is not a function")
         self.stack.append(self.builders[name](*arguments))
 
     _newobj = _reduce
 
     def _build(self, _):
-        self.pop()  # attributes, as the _metadata of torch's state dicts: no tensors
+        self.pop()  # attributes such as the _metadata of torch's state dicts; they are not tensors
         self.top(dict)
 
     def _binpersid(self, _):
@@ -227,13 +226,13 @@ DTYPES = {
     "torch.BoolStorage": "|u1",  # anything but 0 is True
 }
 
-STATE_KEYS = ("model", "state_dict")  # where training scripts keep the state dict
+STATE_KEYS = ("model", "state_dict")  # under which training scripts save the state dict
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C  # the first object of a file before PyTorch 1.6
 
 MAGIC_PICKLE = b"\x80\x02\x8a\x0a" + MAGIC_NUMBER.to_bytes(10, "little") + b"."
 
-LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, length of the name, of the extra field
+LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of the name and of the extra field
 
 ZIP_SIGNATURE = b"PK\x03\x04"
 
@@ -241,7 +240,7 @@ LENGTH = struct.Struct("<q")
 
 
 class Storage(NamedTuple):
-    """A run of `length` numbers; of a legacy file, perhaps only the part `view` of it."""
+    """A sequence of `length` numbers; in a legacy file, optionally only the part `view` of it."""
 
     kind: str
     key: str
@@ -250,7 +249,7 @@ class Storage(NamedTuple):
 
 
 class Tensor(NamedTuple):
-    """A strided view of a storage; offset and strides count numbers."""
+    """A strided view of a storage; offset and strides are in numbers, not bytes."""
 
     storage: Storage
     offset: int
@@ -274,8 +273,8 @@ def read_pth(path: str | PathLike) -> dict[str, np.ndarray]:
         Array of each tensor, by its name, in the file's order.
 
     Raises:
-        ValueError: if the file is damaged or is no state dict; if it asks for a class or a
-            function that no tensor needs, which is refused by its name.
+        ValueError: if the file is damaged or is not a state dict; if it asks for a class or a
+            function that no tensor needs; names it.
         OSError: if the file cannot be opened.
     """
     try:
@@ -295,7 +294,7 @@ def read_pth(path: str | PathLike) -> dict[str, np.ndarray]:
 
 
 def _read_zip(file, data: memoryview) -> tuple[Any, ReadStorage]:
-    """Return the object of a zip archive, and what reads its storages."""
+    """Return the object of a zip archive, and a function that reads its storages."""
     try:
         entries = {entry.filename: entry for entry in zipfile.ZipFile(file).infolist()}
     except (zipfile.BadZipFile, NotImplementedError, struct.error) as error:
@@ -313,21 +312,21 @@ def _read_zip(file, data: memoryview) -> tuple[Any, ReadStorage]:
         return _entry(entries[name], data)
 
     if f"{folder}byteorder" in entries and read(f"{folder}byteorder") != b"little":
-        raise ValueError("the numbers' first byte is the highest; only the other order is read")
+        raise ValueError("the numbers are big-endian; only little-endian ones are read")
     pickle = read(pickles[0])
-    if len(pickle) > MOST_BYTES:
-        raise ValueError(f"{pickles[0]} has {len(pickle)} bytes; at most {MOST_BYTES} are read")
+    if len(pickle) > MAX_BYTES:
+        raise ValueError(f"{pickles[0]} has {len(pickle)} bytes; at most {MAX_BYTES} are read")
     value, _, _ = _read_object(pickle)
     return value, lambda storage: read(f"{folder}data/{storage.key}")
 
 
 def _entry(entry: zipfile.ZipInfo, data: memoryview) -> memoryview:
-    """Return an entry's bytes as they lie in the file."""
+    """Return the bytes of an uncompressed entry."""
     if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
         raise ValueError(f"{entry.filename} is compressed or encrypted; torch.save does neither")
     header = data[entry.header_offset :][: LOCAL_HEADER.size]
     if len(header) < LOCAL_HEADER.size or header[:4] != ZIP_SIGNATURE:
-        raise ValueError(f"the file is damaged: {entry.filename} is not in its place")
+        raise ValueError(f"the file is damaged: {entry.filename} is not at its offset")
     _, name, extra = LOCAL_HEADER.unpack(header)
     start = entry.header_offset + LOCAL_HEADER.size + name + extra
     content = data[start : start + entry.file_size]
@@ -339,21 +338,21 @@ def _entry(entry: zipfile.ZipInfo, data: memoryview) -> memoryview:
 
 
 def _read_legacy(data: memoryview) -> tuple[Any, ReadStorage]:
-    """Return the object of a file before PyTorch 1.6, and what reads its storages."""
+    """Return the object of a file before PyTorch 1.6, and a function that reads its storages."""
     start = 0
     for _ in ("magic number", "version", "system"):
-        start += read_pickle(data[start : start + MOST_BYTES])[1]
-    value, storages, size = _read_object(data[start : start + MOST_BYTES])
+        start += read_pickle(data[start : start + MAX_BYTES])[1]
+    value, storages, size = _read_object(data[start : start + MAX_BYTES])
     start += size
-    keys, size = read_pickle(data[start : start + MOST_BYTES])
+    keys, size = read_pickle(data[start : start + MAX_BYTES])
     start += size
-    sound = isinstance(keys, list) and all(isinstance(key, (str, int)) for key in keys)
-    if not sound or {str(key) for key in keys} != set(storages):
+    valid = isinstance(keys, list) and all(isinstance(key, (str, int)) for key in keys)
+    if not valid or {str(key) for key in keys} != set(storages):
         raise ValueError("the file is damaged: its list of storages does not fit its tensors")
     contents = {}
     for key in map(str, keys):
-        head = data[start : start + LENGTH.size]
-        length = LENGTH.unpack(head)[0] if len(head) == LENGTH.size else None
+        prefix = data[start : start + LENGTH.size]
+        length = LENGTH.unpack(prefix)[0] if len(prefix) == LENGTH.size else None
         if length != storages[key].length:
             raise ValueError(f"the file is damaged or cut off at storage {key}")
         start += LENGTH.size
@@ -370,14 +369,14 @@ def _read_object(pickle: memoryview) -> tuple[Any, dict[str, Storage], int]:
     def load_storage(reference):
         match reference:
             case ("storage", Global() as kind, str(key), str(), int(length)):
-                part = None
+                view = None
             case ("storage", Global() as kind, str(key), str(), int(length), None):
-                part = None
+                view = None
             case ("storage", Global() as kind, str(key), str(), int(length), (_, int(a), int(b))):
-                part = a, b
+                view = a, b
             case _:
-                raise ValueError("the pickle has a persistent id that is no storage")
-        storage = Storage(str(kind), key, length, part)
+                raise ValueError("the pickle has a persistent id that is not a storage")
+        storage = Storage(str(kind), key, length, view)
         first = storages.setdefault(key, storage)
         if first[:3] != storage[:3]:
             raise ValueError(f"storage {key} is declared twice, with another type or length")
@@ -388,7 +387,7 @@ def _read_object(pickle: memoryview) -> tuple[Any, dict[str, Storage], int]:
 
 
 def _tensor(storage, offset, shape, strides, *_):
-    """Stand in for `torch._utils._rebuild_tensor_v2`."""
+    """Replacement for `torch._utils._rebuild_tensor_v2`."""
     counts = (offset, *shape, *strides)
     if not isinstance(storage, Storage) or len(shape) != len(strides):
         raise ValueError("the pickle has a tensor without storage, shape and strides")
@@ -398,14 +397,14 @@ def _tensor(storage, offset, shape, strides, *_):
 
 
 def _parameter(tensor, *_):
-    """Stand in for `torch._utils._rebuild_parameter`."""
+    """Replacement for `torch._utils._rebuild_parameter`."""
     return tensor
 
 
 def _ordered(pairs=None):
-    """Stand in for `collections.OrderedDict`; `pairs`, of Python 2, move: a copy could be endless.
+    """Replacement for `collections.OrderedDict`; Python 2 wrote `pairs`, which are moved.
 
-    A pickle may hand over the same list again and again in a few bytes.
+    A pickle may pass the same list many times in a few bytes, so that copies could exhaust memory.
     """
     ordered: dict[Any, Any] = {}
     if pairs is not None:
@@ -417,7 +416,7 @@ def _ordered(pairs=None):
 
 
 def _nothing(*_):
-    """Stand in for what a checkpoint holds beside tensors; its contents are not needed."""
+    """Replacement for other objects in a checkpoint, whose contents are not needed."""
     return {}
 
 
@@ -431,7 +430,7 @@ BUILDERS: dict[str, Callable[..., Any]] = {
 
 
 def _arrays(value: Any, read_storage: ReadStorage) -> dict[str, np.ndarray]:
-    """Return the arrays of a state dict, itself or within a checkpoint."""
+    """Return the arrays of a state dict, given directly or within a checkpoint."""
     if not isinstance(value, dict):
         raise ValueError(f"holds a {type(value).__name__}, not a state dict")
     state = next((value[key] for key in STATE_KEYS if isinstance(value.get(key), dict)), value)
@@ -440,22 +439,22 @@ def _arrays(value: Any, read_storage: ReadStorage) -> dict[str, np.ndarray]:
     def numbers(storage):
         return _numbers(storage, read_storage(storage))
 
-    def part(storage):
-        return _part(storage, numbers(storage._replace(view=None)))
+    def viewed(storage):
+        return _viewed(storage, numbers(storage._replace(view=None)))
 
     arrays = {}
     for name, tensor in state.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise ValueError(f"{name!r} is a {type(tensor).__name__}, not a tensor")
         try:
-            arrays[name] = _strided(tensor, part(tensor.storage))
+            arrays[name] = _strided(tensor, viewed(tensor.storage))
         except ValueError as error:
             raise ValueError(f"tensor {name!r}: {error}") from error
     return arrays
 
 
 def _numbers(storage: Storage, content: memoryview) -> np.ndarray:
-    """Return all of a storage's numbers, in a row."""
+    """Return all numbers of a storage, `(length,)`."""
     dtype = np.dtype(DTYPES[storage.kind])
     if not 0 <= storage.length * dtype.itemsize <= len(content):
         raise ValueError(
@@ -468,8 +467,8 @@ def _numbers(storage: Storage, content: memoryview) -> np.ndarray:
     return numbers != 0 if storage.kind == "torch.BoolStorage" else numbers
 
 
-def _part(storage: Storage, numbers: np.ndarray) -> np.ndarray:
-    """Return those of a storage's numbers that are in its view."""
+def _viewed(storage: Storage, numbers: np.ndarray) -> np.ndarray:
+    """Return the numbers of a storage that are in its view."""
     if storage.view is None:
         return numbers
     start, length = storage.view
@@ -479,7 +478,7 @@ def _part(storage: Storage, numbers: np.ndarray) -> np.ndarray:
 
 
 def _strided(tensor: Tensor, numbers: np.ndarray) -> np.ndarray:
-    """Return the view of a storage that a tensor is."""
+    """Return a tensor as a strided view of its storage's numbers."""
     offset, shape, strides = tensor.offset, tensor.shape, tensor.strides
     if 0 in shape:
         return np.broadcast_to(np.empty((), numbers.dtype), shape)  # read-only like the others

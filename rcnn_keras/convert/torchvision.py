@@ -1,7 +1,7 @@
 """Weights of torchvision's detectors and classifiers, converted to this package's models.
 
-COCO numbers its 80 categories from 1 to 90 and leaves ten numbers out; models that predict the
-numbers themselves have outputs for those as well.
+COCO numbers its 80 categories from 1 to 90 with ten numbers unused; models that predict COCO's
+numbers have outputs for the unused ones as well.
 """
 
 import difflib
@@ -43,13 +43,13 @@ def read_state_dict(path: str | PathLike) -> dict[str, np.ndarray]:
     """Read the tensors of a `.safetensors` file or of a file of `torch.save`.
 
     Args:
-        path: file whose name ends in `.safetensors`; anything else is read by `read_pth`.
+        path: file whose name ends in `.safetensors`; any other file is read by `read_pth`.
 
     Returns:
         Array of each tensor, by its name; bfloat16 is widened to float32.
 
     Raises:
-        ValueError: if the file is damaged, or holds anything but named tensors.
+        ValueError: if the file is damaged, or has anything other than named tensors.
         OSError: if the file cannot be opened.
     """
     if Path(path).suffix == ".safetensors":
@@ -57,14 +57,14 @@ def read_state_dict(path: str | PathLike) -> dict[str, np.ndarray]:
     return read_pth(path)
 
 
-def _read_safetensors(path) -> dict[str, np.ndarray]:
+def _read_safetensors(path: str | PathLike) -> dict[str, np.ndarray]:
     import ml_dtypes
     from safetensors import SafetensorError, safe_open
 
     arrays = {}
     try:
         with safe_open(path, "numpy") as file:
-            for name in file.keys():  # noqa: SIM118, it is no dictionary
+            for name in file.keys():  # noqa: SIM118, it is not a dictionary
                 array = file.get_tensor(name)
                 widen = array.dtype == ml_dtypes.bfloat16
                 arrays[name] = array.astype("float32") if widen else array
@@ -89,7 +89,7 @@ MOBILENET_320 = MOBILENET | {
     "rpn_post_nms_top_n_test": 150,
 }
 
-# torchvision's builders, and what each sets beside our constructors' defaults.
+# torchvision's builders, and what each sets differently from our constructors' defaults.
 DETECTORS: dict[str, tuple[type[FasterRCNN], dict[str, Any]]] = {
     "fasterrcnn_resnet50_fpn": (FasterRCNN, RESNET50),
     "fasterrcnn_resnet50_fpn_v2": (FasterRCNN, RESNET50_V2),
@@ -99,11 +99,11 @@ DETECTORS: dict[str, tuple[type[FasterRCNN], dict[str, Any]]] = {
     "maskrcnn_resnet50_fpn_v2": (MaskRCNN, RESNET50_V2),
 }
 
-# With its published weights torchvision leaves out the epsilon of these models' batch norm.
+# torchvision uses no epsilon in these models' batch norm with its published weights.
 WITHOUT_EPSILON = ("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn")
 
 
-OLDER_NAMES = (  # as the published files of the first models have them
+OLDER_NAMES = (  # in the published files of the first models
     (r"(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)", r"\1.0.\2"),
     (r"rpn\.head\.conv\.(weight|bias)", r"rpn.head.conv.0.0.\1"),
     *(
@@ -112,7 +112,7 @@ OLDER_NAMES = (  # as the published files of the first models have them
     ),
 )
 
-ENDS = (("_conv", ".0"), ("_norm", ".1"), ("_bn", ".1"))  # of our layers' names
+SUFFIXES = (("_conv", ".0"), ("_norm", ".1"), ("_bn", ".1"))  # of our layers' names
 
 CLASSIFIERS = ("fc.", "classifier.")
 
@@ -130,27 +130,27 @@ def load(
     """Return the detector that `torchvision.models.detection.<name>` builds, with its weights.
 
     The model detects and trains with torchvision's settings. A file without the step counters of
-    batch norm comes from a model whose backbone's batch norm stood still (`FrozenBatchNorm2d`, as
-    torchvision builds around weights): then the model has `norm="frozen_batch"` and the backbone's
-    first stages frozen as there. With counters it has `norm="batch"` and nothing frozen.
+    batch norm comes from a model whose backbone's batch norm was frozen (`FrozenBatchNorm2d`, which
+    torchvision uses with pretrained weights): then the model has `norm="frozen_batch"` and the same
+    first stages of the backbone frozen. With counters it has `norm="batch"` and nothing frozen.
 
     Args:
         name: one of `DETECTORS`.
-        weights: file of `torch.save` or `.safetensors`, with today's or older names of the tensors
-            and perhaps inside a checkpoint's `"model"`; or the state dict itself, as arrays.
-        classes: names of the K classes that the file has outputs for; by default COCO's where
-            K = 90 ("N/A 12" and the like where COCO has no category), else "1" .. "K".
-        epsilon: of the file's frozen batch norm. By default 0 for the ResNet-50 models but `_v2`,
-            as torchvision has it with its published weights, else 1e-5. Ours has 1e-5, and the
-            difference goes into the gains.
+        weights: file of `torch.save` or `.safetensors`, with current or older names of the tensors,
+            also inside a checkpoint's `"model"`; or the state dict itself, as arrays.
+        classes: names of the K classes for which the file has outputs; by default COCO's if K = 90
+            (with names such as "N/A 12" for unused numbers), otherwise "1" .. "K".
+        epsilon: of the file's frozen batch norm. By default 0 for the ResNet-50 models except
+            `_v2`, as in torchvision with its published weights, otherwise 1e-5. Ours is 1e-5; the
+            gains compensate for the difference.
         arguments: of the constructor, instead of torchvision's.
 
     Returns:
         `FasterRCNN` or `MaskRCNN`; label = torchvision's label - 1.
 
     Raises:
-        ValueError: for an unknown name; for a file that cannot be read; naming every tensor that
-            is missing, left over, or of another shape.
+        ValueError: for an unknown name; for a file that cannot be read; for tensors that are
+            missing, not in the model, or of another shape: names all of them.
         OSError: if the file cannot be opened.
     """
     if name not in DETECTORS:
@@ -181,17 +181,18 @@ def load(
 
 
 def load_backbone(model: FasterRCNN, weights: Weights) -> None:
-    """Put the ImageNet weights of a torchvision classifier into a model's backbone.
+    """Load the ImageNet weights of a torchvision classifier into a model's backbone.
 
     Args:
-        model: detector on a ResNet or MobileNetV3 with `norm="batch"` or `"frozen_batch"`; the C4
-            detector's box head takes the last stage.
+        model: detector on a ResNet or MobileNetV3 with `norm="batch"` or `"frozen_batch"`; the
+            last stage goes into the box head of a C4 detector.
         weights: as `load` takes them, of the classifier with the same network; its last dense
-            layers are left out.
+            layers are not used.
 
     Raises:
-        ValueError: for a file that cannot be read; naming every tensor that is missing, left over,
-            or of another shape; for a model whose network or input differs from torchvision's.
+        ValueError: for a file that cannot be read; for tensors that are missing, not in the model,
+            or of another shape: names all of them; for a model whose network or input differs from
+            torchvision's.
         OSError: if the file cannot be opened.
     """
     config = model.get_config()
@@ -208,8 +209,8 @@ def load_backbone(model: FasterRCNN, weights: Weights) -> None:
                 f"torchvision's networks need {key}={value}; the model has {config[key]}"
             )
     trunk = [layer for layer in model.box_head.trunk.layers if layer.name.startswith("layer4_")]
-    found = _backbone_targets([*model.backbone.layers, *trunk])
-    assign_weights(found, state, source, [name for name in state if name.startswith(CLASSIFIERS)])
+    targets = _backbone_targets([*model.backbone.layers, *trunk])
+    assign_weights(targets, state, source, [name for name in state if name.startswith(CLASSIFIERS)])
 
 
 def _state(weights: Weights, name: str) -> tuple[Any, dict[str, np.ndarray]]:
@@ -227,7 +228,7 @@ def _check_norm(norm: Any, what: str) -> None:
 
 
 def _renamed(state: Mapping[str, np.ndarray], source: Any) -> dict[str, np.ndarray]:
-    """Return the state dict with today's names of its tensors."""
+    """Return the state dict with torchvision's current names of its tensors."""
     renamed = {}
     for name, values in state.items():
         for pattern, replacement in OLDER_NAMES:
@@ -239,11 +240,11 @@ def _renamed(state: Mapping[str, np.ndarray], source: Any) -> dict[str, np.ndarr
 
 
 def _classes(state, classes, source) -> list[str]:
-    """Return K names, K counted from the class outputs."""
+    """Return K names; K is the number of class outputs."""
     outputs = state.get("roi_heads.box_predictor.cls_score.bias")
     if outputs is None or outputs.ndim != 1 or len(outputs) < 2:
         raise ValueError(
-            f"{source}: no detector of torchvision: roi_heads.box_predictor.cls_score.bias is "
+            f"{source}: not a detector of torchvision: roi_heads.box_predictor.cls_score.bias is "
             f"{'missing' if outputs is None else f'of the shape {outputs.shape}'}"
         )
     count = len(outputs) - 1
@@ -256,9 +257,9 @@ def _classes(state, classes, source) -> list[str]:
 
 
 def _with_epsilon(state, targets, epsilon, source) -> dict[str, np.ndarray]:
-    """Return the state dict with gains that make our epsilon act as the backbone's own.
+    """Return the state dict with gains that compensate for our epsilon in the backbone.
 
-    Tensors of another shape than their targets' stay as they are, for `fill` to name.
+    Tensors of another shape than their targets' are left unchanged; `assign_weights` names them.
     """
     changed = dict(state)
     for name, variance in state.items():
@@ -272,76 +273,78 @@ def _with_epsilon(state, targets, epsilon, source) -> dict[str, np.ndarray]:
             continue
         variance = variance.astype("float64")
         if (variance + epsilon <= 0).any():
-            raise ValueError(f"{source}: {name} has a variance that epsilon={epsilon} cannot mend")
+            raise ValueError(f"{source}: {name} has a variance of 0 or less with epsilon={epsilon}")
         changed[gain] = state[gain] * np.sqrt((variance + EPSILON) / (variance + epsilon))
     return changed
 
 
 def _backbone_targets(layers: Iterable[keras.layers.Layer]) -> dict[str, WeightTarget]:
-    """Return the targets of a network, by the names in torchvision's classifiers."""
-    found: dict[str, WeightTarget] = {}
+    """Return the targets of a network by the tensor names of torchvision's classifiers."""
+    targets: dict[str, WeightTarget] = {}
     for layer in layers:
         if layer.weights:
             name = layer.name
-            for ours, theirs in ENDS:
+            for ours, theirs in SUFFIXES:
                 if name.endswith(ours):
                     name = name.removesuffix(ours) + theirs
-            found |= weight_targets(layer, name.replace("_", "."))
-    return found
+            targets |= weight_targets(layer, name.replace("_", "."))
+    return targets
 
 
 def detector_targets(model: FasterRCNN) -> dict[str, WeightTarget]:
-    """Return the targets of a whole detector, by torchvision's names today."""
+    """Return the targets of a whole detector by torchvision's current tensor names."""
     if model.fpn is None:
         backbone = model.get_config()["backbone"]
         raise ValueError(f"torchvision's detectors have a pyramid; {backbone} has none")
     network = _backbone_targets(model.backbone.layers)
-    found = {BODY + name.removeprefix("features."): slot for name, slot in network.items()}
+    targets = {BODY + name.removeprefix("features."): target for name, target in network.items()}
 
     for block, convs, norms in (
         ("inner", model.fpn.lateral, model.fpn.lateral_norms),
         ("layer", model.fpn.output_convs, model.fpn.output_norms),
     ):
         for level, (conv, norm) in enumerate(zip(convs, norms, strict=True)):
-            found |= _conv_norm(conv, norm, f"backbone.fpn.{block}_blocks.{level}")
+            targets |= _conv_norm(conv, norm, f"backbone.fpn.{block}_blocks.{level}")
 
     head = model.rpn_head
     for number, conv in enumerate(head.convs):
-        found |= weight_targets(conv, f"rpn.head.conv.{number}.0")
-    found |= weight_targets(head.objectness, "rpn.head.cls_logits")
-    found |= weight_targets(head.deltas, "rpn.head.bbox_pred")
+        targets |= weight_targets(conv, f"rpn.head.conv.{number}.0")
+    targets |= weight_targets(head.objectness, "rpn.head.cls_logits")
+    targets |= weight_targets(head.deltas, "rpn.head.bbox_pred")
 
     trunk = model.box_head.trunk
-    found |= _trunk_convs(trunk, BOX_HEAD)
+    targets |= _trunk_convs(trunk, BOX_HEAD)
     size = trunk.input.shape[1]
-    if trunk.get_layer("fc6") is trunk.layers[-1]:  # alone, it is the sixth part of a sequence
-        found |= weight_targets(trunk.get_layer("fc6"), f"{BOX_HEAD}5", map_size=size)
+    if trunk.get_layer("fc6") is trunk.layers[-1]:  # alone, it is the sixth layer of a sequence
+        targets |= weight_targets(trunk.get_layer("fc6"), f"{BOX_HEAD}5", map_size=size)
     else:
-        found |= weight_targets(trunk.get_layer("fc6"), f"{BOX_HEAD}fc6", map_size=size)
-        found |= weight_targets(trunk.get_layer("fc7"), f"{BOX_HEAD}fc7")
-    # torchvision has boxes and masks of the background too, which nothing uses or trains.
-    found |= weight_targets(model.box_head.class_logits, "roi_heads.box_predictor.cls_score")
-    found |= weight_targets(model.box_head.box_deltas, "roi_heads.box_predictor.bbox_pred", drop=4)
+        targets |= weight_targets(trunk.get_layer("fc6"), f"{BOX_HEAD}fc6", map_size=size)
+        targets |= weight_targets(trunk.get_layer("fc7"), f"{BOX_HEAD}fc7")
+    # torchvision also predicts boxes and masks of the background, which are not used or trained.
+    predictor = "roi_heads.box_predictor"
+    targets |= weight_targets(model.box_head.class_logits, f"{predictor}.cls_score")
+    targets |= weight_targets(model.box_head.box_deltas, f"{predictor}.bbox_pred", drop=4)
 
     if isinstance(model, MaskRCNN):
-        found |= _trunk_convs(model.mask_head.trunk, MASK_HEAD)
+        targets |= _trunk_convs(model.mask_head.trunk, MASK_HEAD)
         predictor = "roi_heads.mask_predictor"
-        found |= weight_targets(model.mask_head.upsample, f"{predictor}.conv5_mask")
-        found |= weight_targets(model.mask_head.mask_logits, f"{predictor}.mask_fcn_logits", drop=1)
-    return found
+        targets |= weight_targets(model.mask_head.upsample, f"{predictor}.conv5_mask")
+        mask_logits = model.mask_head.mask_logits
+        targets |= weight_targets(mask_logits, f"{predictor}.mask_fcn_logits", drop=1)
+    return targets
 
 
 def _trunk_convs(trunk, prefix):
     """Return the targets of a trunk's convolutions `conv1`.. and of the norms after them."""
-    found = {}
+    targets = {}
     for layer in trunk.layers:
         if layer.name.startswith("conv"):
             number = int(layer.name.removeprefix("conv"))
             norm = trunk.get_layer(f"norm{number}")
-            found |= _conv_norm(layer, norm, f"{prefix}{number - 1}")
-    return found
+            targets |= _conv_norm(layer, norm, f"{prefix}{number - 1}")
+    return targets
 
 
 def _conv_norm(conv, norm, name):
-    found = weight_targets(conv, f"{name}.0")
-    return found | (weight_targets(norm, f"{name}.1") if norm.weights else {})
+    targets = weight_targets(conv, f"{name}.0")
+    return targets | (weight_targets(norm, f"{name}.1") if norm.weights else {})

@@ -1,7 +1,7 @@
-"""Where each tensor of another project's model goes in ours, and weights for other classes.
+"""The variable for each tensor of another project's model, and transfer to other classes.
 
-PyTorch keeps kernels as (out, in, h, w), of transposed convolutions (in, out, h, w), of depthwise
-ones (channels, 1, h, w), and dense kernels as (out, in).
+PyTorch's kernels are (out, in, h, w), of transposed convolutions (in, out, h, w), of depthwise ones
+(channels, 1, h, w); dense kernels are (out, in).
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -12,17 +12,17 @@ import numpy as np
 from keras import layers
 
 from rcnn_keras.layers.normalization import BATCH_KINDS, BATCH_NORMS
-from rcnn_keras.models import FasterRCNN
+from rcnn_keras.models import RCNN, Detector, FasterRCNN
 
-MOST_LISTED = 20  # names of one kind in an error's message
+MAX_LISTED = 20  # names per kind of problem in an error message
 
 CONVOLUTIONS = (layers.Conv2D, layers.Conv2DTranspose, layers.DepthwiseConv2D)
 
-STEP_COUNTER = "num_batches_tracked"  # of PyTorch's batch norm; nothing here needs it
+STEP_COUNTER = "num_batches_tracked"  # of PyTorch's batch norm; not used here
 
 
 class WeightTarget(NamedTuple):
-    """A variable of ours, the shape of the tensor that it takes, and how to arrange its values."""
+    """A variable, the shape of the tensor that is assigned to it, and the change of layout."""
 
     variable: keras.Variable
     shape: tuple[int, ...]
@@ -32,13 +32,13 @@ class WeightTarget(NamedTuple):
 def weight_targets(
     layer: layers.Layer, name: str, *, drop: int = 0, map_size: int = 1
 ) -> dict[str, WeightTarget]:
-    """Return the targets of a layer, by the names of the tensors of the PyTorch module `name`.
+    """Return the targets of a layer by the tensor names of the PyTorch module `name`.
 
     Args:
         layer: a convolution, a dense layer or a batch norm, built.
         name: of the module that corresponds to it.
-        drop: rows (outputs) of the module that ours has not, at the front.
-        map_size: S, of a dense layer on a flattened `(S, S, C)` map, which is (C, S, S) there.
+        drop: number of the module's first outputs that our layer does not have.
+        map_size: S, for a dense layer on a flattened `(S, S, C)` map; PyTorch's is (C, S, S).
 
     Raises:
         TypeError: for a layer of another kind.
@@ -56,9 +56,9 @@ def weight_targets(
     elif isinstance(layer, CONVOLUTIONS):
         kernel = _convolution(layer, drop)
     else:
-        raise TypeError(f"{layer.name} is a {type(layer).__name__}, which no tensor is for")
-    found = {f"{name}.weight": kernel}
-    return found | ({f"{name}.bias": _vector(layer.bias, drop)} if layer.use_bias else {})
+        raise TypeError(f"{layer.name} is a {type(layer).__name__}, for which there is no tensor")
+    targets = {f"{name}.weight": kernel}
+    return targets | ({f"{name}.bias": _vector(layer.bias, drop)} if layer.use_bias else {})
 
 
 def _vector(variable, drop):
@@ -94,42 +94,42 @@ def assign_weights(
     source: Any,
     unused: Iterable[str] = (),
 ) -> None:
-    """Put every tensor of a state dict into its slot.
+    """Assign every tensor of a state dict to its variable.
 
     Args:
-        targets: by the tensors' names.
+        targets: by the names of the tensors.
         state: the tensors.
-        source: what an error calls the state dict: its file.
-        unused: names of tensors that are known to have no place.
+        source: name of the state dict in an error, such as its file.
+        unused: names of tensors that have no variable in the model.
 
     Raises:
         ValueError: before anything is changed, with the names (and shapes) of all tensors that
-            are missing, have no place, have another shape or type, or are not finite.
+            are missing, not in the model, of another shape or type, or not finite.
     """
-    spare = set(unused)
+    ignored = set(unused)
     problems = {
         "missing": [name for name in targets if name not in state],
-        "without a place in the model": [
+        "not in the model": [
             name
             for name in state
-            if name not in targets and name not in spare and not _is_counter(name, targets)
+            if name not in targets and name not in ignored and not _is_counter(name, targets)
         ],
         "of another shape": [
-            f"{name} {state[name].shape}, not {slot.shape}"
-            for name, slot in targets.items()
-            if name in state and state[name].shape != slot.shape
+            f"{name} {state[name].shape}, not {target.shape}"
+            for name, target in targets.items()
+            if name in state and state[name].shape != target.shape
         ],
         "not of finite floating-point numbers": [
             name
-            for name, slot in targets.items()
-            if name in state and state[name].shape == slot.shape and not _is_finite(state[name])
+            for name, target in targets.items()
+            if name in state and state[name].shape == target.shape and not _is_finite(state[name])
         ],
     }
     lines = [f"  {kind}: {_listing(names)}" for kind, names in problems.items() if names]
     if lines:
         raise ValueError("\n".join([f"{source}: the tensors do not fit the model", *lines]))
-    for name, slot in targets.items():
-        slot.variable.assign(slot.arrange(state[name]).astype("float32"))
+    for name, target in targets.items():
+        target.variable.assign(target.arrange(state[name]).astype("float32"))
 
 
 def _is_counter(name, targets):
@@ -142,83 +142,112 @@ def _is_finite(values):
 
 
 def _listing(names):
-    more = len(names) - MOST_LISTED
-    return ", ".join(names[:MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - MAX_LISTED
+    return ", ".join(names[:MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
-# Arguments that say what the weights are, or where the network puts them to use.
+# Arguments of the model on which the shapes or the meaning of trained weights depend.
 OF_BACKBONE = ("backbone", "backbone_width", "norm", "stride_in_1x1", "backbone_weights")
 
 OF_HEADS = (
     *("fpn_channels", "head_norm", "rpn_convs", "rpn_objectness"),
-    *("box_units", "box_convs"),
+    *("box_units", "box_convs", "box_ranks"),
 )
+
+OF_CROPS = ("crop_size", "channels", "units")  # R-CNN's network
 
 MASK_HEAD = ("mask_head.trunk", "mask_head.upsample", "mask_head.mask_logits")
 
-OF_CLASSES = ("box_head.class_logits", "box_head.box_deltas", MASK_HEAD[-1])
+OF_REGIONS = ("class_logits", "svm", "box_regressor")  # R-CNN's classifiers and regressor
+
+OF_CLASSES = ("box_head.class_logits", "box_head.box_deltas", MASK_HEAD[-1], *OF_REGIONS)
 
 OF_ANCHORS = ("rpn_head.objectness", "rpn_head.deltas")
 
 
+def may_start(architecture: type[Detector], source: type[Detector]) -> bool:
+    """Tell whether a detector of one architecture can start from the weights of another.
+
+    Faster and Mask R-CNN share all but the mask head. The others have other parts.
+    """
+    if issubclass(architecture, FasterRCNN):
+        return issubclass(source, FasterRCNN)
+    return architecture is source
+
+
 def conflicts(config: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, str]:
-    """Return the name of each argument that is at odds with trained weights, and the rule.
+    """Return each argument that conflicts with trained weights, and its rule.
 
     Args:
         config: the arguments that the weights were trained with.
-        arguments: those that are wanted; others are as in `config`.
+        arguments: the requested ones; all others are as in `config`.
     """
     errors = {}
-    for name in (*OF_BACKBONE, *OF_HEADS):
-        trained, wanted = config[name], arguments.get(name, config[name])
-        alike = name == "norm" and {trained, wanted} <= set(BATCH_KINDS)
-        if trained != wanted and not alike:
+    for name in (*OF_BACKBONE, *OF_HEADS, *OF_CROPS):
+        if name not in config:  # not an argument of this architecture
+            continue
+        trained, requested = config[name], arguments.get(name, config[name])
+        same_weights = name == "norm" and {trained, requested} <= set(BATCH_KINDS)
+        if trained != requested and not same_weights:
             errors[name] = f"must be {trained!r}, as the weights have it"
     return errors
 
 
-def transfer(source: FasterRCNN, target: FasterRCNN) -> tuple[list[str], list[str]]:
-    """Copy the weights of all parts that mean the same in both detectors.
+def transfer(source: Detector, target: Detector) -> tuple[list[str], list[str]]:
+    """Copy the weights of all submodules that have the same meaning in both detectors.
 
-    The layers that predict classes, or what is inside a class's box, mean the same only if the
-    classes do; those that judge anchors only if there are as many at each position.
+    Layers that predict per class have the same meaning only if the classes are the same; layers
+    that predict per anchor only if there are as many anchors at each position.
 
     Args:
         source: detector to copy from.
-        target: one of the same network; it may have a mask head that the source has not, and the
-            other way about.
+        target: one with the same network; either of the two may have a mask head that the other
+            lacks.
 
     Returns:
-        Names of the parts that were copied, and of those that were left as they are.
+        Names of the submodules that were copied, and of those that were left unchanged.
 
     Raises:
-        ValueError: if any other part differs; nothing is copied then.
+        ValueError: if any other submodule differs; nothing is copied then.
     """
     same_classes = source.classes == target.classes
-    old, new = _parts(source), _parts(target)
-    kept: list[str] = []
-    left: list[str] = []
+    old, new = _submodules(source), _submodules(target)
+    copied: list[str] = []
+    unchanged: list[str] = []
     for name, variables in new.items():
         fits = [v.shape for v in variables] == [v.shape for v in old.get(name, [])]
-        drawn = name in MASK_HEAD and name not in old
-        if not fits and not drawn and name not in (*OF_CLASSES, *OF_ANCHORS):
+        is_new = name in MASK_HEAD and name not in old
+        if not fits and not is_new and name not in (*OF_CLASSES, *OF_ANCHORS):
             raise ValueError(f"the weights do not fit: {name} has other shapes in the new model")
-        copied = fits and (same_classes or name not in OF_CLASSES)
-        (kept if copied else left).append(name)
-    for name in kept:
+        same_meaning = fits and (same_classes or name not in OF_CLASSES)
+        (copied if same_meaning else unchanged).append(name)
+    for name in copied:
         for ours, theirs in zip(new[name], old[name], strict=True):
             ours.assign(theirs)
-    return kept, left
+    return copied, unchanged
 
 
-def _parts(model: FasterRCNN) -> dict[str, list]:
-    """Return the variables of each part of a detector that has any of its own."""
-    layers = {
-        "backbone": model.backbone.layers,
-        "fpn": [model.fpn] if model.fpn else [],
-        "rpn_head.convs": model.rpn_head.convs,
-        "rpn_head.objectness": [model.rpn_head.objectness],
-        "rpn_head.deltas": [model.rpn_head.deltas],
+def _submodules(model: Any) -> dict[str, list]:
+    """Return the variables of each submodule of a detector that has any of its own."""
+    if isinstance(model, RCNN):
+        layers = {"network": [model.network]}
+        layers |= {name: [getattr(model, name)] for name in OF_REGIONS}
+    else:
+        layers = _two_stage_layers(model)
+    variables = {n: [v for layer in group for v in _in_order(layer)] for n, group in layers.items()}
+    return {name: own for name, own in variables.items() if own}
+
+
+def _two_stage_layers(model: Any) -> dict[str, list]:
+    """Return the layers of each submodule of Fast, Faster or Mask R-CNN."""
+    layers = {"backbone": model.backbone.layers, "fpn": [model.fpn] if model.fpn else []}
+    if rpn := getattr(model, "rpn_head", None):
+        layers |= {
+            "rpn_head.convs": rpn.convs,
+            "rpn_head.objectness": [rpn.objectness],
+            "rpn_head.deltas": [rpn.deltas],
+        }
+    layers |= {
         "box_head.trunk": model.box_head.trunk.layers,
         "box_head.class_logits": [model.box_head.class_logits],
         "box_head.box_deltas": [model.box_head.box_deltas],
@@ -226,10 +255,9 @@ def _parts(model: FasterRCNN) -> dict[str, list]:
     if head := getattr(model, "mask_head", None):
         own = [layer for layer in head.trunk.layers if layer not in model.box_head.trunk.layers]
         layers |= dict(zip(MASK_HEAD, (own, [head.upsample], [head.mask_logits]), strict=True))
-    parts = {name: [v for layer in part for v in _in_order(layer)] for name, part in layers.items()}
-    return {name: variables for name, variables in parts.items() if variables}
+    return layers
 
 
 def _in_order(layer) -> list:
-    """Return a layer's variables in an order that does not hang on which of them train."""
+    """Return a layer's variables in an order that does not depend on which are trainable."""
     return sorted(layer.weights, key=lambda variable: variable.path)

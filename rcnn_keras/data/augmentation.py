@@ -347,7 +347,9 @@ def _size(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return shape[0], shape[1]
 
 
-def _uniform(seed: tf.Tensor, shape, low: float, high: float) -> tf.Tensor:
+def _uniform(
+    seed: tf.Tensor, shape: tuple[int, ...] | tf.Tensor, low: float, high: float
+) -> tf.Tensor:
     return low + (high - low) * tf.random.stateless_uniform(shape, seed)
 
 

@@ -202,7 +202,7 @@ def _axis(
 def _along_rows(pixels: tf.Tensor, places: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
     """Return the rows of `(m, ..)` int32 pixels weighted and added up, rounded to 0..255."""
 
-    def add(tap, total):
+    def add(tap: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return tap + 1, total + tf.gather(pixels, places[:, tap]) * weights[:, tap, None]
 
     taps = tf.shape(places)[1]

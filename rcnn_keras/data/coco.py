@@ -3,25 +3,28 @@
 import gc
 import json
 import os
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from rcnn_keras.data.coco_categories import Categories, read_categories
+from rcnn_keras.data.coco_folders import find_images, only_coco_file
 from rcnn_keras.data.dataset import DetectionDataset, check_known, check_names
-from rcnn_keras.data.masks import PolygonBuffer
-from rcnn_keras.data.problems import Problem, ProblemLog
+from rcnn_keras.data.entries import Entry, Object
+from rcnn_keras.data.json_values import FROM_TEXT, Ids, number, shown, whole_number
+from rcnn_keras.data.masks import PolygonBuffer, as_polygons
+from rcnn_keras.data.object_rules import Crowd, WithoutMask, check_rules
+from rcnn_keras.data.problems import Problem, ProblemLog, as_json
 from rcnn_keras.data.validation import (
-    Entry,
-    Object,
     build_dataset,
     check_entries,
-    existing_folder,
     warn_repaired,
 )
 
 LISTS = ("images", "annotations", "categories")
+CROWD = {"0": 0, "1": 1, "false": 0, "true": 1}  # what some tools write as text
 VACANT = "N/A"  # begins the names of a model's outputs that stand for no category
 
 
@@ -30,35 +33,55 @@ def load_coco(
     images: str | PathLike | None = None,
     *,
     classes: Iterable[str] | None = None,
+    crowd: Crowd = "ignore",
+    without_mask: WithoutMask = "keep",
 ) -> DetectionDataset:
     """Return the dataset of a COCO JSON file, checked as a whole before anything is done with it.
 
     Label i is the category with the i-th smallest id, whatever the ids are. Boxes `[x, y, w, h]`
     become `xyxy` in pixels of the upright image, clipped to it. Boxes without area or outside
     their image are dropped; images without objects, crowd regions and segmentations are kept. Of
-    an object whose segmentation is malformed the box stays, without a segmentation.
+    an object whose segmentation is malformed the box stays, without a segmentation; where one
+    polygon of several is malformed, the others stay.
+
+    What other tools write differently is read, and counted: numbers as text, ids that are file
+    names, flat polygons, categories listed twice or of one name. Categories without objects that
+    are the root of a hierarchy or stand for the background are no classes, unless `classes` has
+    them. A file that is listed under several ids is one image.
 
     Args:
-        path: the JSON file.
-        images: the folder its `file_name`s are relative to; by default that of the JSON file, or
-            `images` inside it if the first image lies there.
+        path: the JSON file, or a folder with one alone, as Roboflow's `_annotations.coco.json`.
+        images: the folder its `file_name`s are relative to; by default that of the JSON file,
+            `images` inside it, or the only folder near it that has them. A name that is spelled
+            otherwise on disk (separators, letter case, Unicode form, folders left out) is repaired
+            if one file alone fits.
         classes: these classes only, in this order. Those named "N/A .." need not be in the file;
             models of torchvision have them for numbers that no category of COCO has. They are
             classes without objects, the i-th of all with category id i where the file leaves
             that one free.
+        crowd: "ignore" keeps crowd regions (`iscrowd`) apart: training leaves them out, scores
+            ignore them. "objects" reads them as ordinary objects, for files of tools that mark
+            every mask as crowd.
+        without_mask: what becomes of objects, other than crowd regions, that have no usable
+            segmentation. "keep": they have a box alone, and whatever needs masks raises and names
+            them. "drop": they are left out. "box": their mask is their box, filled.
 
     Raises:
         DatasetError: if the file or an image cannot be used; lists everything that is wrong.
-        ValueError: for a name in `classes` that is no category; names the nearest one.
+        ValueError: for a name in `classes` that is no category, with the nearest one; or another
+            word for `crowd` or `without_mask`.
 
     Warns:
-        UserWarning: once, with the counts of what was repaired; `dataset.problems` lists it.
+        UserWarning: once, with the counts of what was repaired and with what is suspicious, such as
+            objects that are nearly all crowd; `dataset.problems` lists it.
     """
+    check_rules(crowd, without_mask)
     log = ProblemLog()
-    entries, categories = _parse(path, images, log)
-    log.raise_fatal()
     if classes is not None:
         classes = check_names(classes)
+    entries, categories = _parse(path, images, log, classes or ())
+    log.raise_fatal()
+    if classes is not None:
         categories = _with_vacant(categories, classes)
         check_known(classes, categories.values())
     dataset = build_dataset(
@@ -67,9 +90,10 @@ def load_coco(
         log,
         category_ids=list(categories),
         name=Path(path).stem,
+        wanted=classes,
+        crowd=crowd,
+        without_mask=without_mask,
     )
-    if classes is not None:
-        dataset = dataset.with_classes(classes)
     warn_repaired(dataset, f"rcnn data check {os.fspath(path)}")
     return dataset
 
@@ -78,48 +102,62 @@ def _with_vacant(categories: dict[int, str], classes: Iterable[str]) -> dict[int
     """Add the wanted names of numbers that stand for nothing; see `load_coco`."""
     known = set(categories.values())
     added: dict[int, str] = {}
-    for number, name in enumerate(classes, start=1):
+    for place, name in enumerate(classes, start=1):
         if name.startswith(VACANT) and name not in known:
-            last = max((*categories, *added, number))
-            added[number if number not in (categories | added) else last + 1] = name
+            last = max((*categories, *added, place))
+            added[place if place not in (categories | added) else last + 1] = name
     return categories | added
 
 
 def check_coco(
-    path: str | PathLike, images: str | PathLike | None = None, *, decode: bool = True
+    path: str | PathLike,
+    images: str | PathLike | None = None,
+    *,
+    decode: bool = True,
+    crowd: Crowd = "ignore",
+    without_mask: WithoutMask = "keep",
 ) -> list[Problem]:
-    """Return every problem of a COCO JSON file and its images, fatal and repaired ones.
+    """Return every problem of a COCO JSON file and its images: fatal, repaired and suspicious ones.
 
     Args:
-        path: the JSON file.
+        path: as in `load_coco`.
         images: as in `load_coco`.
         decode: decode every image, which finds damage that `load_coco` cannot see; else look
             only where it looks.
+        crowd: as in `load_coco`.
+        without_mask: likewise.
     """
+    check_rules(crowd, without_mask)
     log = ProblemLog()
-    entries, _ = _parse(path, images, log)
-    check_entries(entries, log, decode=decode)
+    entries, categories = _parse(path, images, log)
+    check_entries(
+        entries,
+        list(categories.values()),
+        log,
+        decode=decode,
+        crowd=crowd,
+        without_mask=without_mask,
+    )
     return log.problems
 
 
 def _parse(
-    path: str | PathLike, images: str | PathLike | None, log: ProblemLog
+    path: str | PathLike,
+    images: str | PathLike | None,
+    log: ProblemLog,
+    wanted: Collection[str] = (),
 ) -> tuple[list[Entry], dict[int, str]]:
     """Return what the file states: its images with their objects, and names by category id."""
-    file = os.fspath(path)
-    content = _read_lists(file, log)
-    if content is None:
+    file = only_coco_file(path, log)
+    content = None if file is None else _read_lists(file, log)
+    if file is None or content is None:
         return [], {}
-    categories = _categories(file, content["categories"], log)
-    entries = _images(file, content["images"], log)
-    _annotations(file, content["annotations"], entries, categories, log)
-    folder = _image_folder(file, images, entries)
-    if not existing_folder(folder, "images", log):
-        return [], categories
+    annotations = content["annotations"]
+    categories = read_categories(file, content["categories"], annotations, log, wanted)
+    entries, ids = _images(file, content["images"], log)
+    _annotations(file, annotations, entries, ids, categories, log)
     named = [entry for entry in entries.values() if entry.path]
-    for entry in named:
-        entry.path = os.path.join(folder, entry.path)
-    return named, categories
+    return find_images(file, images, named, log), categories.names
 
 
 def _read_lists(file: str, log: ProblemLog) -> dict[str, list] | None:
@@ -141,7 +179,7 @@ def _read_lists(file: str, log: ProblemLog) -> dict[str, list] | None:
         where = f"line {error.lineno} column {error.colno}"
         log.fatal(file, "", "", "", f"is not JSON: {error.msg} at {where}")
         return None
-    except UnicodeDecodeError as error:
+    except ValueError as error:  # not UTF-8, or a number of thousands of digits
         log.fatal(file, "", "", "", f"is not JSON: {error}")
         return None
     if not isinstance(content, dict):
@@ -149,8 +187,7 @@ def _read_lists(file: str, log: ProblemLog) -> dict[str, list] | None:
         return None
     bad = [key for key in LISTS if not isinstance(content.get(key), list)]
     for key in bad:
-        value = content.get(key, "missing")
-        log.fatal(file, "", key, value, "a COCO file has a list here")
+        log.fatal(file, "", key, shown(content, key), "a COCO file has a list here")
     return None if bad else content
 
 
@@ -172,147 +209,149 @@ def _read_text(file: str) -> str:
     return content.decode(json.detect_encoding(content), "surrogatepass")
 
 
-def _categories(file: str, items: list, log: ProblemLog) -> dict[int, str]:
-    """Return the category names by id, smallest id first."""
-    if not items:
-        log.fatal(file, "", "categories", items, "there is no category")
-    categories: dict[int, str] = {}
-    for index, item in enumerate(items):
-        id = _id(file, "category", index, item, categories, log)
-        if id is None:
-            continue
-        name = item.get("name", "missing")
-        if "name" not in item or not isinstance(name, str) or not name:
-            log.fatal(file, f"category {id}", "name", name, "is not a name")
-        elif name in categories.values():
-            log.fatal(file, f"category {id}", "name", name, "another category has this name")
-        categories[id] = str(name)
-    return dict(sorted(categories.items()))
-
-
-def _images(file: str, items: list, log: ProblemLog) -> dict[int, Entry]:
+def _images(file: str, items: list, log: ProblemLog) -> tuple[dict[int, Entry], Ids]:
     """Return the images by id; their paths are still relative to the folder of images."""
     if not items:
-        log.fatal(file, "", "images", items, "there is no image")
+        log.fatal(file, "", "images", "[]", "there is no image")
+    ids = Ids(file, "image", items, log)
     entries: dict[int, Entry] = {}
     for index, item in enumerate(items):
-        id = _id(file, "image", index, item, entries, log)
+        id = ids.of(index, item)
         if id is None:
             continue
+        if id in entries:
+            ids.repeated(id, item)
+            continue
         where = f"image {id}"
-        name = item.get("file_name", "missing")
-        if "file_name" not in item or not isinstance(name, str) or not name:
-            log.fatal(file, where, "file_name", name, "is not a file name")
+        name = item.get("file_name")
+        if not isinstance(name, str) or not name:
+            log.fatal(file, where, "file_name", shown(item, "file_name"), "is not a file name")
             name = ""
-        size: tuple[int, int] | None = None
-        if item.get("height") is not None and item.get("width") is not None:
-            size = (item["height"], item["width"])
-            for key in ("height", "width"):
-                value = item[key]
-                if not (_is_number(value) and value >= 1 and value % 1 == 0):
-                    log.fatal(file, where, key, value, "is not a number of pixels")
-                    size = None
+        height, width = (_side(file, where, key, item, log) for key in ("height", "width"))
+        size = (height, width) if height and width else None
         entries[id] = Entry(id, file, where, name, size)
-    return entries
+    return entries, ids
+
+
+def _side(file: str, where: str, key: str, item: dict[str, Any], log: ProblemLog) -> int | None:
+    """Return the height or width of an image; None or 0 if the file does not state it."""
+    value = item.get(key)
+    if value is None:
+        return None
+    side = whole_number(value)
+    if side is None or side < 0:
+        log.fatal(file, where, key, shown(item, key), "is not a number of pixels")
+        return None
+    if isinstance(value, str):
+        log.repaired(file, where, key, as_json(value), FROM_TEXT)
+    return side
 
 
 def _annotations(
     file: str,
     items: list,
     entries: dict[int, Entry],
-    categories: dict[int, str],
+    images: Ids,
+    categories: Categories,
     log: ProblemLog,
 ) -> None:
     """Add the objects to the entries of their images; they leave `items` one by one."""
-    labels = {id: label for label, id in enumerate(categories)}
+    labels = categories.labels()
     seen: dict[int, None] = {}
-    known: dict[str, Container[int]] = {"image_id": entries, "category_id": labels}
+    ids = Ids(file, "annotation", items, log)
+    known: dict[str, tuple[Ids, Container[int]]] = {
+        "image_id": (images, entries),
+        "category_id": (categories.ids, labels),
+    }
     for index in range(len(items)):
         item, items[index] = items[index], None
-        id = _id(file, "annotation", index, item, seen, log)
+        id = ids.of(index, item)
         if id is None:
+            continue
+        if id in seen:
+            ids.repeated(id, item)
             continue
         seen[id] = None
         where, sound = f"annotation {id}", True
-        for key, ids in known.items():
-            value = item.get(key, "missing")
-            if not _is_id(value) or value not in ids:
-                log.fatal(file, where, key, value, f"no {key.removesuffix('_id')} has this id")
+        found: dict[str, int] = {}
+        for key, (others, there) in known.items():
+            other = others.read(item, key, where)
+            if other is None or other not in there:
+                message = f"no {key.removesuffix('_id')} has this id"
+                log.fatal(file, where, key, shown(item, key), message)
                 sound = False
-        crowd = item.get("iscrowd", 0)
-        if crowd not in (0, 1):
-            log.fatal(file, where, "iscrowd", crowd, "is neither 0 nor 1")
-            sound = False
-        box = _box(file, where, item.get("bbox", "missing"), log)
-        if not sound or box is None:
+            else:
+                found[key] = other
+        crowd = _crowd(file, where, item, log)
+        box = _box(file, where, item, log)
+        if not sound or crowd is None or box is None:
             continue
-        area = item.get("area")
-        usable = _is_number(area) and _is_finite(area) and area > 0
-        entries[item["image_id"]].objects.append(
+        area = number(item.get("area"))
+        if area is not None and isinstance(item["area"], str):
+            log.repaired(file, where, "area", as_json(item["area"]), FROM_TEXT)
+        usable = area is not None and _is_finite(area) and area > 0
+        segmentation = item.get("segmentation") or None
+        if isinstance(segmentation, list):
+            segmentation = _polygons(file, where, segmentation, log)
+        entries[found["image_id"]].objects.append(
             Object(
                 where,
                 "bbox",
                 item["bbox"],
                 box,
-                labels[item["category_id"]],
-                bool(crowd),
-                item.get("segmentation") or None,
-                float(area) if usable else None,
-                difficult=crowd == 1 and item.get("difficult") == 1,
+                labels[found["category_id"]],
+                crowd,
+                segmentation,
+                float(area) if area is not None and usable else None,
+                difficult=crowd and item.get("difficult") == 1,
             )
         )
 
 
+def _crowd(file: str, where: str, item: dict[str, Any], log: ProblemLog) -> bool | None:
+    """Return whether an object is a crowd region, None if the file says neither yes nor no."""
+    stated = item.get("iscrowd")
+    if stated is None:
+        return False
+    crowd = CROWD.get(stated.strip().lower()) if isinstance(stated, str) else stated
+    if crowd not in (0, 1):
+        log.fatal(file, where, "iscrowd", as_json(stated), "is neither 0 nor 1")
+        return None
+    if isinstance(stated, str):
+        log.repaired(file, where, "iscrowd", as_json(stated), FROM_TEXT)
+    return bool(crowd)
+
+
 def _box(
-    file: str, where: str, bbox: Any, log: ProblemLog
+    file: str, where: str, item: dict[str, Any], log: ProblemLog
 ) -> tuple[float, float, float, float] | None:
     """Return `[x, y, width, height]` as `xyxy`, None if that is not what it is."""
-    if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(_is_number, bbox)):
-        log.fatal(file, where, "bbox", bbox, "is not four numbers x, y, width, height")
-    elif not all(map(_is_finite, bbox)):
-        log.fatal(file, where, "bbox", bbox, "is not finite")
-    elif bbox[2] < 0 or bbox[3] < 0:
-        log.fatal(file, where, "bbox", bbox, "has a negative width or height")
-    else:
-        x, y, width, height = bbox
-        return x, y, x + width, y + height
-    return None
-
-
-def _id(file: str, kind: str, index: int, item: Any, seen: dict, log: ProblemLog) -> int | None:
-    """Return the id of an image, annotation or category, None if it has none of its own."""
-    if not isinstance(item, dict):
-        log.fatal(file, f"{kind} at index {index}", "", "", f"is not an object: {item!r:.60}")
+    bbox = item.get("bbox")
+    numbers = [number(value) for value in bbox] if isinstance(bbox, list) else []
+    sides = [value for value in numbers if value is not None]
+    problem = ""
+    if len(numbers) != 4 or len(sides) != 4:
+        problem = "is not four numbers x, y, width, height"
+    elif not all(map(_is_finite, sides)):
+        problem = "is not finite"
+    elif sides[2] < 0 or sides[3] < 0:
+        problem = "has a negative width or height"
+    if problem:
+        log.fatal(file, where, "bbox", shown(item, "bbox"), problem)
         return None
-    id = item.get("id", "missing")
-    if not _is_id(id):
-        log.fatal(file, f"{kind} at index {index}", "id", id, "is not a 64-bit integer")
-        return None
-    if id in seen:
-        log.fatal(file, f"{kind} {id}", "id", id, f"more than one {kind} has this id")
-        return None
-    return id
+    if any(isinstance(value, str) for value in item["bbox"]):
+        log.repaired(file, where, "bbox", as_json(bbox), FROM_TEXT)
+    x, y, width, height = sides
+    return x, y, x + width, y + height
 
 
-def _is_id(value: Any) -> bool:
-    return type(value) is int and abs(value) < 2**63
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _polygons(file: str, where: str, stated: list, log: ProblemLog) -> list:
+    """Return polygons as COCO writes them, if other tools' way to write them can be told."""
+    polygons, repairs = as_polygons(stated)
+    for message in repairs:
+        log.repaired(file, where, "segmentation", as_json(stated), message)
+    return polygons
 
 
 def _is_finite(value: float) -> bool:
     return abs(value) < 1e30  # and so in float32
-
-
-def _image_folder(file: str, images: str | PathLike | None, entries: dict[int, Entry]) -> str:
-    """Return the folder of the images; see `load_coco`."""
-    if images is not None:
-        return os.fspath(images)
-    folder = os.path.dirname(file) or "."
-    inside = os.path.join(folder, "images")
-    for entry in entries.values():
-        here, there = (os.path.exists(os.path.join(f, entry.path)) for f in (folder, inside))
-        return inside if there and not here else folder
-    return folder

@@ -129,7 +129,7 @@ class DetectionDataset(Sequence[Record]):
         records: one for each image; images without objects are kept, they train as background.
         classes: K different names; label i is `classes[i]`.
         category_ids: K ids that stand for the classes in COCO files; 1..K by default.
-        problems: what was repaired while the dataset was read.
+        problems: what was repaired while the dataset was read, and what is suspicious about it.
         name: a short name for reports.
 
     Raises:

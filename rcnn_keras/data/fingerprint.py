@@ -1,6 +1,5 @@
 """What a training reads, in a few lines that tell whether it is still the same."""
 
-import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,6 +9,8 @@ import numpy as np
 
 from rcnn_keras.data.dataset import DetectionDataset, Record
 from rcnn_keras.data.pipeline import Batches
+from rcnn_keras.data.value_range import FULL
+from rcnn_keras.utils.hashing import sha256
 
 
 def fingerprint(batches: Batches) -> dict[str, Any]:
@@ -27,6 +28,7 @@ def fingerprint(batches: Batches) -> dict[str, Any]:
         **parts,
         **{name: getattr(batches, name) for name in settings},
         "augment": _text(batches.augment),
+        **({} if batches.value_range == FULL else {"value_range": str(batches.value_range)}),
     }
 
 
@@ -81,11 +83,8 @@ def _segmentations(record: Record) -> Iterable[bytes]:
             yield repr(segmentation and sorted(segmentation.items())).encode()
 
 
-def _digest(parts: Iterable[bytes]) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return f"sha256:{digest.hexdigest()}"
+def _digest(chunks: Iterable[bytes]) -> str:
+    return f"sha256:{sha256(chunks)}"
 
 
 def _text(augment: Any) -> str:

@@ -10,6 +10,7 @@ import io
 import math
 import os
 import struct
+from collections.abc import Callable
 from os import PathLike
 from typing import IO, Any, NamedTuple
 
@@ -19,6 +20,13 @@ from PIL import Image, UnidentifiedImageError
 from pycocotools import mask as rle
 
 from rcnn_keras.data.tfrecord_images import TFRecordImage
+from rcnn_keras.data.value_range import (
+    FULL,
+    ValueRange,
+    check_value_range,
+    to_8_bits,
+    warn_if_dark,
+)
 
 TAG = 0x0112
 
@@ -78,9 +86,10 @@ def turn_segmentation(segmentation: Any, orientation: int, height: int, width: i
 MAX_PIXELS = 178_956_970
 
 
-# How the names of image files end.
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".gif")
-
+NEEDED = (
+    "a path, an array or a Pillow image is needed (cv2.imread returns None for a file that is "
+    "missing or that it cannot read)"
+)
 
 JPEG_END = b"\xff\xd9"
 
@@ -105,24 +114,52 @@ class ImageHeader(NamedTuple):
     orientation: int
 
 
-def read_image(source: str | PathLike | np.ndarray | TFRecordImage) -> np.ndarray:
+def read_image(
+    source: Any, value_range: ValueRange = FULL, *, name: str = "image array"
+) -> np.ndarray:
     """Return an image as uint8 RGB `(H, W, 3)`, upright.
 
     Args:
         source: a file in any format of Pillow's (of several frames or pages, the first), or its
-            place in a record file; or an array `(H, W)`, `(H, W, 1)`, `(H, W, 3)` or `(H, W, 4)`
-            of integers or floats in 0..255, or of uint16 in 0..65535. Alpha is dropped, 16 bits
-            become 8 by value / 257, and gray is repeated.
+            place in a record file; a Pillow image; or an array or tensor `(H, W)`, `(H, W, 1)`,
+            `(H, W, 3)` or `(H, W, 4)` of integers or floats in 0..255, or of uint16 in 0..65535.
+            Alpha is dropped, and gray is repeated.
+        value_range: which values of an image of more than 8 bits become 0 and 255: "full" for
+            0..65535 (value / 257), "max" for 0 up to its own greatest value, "percentiles" for
+            its own 0.5th to 99.5th percentile, a number such as 4095 for 0 up to it, or the least
+            and the greatest value. Images of 8 bits stay as they are.
+        name: of an array or a Pillow image, for messages.
 
     Raises:
         ImageError: for a file that is missing, empty, cut off, no image, or over `MAX_PIXELS`,
-            and for an array of another rank, type or value range.
+            for an array of another rank, type or value range, and for anything else.
+        ValueError: for a `value_range` that is none.
+
+    Warns:
+        UserWarning: once in a process, for an image of 16 bits that leaves most of their range
+            unused, if `value_range` is "full".
     """
-    if isinstance(source, np.ndarray):
-        return _array_to_rgb(source, "image array")
+    check_value_range(value_range)
+    if isinstance(source, Image.Image):
+        try:
+            source.load()
+            pixels = _to_rgb(source, name, value_range)
+        except Exception as error:
+            _raise_image_error(error, name)
+            raise
+        return turn_pixels(pixels, _orientation(source))
+    if hasattr(source, "__array__") and not isinstance(source, np.generic):
+        return _array_to_rgb(_numpy(source, name), name, value_range)
     with _ImageFile(source) as file:
-        file.image.load()
-        return turn_pixels(_to_rgb(file.image, file.name), file.orientation())
+        is_wide = _has_wide_colours(file.image)
+        if is_wide and value_range != FULL:
+            pixels = to_8_bits(_wide_colours(file, value_range), value_range)
+        else:
+            file.image.load()
+            pixels = _to_rgb(file.image, file.name, value_range)
+        if is_wide and value_range == FULL:
+            warn_if_dark(int(pixels.max()), 255, file.name)
+        return turn_pixels(pixels, file.orientation())
 
 
 def image_header(path: str | PathLike | TFRecordImage) -> tuple[int, int]:
@@ -187,7 +224,7 @@ class _ImageFile:
         path = source if self.tfrecord is None else self.tfrecord.path
         if not isinstance(path, str | PathLike):
             kind = type(path).__name__
-            raise ImageError(f"image of type {kind}", "a path or a numpy array is needed")
+            raise ImageError(f"image of type {kind}", NEEDED)
         self.name = os.fsdecode(path)
 
     def __enter__(self) -> "_ImageFile":
@@ -217,20 +254,12 @@ class _ImageFile:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.file.close()
-        if isinstance(error, UnidentifiedImageError):
-            raise ImageError(self.name, "is not an image that Pillow can read") from error
-        if isinstance(error, Exception) and not isinstance(error, ImageError):
-            # Pillow's decoders raise all kinds of errors on damaged files.
-            raise ImageError(self.name, f"cannot be decoded: {error}") from error
+        _raise_image_error(error, self.name)
 
     def orientation(self) -> int:
         """Return the EXIF orientation, 1 if the file states none that is valid."""
-        try:
-            # Pillow's own getexif of a PNG would decode it; has_its_end looked for late metadata
-            orientation = Image.Image.getexif(self.image).get(TAG, 1)
-        except (SyntaxError, ValueError, KeyError, TypeError, struct.error):
-            return 1  # broken metadata; the pixels are whole, and this is all that it could say
-        return orientation if orientation in range(1, 9) else 1
+        # Pillow's own getexif of a PNG would decode it; has_its_end looked for late metadata
+        return _orientation(self.image)
 
     def has_its_end(self) -> bool:
         """Return whether the end of the file shows that it is whole and the header says it all."""
@@ -267,18 +296,64 @@ class _ImageFile:
             )
 
 
-def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
+def _raise_image_error(error: BaseException | None, name: str) -> None:
+    """Raise what went wrong in Pillow as an ImageError."""
+    if isinstance(error, UnidentifiedImageError):
+        raise ImageError(name, "is not an image that Pillow can read") from error
+    if isinstance(error, Exception) and not isinstance(error, ImageError):
+        # Pillow's decoders raise all kinds of errors on damaged files.
+        raise ImageError(name, f"cannot be decoded: {error}") from error
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation of an image, 1 if it states none that is valid."""
+    try:
+        orientation = Image.Image.getexif(image).get(TAG, 1)
+    except (SyntaxError, ValueError, KeyError, TypeError, struct.error):
+        return 1  # broken metadata; the pixels are whole, and this is all that it could say
+    return orientation if orientation in range(1, 9) else 1
+
+
+def _numpy(source: Any, name: str) -> np.ndarray:
+    """Return an array or a tensor as one of NumPy's own types."""
+    try:
+        array = np.asarray(source)
+    except Exception as error:  # of another library, such as a tensor that is on a GPU
+        raise ImageError(name, f"{type(source).__name__} is not an array: {error}") from error
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+
+
+def _has_wide_colours(image: Image.Image) -> bool:
+    """Return whether a file that is not loaded has 16-bit colours, of which Pillow keeps 8 bits."""
+    modes = (str(tile[3]) for tile in getattr(image, "tile", ()) if isinstance(tile[3], str))
+    return any(mode.startswith(("RGB;16", "RGBA;16", "LA;16")) for mode in modes)
+
+
+def _wide_colours(file: "_ImageFile", value_range: ValueRange) -> np.ndarray:
+    """Return a PNG of 16-bit colours as uint16 RGB `(H, W, 3)`."""
+    if file.image.format != "PNG":
+        raise ImageError(
+            file.name,
+            f"16-bit colours of {file.image.format} are read as 8 bits, which leaves nothing for "
+            f"value_range={value_range!r}: store the image as PNG",
+        )
+    file.file.seek(0)
+    decoded = tf.io.decode_png(file.file.read(), channels=0, dtype=tf.uint16).numpy()
+    return decoded[..., :3] if decoded.shape[-1] > 2 else np.repeat(decoded[..., :1], 3, axis=-1)
+
+
+def _to_rgb(image: Image.Image, name: str, value_range: ValueRange) -> np.ndarray:
     """Return a decoded Pillow image as uint8 RGB `(H, W, 3)`."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PPM", "PNG")):
-        return _array_to_rgb(np.asarray(image).astype(np.uint16), name)
+        return _array_to_rgb(np.asarray(image).astype(np.uint16), name, value_range)
     if image.mode in ("I", "F"):
-        return _array_to_rgb(np.asarray(image), name)
+        return _array_to_rgb(np.asarray(image), name, value_range)
     if image.mode == "P":
         image = image.convert("RGBA")  # Pillow warns if a transparent palette goes straight to RGB
     return np.array(image.convert("RGB"))
 
 
-def _array_to_rgb(array: np.ndarray, name: str) -> np.ndarray:
+def _array_to_rgb(array: np.ndarray, name: str, value_range: ValueRange) -> np.ndarray:
     """Return an array of gray, RGB or RGBA values as uint8 RGB `(H, W, 3)`."""
     if array.ndim == 2:
         array = array[..., None]
@@ -286,14 +361,27 @@ def _array_to_rgb(array: np.ndarray, name: str) -> np.ndarray:
         raise ImageError(
             name, f"shape {array.shape} is not (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
         )
-    if array.dtype == np.uint16:
-        array = (array.astype(np.uint32) + 128) // 257
+    array = array[..., :3]
+    if array.dtype == np.uint16 and value_range == FULL:
+        warn_if_dark(int(array.max()), 65535, name)
+        array = to_8_bits(array, value_range)
+    elif array.dtype != np.uint8 and value_range != FULL and _is_deep(array):
+        array = to_8_bits(array, value_range)
     elif array.dtype != np.uint8:
         _check_range(array, name)
         array = np.rint(array)
     rgb = np.empty((*array.shape[:2], 3), np.uint8)
-    rgb[:] = array[..., :3]
+    rgb[:] = array
     return rgb
+
+
+def _is_deep(array: np.ndarray) -> bool:
+    """Return whether values are finite, at least 0, and of a type or size of more than 8 bits."""
+    if array.dtype == np.uint16:
+        return True
+    if not (np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)):
+        return False
+    return bool(np.isfinite(array).all() and array.max() > 255)
 
 
 def _check_range(array: np.ndarray, name: str) -> None:
@@ -329,7 +417,12 @@ def decode_upright(content: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     return _where(orientation, MIRRORED, lambda x: tf.reverse(x, [1]), image)
 
 
-def _where(orientation, cases, turn, image):
+def _where(
+    orientation: tf.Tensor,
+    cases: tuple[int, ...],
+    turn: Callable[[tf.Tensor], tf.Tensor],
+    image: tf.Tensor,
+) -> tf.Tensor:
     """Turn the image if its orientation is one of the cases."""
     is_case = tf.reduce_any(orientation == tf.constant(cases, tf.int64))
     turned = tf.cond(is_case, lambda: turn(image), lambda: image)

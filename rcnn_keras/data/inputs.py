@@ -6,46 +6,119 @@ B images a batch, H and W the batch's padded height and width, R the most propos
 
 import os
 import sys
+import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from os import PathLike
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from PIL import Image
 
 from rcnn_keras.data.dataset import DetectionDataset, Record
-from rcnn_keras.data.images import image_header, read_image, resize_image, resized_size
+from rcnn_keras.data.image_files import images_in
+from rcnn_keras.data.images import (
+    NEEDED,
+    ImageError,
+    image_header,
+    read_image,
+    resize_image,
+    resized_size,
+)
 from rcnn_keras.data.pipeline import SIZE_MULTIPLE, Batches, read_pixels
+from rcnn_keras.data.value_range import FULL, ValueRange
+
+OneImage = str | PathLike | np.ndarray | Image.Image
+
+Images = OneImage | Iterable[OneImage] | DetectionDataset
 
 
 def unlabelled(
-    images: Sequence[str | PathLike | np.ndarray], classes: Sequence[str]
+    images: Any, classes: Sequence[str], value_range: ValueRange = FULL
 ) -> DetectionDataset:
     """Return a dataset of `images`, numbered from 0, without objects.
 
     Args:
-        images: paths, or arrays as `read_image` takes them.
+        images: one image or many of those that `each_image` takes.
         classes: the class names of the detector.
+        value_range: how values of more than 8 bits become 0..255, see `read_image`.
 
     Raises:
-        ImageError: for an image that cannot be read, before any is decoded.
+        ImageError: for an image that cannot be read, or anything that is none, before any file is
+            decoded.
     """
     records = []
-    for number, image in enumerate(images):
-        pixels = read_image(image) if isinstance(image, np.ndarray) else None
-        path = str(image) if pixels is None else f"image {number}"
+    for number, image in enumerate(each_image(images)):
+        pixels = None
+        if not isinstance(image, str | PathLike):
+            pixels = read_image(image, value_range, name=f"image {number}")
+        path = os.fsdecode(image) if pixels is None else f"image {number}"
         height, width = image_header(path) if pixels is None else pixels.shape[:2]
         empty = np.zeros((0, 4)), np.zeros(0), np.zeros(0)
         records.append(Record(number, path, height, width, *empty, pixels=pixels))
     return DetectionDataset(records, classes)
 
 
+def each_image(images: Any) -> Iterator[Any]:
+    """Yield the paths, arrays and Pillow images that one image or many are.
+
+    A folder stands for its images, sorted by name, an array `(B, H, W, C)` or a list for those in
+    it, and a tensor for its array.
+
+    Raises:
+        ImageError: for what is no image: None, bytes, numbers, mappings; names its place.
+
+    Warns:
+        UserWarning: for each folder, with what was passed over in it.
+    """
+    if isinstance(images, str | PathLike):
+        yield from _of_path(images)
+    elif isinstance(images, Image.Image) or _is_array(images):
+        yield from _of_array(images)
+    elif isinstance(images, Iterable) and not isinstance(images, bytes | bytearray | Mapping):
+        for number, image in enumerate(images):
+            if isinstance(image, str | PathLike):
+                yield from _of_path(image)
+            elif isinstance(image, Image.Image) or _is_array(image):
+                yield from _of_array(image)
+            else:
+                raise ImageError(f"image {number} of type {type(image).__name__}", NEEDED)
+    else:
+        raise ImageError(f"image of type {type(images).__name__}", NEEDED)
+
+
+def _is_array(value: Any) -> bool:
+    """Return whether this is an array or a tensor of NumPy's, TensorFlow's, Keras', PyTorch's."""
+    return hasattr(value, "__array__") and not isinstance(value, np.generic)
+
+
+def _of_path(path: str | PathLike) -> Iterator[str | PathLike]:
+    if not os.path.isdir(path):
+        yield path
+        return
+    images, passed_over = images_in(path)
+    if not images:
+        has = f"it has {passed_over}" if passed_over else "it is empty"
+        raise ImageError(os.fsdecode(path), f"no image in this folder; {has}")
+    if passed_over:
+        warnings.warn(f"{os.fsdecode(path)}: passed over {passed_over}", stacklevel=2)
+    yield from images
+
+
+def _of_array(image: Any) -> Iterator[Any]:
+    is_batch = len(getattr(image, "shape", ())) == 4
+    yield from image if is_batch else (image,)
+
+
 Proposals = Mapping[int, np.ndarray] | Sequence[np.ndarray] | Callable[[np.ndarray], np.ndarray]
 
 
-def with_given_proposals(dataset: DetectionDataset, proposals: Proposals) -> DetectionDataset:
+def with_given_proposals(
+    dataset: DetectionDataset, proposals: Proposals, value_range: ValueRange = FULL
+) -> DetectionDataset:
     """Return the dataset with the proposals of each image, in whichever form they come.
 
     Args:
@@ -53,6 +126,7 @@ def with_given_proposals(dataset: DetectionDataset, proposals: Proposals) -> Det
         proposals: `(r, 4)` boxes `xyxy` in pixels of the upright image: a list with those of each
             image in order, a mapping from image ids, or a function from the image, `(H, W, 3)`
             uint8 RGB.
+        value_range: of the images that a function gets, see `read_image`.
 
     Raises:
         ValueError: for an image without an entry, a list of another length, or boxes outside their
@@ -61,7 +135,7 @@ def with_given_proposals(dataset: DetectionDataset, proposals: Proposals) -> Det
     """
     ids = [record.image_id for record in dataset]
     if callable(proposals):
-        found = [proposals(read_image(record.image)) for record in dataset]
+        found = [proposals(read_image(record.image, value_range)) for record in dataset]
     elif isinstance(proposals, Mapping):
         return dataset.with_proposals(proposals)
     else:
@@ -111,7 +185,7 @@ def input_batches(batches: Batches) -> Iterator[dict[str, np.ndarray]]:
 
 def _resized(record: Record, batches: Batches) -> np.ndarray:
     """Return a record's image `(h, w, 3)` float32, at the size that the detector sees."""
-    image = read_pixels(record)
+    image = read_pixels(record, batches.value_range)
     size = record.height, record.width
     sizes = batches.min_size
     min_size = sizes[-1] if isinstance(sizes, Sequence) else sizes

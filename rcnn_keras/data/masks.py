@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
 
+from rcnn_keras.data.json_values import FROM_TEXT, number
 from rcnn_keras.data.tfrecord_images import TFRecordSegmentations
 
 if TYPE_CHECKING:
@@ -23,12 +24,16 @@ if TYPE_CHECKING:
     from rcnn_keras.data.dataset import Record
 
 
+AT_ONCE = 50_000  # polygons that are measured in one go
+
+
 class PolygonBuffer:
     """The coordinates x1, y1, x2, y2, .. of many polygons, float64, one after the other."""
 
     def __init__(self) -> None:
         self.numbers = array("d")
         self.ends = array("q", [0])  # of each polygon in `numbers`, after the 0 of none
+        self._measured: tuple[np.ndarray, np.ndarray] | None = None
 
     def add(self, segmentation: Any) -> Any:
         """Return a COCO segmentation as `Polygons`, or as it is if that is not what it is."""
@@ -36,6 +41,7 @@ class PolygonBuffer:
             return segmentation
         if not all(map(_is_polygon_list, segmentation)):
             return segmentation
+        self._measured = None
         start, first = len(self.numbers), len(self.ends) - 1
         try:
             for polygon in segmentation:
@@ -45,6 +51,30 @@ class PolygonBuffer:
             del self.numbers[start:], self.ends[first + 1 :]
             return segmentation
         return Polygons(self, first, len(self.ends) - 1)
+
+    def measures(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return each polygon's largest absolute coordinate, and its area by Gauss' formula.
+
+        NaN where a coordinate is NaN. Computed for all at once when first asked for: a call for
+        each of a million polygons takes longer than to parse them.
+        """
+        if self._measured is None:
+            ends = np.array(self.ends)
+            reach, area = np.empty(len(ends) - 1), np.empty(len(ends) - 1)
+            for first in range(0, len(area), AT_ONCE):
+                stop = min(first + AT_ONCE, len(area))
+                part = np.array(self.numbers[ends[first] : ends[stop]]).reshape(-1, 2)
+                starts = (ends[first:stop] - ends[first]) // 2
+                following = np.arange(1, len(part) + 1)  # the point after the last is the first
+                following[np.append(starts[1:], len(part)) - 1] = starts
+                x, y = part.T
+                with np.errstate(invalid="ignore", over="ignore"):
+                    cross = x * y[following] - x[following] * y
+                    area[first:stop] = np.abs(np.add.reduceat(cross, starts)) / 2
+                    largest = np.abs(part).max(axis=1)
+                    reach[first:stop] = np.maximum.reduceat(largest, starts)
+            self._measured = reach, area
+        return self._measured
 
 
 class Polygons:
@@ -62,9 +92,13 @@ class Polygons:
 
     def reach(self) -> float:
         """Return the largest absolute coordinate; NaN if one is NaN."""
-        ends = self.buffer.ends
-        part = self.buffer.numbers[ends[self.first] : ends[self.stop]]
-        return float(np.abs(np.frombuffer(part)).max())
+        reach, _ = self.buffer.measures()
+        return float(reach[self.first : self.stop].max())
+
+    def least_area(self) -> float:
+        """Return the smallest of their areas in square pixels; NaN if one is NaN."""
+        _, area = self.buffer.measures()
+        return float(area[self.first : self.stop].min())
 
 
 class Segmentations(Sequence):
@@ -116,6 +150,74 @@ def _is_polygon_list(points: Any) -> bool:
 # Times the image's longer side; pycocotools overflows on polygons that reach further out of it.
 MOST_OUTSIDE = 10
 
+# A polygon less wide than this many pixels has no area.
+MIN_WIDTH = 1e-3
+
+FLAT = "flat list of coordinates read as a polygon"
+
+POINTS = "list of points read as polygons"
+
+
+def as_polygons(stated: list) -> tuple[list, list[str]]:
+    """Return polygons that another tool nests otherwise as COCO writes them: `[[x1, y1, ..], ..]`.
+
+    These are a flat list `[x1, y1, ..]`, a list of points `[[x1, y1], ..]`, several of them, and
+    numbers as text.
+
+    Returns:
+        The polygons, and what was repaired, as the problems of a dataset say it; `stated` itself if
+        it is something else.
+    """
+    repairs = []
+    polygons = [_as_numbers(item) for item in stated]
+    if polygons != stated:
+        repairs.append(FROM_TEXT)
+    if _are_numbers(polygons) and len(polygons) >= 6:
+        return [polygons], [*repairs, FLAT]
+    nested = [polygons] if _are_points(polygons) else polygons
+    if nested and all(map(_are_points, nested)):
+        flat = [[number for point in points for number in _point(point)] for points in nested]
+        return flat, [*repairs, POINTS]
+    return (polygons, repairs) if repairs else (stated, [])
+
+
+def _as_numbers(value: Any) -> Any:
+    """Return a value with the numbers that are text in it as numbers, however it is nested."""
+    if isinstance(value, list):
+        return [_as_numbers(item) for item in value]
+    found = number(value) if isinstance(value, str) else None
+    return value if found is None else found
+
+
+def _are_numbers(values: Any) -> bool:
+    return isinstance(values, list) and set(map(type, values)) <= {int, float}
+
+
+def _are_points(values: Any) -> bool:
+    """Return whether this is a list of three points or more; OpenCV has `[[x, y]]` for one."""
+    return isinstance(values, list) and len(values) >= 3 and all(map(_point, values))
+
+
+def _point(value: Any) -> list[float]:
+    """Return the two numbers of a point, none if it is no point."""
+    inner = value[0] if isinstance(value, list) and len(value) == 1 else value
+    return inner if _are_numbers(inner) and len(inner) == 2 else []
+
+
+def sound_polygon(points: Any, size: tuple[int, int]) -> bool:
+    """Return whether a polygon of COCO covers some of the plane, in or near an image of a size."""
+    return _is_polygon(points, MOST_OUTSIDE * max(size)) and _has_area(points)
+
+
+def _has_area(polygon: list[float]) -> bool:
+    """Return whether the points of a polygon lie apart from one straight line."""
+    points = np.reshape(np.array(polygon, np.float64), (-1, 2))
+    points = points - points[0]
+    lengths = np.hypot(*points.T)
+    x, y = points[lengths.argmax()]
+    across = np.abs(points[:, 0] * y - points[:, 1] * x).max()
+    return bool(across >= MIN_WIDTH * lengths.max() > 0)
+
 
 def malformed(segmentation: Any, size: tuple[int, int]) -> tuple[str, Any] | None:
     """Return what keeps a segmentation from being a mask of its image, None if nothing does.
@@ -145,6 +247,15 @@ def malformed(segmentation: Any, size: tuple[int, int]) -> tuple[str, Any] | Non
         return "segmentation.counts", "missing"
     counts = segmentation["counts"]
     return None if _are_counts(counts, size[0] * size[1]) else ("segmentation.counts", counts)
+
+
+def is_empty(code: dict[str, Any]) -> bool:
+    """Return whether a sound RLE sets no pixel."""
+    counts = code["counts"]
+    if isinstance(counts, list):
+        return not any(counts[1::2])
+    lengths = _unpacked(counts.encode() if isinstance(counts, str) else counts)
+    return lengths is None or not lengths[1::2].any()
 
 
 def _is_polygon(points: Any, most: float) -> bool:
@@ -191,6 +302,16 @@ def _unpacked(counts: bytes) -> np.ndarray | None:
     return numbers
 
 
+NAMED = 10  # objects that a message names
+
+NO_SEGMENTATION = " has no segmentation, so there is no mask of it"
+
+WITHOUT_MASK_RULE = (
+    'Where data is read, without_mask="drop" leaves such objects out and "box" fills their boxes '
+    "(without_mask in the section data of a configuration, --without-mask on the command line)"
+)
+
+
 def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
     """Return a COCO segmentation as the `(height, width)` bool mask that pycocotools fills.
 
@@ -218,32 +339,45 @@ def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
 def check_masks(record: "Record") -> None:
     """Raise ValueError unless every object of a record has a sound segmentation.
 
-    A crowd region may have none. The message names the image and the object, counted from 0.
+    A crowd region may have none. The message names the image and the objects, counted from 0.
     """
+    check_segmentations([record])
+
+
+def check_segmentations(dataset: "Iterable[Record]") -> None:
+    """Raise ValueError if objects have no sound segmentation; crowds need none.
+
+    The message names the first such objects and the number of all, and says how to go on.
+    """
+    faults = [
+        (record.path, place, fault) for record in dataset for place, fault in _mask_faults(record)
+    ]
+    if not faults:
+        return
+    path, place, fault = faults[0]
+    message = f"{path}: object {place}{fault}"
+    if len(faults) > 1:
+        named = ", ".join(f"{path} object {place}" for path, place, _ in faults[1:NAMED])
+        rest = f" and {len(faults) - NAMED} more" if len(faults) > NAMED else ""
+        message += f"; {len(faults)} objects have no mask, the others are {named}{rest}"
+    raise ValueError(f"{message}. {WITHOUT_MASK_RULE}")
+
+
+def _mask_faults(record: "Record") -> "Iterator[tuple[int, str]]":
+    """Yield the objects whose mask is missing or malformed, and what is wrong with each."""
     if isinstance(record.segmentations, TFRecordSegmentations):  # they were sound when packed
-        missing = np.flatnonzero(~record.segmentations.present & ~record.crowd)
-        if len(missing):
-            raise ValueError(
-                f"{record.path}: object {missing[0]} has no segmentation, so there is no mask of it"
-            )
+        missing = ~record.segmentations.present & ~record.crowd
+        yield from ((place, NO_SEGMENTATION) for place in np.flatnonzero(missing).tolist())
         return
     segmentations = record.segmentations or (None,) * len(record)
     for i, (segmentation, crowd) in enumerate(zip(segmentations, record.crowd, strict=True)):
         if segmentation is None:
             if not crowd:
-                raise ValueError(
-                    f"{record.path}: object {i} has no segmentation, so there is no mask of it"
-                )
+                yield i, NO_SEGMENTATION
             continue
         bad = malformed(segmentation, (record.height, record.width))
         if bad is not None:
-            raise ValueError(f"{record.path}: object {i}: malformed {bad[0]}: {bad[1]!r:.80}")
-
-
-def check_segmentations(dataset: "Iterable[Record]") -> None:
-    """Raise ValueError for the first object without a sound segmentation; crowds need none."""
-    for record in dataset:
-        check_masks(record)
+            yield i, f": malformed {bad[0]}: {bad[1]!r:.80}"
 
 
 def record_masks(record: "Record", height: int, width: int) -> np.ndarray:

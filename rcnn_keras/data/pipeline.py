@@ -24,6 +24,7 @@ from rcnn_keras.data.images import (
 )
 from rcnn_keras.data.masks import check_segmentations, record_masks
 from rcnn_keras.data.tfrecord_images import TFRecordSegmentations, read_record
+from rcnn_keras.data.value_range import FULL, ValueRange, check_value_range
 
 if TYPE_CHECKING:
     from rcnn_keras.data.dataset import DetectionDataset, Record
@@ -133,18 +134,24 @@ class ImageSource(Protocol):
         ...
 
 
-def image_source(records: "Sequence[Record]") -> ImageSource:
-    """Return the source of these records: without Python if all of them are in record files."""
+def image_source(records: "Sequence[Record]", value_range: ValueRange = FULL) -> ImageSource:
+    """Return the source of these records: without Python if all of them are in record files.
+
+    Raises:
+        ValueError: for record files and a `value_range` other than "full".
+    """
     if all(record.tfrecord is not None for record in records):
+        for record in records[:1]:
+            _check_depth(record, value_range)
         return RecordFiles(records)
-    return ImageFiles(records)
+    return ImageFiles(records, value_range)
 
 
 class ImageFiles:
     """Files in any of Pillow's formats, pixels in memory, and whatever else `read_image` reads."""
 
-    def __init__(self, records: "Sequence[Record]"):
-        self.records = records
+    def __init__(self, records: "Sequence[Record]", value_range: ValueRange = FULL):
+        self.records, self.value_range = records, value_range
 
     def opened(self, index: tf.Tensor) -> tf.Tensor:
         """Return the index."""
@@ -161,7 +168,7 @@ class ImageFiles:
         return tf.ensure_shape(masks, (None, None, None))
 
     def _read(self, index: int) -> np.ndarray:
-        return read_pixels(self.records[index])
+        return read_pixels(self.records[index], self.value_range)
 
     def _read_masks(self, index: int, size: np.ndarray) -> np.ndarray:
         return record_masks(self.records[index], *size.tolist())
@@ -208,9 +215,10 @@ def _stored_objects(record: "Record") -> np.ndarray:
     return np.arange(len(record))
 
 
-def read_pixels(record: "Record") -> np.ndarray:
+def read_pixels(record: "Record", value_range: ValueRange = FULL) -> np.ndarray:
     """Return a record's image `(H, W, 3)` uint8; ImageError if it is not of the stated size."""
-    image = read_image(record.image)
+    _check_depth(record, value_range)
+    image = read_image(record.image, value_range)
     if image.shape[:2] != (record.height, record.width):
         raise ImageError(
             record.path,
@@ -218,6 +226,15 @@ def read_pixels(record: "Record") -> np.ndarray:
             f"its record says {record.width} x {record.height}",
         )
     return image
+
+
+def _check_depth(record: "Record", value_range: ValueRange) -> None:
+    """Raise ValueError for a range of values that are no longer in a record file."""
+    if record.tfrecord is not None and value_range != FULL:
+        raise ValueError(
+            f"{record.path}: record files hold 8 bits, packed as by value_range='full', and the "
+            f"model has value_range={value_range!r}: take the image files instead"
+        )
 
 
 # What stands where there is no object.
@@ -257,6 +274,8 @@ class Batches:
         masks: read the segmentations too. An object whose mask has no pixel left at the resized
             image's size is dropped; a crowd region may do without a segmentation.
         proposals: read the records' proposals too.
+        value_range: how images of more than 8 bits become 0..255, see `read_image`; a model brings
+            its own.
 
     Raises:
         ValueError: when a number is out of range, the dataset is empty, an image has more than
@@ -279,6 +298,7 @@ class Batches:
         antialias: bool = False,
         masks: bool = False,
         proposals: bool = False,
+        value_range: ValueRange = FULL,
     ) -> None:
         for name, value in {
             "batch_size": batch_size,
@@ -305,6 +325,7 @@ class Batches:
                         f"{record.path} has {len(record.labels)} objects, "
                         f"more than max_objects={max_objects}"
                     )
+        check_value_range(value_range)
         if masks:
             check_segmentations(dataset)
         if proposals:
@@ -324,6 +345,7 @@ class Batches:
         self.antialias = antialias
         self.masks = masks
         self.proposals = proposals
+        self.value_range = value_range
         self._parts, self._mine = 1, range(1)
         self._passes = 0
 
@@ -443,7 +465,7 @@ class Batches:
         image_ids = tf.constant([record.image_id for record in records], tf.int64)
         sizes = tf.constant([(record.height, record.width) for record in records], tf.int32)
         resized_sizes = tf.constant([self._resized_sizes(record) for record in records], tf.int32)
-        objects, source = _Objects(records), image_source(records)
+        objects, source = _Objects(records), image_source(records, self.value_range)
         most = max((len(r.proposals) for r in records if r.proposals is not None), default=0)
 
         def read_proposals(index: int) -> np.ndarray:

@@ -18,12 +18,11 @@ objects of all of them:
     sha256                     of the TFRecord file
 """
 
-import hashlib
 import io
 import json
 import shutil
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 from os import PathLike
@@ -37,11 +36,15 @@ from PIL import Image
 from rcnn_keras.data.bitmasks import encode_runs
 from rcnn_keras.data.dataset import DetectionDataset, Record, check_known, check_names, plain
 from rcnn_keras.data.images import ImageError, decode_upright, read_header, read_image
-from rcnn_keras.data.parts import HEADER, Parts, check_same_header
+from rcnn_keras.data.object_rules import Crowd, WithoutMask, apply_rules, check_rules
 from rcnn_keras.data.problems import DatasetError, Problem, ProblemLog
+from rcnn_keras.data.suspicions import find_suspicious
 from rcnn_keras.data.tfrecord_images import TFRecordImage, TFRecordSegmentations
-from rcnn_keras.data.written_aside import written_aside
-from rcnn_keras.engines import Engine, run_shards
+from rcnn_keras.data.validation import warn_repaired
+from rcnn_keras.parallel import Engine, run_shards
+from rcnn_keras.parallel.resumable import HEADER, ResumableFolder, check_same_header
+from rcnn_keras.utils.atomic import atomic_write
+from rcnn_keras.utils.hashing import file_sha256, sha256
 
 
 def write_index(path: Path, records: Sequence[Record], offsets: np.ndarray, sha256: str) -> None:
@@ -64,7 +67,7 @@ def write_index(path: Path, records: Sequence[Record], offsets: np.ndarray, sha2
         "has_masks": np.array([there is not None for there in present]),
         "sha256": np.array(sha256),
     }
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         np.savez(aside, **columns)  # type: ignore[arg-type]
 
 
@@ -104,12 +107,6 @@ def index_records(file: Path, columns: dict[str, np.ndarray]) -> list[Record]:
             )
         )
     return records
-
-
-def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _present(record: Record) -> np.ndarray | None:
@@ -164,7 +161,11 @@ def is_tfrecord_folder(path: str | PathLike) -> bool:
 
 
 def load_tfrecord(
-    path: str | PathLike, *, classes: Iterable[str] | None = None
+    path: str | PathLike,
+    *,
+    classes: Iterable[str] | None = None,
+    crowd: Crowd = "ignore",
+    without_mask: WithoutMask = "keep",
 ) -> DetectionDataset:
     """Return the data set of a folder of record files.
 
@@ -175,41 +176,67 @@ def load_tfrecord(
     Args:
         path: the folder that `save_tfrecord` or `rcnn data pack` wrote.
         classes: these classes only, in this order.
+        crowd: as in `load_coco`.
+        without_mask: likewise; "box" is for the data that are packed, not for record files.
 
     Raises:
         DatasetError: for a manifest that is missing, unfinished or of another version, record
             files that are missing or of another length, and damaged indices; lists all. The
             checksum of a record is looked at whenever it is read, `check_tfrecord` looks at all.
-        ValueError: for a name in `classes` that the records do not have; names the nearest one.
+        ValueError: for a name in `classes` that the records do not have, with the nearest one;
+            for another word for `crowd` or `without_mask`, and for boxes to be filled.
+
+    Warns:
+        UserWarning: once, with what is changed and what is suspicious, as `load_coco`.
     """
+    check_rules(crowd, without_mask)
     folder = Path(path)
     manifest, log = read_manifest(folder), ProblemLog()
     records = [record for shard in manifest["shards"] for record in _read(folder, shard, log)]
     log.raise_fatal()
+    records = [apply_rules(record, log, crowd, without_mask) for record in records]
     dataset = DetectionDataset(
         records,
         manifest["classes"],
         category_ids=manifest["category_ids"],
         name=manifest["name"],
     )
-    if classes is None:
-        return dataset
-    classes = check_names(classes)
-    check_known(classes, dataset.classes)
-    return dataset.with_classes(classes)
+    if classes is not None:
+        classes = check_names(classes)
+        check_known(classes, dataset.classes)
+        dataset = dataset.with_classes(classes)
+    find_suspicious(dataset, dataset.classes, str(folder / MANIFEST), log)
+    dataset.problems = tuple(log.problems)
+    warn_repaired(dataset, f"rcnn data check {folder}")
+    return dataset
 
 
-def check_tfrecord(path: str | PathLike) -> list[Problem]:
-    """Return every problem of a folder of record files; reads and hashes all of them."""
+def check_tfrecord(
+    path: str | PathLike, *, crowd: Crowd = "ignore", without_mask: WithoutMask = "keep"
+) -> list[Problem]:
+    """Return every problem of a folder of record files; reads and hashes all of them.
+
+    Args:
+        path: as in `load_tfrecord`.
+        crowd: likewise.
+        without_mask: likewise.
+
+    Raises:
+        ValueError: for another word for `crowd` or `without_mask`, and for boxes to be filled.
+    """
+    check_rules(crowd, without_mask)
     folder, log = Path(path), ProblemLog()
     try:
         manifest = read_manifest(folder)
     except DatasetError as error:
         return list(error.problems)
+    records = []
     for shard in manifest["shards"]:
-        if _read(folder, shard, log):
+        if found := _read(folder, shard, log):
             file = folder / f"{shard['name']}.tfrecord"
             _check_hash(file, shard["sha256"], log)
+            records += [apply_rules(record, log, crowd, without_mask) for record in found]
+    find_suspicious(records, manifest["classes"], str(folder / MANIFEST), log)
     return log.problems
 
 
@@ -274,7 +301,7 @@ def _read(folder: Path, shard: dict[str, Any], log: ProblemLog) -> list[Record]:
 
 def _check_hash(file: Path, stated: str, log: ProblemLog) -> bool:
     """Return whether a file has the hash that the manifest states."""
-    found = file_hash(file)
+    found = file_sha256(file)
     if found != stated:
         log.fatal(file, "", "sha256", found[:16], f"the manifest says {stated[:16]}")
     return found == stated
@@ -338,14 +365,14 @@ def save_tfrecord(
         found = read_manifest(out)
         check_same_header(out, {key: found[key] for key in header}, header, "records")
     else:
-        _pack(dataset, Parts(out, header, "records"), shard_size, engine, progress)
+        _pack(dataset, ResumableFolder(out, header, "records"), shard_size, engine, progress)
     (out / HEADER).unlink(missing_ok=True)
     return load_tfrecord(out)
 
 
 def _pack(
     dataset: DetectionDataset,
-    parts: Parts,
+    parts: ResumableFolder,
     shard_size: int,
     engine: Engine | None,
     progress: Callable[[int, int], None] | None,
@@ -372,7 +399,7 @@ def _pack(
         "objects": sum(map(len, dataset)),
         "shards": [_described(parts.folder, shard) for shard in shards],
     }
-    with written_aside(parts.path(MANIFEST)) as aside:
+    with atomic_write(parts.path(MANIFEST)) as aside:
         aside.write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
 
 
@@ -392,11 +419,11 @@ def pack_shard(folder: Path, shard: Shard) -> list[Problem]:
     if problems:
         return problems
     file = folder / f"{shard.name}.tfrecord"
-    with written_aside(file) as aside, tf.io.TFRecordWriter(str(aside)) as writer:
+    with atomic_write(file) as aside, tf.io.TFRecordWriter(str(aside)) as writer:
         for example in examples:
             writer.write(example)
     offsets = np.cumsum([0, *(len(example) + RECORD_FRAME for example in examples)])
-    write_index(folder / f"{shard.name}.npz", shard.records, offsets, file_hash(file))
+    write_index(folder / f"{shard.name}.npz", shard.records, offsets, file_sha256(file))
     return []
 
 
@@ -420,7 +447,7 @@ def _described(folder: Path, shard: Shard) -> dict[str, Any]:
         "objects": sum(map(len, shard.records)),
         "bytes": int(columns["offsets"][-1]),
         "sha256": str(columns["sha256"]),
-        "index_sha256": file_hash(index),
+        "index_sha256": file_sha256(index),
     }
 
 
@@ -438,16 +465,16 @@ def _header(dataset: DetectionDataset, shard_size: int) -> dict[str, Any]:
 
 def _fingerprint(dataset: DetectionDataset) -> str:
     """Return a hash of the images' ids, names and sizes, and of all ground truth."""
-    digest = hashlib.sha256()
-    for record in dataset:
-        name = Path(record.path).name
-        codes = None if record.segmentations is None else [*map(plain, record.segmentations)]
-        facts = [record.image_id, name, record.height, record.width, codes]
-        digest.update(json.dumps(facts).encode())
-        arrays = (record.boxes, record.labels, record.crowd, record.areas, record.difficult)
-        for array in (*arrays, record.pixels):
-            digest.update(b"none" if array is None else array.tobytes())
-    return digest.hexdigest()
+    return sha256(chunk for record in dataset for chunk in _facts(record))
+
+
+def _facts(record: Record) -> Iterator[bytes]:
+    name = Path(record.path).name
+    codes = None if record.segmentations is None else [*map(plain, record.segmentations)]
+    yield json.dumps([record.image_id, name, record.height, record.width, codes]).encode()
+    arrays = (record.boxes, record.labels, record.crowd, record.areas, record.difficult)
+    for array in (*arrays, record.pixels):
+        yield b"none" if array is None else array.tobytes()
 
 
 def _example(record: Record) -> tf.train.Example:

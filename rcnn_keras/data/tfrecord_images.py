@@ -62,7 +62,7 @@ class TFRecordSegmentations(Sequence[dict[str, Any] | None]):
     def __getitem__(self, index: int) -> dict[str, Any] | None: ...
     @overload
     def __getitem__(self, index: slice) -> "TFRecordSegmentations": ...
-    def __getitem__(self, index):
+    def __getitem__(self, index: int | slice) -> "dict[str, Any] | TFRecordSegmentations | None":
         if isinstance(index, slice):
             return self.take(np.arange(len(self))[index])
         if not self.present[index]:

@@ -8,7 +8,6 @@ import os
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from rcnn_keras.data.dataset import DetectionDataset, Record
+from rcnn_keras.data.entries import Entry, Object
 from rcnn_keras.data.images import (
     EXCHANGES_SIDES,
     ImageError,
@@ -26,43 +26,29 @@ from rcnn_keras.data.images import (
     turn_boxes,
     turn_segmentation,
 )
-from rcnn_keras.data.masks import MOST_OUTSIDE, Polygons, Segmentations, malformed
-from rcnn_keras.data.problems import Problem, ProblemLog, summarise
+from rcnn_keras.data.masks import (
+    MOST_OUTSIDE,
+    Polygons,
+    Segmentations,
+    is_empty,
+    malformed,
+    sound_polygon,
+)
+from rcnn_keras.data.object_rules import Crowd, WithoutMask, apply_rules
+from rcnn_keras.data.problems import Problem, ProblemLog, describe_problems
+from rcnn_keras.data.repeated_images import join_repeated
+from rcnn_keras.data.suspicions import UNIT, find_fractions, find_suspicious, in_fractions
 
 # A box less wide or high than this many pixels has no area.
 MIN_SIDE = 1e-3
+
+# Polygons of a greater area (in square pixels, by Gauss' formula) lie on no line, however long.
+SURE_AREA = 1.0
 
 AT_ONCE = 64  # images whose headers a thread reads in one go
 
 # Published boxes are rounded to two decimals: so far over the border is no fault of the labels.
 ROUNDING = 0.01
-
-
-@dataclass(slots=True)
-class Object:
-    """An object as the annotation file states it, its box `xyxy` in finite numbers."""
-
-    id: str
-    field: str
-    value: Any
-    box: tuple[float, float, float, float]
-    label: int
-    crowd: bool
-    segmentation: Any = None
-    area: float | None = None
-    difficult: bool = False
-
-
-@dataclass(slots=True)
-class Entry:
-    """An image as the annotation file states it; `size` is height and width, None if missing."""
-
-    image_id: int
-    file: str
-    id: str
-    path: str
-    size: tuple[int, int] | None
-    objects: list[Object] = field(default_factory=list)
 
 
 def build_dataset(
@@ -72,30 +58,65 @@ def build_dataset(
     *,
     category_ids: Sequence[int] | None = None,
     name: str = "",
+    wanted: Sequence[str] | None = None,
+    crowd: Crowd = "ignore",
+    without_mask: WithoutMask = "keep",
 ) -> DetectionDataset:
-    """Return the dataset of the entries; one warning sums up what had to be repaired.
+    """Return the dataset of the entries, of the classes that are `wanted` alone.
 
     Raises:
         DatasetError: if anything fatal is in the log, or is wrong with an image.
     """
+    entries = _compared(entries, log)
     log.raise_fatal()  # before the images are opened, which takes longest
-    records = check_entries(entries, log)
+    records = _records(entries, log)
     log.raise_fatal()
-    return DetectionDataset(
-        records, classes, category_ids=category_ids, problems=log.problems, name=name
-    )
+    records = [apply_rules(record, log, crowd, without_mask) for record in records]
+    dataset = DetectionDataset(records, classes, category_ids=category_ids, name=name)
+    if wanted is not None:
+        dataset = dataset.with_classes(wanted)
+    if entries:
+        find_suspicious(dataset, dataset.classes, _source(entries), log)
+    dataset.problems = tuple(log.problems)
+    return dataset
 
 
 def warn_repaired(dataset: DetectionDataset, hint: str) -> None:
-    """Say in one warning what was repaired in a dataset; for the reader that the user called."""
-    if dataset.problems:
-        name = f"{dataset.name}: " if dataset.name else ""
-        warnings.warn(f"{name}{summarise(dataset.problems)} ({hint} lists them)", stacklevel=3)
+    """Say in one warning what is repaired and suspicious in a dataset, for the reader's caller."""
+    if text := describe_problems(dataset.problems, hint):
+        warnings.warn(f"{dataset.name}: {text}" if dataset.name else text, stacklevel=3)
 
 
 def check_entries(
-    entries: Sequence[Entry], log: ProblemLog, *, decode: bool = False
-) -> list[Record]:
+    entries: Sequence[Entry],
+    classes: Sequence[str],
+    log: ProblemLog,
+    *,
+    decode: bool = False,
+    crowd: Crowd = "ignore",
+    without_mask: WithoutMask = "keep",
+) -> None:
+    """Note every problem of the entries and of their images."""
+    records = _records(_compared(entries, log), log, decode=decode)
+    records = [apply_rules(record, log, crowd, without_mask) for record in records]
+    if records:
+        find_suspicious(records, classes, _source(entries), log)
+
+
+def _source(entries: Sequence[Entry]) -> str:
+    """Return the file that states all the entries, or the folder of their files."""
+    file = entries[0].file
+    return file if file == entries[-1].file else os.path.dirname(file)
+
+
+def _compared(entries: Sequence[Entry], log: ProblemLog) -> Sequence[Entry]:
+    """Return the entries without repetition; note what is wrong with all of them together."""
+    entries = join_repeated(entries, log)
+    find_fractions(entries, log)
+    return entries
+
+
+def _records(entries: Sequence[Entry], log: ProblemLog, *, decode: bool = False) -> list[Record]:
     """Return the records of all images that can be read, and note every problem on the way.
 
     Entries lose their objects as they become records: both would not fit beside each other.
@@ -112,7 +133,7 @@ def check_entries(
                 records.append(_record(entry, header, log))
             entry.objects = []
     if entries and without:
-        log.repaired(entries[0].file, "", "", "", "dataset without any object")
+        log.repaired(_source(entries), "", "", "", "dataset without any object")
     return records
 
 
@@ -203,16 +224,32 @@ def _record(entry: Entry, header: ImageHeader, log: ProblemLog) -> Record:
 
 
 def _sound_segmentation(entry: Entry, item: Object, size: tuple[int, int], log: ProblemLog) -> Any:
-    """Return the segmentation of an object, None if it has none or one that is malformed."""
+    """Return the segmentation of an object, or what is sound of it; None if nothing is."""
     stated = item.segmentation
     if isinstance(stated, Polygons):
-        if stated.reach() <= MOST_OUTSIDE * max(size):
+        # Polygons that are in question are looked at one by one; nearly none are.
+        if UNIT < stated.reach() <= MOST_OUTSIDE * max(size) and stated.least_area() > SURE_AREA:
             return stated
         stated = [[int(v) if v.is_integer() else v for v in p] for p in stated.lists()]
-    bad = None if stated is None else malformed(stated, size)
-    if bad is None:
+    if in_fractions(item):
+        message = "segmentation in fractions dropped, its box kept"
+        log.repaired(entry.file, item.id, "segmentation", stated, message)
+        return None
+    if isinstance(stated, list):
+        bad = [i for i, polygon in enumerate(stated) if not sound_polygon(polygon, size)]
+        if len(bad) < len(stated):
+            for i in bad:
+                message = "malformed polygon dropped, the others kept"
+                log.repaired(entry.file, item.id, f"segmentation.{i}", stated[i], message)
+            return [polygon for i, polygon in enumerate(stated) if i not in bad]
+        problem = (f"segmentation.{bad[0]}", stated[bad[0]]) if bad else None
+    else:
+        problem = None if stated is None else malformed(stated, size)
+        if stated is not None and problem is None and is_empty(stated):
+            problem = "segmentation.counts", stated["counts"]
+    if problem is None:
         return stated
-    log.repaired(entry.file, item.id, *bad, "malformed segmentation dropped, its box kept")
+    log.repaired(entry.file, item.id, *problem, "malformed segmentation dropped, its box kept")
     return None
 
 

@@ -4,7 +4,7 @@ from rcnn_keras.data.masks import check_segmentations
 from rcnn_keras.evaluation.coco import CocoScores, coco_results
 from rcnn_keras.evaluation.confusion import ConfusionMatrix
 from rcnn_keras.evaluation.errors import DetectionErrors
-from rcnn_keras.evaluation.matching import box_iou, mask_iou
+from rcnn_keras.evaluation.matching import box_iou, mask_iou, proposal_recall
 from rcnn_keras.evaluation.voc import VocScores
 
 __all__ = [
@@ -16,4 +16,5 @@ __all__ = [
     "check_segmentations",
     "coco_results",
     "mask_iou",
+    "proposal_recall",
 ]

@@ -1,11 +1,11 @@
-"""COCO average precision: what pycocotools computes, added up image by image.
+"""COCO average precision as pycocotools computes it, accumulated image by image.
 
-The rules are those of pycocotools' `COCOeval`, and so are the numbers, to the last bit. It looks at
-one detection of one image after the other; here the first detections of every image and class are
-matched together, then the second ones, and so on, at all thresholds and area ranges.
+Rules and numbers are those of pycocotools' `COCOeval`, to the last bit. It matches one detection of
+one image after the other; here the first detections of every image and class are matched together,
+then the second ones, and so on, at all thresholds and area ranges.
 
 D detections and G objects of all images, K classes, A area ranges, T IoU thresholds (0.50 to 0.95),
-R = 101 recalls; d detections of an image, n objects in it, p pairs of one and an object.
+R = 101 recalls; d detections of an image, n objects in it, p pairs of a detection and an object.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -43,59 +43,59 @@ def match(
     crowd: np.ndarray,
     ignored: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Give objects to detections greedily by score, as COCO does.
+    """Match detections to objects greedily by score, as COCO does.
 
-    A detection takes the free object that it overlaps most, of equals the last; one that is ignored
-    only if there is no other. Any number may take a region of a crowd.
+    A detection is matched to the unmatched object that it overlaps most, of equals the last; to an
+    ignored one only if there is no other. A crowd region may match any number of detections.
 
     Args:
-        detections: `(P,)` int, each pair's detection. Numbers follow each other within an image and
+        detections: `(P,)` int, each pair's detection. Numbers are consecutive within an image and
             class, the best score first.
         objects: `(P,)` int in 0..G-1, each pair's object, of the same image and class.
         overlaps: `(P,)` float64 IoU.
         groups: `(G,)` int, the same for objects of one image and class.
         crowd: `(G,)` bool.
-        ignored: `(G, A)` bool, objects that count neither way.
+        ignored: `(G, A)` bool, objects that count neither as found nor as missed.
 
     Returns:
-        The detections that are in a pair, `(n,)` int, rising, and what each of them is at each area
+        The detections that are in a pair, `(n,)` int, rising, and the outcome of each at each area
         range and threshold, `(n, A, T)` int8: `RIGHT`, `IGNORED` or `WRONG`.
     """
-    found, first, place = np.unique(detections, return_index=True, return_inverse=True)
+    paired, first, row = np.unique(detections, return_index=True, return_inverse=True)
     new_group = np.diff(groups[objects[first]], prepend=-1) != 0
     starts = np.flatnonzero(new_group)
-    turns = np.arange(len(found)) - starts[np.cumsum(new_group) - 1]  # of each in its group
-    order = np.lexsort((objects, overlaps, place, turns[place]))
-    place, objects, overlaps = place[order], objects[order], overlaps[order]
+    ranks = np.arange(len(paired)) - starts[np.cumsum(new_group) - 1]  # of each in its group
+    order = np.lexsort((objects, overlaps, row, ranks[row]))
+    row, objects, overlaps = row[order], objects[order], overlaps[order]
     reached = overlaps[:, None, None] >= THRESHOLDS
-    outcomes = np.full((len(found), len(AREAS), len(THRESHOLDS)), WRONG, np.int8)
-    taken = np.zeros((len(crowd), *outcomes.shape[1:]), bool)
-    ends = np.searchsorted(turns[place], np.arange(turns.max(initial=-1) + 2))
+    outcomes = np.full((len(paired), len(AREAS), len(THRESHOLDS)), WRONG, np.int8)
+    matched = np.zeros((len(crowd), *outcomes.shape[1:]), bool)
+    ends = np.searchsorted(ranks[row], np.arange(ranks.max(initial=-1) + 2))
     for begin, end in pairwise(ends):
-        of_turn, candidates, count = place[begin:end], objects[begin:end], end - begin
-        free = reached[begin:end] & (~taken[candidates] | crowd[candidates, None, None])
-        # the later in order, the better; beyond `count`, those that are not ignored
+        rows, candidates, count = row[begin:end], objects[begin:end], end - begin
+        free = reached[begin:end] & (~matched[candidates] | crowd[candidates, None, None])
+        # later in order is better; objects that are not ignored come before all others
         value = np.arange(1, count + 1)[:, None] + count * ~ignored[candidates]
-        firsts = np.flatnonzero(np.diff(of_turn, prepend=-1))
+        firsts = np.flatnonzero(np.diff(rows, prepend=-1))
         best = np.maximum.reduceat(np.where(free, value[..., None], 0), firsts)
-        outcomes[of_turn[firsts]] = np.where(best > count, RIGHT, np.where(best, IGNORED, WRONG))
+        outcomes[rows[firsts]] = np.where(best > count, RIGHT, np.where(best, IGNORED, WRONG))
         _, area, threshold = hit = np.nonzero(best)
-        taken[candidates[(best[hit] - 1) % count], area, threshold] = True
-    return found, outcomes
+        matched[candidates[(best[hit] - 1) % count], area, threshold] = True
+    return paired, outcomes
 
 
 RECALLS = np.linspace(0, 1, 101)
 
 
 class ImageOverlaps(NamedTuple):
-    """What decides the scores of one image's detections, class by class, the best score first.
+    """What is kept of one image's detections for scoring, by class and then by falling score.
 
     Attributes:
         scores: `(d,)` float64.
         labels: `(d,)` int, rising.
         areas: `(d,)` float64 in square pixels.
-        detections: `(p,)` int in 0..d-1, of each pair of one class that overlaps by 0.5 or more.
-        objects: `(p,)` int, the object's place in the record.
+        detections: `(p,)` int in 0..d-1, of each pair of the same class with an IoU of 0.5 or more.
+        objects: `(p,)` int, the object's index in the record.
         overlaps: `(p,)` float64 IoU.
     """
 
@@ -109,17 +109,17 @@ class ImageOverlaps(NamedTuple):
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """The objects of a dataset, end to end.
+    """The objects of all images of a dataset, concatenated.
 
     Attributes:
-        classes: K.
-        firsts: for each image where its objects begin, and G at the end.
+        num_classes: K.
+        firsts: for each image the index of its first object, and G at the end.
         labels: `(G,)` int.
         crowd: `(G,)` bool.
-        ignored: `(G, A)` bool, crowds and objects outside of an area range.
+        ignored: `(G, A)` bool, crowd regions and objects outside of an area range.
     """
 
-    classes: int
+    num_classes: int
     firsts: np.ndarray
     labels: np.ndarray
     crowd: np.ndarray
@@ -127,54 +127,56 @@ class GroundTruth:
 
     @staticmethod
     def of(dataset: DetectionDataset, kind: str) -> "GroundTruth":
-        """Return the objects of a dataset; for `kind` "segm" sizes are those of masks."""
+        """Return the objects of a dataset; for `kind` "segm" areas are those of masks."""
         firsts = np.cumsum([0, *(len(record) for record in dataset)])
-        crowd = _end_to_end([record.crowd for record in dataset], bool)
-        outside = outside_areas(_end_to_end([_areas(record, kind) for record in dataset], float))
-        labels = _end_to_end([record.labels for record in dataset], np.int64)
+        crowd = _concatenate([record.crowd for record in dataset], bool)
+        outside = outside_areas(_concatenate([_areas(record, kind) for record in dataset], float))
+        labels = _concatenate([record.labels for record in dataset], np.int64)
         return GroundTruth(len(dataset.classes), firsts, labels, crowd, crowd[:, None] | outside)
 
 
 def coco_curves(
-    images: Sequence[ImageOverlaps], places: Sequence[int], truth: GroundTruth
+    images: Sequence[ImageOverlaps], indices: Sequence[int], truth: GroundTruth
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return precision and recall of all classes.
 
     Args:
-        images: those with detections, by rising image id, which is COCO's order of equal scores.
-        places: of each of them in the dataset.
+        images: those with detections, by rising image id, as COCO orders equal scores.
+        indices: of each of them in the dataset.
         truth: the objects of all images.
 
     Returns:
         `(T, R, K, A)` float64 precision and `(T, K, A)` recall; see `precision_at_recall`.
     """
-    scores = _end_to_end([image.scores for image in images], float)
-    labels = _end_to_end([image.labels for image in images], np.int64)
-    ignored = outside_areas(_end_to_end([image.areas for image in images], float))
-    before = np.cumsum([0, *(len(image.scores) for image in images)])
-    found, outcomes = match(
-        _end_to_end([i.detections + n for i, n in zip(images, before[:-1], strict=True)], np.int64),
-        _end_to_end(
-            [i.objects + truth.firsts[n] for i, n in zip(images, places, strict=True)], int
+    scores = _concatenate([image.scores for image in images], float)
+    labels = _concatenate([image.labels for image in images], np.int64)
+    ignored = outside_areas(_concatenate([image.areas for image in images], float))
+    offsets = np.cumsum([0, *(len(image.scores) for image in images)])
+    paired, outcomes = match(
+        _concatenate(
+            [i.detections + n for i, n in zip(images, offsets[:-1], strict=True)], np.int64
         ),
-        _end_to_end([image.overlaps for image in images], float),
-        np.repeat(np.arange(len(truth.firsts) - 1), np.diff(truth.firsts)) * truth.classes
+        _concatenate(
+            [i.objects + truth.firsts[n] for i, n in zip(images, indices, strict=True)], int
+        ),
+        _concatenate([image.overlaps for image in images], float),
+        np.repeat(np.arange(len(truth.firsts) - 1), np.diff(truth.firsts)) * truth.num_classes
         + truth.labels,
         truth.crowd,
         truth.ignored,
     )
     row = np.full(len(scores), -1)
-    row[found] = np.arange(len(found))
+    row[paired] = np.arange(len(paired))
     order = np.lexsort((-scores, labels))
-    ends = np.searchsorted(labels[order], np.arange(truth.classes + 1))
+    ends = np.searchsorted(labels[order], np.arange(truth.num_classes + 1))
     curves = []
     for k, (begin, end) in enumerate(pairwise(ends)):
         of_class = order[begin:end]
-        known = row[of_class] >= 0
-        of_each = np.full((len(of_class), *outcomes.shape[1:]), WRONG, np.int8)
-        of_each[known] = outcomes[row[of_class[known]]]
+        in_pair = row[of_class] >= 0
+        class_outcomes = np.full((len(of_class), *outcomes.shape[1:]), WRONG, np.int8)
+        class_outcomes[in_pair] = outcomes[row[of_class[in_pair]]]
         positives = (~truth.ignored[truth.labels == k]).sum(axis=0)
-        curves.append(precision_at_recall(of_each, ignored[of_class], positives))
+        curves.append(precision_at_recall(class_outcomes, ignored[of_class], positives))
     precision, recall = zip(*curves, strict=True)
     return np.stack(precision, axis=2), np.stack(recall, axis=1)
 
@@ -185,13 +187,13 @@ def precision_at_recall(
     """Return the interpolated precision and the recall of one class.
 
     Args:
-        outcomes: `(D, A, T)` int8 as `match` gives them, best score first.
+        outcomes: `(D, A, T)` int8 as `match` returns them, best score first.
         ignored: `(D, A)` bool, detections that are ignored where they are wrong.
-        positives: `(A,)` int, how many objects are to be found.
+        positives: `(A,)` int, how many objects must be found.
 
     Returns:
         `(T, R, A)` float64 precision in 0..1, the best at this recall or a higher one, and
-        `(T, A)` recall in 0..1; -1 where there is nothing to be found.
+        `(T, A)` recall in 0..1; -1 where there are no objects to find.
     """
     precision = np.full((len(THRESHOLDS), len(RECALLS), len(AREAS)), -1.0)
     recall = np.full((len(THRESHOLDS), len(AREAS)), -1.0)
@@ -200,7 +202,7 @@ def precision_at_recall(
         counted = (outcome == RIGHT) | ((outcome == WRONG) & ~ignored[:, a, None])
         number = np.cumsum(counted, axis=0, dtype=np.int32)
         for t in range(len(THRESHOLDS)):
-            # Between two hits precision only falls, so the hits tell all.
+            # Precision only falls between two hits, so the hits alone give the maxima.
             hits = np.flatnonzero(outcome[:, t] == RIGHT)
             rank = np.arange(1, len(hits) + 1)
             best = np.maximum.accumulate((rank / (number[hits, t] + np.spacing(1)))[::-1])[::-1]
@@ -211,7 +213,7 @@ def precision_at_recall(
 
 
 def _areas(record: Record, kind: str) -> np.ndarray:
-    """Return the objects' sizes in square pixels: as stated by the file, else their own."""
+    """Return the objects' areas in square pixels: as stated by the file, else computed."""
     if record.areas is not None:
         return record.areas
     if kind == "segm":
@@ -220,11 +222,11 @@ def _areas(record: Record, kind: str) -> np.ndarray:
     return (x2 - x1) * (y2 - y1)
 
 
-def _end_to_end(arrays: Sequence[np.ndarray], dtype: type) -> np.ndarray:
+def _concatenate(arrays: Sequence[np.ndarray], dtype: type) -> np.ndarray:
     return np.concatenate([np.zeros(0, dtype), *arrays]).astype(dtype)
 
 
-FIELDS = {"bbox": "bbox", "segm": "segmentation"}  # of a row, by the kind of scores
+FIELDS = {"bbox": "bbox", "segm": "segmentation"}  # of a result row, by `kind`
 
 
 def coco_results(
@@ -232,7 +234,7 @@ def coco_results(
 ) -> list[dict[str, Any]]:
     """Return detections as COCO's result rows: image id, category id, `xywh` box and score.
 
-    Detections with masks also have a `segmentation` in run lengths, set above 0.5.
+    Detections with masks also have a `segmentation`, an RLE mask of the values above 0.5.
 
     Raises:
         ValueError: if the detections' classes are not those of the dataset.
@@ -240,8 +242,8 @@ def coco_results(
     rows = _box_rows(dataset, detections)
     masks = (
         mask
-        for found in detections.values()
-        for mask in ([None] * len(found) if found.masks is None else found.rle_masks())
+        for image in detections.values()
+        for mask in ([None] * len(image) if image.masks is None else image.rle_masks())
     )
     for row, mask in zip(rows, masks, strict=True):
         if mask is not None:
@@ -255,21 +257,21 @@ def rows_by_image(rows: Sequence[Mapping[str, Any]], kind: str) -> dict[int, lis
     Raises:
         ValueError: for rows without boxes, or for `kind` "segm" without masks.
     """
-    bare = [row for row in rows if FIELDS[kind] not in row]
-    if bare:
-        raise ValueError(f"{len(bare)} of {len(rows)} detections have no {FIELDS[kind]}")
-    found: dict[int, list] = {}
+    missing = [row for row in rows if FIELDS[kind] not in row]
+    if missing:
+        raise ValueError(f"{len(missing)} of {len(rows)} detections have no {FIELDS[kind]}")
+    by_image: dict[int, list] = {}
     for row in rows:
-        found.setdefault(row["image_id"], []).append(row)
-    return found
+        by_image.setdefault(row["image_id"], []).append(row)
+    return by_image
 
 
 def read_rows(
     rows: Sequence[Mapping[str, Any]], category_ids: Sequence[int], kind: str
 ) -> tuple[np.ndarray, np.ndarray, Any]:
-    """Return an image's scores `(d,)`, labels `(d,)` and what was found, without other categories.
+    """Return scores `(d,)`, labels `(d,)` and shapes of an image's rows, without other categories.
 
-    What was found are boxes, `(d, 4)` float64 `xywh`, and for `kind` "segm" d run lengths.
+    Shapes are boxes, `(d, 4)` float64 `xywh`, or for `kind` "segm" d RLE masks.
     """
     label_of = {id: label for label, id in enumerate(category_ids)}
     rows = [row for row in rows if row["category_id"] in label_of]
@@ -284,13 +286,13 @@ def _box_rows(
     dataset: DetectionDataset, detections: Mapping[int, Detections]
 ) -> list[dict[str, Any]]:
     rows = []
-    for image_id, found in detections.items():
-        if tuple(found.classes) != tuple(dataset.classes):
+    for image_id, image in detections.items():
+        if tuple(image.classes) != tuple(dataset.classes):
             raise ValueError(
-                f"the detections' classes {list(found.classes)} are not those of the dataset "
+                f"the detections' classes {list(image.classes)} are not those of the dataset "
                 f"{list(dataset.classes)}"
             )
-        for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True):
+        for box, score, label in zip(image.boxes, image.scores, image.labels, strict=True):
             x1, y1, x2, y2 = (float(v) for v in box)
             rows.append(
                 {
@@ -306,21 +308,21 @@ def _box_rows(
 class CocoScores:
     """Average precision of detections on a dataset, as the COCO challenge counts it.
 
-    The detections come all at once, or image by image with `add`. Of each, its score, class and
-    area and the objects that it overlaps are kept, in arrays, and nothing else: scoring takes the
-    same memory with masks as without.
+    Detections are given all at once, or image by image with `add`. Only the score, class and area
+    of each and the objects that it overlaps are kept, in arrays: scoring takes the same memory with
+    masks as without.
 
     Args:
         dataset: images and ground truth; crowd regions are ignored, neither right nor wrong.
-        detections: for each image id what was found there, or the rows that `coco_results` makes
-            of it; an image left out has no detections.
-        max_detections: detections that count an image and class, best first.
-        kind: `"bbox"` compares boxes, `"segm"` masks. A mask's size, as APs, APm and APl tell
-            sizes apart, is its own area and not its box's.
+        detections: the detections of each image by image id, or the rows of `coco_results`; an
+            image left out has no detections.
+        max_detections: detections that count per image and class, those of the highest scores.
+        kind: `"bbox"` compares boxes, `"segm"` masks. For masks, APs, APm and APl go by the area of
+            the mask and not of its box.
 
     Raises:
-        ValueError: for another kind, for detections in an image that the dataset has not, or of
-            other classes, and where masks are wanted and missing.
+        ValueError: for another kind, for detections in an image that is not in the dataset, or of
+            other classes, and for missing masks if `kind` is "segm".
     """
 
     def __init__(
@@ -337,24 +339,24 @@ class CocoScores:
         self.classes = tuple(dataset.classes)
         self.max_detections, self.kind = max_detections, kind
         self._dataset = dataset
-        self._places = {record.image_id: i for i, record in enumerate(dataset)}
+        self._indices = {record.image_id: i for i, record in enumerate(dataset)}
         self._added: dict[int, ImageOverlaps] = {}
         self._curves: tuple[np.ndarray, np.ndarray] | None = None
         if isinstance(detections, Mapping):
             self._check_images(detections)
-            for image_id, found in detections.items():
-                self.add(image_id, found)
+            for image_id, image_detections in detections.items():
+                self.add(image_id, image_detections)
         else:
             rows = rows_by_image(detections, kind)
             self._check_images(rows)
-            for image_id, of_image in rows.items():
-                self._add_rows(image_id, of_image)
+            for image_id, image_rows in rows.items():
+                self._add_rows(image_id, image_rows)
 
     def add(self, image_id: int, detections: Detections) -> None:
-        """Take in what was found in an image.
+        """Add the detections of an image.
 
         Raises:
-            ValueError: for an image that the dataset has not or that was added before, for other
+            ValueError: for an image that is not in the dataset or was added before, for other
                 classes, and for missing masks.
         """
         if tuple(detections.classes) != self.classes:
@@ -363,20 +365,20 @@ class CocoScores:
                 f"{list(self.classes)}"
             )
         self._check_images([image_id])
-        record = self._dataset[self._places[image_id]]
+        record = self._dataset[self._indices[image_id]]
         if self.kind == "bbox":
             boxes = xywh(detections.boxes)
             areas = boxes[:, 2] * boxes[:, 3]
             overlaps = coco_iou(boxes, xywh(record.boxes), record.crowd)
         else:
-            areas, overlaps = _of_masks(detections, record)
+            areas, overlaps = _mask_overlaps(detections, record)
         scores = np.asarray(detections.scores, np.float64)
         self._keep(image_id, scores, np.asarray(detections.labels), areas, overlaps)
 
     def summary(self) -> dict[str, float]:
         """Return AP, AP50, AP75, APs, APm, APl, AR, and `AP/<class>` for each class, in 0..1.
 
-        A score over no ground truth at all (no small objects, say) is NaN.
+        A score without any ground truth (for example no small objects) is NaN.
         """
         precision, recall = self.precision_and_recall()
         scores = {"AP": _mean(precision[:, :, :, 0])}
@@ -399,8 +401,8 @@ class CocoScores:
         if self._curves is None:
             ids = sorted(self._added)
             images = [self._added[image_id] for image_id in ids]
-            places = [self._places[image_id] for image_id in ids]
-            self._curves = coco_curves(images, places, GroundTruth.of(self._dataset, self.kind))
+            indices = [self._indices[image_id] for image_id in ids]
+            self._curves = coco_curves(images, indices, GroundTruth.of(self._dataset, self.kind))
         return self._curves
 
     def precision_recall(self, iou: float = 0.5) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -418,8 +420,8 @@ class CocoScores:
         }
 
     def _add_rows(self, image_id: int, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Take in an image's result rows; boxes stay as the rows have them, to the last bit."""
-        record = self._dataset[self._places[image_id]]
+        """Add an image's result rows; their boxes are used unchanged, to the last bit."""
+        record = self._dataset[self._indices[image_id]]
         scores, labels, shapes = read_rows(rows, self._dataset.category_ids, self.kind)
         if self.kind == "bbox":
             areas = shapes[:, 2] * shapes[:, 3]
@@ -437,26 +439,26 @@ class CocoScores:
         areas: np.ndarray,
         overlaps: np.ndarray,
     ) -> None:
-        """Keep what decides the scores of an image's detections; overlaps are `(d, n)`."""
+        """Keep what scoring needs of an image's detections; overlaps are `(d, n)`."""
         order = np.lexsort((-scores, labels))
         first_of_class = np.searchsorted(labels[order], labels[order])
         order = order[np.arange(len(order)) - first_of_class < self.max_detections]
-        record, overlaps = self._dataset[self._places[image_id]], overlaps[order]
+        record, overlaps = self._dataset[self._indices[image_id]], overlaps[order]
         near = (overlaps >= THRESHOLDS[0]) & (labels[order, None] == record.labels)
-        found, objects = np.nonzero(near)
+        in_pair, objects = np.nonzero(near)
         self._added[image_id] = ImageOverlaps(
-            scores[order], labels[order], areas[order], found, objects, overlaps[near]
+            scores[order], labels[order], areas[order], in_pair, objects, overlaps[near]
         )
         self._curves = None
 
     def _check_images(self, image_ids: Collection[int]) -> None:
-        if unknown := [i for i in image_ids if i not in self._places]:
+        if unknown := [i for i in image_ids if i not in self._indices]:
             raise ValueError(f"detections for images that are not in the dataset: {unknown[:10]}")
         if repeated := [i for i in image_ids if i in self._added]:
             raise ValueError(f"detections were added before in the images {repeated[:10]}")
 
 
-def _of_masks(detections: Detections, record: Record) -> tuple[np.ndarray, np.ndarray]:
+def _mask_overlaps(detections: Detections, record: Record) -> tuple[np.ndarray, np.ndarray]:
     """Return the masks' areas `(d,)` and IoU `(d, n)`, which is 0 between different classes."""
     count = len(detections)
     areas, overlaps = np.zeros(count), np.zeros((count, len(record)))
@@ -465,7 +467,7 @@ def _of_masks(detections: Detections, record: Record) -> tuple[np.ndarray, np.nd
     if detections.masks is None:
         raise ValueError(f"{count} of {count} detections have no segmentation")
     same = np.isin(detections.labels, record.labels)
-    other = ~same  # of these the size alone counts
+    other = ~same  # of these only the area matters
     areas[other] = mask_areas(
         detections.masks[other], detections.boxes[other], detections.image_size
     )

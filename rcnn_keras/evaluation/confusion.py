@@ -1,45 +1,45 @@
-"""What is taken for what: a confusion matrix with a background row and column."""
+"""Confusion matrix of a detector, with a background row and column."""
 
 from os import PathLike
 
 import numpy as np
 
 from rcnn_keras.data.dataset import DetectionDataset
-from rcnn_keras.evaluation.matching import Found, Kind, check_thresholds, paired
+from rcnn_keras.evaluation.matching import AnyDetections, Kind, check_thresholds, pair_detections
 from rcnn_keras.evaluation.report.plots import LIGHT, Theme, plot_confusion
 
 BACKGROUND = "background"
 
 
 class ConfusionMatrix:
-    """Counts of objects by their class and the class under which they were found.
+    """Counts of objects by their true class and the class of the detection matched to them.
 
-    Whatever their classes, the best detection comes first and takes the free object that it
-    overlaps most, if by `iou` or more (of two overlapped alike, the one of its own class). An
-    object that none takes was taken for background, its row's last column; a detection that
-    takes none found background, the last row. Detections on crowd regions and difficult objects,
-    of whatever class, are left out, as are those objects.
+    By falling score and whatever their classes, each detection is matched to the unmatched object
+    that it overlaps most, if by `iou` or more (of two equal overlaps, the object of its own class).
+    An object without a detection counts in its row's last column, background; a detection without
+    an object counts in the last row. Detections on crowd regions and difficult objects, of whatever
+    class, are left out, as are those objects.
 
     Args:
         dataset: images and ground truth; K classes.
-        detections: for each image id what was found there, or the rows of `coco_results`.
+        detections: the detections of each image by image id, or the rows of `coco_results`.
         iou: threshold in 0..1, above 0.
         min_score: detections below it are left out, in 0..1.
-        kind: `"box"` or `"mask"`, what overlaps.
+        kind: `"box"` or `"mask"`, what is compared.
 
     Attributes:
-        counts: `(K + 1, K + 1)` int64; row: the true class, column: the class found. The corner
-            of background and background is 0.
+        counts: `(K + 1, K + 1)` int64; row: the true class, column: the predicted class. The
+            entry of background and background is 0.
         names: the K + 1 names, the last one `background`.
 
     Raises:
-        ValueError: for thresholds out of range, and as `paired`.
+        ValueError: for thresholds out of range, and as `pair_detections`.
     """
 
     def __init__(
         self,
         dataset: DetectionDataset,
-        detections: Found,
+        detections: AnyDetections,
         *,
         iou: float = 0.5,
         min_score: float = 0.5,
@@ -52,17 +52,17 @@ class ConfusionMatrix:
         background = len(dataset.classes)
         self.names = (*dataset.classes, BACKGROUND)
         self.counts = np.zeros((background + 1, background + 1), np.int64)
-        for pairs in paired(dataset, detections, kind=kind, min_score=min_score):
-            wanted = np.broadcast_to(pairs.wanted, pairs.overlaps.shape)
-            taken = pairs.taken(wanted, iou)  # -1, the last one, is background
+        for pairs in pair_detections(dataset, detections, kind=kind, min_score=min_score):
+            allowed = np.broadcast_to(pairs.must_be_found, pairs.overlaps.shape)
+            assigned = pairs.assign(allowed, iou)  # -1, the last one, is background
             truth = np.append(pairs.record.labels, background)
-            counted = (taken >= 0) | (pairs.best(~wanted)[0] < iou)
-            np.add.at(self.counts, (truth[taken[counted]], pairs.labels[counted]), 1)
-            missed = np.setdiff1d(np.flatnonzero(pairs.wanted), taken)
+            counted = (assigned >= 0) | (pairs.best_overlap(~allowed)[0] < iou)
+            np.add.at(self.counts, (truth[assigned[counted]], pairs.labels[counted]), 1)
+            missed = np.setdiff1d(np.flatnonzero(pairs.must_be_found), assigned)
             np.add.at(self.counts[:, background], truth[missed], 1)
 
     def table(self) -> dict[str, dict[str, int]]:
-        """Return for each true class, and for background, how often each class was found."""
+        """Return for each true class, and for background, how often each class was predicted."""
         return {
             truth: dict(zip(self.names, row, strict=True))
             for truth, row in zip(self.names, self.counts.tolist(), strict=True)

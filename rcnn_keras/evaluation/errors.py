@@ -1,8 +1,8 @@
-"""Every detection told apart: right, or wrong in one of the ways a detector can be wrong.
+"""The kind of every detection: correct, or one of the errors that a detector can make.
 
 D detections of all images, K classes. After Hoiem, Chodpathumwan and Dai, "Diagnosing Error in
-Object Detectors" (ECCV 2012), with duplicates apart from bad localisation, and the kind of both
-faults at once, as in Bolya et al., "TIDE" (ECCV 2020).
+Object Detectors" (ECCV 2012), with duplicates separate from bad localisation, and a kind for
+both errors at once, as in Bolya et al., "TIDE" (ECCV 2020).
 """
 
 from os import PathLike
@@ -11,7 +11,13 @@ from typing import NamedTuple
 import numpy as np
 
 from rcnn_keras.data.dataset import DetectionDataset
-from rcnn_keras.evaluation.matching import Found, Kind, Pairs, check_thresholds, paired
+from rcnn_keras.evaluation.matching import (
+    AnyDetections,
+    ImagePairs,
+    Kind,
+    check_thresholds,
+    pair_detections,
+)
 from rcnn_keras.evaluation.report.plots import LIGHT, Theme, plot_errors
 
 RIGHT, DUPLICATE, LOCALISATION, WRONG_CLASS, BOTH, BACKGROUND, IGNORED = range(7)
@@ -34,9 +40,9 @@ class Case(NamedTuple):
     Attributes:
         kind: a name of `KINDS`, or `MISSED`.
         image_id: of its image.
-        label: the class that was found, or missed.
-        detection: its place among those given for its image; -1 for a missed object.
-        object: the object that decides the kind, by its place in the record; -1 for none.
+        label: the class that was predicted, or missed.
+        detection: its index among those given for its image; -1 for a missed object.
+        object: index in the record of the object that decides the kind; -1 for none.
         score: of the detection in 0..1; NaN for a missed object.
         overlap: the detection's IoU with that object, 0 for none.
     """
@@ -55,47 +61,48 @@ class DetectionErrors:
 
     A detection is of the first kind that holds:
 
-    1. true positive: it takes an object of its class, by IoU of at least `iou`; the best score
-       chooses first, the free object that it overlaps most, as in COCO;
+    1. true positive: it matches an object of its class by IoU of at least `iou`; by falling score,
+       each detection is matched to the unmatched object that it overlaps most, as in COCO;
     2. ignored: it lies on a crowd region or a difficult object of its class, as the protocols
        ignore it: by `iou` of its own area for a region (COCO), by IoU for an object (VOC);
-    3. duplicate: IoU of at least `iou` with an object of its class that a better one has taken;
+    3. duplicate: IoU of at least `iou` with an object of its class that a detection of a higher
+       score has matched;
     4. localisation: IoU of at least `background_iou` with an object of its class;
     5. wrong class: IoU of at least `iou` with an object of another class;
     6. class and localisation: IoU of at least `background_iou` with one of another class;
     7. background: none of these.
 
-    Crowd regions and difficult objects are not looked at but in 2., and are never missed.
+    Crowd regions and difficult objects count in rule 2 only, and are never missed.
 
     Args:
         dataset: images and ground truth.
-        detections: for each image id what was found there, or the rows of `coco_results`.
+        detections: the detections of each image by image id, or the rows of `coco_results`.
         iou: from which IoU on an object counts as found, in 0..1.
         background_iou: below which IoU a detection has nothing to do with an object, at most `iou`.
-        min_score: detections below it are left out; the table tells what a user of that threshold
-            sees.
-        kind: `"box"` or `"mask"`, what overlaps.
+        min_score: detections below it are left out, so that the table shows what a user of that
+            threshold sees.
+        kind: `"box"` or `"mask"`, what is compared.
 
     Attributes:
         classes: the K names.
-        image_ids: `(D,)` int64, image after image as in the dataset, the best detection first.
-        indices: `(D,)` int, the place of each among those given for its image.
+        image_ids: `(D,)` int64, image after image as in the dataset, by falling score in each.
+        indices: `(D,)` int, the index of each among those given for its image.
         scores: `(D,)` float64.
         labels: `(D,)` int32.
-        kinds: `(D,)` int, which of `KINDS`.
-        objects: `(D,)` int, the object that decides the kind, by its place in the record, or -1.
+        kinds: `(D,)` int, index of the kind in `KINDS`.
+        objects: `(D,)` int, index in the record of the object that decides the kind, or -1.
         overlaps: `(D,)` float64, the IoU with it.
-        missed: `(F, 3)` int64: image id, place in the record and label of each missed object.
+        missed: `(F, 3)` int64: image id, index in the record and label of each missed object.
         missed_areas: `(F,)` float64 in square pixels: as stated by the file, else of the box.
 
     Raises:
-        ValueError: for thresholds out of range, and as `paired`.
+        ValueError: for thresholds out of range, and as `pair_detections`.
     """
 
     def __init__(
         self,
         dataset: DetectionDataset,
-        detections: Found,
+        detections: AnyDetections,
         *,
         iou: float = 0.5,
         background_iou: float = 0.1,
@@ -111,17 +118,19 @@ class DetectionErrors:
             )
         self.classes = tuple(dataset.classes)
         self.iou, self.background_iou, self.min_score, self.kind = *thresholds.values(), kind
-        found: list[tuple[np.ndarray, ...]] = []
+        images: list[tuple[np.ndarray, ...]] = []
         missed, areas = [np.zeros((0, 3), np.int64)], [np.zeros(0)]
-        for pairs in paired(dataset, detections, kind=kind, min_score=min_score):
-            kinds, objects, overlaps = _tell_apart(pairs, iou, background_iou)
+        for pairs in pair_detections(dataset, detections, kind=kind, min_score=min_score):
+            kinds, objects, overlaps = _classify(pairs, iou, background_iou)
             ids = np.full(len(kinds), pairs.record.image_id, np.int64)
-            found.append((ids, pairs.indices, pairs.scores, pairs.labels, kinds, objects, overlaps))
-            lost = np.setdiff1d(np.flatnonzero(pairs.wanted), objects[kinds == RIGHT])
-            rows = [np.full(len(lost), pairs.record.image_id), lost, pairs.record.labels[lost]]
+            found = pairs.indices, pairs.scores, pairs.labels
+            images.append((ids, *found, kinds, objects, overlaps))
+            unmatched = np.setdiff1d(np.flatnonzero(pairs.must_be_found), objects[kinds == RIGHT])
+            labels = pairs.record.labels[unmatched]
+            rows = [np.full(len(unmatched), pairs.record.image_id), unmatched, labels]
             missed.append(np.stack(rows, axis=1))
-            areas.append(_areas(pairs)[lost])
-        columns = [np.concatenate(column) for column in zip(*found, strict=True)]
+            areas.append(_areas(pairs)[unmatched])
+        columns = [np.concatenate(column) for column in zip(*images, strict=True)]
         columns = columns or [np.zeros(0, int)] * 7  # of a dataset without images
         self.image_ids, self.indices, self.scores, self.labels = columns[:4]
         self.kinds, self.objects, self.overlaps = columns[4:]
@@ -130,8 +139,8 @@ class DetectionErrors:
     def table(self) -> dict[str, dict[str, int]]:
         """Return for each class its `objects`, and how many detections are of each of `KINDS`.
 
-        `missed` is how many of the objects are not found, so that `objects` is the sum of it and
-        of `true positive`. Detections count for the class that they name.
+        `missed` is how many of the objects are not found; `objects` is the sum of `missed` and
+        `true positive`. Detections count for the class that they predict.
         """
         size = len(self.classes), len(KINDS)
         kinds = np.zeros(size, int)
@@ -155,7 +164,7 @@ class DetectionErrors:
 
         Args:
             kind: a name of `KINDS`, or `MISSED`.
-            count: how many at the most.
+            count: how many at most.
 
         Raises:
             ValueError: for another kind.
@@ -163,8 +172,8 @@ class DetectionErrors:
         if kind == MISSED:
             order = np.argsort(-self.missed_areas, kind="stable")[:count]
             return [
-                Case(MISSED, image_id, label, -1, place, float("nan"), 0.0)
-                for image_id, place, label in self.missed[order].tolist()
+                Case(MISSED, image_id, label, -1, index, float("nan"), 0.0)
+                for image_id, index, label in self.missed[order].tolist()
             ]
         if kind not in KINDS:
             raise ValueError(f"worst: kind must be one of {[*KINDS, MISSED]}, not {kind!r}")
@@ -176,18 +185,19 @@ class DetectionErrors:
         return [Case(kind, *row) for row in rows]
 
 
-def _tell_apart(
-    pairs: Pairs, iou: float, background_iou: float
+def _classify(
+    pairs: ImagePairs, iou: float, background_iou: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return kind, deciding object and overlap of each detection of an image."""
-    own = pairs.best(pairs.same_class & pairs.wanted)
-    other = pairs.best(~pairs.same_class & pairs.wanted)
-    aside = pairs.best(pairs.same_class & ~pairs.wanted)
-    objects = pairs.taken(pairs.same_class & pairs.wanted, iou)
+    same_class, must_be_found = pairs.same_class, pairs.must_be_found
+    own = pairs.best_overlap(same_class & must_be_found)
+    other = pairs.best_overlap(~same_class & must_be_found)
+    ignored = pairs.best_overlap(same_class & ~must_be_found)
+    objects = pairs.assign(same_class & must_be_found, iou)
     kinds = np.where(objects >= 0, RIGHT, BACKGROUND)
     overlaps = np.zeros(len(kinds))
     for kind, (overlap, nearest), threshold in (
-        (IGNORED, aside, iou),
+        (IGNORED, ignored, iou),
         (DUPLICATE, own, iou),
         (LOCALISATION, own, background_iou),
         (WRONG_CLASS, other, iou),
@@ -200,7 +210,7 @@ def _tell_apart(
     return kinds, objects, overlaps
 
 
-def _areas(pairs: Pairs) -> np.ndarray:
+def _areas(pairs: ImagePairs) -> np.ndarray:
     if pairs.record.areas is not None:
         return pairs.record.areas
     sides = pairs.record.boxes[:, 2:] - pairs.record.boxes[:, :2]

@@ -11,25 +11,29 @@ if TYPE_CHECKING:
 
 __all__ = ["export"]
 
+# By Keras' name of the format: the module and the function that write it.
 _HOMES = {
-    "saved_model": "rcnn_keras.export.saved_model",
-    "litert": "rcnn_keras.export.litert",
-    "onnx": "rcnn_keras.export.onnx_openvino",
-    "openvino": "rcnn_keras.export.onnx_openvino",
+    "tf_saved_model": ("rcnn_keras.export.saved_model", "saved_model"),
+    "litert": ("rcnn_keras.export.litert", "litert"),
+    "onnx": ("rcnn_keras.export.onnx_openvino", "onnx"),
+    "openvino": ("rcnn_keras.export.onnx_openvino", "openvino"),
 }
 FORMATS = tuple(_HOMES)
+ENDINGS = {".tflite": "litert", ".onnx": "onnx", ".xml": "openvino"}
+NO_FOLDERS = (".keras", ".h5", ".hdf5", ".pb", ".bin", ".lite", ".pt", ".pth", ".mlmodel", ".zip")
 
 
 def export(
-    model: "Detector", path: str | PathLike, format: str = "saved_model", **options: Any
+    model: "Detector", path: str | PathLike, format: str | None = None, **options: Any
 ) -> Path:
     """Write a detector in the format of another program.
 
     Args:
         model: a trained detector, which stays as it is.
         path: of the folder or file to write.
-        format: `"saved_model"` for TensorFlow Serving, `"litert"` for phones, `"onnx"` or
-            `"openvino"`.
+        format: `"tf_saved_model"` for TensorFlow Serving, `"litert"` for phones, `"onnx"` or
+            `"openvino"`; by default that of the path's ending, `.tflite`, `.onnx` or `.xml`, and a
+            SavedModel for a folder's name.
         **options: those of the format's function: `saved_model.saved_model`, `litert.litert`,
             `exchange.onnx`, `exchange.openvino`.
 
@@ -37,15 +41,43 @@ def export(
         The path that was written.
 
     Raises:
-        ValueError: for another format.
+        ValueError: for another format, and a path with the ending of another.
         TypeError: for an option that the format does not have.
         FileExistsError: if something is there already, without `overwrite=True`.
     """
-    return exporter(format)(model, path, **options)
+    return exporter(format_of(path, format))(model, path, **options)
+
+
+def format_of(path: str | PathLike, format: str | None = None) -> str:
+    """Return the format of what is written to a path: the one given, or that of the ending.
+
+    Raises:
+        ValueError: for another format, and a path with the ending of another.
+    """
+    if format is not None:
+        _check_format(format)
+    ending = Path(path).suffix.lower()
+    by_ending = ENDINGS.get(ending, "tf_saved_model")
+    format = format or by_ending
+    if format != by_ending:
+        wanted = {name: end for end, name in ENDINGS.items()}.get(format)
+        what = f"its file ends in {wanted}" if wanted else "it is a folder"
+        raise ValueError(f"{path} has not the ending of format {format!r}: {what}")
+    if format == "tf_saved_model" and ending in NO_FOLDERS:
+        raise ValueError(
+            f"{path} has the ending of a file, and a SavedModel is a folder; files are written for "
+            f"the endings {', '.join(ENDINGS)}"
+        )
+    return format
 
 
 def exporter(format: str) -> Callable[..., Path]:
     """Return the function that writes a format; it and what it needs are imported only now."""
+    _check_format(format)
+    module, function = _HOMES[format]
+    return getattr(importlib.import_module(module), function)
+
+
+def _check_format(format: str) -> None:
     if format not in _HOMES:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}; received {format!r}")
-    return getattr(importlib.import_module(_HOMES[format]), format)

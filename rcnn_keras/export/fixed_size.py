@@ -113,7 +113,7 @@ def letterboxed(
         `(1, H, W, 3)` uint8, the image in the upper left corner, and by what x and y of a box in
         it are multiplied for pixels of the image that was given.
     """
-    pixels = read_image(image)
+    pixels = read_image(image, model.value_range)
     height, width = pixels.shape[:2]
     new = (height, width)
     if model.min_size is not None:

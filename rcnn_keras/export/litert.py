@@ -31,10 +31,12 @@ import numpy as np
 import tensorflow as tf
 
 from rcnn_keras.data.dataset import DetectionDataset
-from rcnn_keras.data.images import IMAGE_ENDINGS, ImageError, image_header
-from rcnn_keras.data.written_aside import written_aside
+from rcnn_keras.data.image_files import images_in
+from rcnn_keras.data.images import ImageError, image_header
 from rcnn_keras.export.fixed_size import checked_size, fixed_size, letterboxed, padding_of
 from rcnn_keras.models import Detector
+from rcnn_keras.utils.atomic import atomic_write
+from rcnn_keras.utils.output_paths import check_output_file
 
 WAYS = ("float16", "dynamic", "int8")
 
@@ -94,7 +96,7 @@ def _images(source: Any) -> list[Any]:
         folder = Path(source)
         if not folder.is_dir():
             raise ValueError(f"calibrate: {folder} is no folder")
-        images = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_ENDINGS)
+        images = [*images_in(folder).images]
     if not images:
         raise ValueError(f"calibrate: no image in {source}")
     for image in images:
@@ -222,7 +224,7 @@ def litert(
         )
     samples = [{"images": letterboxed(image, model, height_width)[0]} for image in images]
     graph = fixed_size(model, height_width, num_proposals)
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         graph.export(
             aside,
             format="litert",
@@ -244,10 +246,7 @@ def checked_path(path: str | PathLike, ending: str, overwrite: bool) -> Path:
     path = Path(path)
     if path.suffix != ending:
         raise ValueError(f"the file's name must end in {ending}; received {path}")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path.parent}: no such folder")
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder, not a file to write")
+    check_output_file(path)
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} is there already; overwrite=True replaces it")
     return path

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 
-from rcnn_keras.data.written_aside import written_aside
 from rcnn_keras.export.fixed_size import FixedSize, checked_size, fixed_size
 from rcnn_keras.export.litert import about_file, checked_path
 from rcnn_keras.models import Detector
+from rcnn_keras.utils.atomic import atomic_write
 
 
 def onnx(
@@ -45,7 +45,7 @@ def onnx(
     graph = _graph(model, size, num_proposals, "onnx", ("onnx", "tf2onnx"))
     import onnx as package
 
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         graph.export(str(aside), format="onnx", input_signature=[graph.signature], verbose=False)
         content = package.load(str(aside))
         package.helper.set_model_props(content, _metadata(model, graph))
@@ -87,7 +87,7 @@ def openvino(
     graph = _graph(model, size, num_proposals, "openvino", ("openvino",))
     import openvino as package
 
-    with written_aside(path) as aside, written_aside(weights) as aside_weights:
+    with atomic_write(path) as aside, atomic_write(weights) as aside_weights:
         first = aside.with_name("exported.xml")
         graph.export(
             str(first), format="openvino", input_signature=[graph.signature], verbose=False

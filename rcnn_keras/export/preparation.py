@@ -5,10 +5,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rcnn_keras.data.written_aside import written_aside
 from rcnn_keras.layers.normalization import BATCH_NORMS
 from rcnn_keras.models import Detector, fold_batchnorm
 from rcnn_keras.models.keras_internals import sublayers
+from rcnn_keras.utils.atomic import atomic_write
+from rcnn_keras.utils.output_paths import check_output_folder
 
 
 def check_detector(model: Any) -> None:
@@ -40,14 +41,20 @@ def exported_folder(folder: Path, overwrite: bool, mark: str) -> Iterator[Path]:
         OSError: if the folder cannot be written; names it.
     """
     check_free(folder, overwrite, mark)
-    with written_aside(folder) as new:
+    with atomic_write(folder) as new:
         new.mkdir()
         yield new
         check_free(folder, overwrite, mark)  # it may have come into being in the meantime
 
 
 def check_free(folder: Path, overwrite: bool, mark: str) -> None:
-    """Raise FileExistsError if there is something at `folder` that may not be replaced."""
+    """Raise FileExistsError if there is something at `folder` that may not be replaced.
+
+    Raises:
+        FileExistsError: likewise.
+        OSError: if nothing can be written there.
+    """
+    check_output_folder(folder)
     if not folder.exists():
         return
     if not overwrite:

@@ -15,8 +15,9 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from rcnn_keras.data.images import MAX_PIXELS, resize_image
+from rcnn_keras.data.value_range import FULL, LEAST_RANGE, PERCENTILES, ValueRange, fixed_bounds
 from rcnn_keras.models import Detector
-from rcnn_keras.ops import after, listed, unlisted
+from rcnn_keras.ops import after, gather_valid, scatter_valid
 
 JPEG_START = b"\xff\xd8\xff"
 
@@ -26,15 +27,20 @@ PNG_SIZE = 16  # where a PNG has width and height, four bytes each, the highest 
 
 PNG_HEADER = PNG_SIZE + 8
 
+PNG_16_BITS = b"\x10"  # the byte after width and height
+
 BIG_ENDIAN = (2**24, 2**16, 2**8, 1)
 
 
-def decode_image(contents: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
+def decode_image(
+    contents: tf.Tensor, place: tf.Tensor, value_range: ValueRange = FULL
+) -> tf.Tensor:
     """Return a JPEG or PNG file as `(H, W, 3)` uint8 RGB.
 
     Args:
         contents: the whole file, a string scalar.
         place: the image's place in its batch, for messages.
+        value_range: of PNGs of 16 bits, as `read_image` has it.
 
     Raises:
         tf.errors.InvalidArgumentError: while the graph runs, for anything but JPEG and PNG, for
@@ -55,9 +61,31 @@ def decode_image(contents: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
     contents = after(known, contents)
     size = tf.cond(jpeg, lambda: _jpeg_size(contents), lambda: _png_size(contents))
     contents = after(check_pixels(size, place), contents)
+
     # The decoder tells the two apart by itself.
-    image = tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE")
+    def decode() -> tf.Tensor:
+        return tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE")
+
+    if value_range == FULL:
+        return tf.ensure_shape(decode(), (None, None, 3))
+    is_wide = png & tf.equal(tf.strings.substr(contents, PNG_HEADER, 1), PNG_16_BITS)
+    image = tf.cond(is_wide, lambda: _wide_png(contents, value_range), decode)
     return tf.ensure_shape(image, (None, None, 3))
+
+
+def _wide_png(contents: tf.Tensor, value_range: ValueRange) -> tf.Tensor:
+    """Return a PNG of 16 bits as `to_8_bits` would."""
+    values = tf.cast(tf.io.decode_png(contents, channels=3, dtype=tf.uint16), tf.float64)
+    if value_range == "max":
+        low, high = tf.constant(0.0, tf.float64), tf.reduce_max(values)
+    elif value_range == "percentiles":
+        ordered = tf.sort(tf.reshape(values, [-1]))
+        last = tf.cast(tf.size(ordered) - 1, tf.float64)
+        low, high = (ordered[tf.cast(tf.round(last * p / 100), tf.int32)] for p in PERCENTILES)
+    else:
+        low, high = (tf.constant(v, tf.float64) for v in fixed_bounds(value_range))
+    scaled = (values - low) * (255 / tf.maximum(high - low, LEAST_RANGE))
+    return tf.cast(tf.round(tf.clip_by_value(scaled, 0, 255)), tf.uint8)
 
 
 def check_pixels(size: tf.Tensor, place: tf.Tensor | str) -> tf.Operation | None:
@@ -99,7 +127,7 @@ def paste_masks(found: dict[str, tf.Tensor], height: tf.Tensor, width: tf.Tensor
         `(B, D, H, W)` uint8 of 0 and 1, zeros for padding.
     """
     real = found["labels"] >= 0
-    _, boxes, masks = listed(real, found["boxes"], found["masks"])
+    _, boxes, masks = gather_valid(real, found["boxes"], found["masks"])
     # torchvision's rule: a border of zeros around the grid, the box grown with it and cut to pixels
     cells = masks.shape[-1] + 2
     masks = tf.pad(masks, [[0, 0], [1, 1], [1, 1]])
@@ -108,7 +136,7 @@ def paste_masks(found: dict[str, tf.Tensor], height: tf.Tensor, width: tf.Tensor
     first = tf.cast(centre - half, tf.int32)
     sides = tf.maximum(tf.cast(centre + half, tf.int32) - first + 1, 1)
 
-    def one(detection):
+    def one(detection: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
         mask, corner, box_sides = detection
         (left, top), (wide, high) = tf.unstack(corner), tf.unstack(box_sides)
         rows = _weights(top, high, height, cells)
@@ -118,7 +146,7 @@ def paste_masks(found: dict[str, tf.Tensor], height: tf.Tensor, width: tf.Tensor
 
     spec = tf.TensorSpec((None, None), tf.uint8)
     drawn = tf.map_fn(one, (masks, first, sides), fn_output_signature=spec, parallel_iterations=4)
-    return unlisted(real, drawn)
+    return scatter_valid(real, drawn)
 
 
 def _weights(first: tf.Tensor, side: tf.Tensor, extent: tf.Tensor, cells: int) -> tf.Tensor:
@@ -225,7 +253,7 @@ class ServedDetector:
         count = tf.shape(files)[0]
 
         def one(numbered):
-            image = decode_image(*numbered)
+            image = decode_image(*numbered, self.model.value_range)
             seen = self._resized(image)
             rows = tf.RaggedTensor.from_tensor(seen, ragged_rank=1)
             return rows, tf.shape(seen)[:2], tf.shape(image)[:2]

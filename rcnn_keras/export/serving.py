@@ -12,9 +12,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from rcnn_keras.data.written_aside import written_aside
 from rcnn_keras.export.saved_model import saved_model
 from rcnn_keras.models import Detector
+from rcnn_keras.utils.atomic import atomic_write
 
 CONFIG = "models.config"
 COMPOSE = """\
@@ -98,5 +98,5 @@ def models_config(names: list[str]) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_text(text, "utf-8")

@@ -18,9 +18,9 @@ class AnchorSampler(keras.layers.Layer):
     Crowd boxes are no ground truth here: anchors on them are judged by the other boxes alone.
 
     Args:
-        positive_iou: anchors from this IoU up are positive, as is the best of each box.
-        negative_iou: anchors below this IoU with every box are negative.
-        count: S, anchors drawn an image.
+        fg_iou_thresh: anchors from this IoU up are positive, as is the best of each box.
+        bg_iou_thresh: anchors below this IoU with every box are negative.
+        batch_size_per_image: S, anchors drawn an image.
         positive_fraction: largest share of positives.
         ignore_border: leave out anchors that cross the image's border, as the paper does.
         seed: of the random draw.
@@ -39,18 +39,18 @@ class AnchorSampler(keras.layers.Layer):
 
     def __init__(
         self,
-        positive_iou: float = 0.7,
-        negative_iou: float = 0.3,
-        count: int = 256,
+        fg_iou_thresh: float = 0.7,
+        bg_iou_thresh: float = 0.3,
+        batch_size_per_image: int = 256,
         positive_fraction: float = 0.5,
         ignore_border: bool = False,
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(dtype=kwargs.pop("dtype", "float32"), **kwargs)
-        self.positive_iou = positive_iou
-        self.negative_iou = negative_iou
-        self.count = count
+        self.fg_iou_thresh = fg_iou_thresh
+        self.bg_iou_thresh = bg_iou_thresh
+        self.batch_size_per_image = batch_size_per_image
         self.positive_fraction = positive_fraction
         self.ignore_border = ignore_border
         self.seed = seed
@@ -73,12 +73,18 @@ class AnchorSampler(keras.layers.Layer):
             return ops.where(inside, overlap, 0.0) if self.ignore_border else overlap
 
         matches, kinds = match(
-            overlap_of, gt_valid, self.positive_iou, self.negative_iou, force_best=True
+            overlap_of,
+            gt_valid,
+            self.fg_iou_thresh,
+            self.bg_iou_thresh,
+            allow_low_quality_matches=True,
         )
         if self.ignore_border:
             kinds = ops.where(inside, kinds, IGNORED)
         priorities = stateless_uniform(self.seed, image_ids, step, ops.shape(anchors)[0])
-        indices, kinds = sample(kinds, priorities, self.count, self.positive_fraction)
+        indices, kinds = sample(
+            kinds, priorities, self.batch_size_per_image, self.positive_fraction
+        )
         matched = ops.take_along_axis(matches, indices, axis=1)
         boxes = ops.take_along_axis(gt_boxes, matched[..., None], axis=1)
         deltas = encode_boxes(boxes, ops.take(anchors, indices, axis=0))
@@ -87,9 +93,9 @@ class AnchorSampler(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         return super().get_config() | {
-            "positive_iou": self.positive_iou,
-            "negative_iou": self.negative_iou,
-            "count": self.count,
+            "fg_iou_thresh": self.fg_iou_thresh,
+            "bg_iou_thresh": self.bg_iou_thresh,
+            "batch_size_per_image": self.batch_size_per_image,
             "positive_fraction": self.positive_fraction,
             "ignore_border": self.ignore_border,
             "seed": self.seed,

@@ -10,6 +10,10 @@ from rcnn_keras.ops import clip_boxes, decode_boxes, grouped_nms, take_rows, val
 from rcnn_keras.ops.types import Kernels, Tensor
 
 MIN_SIZE = 1e-2  # pixels; torchvision's smallest detection
+# Scores that portable kernels sort at the most, see `ops.nms`. Some hundred pass a threshold of
+# 0.05 in a usual image; all 90,000 of COCO's classes would take OpenVINO five times as long as the
+# whole network.
+MAX_CANDIDATES, CANDIDATES_PER_DETECTION = 2048, 8
 
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")
@@ -18,7 +22,7 @@ class DetectionLayer(keras.layers.Layer):
 
     Args:
         score_threshold: detections must score more than this, 0..1.
-        nms_iou: IoU above which a weaker detection of the same class is dropped.
+        nms_thresh: IoU above which a weaker detection of the same class is dropped.
         max_detections: D.
         box_weights: factors of the deltas.
         margins: whether the logits are margins of one classifier a class, whose scores are their
@@ -40,7 +44,7 @@ class DetectionLayer(keras.layers.Layer):
     def __init__(
         self,
         score_threshold: float = 0.05,
-        nms_iou: float = 0.5,
+        nms_thresh: float = 0.5,
         max_detections: int = 100,
         box_weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0),
         margins: bool = False,
@@ -49,7 +53,7 @@ class DetectionLayer(keras.layers.Layer):
     ) -> None:
         super().__init__(dtype=kwargs.pop("dtype", "float32"), **kwargs)
         self.score_threshold = score_threshold
-        self.nms_iou = nms_iou
+        self.nms_thresh = nms_thresh
         self.max_detections = max_detections
         self.box_weights = tuple(box_weights)
         self.margins = margins
@@ -73,10 +77,11 @@ class DetectionLayer(keras.layers.Layer):
             boxes,
             scores,
             classes,
-            self.nms_iou,
+            self.nms_thresh,
             self.max_detections,
             score_threshold=max(self.score_threshold, 0.0),
             kernels=self.kernels,
+            max_candidates=max(MAX_CANDIDATES, CANDIDATES_PER_DETECTION * self.max_detections),
         )
         real = ops.arange(self.max_detections)[None] < found[:, None]
         kept = take_rows(boxes, index)
@@ -103,7 +108,7 @@ class DetectionLayer(keras.layers.Layer):
         """Return the constructor's arguments."""
         return super().get_config() | {
             "score_threshold": self.score_threshold,
-            "nms_iou": self.nms_iou,
+            "nms_thresh": self.nms_thresh,
             "max_detections": self.max_detections,
             "box_weights": self.box_weights,
             "margins": self.margins,

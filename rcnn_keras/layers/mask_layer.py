@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from rcnn_keras.ops import every_row, listed, unlisted
+from rcnn_keras.ops import flatten_batch, gather_valid, scatter_valid
 from rcnn_keras.ops.types import Kernels, Tensor
 
 
@@ -23,7 +23,7 @@ class RealRoIs(keras.layers.Layer):
 
     Returns:
         `rois` `(n, 4)` and `image` `(n,)` int32, the place in the batch of each one's image; the
-        first RoI where there is none, see `ops.listed`.
+        first RoI where there is none, see `ops.gather_valid`.
     """
 
     def __init__(self, kernels: Kernels = "native", **kwargs: Any) -> None:
@@ -34,8 +34,8 @@ class RealRoIs(keras.layers.Layer):
     def call(self, rois: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """List the RoIs; see the class."""
         if self.kernels == "portable":
-            return every_row(rois)
-        image, rois = listed(labels >= 0, rois)
+            return flatten_batch(rois)
+        image, rois = gather_valid(labels >= 0, rois)
         return rois, image
 
     def compute_output_spec(
@@ -73,13 +73,13 @@ class MaskLayer(keras.layers.Layer):
         """Return padded masks; see the class."""
         real = labels >= 0
         if self.kernels == "portable":
-            own, _ = every_row(labels)
+            own, _ = flatten_batch(labels)
             masks = ops.sigmoid(of_class(logits, ops.maximum(own, 0)))
             masks = ops.reshape(masks, (*ops.shape(labels), *masks.shape[1:]))
             return ops.where(real[..., None, None], masks, 0.0)
-        _, own = listed(real, labels)
+        _, own = gather_valid(real, labels)
         masks = of_class(logits, ops.maximum(own, 0))
-        return unlisted(real, ops.sigmoid(masks))
+        return scatter_valid(real, ops.sigmoid(masks))
 
     def compute_output_spec(self, logits: Tensor, labels: Tensor) -> keras.KerasTensor:
         """D masks an image."""

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from rcnn_keras.ops import clip_boxes, decode_boxes, grouped_nms, take_rows, valid_boxes
+from rcnn_keras.ops import clip_boxes, decode_boxes, grouped_nms, take_rows, top_k, valid_boxes
 from rcnn_keras.ops.types import Kernels, Tensor
 
 MIN_SIZE = 1e-3  # pixels; torchvision's smallest proposal
@@ -19,9 +19,9 @@ class ProposalLayer(keras.layers.Layer):
     Args:
         pre_nms_top_n: anchors kept a level before NMS, while training and at inference.
         post_nms_top_n: R, proposals an image after NMS, while training and at inference.
-        nms_iou: IoU above which a weaker proposal of the same level is dropped.
+        nms_thresh: IoU above which a weaker proposal of the same level is dropped.
         score_threshold: proposals are dropped whose objectness is less, 0..1.
-        kernels: of NMS, `"native"` or `"portable"`, see `ops.nms`.
+        kernels: of NMS and `top_k`, `"native"` or `"portable"`, see `ops.nms`.
 
     Call arguments:
         logits: list of `(B, A_l)`.
@@ -38,7 +38,7 @@ class ProposalLayer(keras.layers.Layer):
         self,
         pre_nms_top_n: Sequence[int] = (2000, 1000),
         post_nms_top_n: Sequence[int] = (2000, 1000),
-        nms_iou: float = 0.7,
+        nms_thresh: float = 0.7,
         score_threshold: float = 0.0,
         kernels: Kernels = "native",
         **kwargs: Any,
@@ -46,7 +46,7 @@ class ProposalLayer(keras.layers.Layer):
         super().__init__(dtype=kwargs.pop("dtype", "float32"), **kwargs)
         self.pre_nms_top_n = tuple(pre_nms_top_n)
         self.post_nms_top_n = tuple(post_nms_top_n)
-        self.nms_iou = nms_iou
+        self.nms_thresh = nms_thresh
         self.score_threshold = score_threshold
         self.kernels = kernels
 
@@ -65,7 +65,7 @@ class ProposalLayer(keras.layers.Layer):
         boxes, scores, levels = [], [], []
         for level, (logit, delta, anchor) in enumerate(zip(logits, deltas, anchors, strict=True)):
             count = ops.minimum(pre, ops.shape(logit)[1])
-            score, index = ops.top_k(ops.stop_gradient(logit), count)
+            score, index = top_k(ops.stop_gradient(logit), count, self.kernels)
             delta = take_rows(ops.stop_gradient(delta), index)
             boxes.append(decode_boxes(delta, ops.take(anchor, index, axis=0)))
             scores.append(score)
@@ -77,7 +77,7 @@ class ProposalLayer(keras.layers.Layer):
             kept = ops.logical_and(kept, ops.sigmoid(scores) >= self.score_threshold)
         scores = ops.where(kept, scores, float("-inf"))
         index, count = grouped_nms(
-            boxes, scores, ops.concatenate(levels), self.nms_iou, post, -1e30, self.kernels
+            boxes, scores, ops.concatenate(levels), self.nms_thresh, post, -1e30, self.kernels
         )
         kept = take_rows(boxes, index)
         real = ops.arange(post)[None] < count[:, None]
@@ -100,7 +100,7 @@ class ProposalLayer(keras.layers.Layer):
         return super().get_config() | {
             "pre_nms_top_n": self.pre_nms_top_n,
             "post_nms_top_n": self.post_nms_top_n,
-            "nms_iou": self.nms_iou,
+            "nms_thresh": self.nms_thresh,
             "score_threshold": self.score_threshold,
             "kernels": self.kernels,
         }

@@ -10,12 +10,12 @@ import keras
 from keras import ops
 
 from rcnn_keras.ops import (
-    every_row,
+    flatten_batch,
+    gather_valid,
     in_chunks,
     in_equal_chunks,
-    listed,
     portable_warp_regions,
-    unlisted,
+    scatter_valid,
     warp_regions,
 )
 from rcnn_keras.ops.types import Kernels, Tensor
@@ -78,11 +78,11 @@ class RegionFeatures(keras.layers.Layer):
         shapes = [(size,) for size in sizes.values()]
         if self.kernels == "native":
             warp = warp_regions
-            image, listed_rois = listed(real, rois)
+            image, listed_rois = gather_valid(real, rois)
             features = in_chunks(features_of, self.chunk_size, shapes, listed_rois, image)
-            return {k: unlisted(real, rows) for k, rows in zip(sizes, features, strict=True)}
+            return {k: scatter_valid(real, rows) for k, rows in zip(sizes, features, strict=True)}
         warp = portable_warp_regions
-        features = in_equal_chunks(features_of, self.chunk_size, shapes, *every_row(rois))
+        features = in_equal_chunks(features_of, self.chunk_size, shapes, *flatten_batch(rois))
         features = [ops.reshape(x, (*ops.shape(rois)[:2], x.shape[-1])) for x in features]
         return {k: ops.where(real[..., None], x, 0.0) for k, x in zip(sizes, features, strict=True)}
 

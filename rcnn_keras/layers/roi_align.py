@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from rcnn_keras.ops import every_row, listed_roi_align, portable_roi_align
+from rcnn_keras.ops import flatten_batch, listed_roi_align, portable_roi_align
 from rcnn_keras.ops.types import Kernels, Tensor
 
 POOLING = {"native": listed_roi_align, "portable": portable_roi_align}
@@ -50,7 +50,7 @@ class RoIAlign(keras.layers.Layer):
         """Pool; see the class."""
         scales = [1.0 / stride for stride in self.strides]
         pool = POOLING[self.kernels]
-        boxes, place = every_row(rois) if image is None else (rois, image)
+        boxes, place = flatten_batch(rois) if image is None else (rois, image)
         pooled = pool(
             features[: len(scales)], boxes, place, self.pooled_size, scales, self.sampling_ratio
         )

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from rcnn_keras.ops import every_row, listed_roi_pool, portable_roi_pool
+from rcnn_keras.ops import flatten_batch, listed_roi_pool, portable_roi_pool
 from rcnn_keras.ops.types import Kernels, Tensor
 
 POOLING = {"native": listed_roi_pool, "portable": portable_roi_pool}
@@ -45,7 +45,7 @@ class RoIPool(keras.layers.Layer):
     def call(self, features: Sequence[Tensor], rois: Tensor, image: Tensor | None = None) -> Tensor:
         """Pool; see the class."""
         pool = POOLING[self.kernels]
-        boxes, place = every_row(rois) if image is None else (rois, image)
+        boxes, place = flatten_batch(rois) if image is None else (rois, image)
         pooled = pool(features[0], boxes, place, self.pooled_size, 1.0 / self.stride)
         if image is not None:
             return pooled

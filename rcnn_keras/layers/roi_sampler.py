@@ -16,13 +16,14 @@ class RoISampler(keras.layers.Layer):
     """Join ground truth to the proposals, match, and draw S RoIs an image.
 
     Args:
-        positive_iou: RoIs from this IoU up are foreground.
-        negative_iou: RoIs below this IoU are background.
-        count: S, RoIs drawn an image.
+        fg_iou_thresh: RoIs from this IoU up are foreground.
+        bg_iou_thresh: RoIs below this IoU are background.
+        batch_size_per_image: S, RoIs drawn an image.
         positive_fraction: largest share of foreground.
         box_weights: factors of the target deltas.
         seed: of the random draw.
-        lowest_iou: RoIs below this IoU are left out, background that is too easy (Fast R-CNN, 2.3).
+        bg_iou_low_thresh: RoIs below this IoU are left out, background that is too easy (Fast
+            R-CNN, 2.3).
 
     Call arguments:
         proposals: `(B, R, 4)` boxes in pixels.
@@ -38,23 +39,23 @@ class RoISampler(keras.layers.Layer):
 
     def __init__(
         self,
-        positive_iou: float = 0.5,
-        negative_iou: float = 0.5,
-        count: int = 512,
+        fg_iou_thresh: float = 0.5,
+        bg_iou_thresh: float = 0.5,
+        batch_size_per_image: int = 512,
         positive_fraction: float = 0.25,
         box_weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0),
         seed: int = 0,
-        lowest_iou: float = 0.0,
+        bg_iou_low_thresh: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(dtype=kwargs.pop("dtype", "float32"), **kwargs)
-        self.positive_iou = positive_iou
-        self.negative_iou = negative_iou
-        self.count = count
+        self.fg_iou_thresh = fg_iou_thresh
+        self.bg_iou_thresh = bg_iou_thresh
+        self.batch_size_per_image = batch_size_per_image
         self.positive_fraction = positive_fraction
         self.box_weights = tuple(box_weights)
         self.seed = seed
-        self.lowest_iou = lowest_iou
+        self.bg_iou_low_thresh = bg_iou_low_thresh
 
     def call(
         self,
@@ -73,11 +74,15 @@ class RoISampler(keras.layers.Layer):
         def overlap_of(n: int | Tensor) -> Tensor:
             return iou(ops.take(gt_boxes, n, axis=1)[:, None], candidates)[:, 0]
 
-        thresholds = self.positive_iou, self.negative_iou
-        matches, kinds = match(overlap_of, gt_valid, *thresholds, lowest_iou=self.lowest_iou)
+        thresholds = self.fg_iou_thresh, self.bg_iou_thresh
+        matches, kinds = match(
+            overlap_of, gt_valid, *thresholds, bg_iou_low_thresh=self.bg_iou_low_thresh
+        )
         kinds = ops.where(real, kinds, IGNORED)
         priorities = stateless_uniform(self.seed, image_ids, step, ops.shape(candidates)[1])
-        indices, kinds = sample(kinds, priorities, self.count, self.positive_fraction)
+        indices, kinds = sample(
+            kinds, priorities, self.batch_size_per_image, self.positive_fraction
+        )
 
         rois = ops.take_along_axis(candidates, indices[..., None], axis=1)
         matches = ops.take_along_axis(matches, indices, axis=1)
@@ -89,11 +94,11 @@ class RoISampler(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         return super().get_config() | {
-            "positive_iou": self.positive_iou,
-            "negative_iou": self.negative_iou,
-            "count": self.count,
+            "fg_iou_thresh": self.fg_iou_thresh,
+            "bg_iou_thresh": self.bg_iou_thresh,
+            "batch_size_per_image": self.batch_size_per_image,
             "positive_fraction": self.positive_fraction,
             "box_weights": self.box_weights,
             "seed": self.seed,
-            "lowest_iou": self.lowest_iou,
+            "bg_iou_low_thresh": self.bg_iou_low_thresh,
         }

@@ -1,7 +1,7 @@
 """The convolutions of the region proposal network (Faster R-CNN, 3.1)."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import keras
 from keras import layers, ops
@@ -61,7 +61,7 @@ class RPNHead(layers.Layer):
     def build(self, input_shape: Sequence[Shape]) -> None:
         """Create the convolutions, drawn from N(0, 0.01) as in the paper."""
         normal = keras.initializers.RandomNormal(stddev=0.01)
-        channels = self.channels or int(input_shape[0][-1])
+        channels = self.channels or cast(int, input_shape[0][-1])
         self.convs = [
             conv3x3(
                 channels,

@@ -10,8 +10,10 @@ from rcnn_keras.backbones.backbone import MOBILENET, NAMES, stages_of
 from rcnn_keras.backbones.crop_networks import CHANNELS, CROP_SIZES, SMALLEST_CROP
 from rcnn_keras.backbones.imagenet import SOURCES
 from rcnn_keras.backbones.resnet import width_rule
+from rcnn_keras.data.value_range import VALUE_RANGE_RULE, is_value_range
 from rcnn_keras.layers.normalization import KINDS
 from rcnn_keras.layers.rpn_head import OBJECTNESS
+from rcnn_keras.utils.environment import check_settings
 
 PYRAMID_SIZES = ((32,), (64,), (128,), (256,), (512,))
 
@@ -27,7 +29,9 @@ def check_arguments(config: Mapping[str, Any]) -> None:
 
     Raises:
         ValueError: with a line for each argument that cannot be used, and its value.
+        SettingsError: for settings of Keras with which no model works.
     """
+    check_settings()  # they may have changed since the package was imported
     errors = argument_errors(config)
     if errors:
         lines = (f"{name} {rule}; received {config[name]!r}" for name, rule in errors.items())
@@ -187,6 +191,7 @@ RULES: dict[tuple[str, ...], Rule] = {  # by the ends of the arguments' names
         lambda value: value is None or _is_count(value),
         "must be None or a whole number of at least 1",
     ),
+    ("value_range",): (is_value_range, VALUE_RANGE_RULE),
     ("kernels",): (
         lambda value: value in ("native", "portable"),
         "must be 'native' or 'portable'",
@@ -229,7 +234,9 @@ def check_rcnn_arguments(config: Mapping[str, Any]) -> None:
 
     Raises:
         ValueError: with a line for each argument that cannot be used, and its value.
+        SettingsError: for settings of Keras with which no model works.
     """
+    check_settings()  # they may have changed since the package was imported
     errors = rcnn_argument_errors(config)
     if errors:
         lines = (f"{name} {rule}; received {config[name]!r}" for name, rule in errors.items())

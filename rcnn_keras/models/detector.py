@@ -4,7 +4,8 @@ B images a batch, N ground-truth boxes, D detections, K classes; see `Detector` 
 """
 
 import importlib
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterator
 from os import PathLike
 from typing import Any
 
@@ -16,8 +17,9 @@ from keras import ops
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.detections import Detections
 from rcnn_keras.data.images import resized_size
-from rcnn_keras.data.inputs import Proposals, unlabelled, with_given_proposals
+from rcnn_keras.data.inputs import Images, Proposals, unlabelled, with_given_proposals
 from rcnn_keras.data.pipeline import Batches
+from rcnn_keras.data.value_range import ValueRange
 from rcnn_keras.losses import mean_over_batch
 from rcnn_keras.models.batch import (
     complete_inputs,
@@ -25,6 +27,7 @@ from rcnn_keras.models.batch import (
     ensure_nonempty,
     pad_to_common_shape,
 )
+from rcnn_keras.models.batch_check import checked
 from rcnn_keras.models.distribution import pipeline, predict_in_turn
 from rcnn_keras.models.errors import NON_FINITE, plain_errors
 from rcnn_keras.models.fitting import resumed, scores_first
@@ -34,14 +37,12 @@ from rcnn_keras.models.keras_internals import (
     apply_summed_gradients,
     loss_tracker,
 )
+from rcnn_keras.models.keras_model import KerasModel, check_process, refuse
 from rcnn_keras.models.saving import WholeFiles
 from rcnn_keras.ops import after, check_finite, num_replicas, scoped_gradients, sum_over_replicas
 
-Image = str | PathLike | np.ndarray
-Images = Image | Iterable[Image] | DetectionDataset
 
-
-class Detector(ReplicatedTraining, WholeFiles, keras.Model):
+class Detector(ReplicatedTraining, WholeFiles, KerasModel, keras.Model):
     """A Keras model from images to detections, functional at inference.
 
     Inputs are `{"images" (B, H, W, 3) RGB 0..255, "image_sizes" (B, 2) int32, "image_ids" (B,)}`;
@@ -78,10 +79,14 @@ class Detector(ReplicatedTraining, WholeFiles, keras.Model):
             inputs["num_proposals"] = keras.Input((), dtype="int32", name="num_proposals")
         outputs = self.second_stage(self.first_stage(inputs, training=False))
         super().__init__(inputs, outputs, name=name)
+        self._process = os.getpid()
+        # What `fit` has read of `Batches`: the sample at which the last call's epoch 0 began, and
+        # how many are behind. `Checkpoint` keeps it.
         self.input_spec = None  # `call` takes more forms than the graph's own inputs
         self.classes = tuple(config["classes"])
         self.has_masks = "masks" in outputs
         self._config = keras.tree.lists_to_tuples(config)  # as a saved model gives them back
+        self.value_range: ValueRange = self._config["value_range"]
         self.trained_losses = self.loss_names
         self.loss_trackers = {n: keras.metrics.Mean(name=n) for n in self.loss_names}
         # How many samples of `Batches` earlier calls of `fit` have read, None before the first;
@@ -234,6 +239,9 @@ class Detector(ReplicatedTraining, WholeFiles, keras.Model):
             ImageError: for an image that cannot be read; names it.
             ValueError: if the classes of the data are not those of the model.
         """
+        check_process(self._process)
+        refuse({name: kwargs.get(name) for name in ("sample_weight", "class_weight")})
+        x = self._checked(x, y, "training data")
         first_epoch, steps = kwargs.pop("initial_epoch", 0), kwargs.get("steps_per_epoch")
         batches = None
         if isinstance(x, Batches):
@@ -269,7 +277,7 @@ class Detector(ReplicatedTraining, WholeFiles, keras.Model):
                     verbose=verbose,
                     callbacks=callbacks,
                     validation_split=validation_split,
-                    validation_data=self._one_pass(validation_data),
+                    validation_data=self._checked_validation(validation_data),
                     shuffle=shuffle,
                     initial_epoch=initial_epoch,
                     **kwargs,
@@ -295,16 +303,31 @@ class Detector(ReplicatedTraining, WholeFiles, keras.Model):
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         """Return the named losses as `keras.Model.evaluate` does, also on `Batches`."""
+        check_process(self._process)
+        refuse({"sample_weight": kwargs.get("sample_weight")})
         with plain_errors(x.dataset if isinstance(x, Batches) else None):
+            if not kwargs.get("_use_cached_eval_dataset"):  # of `fit`, which checks them itself
+                x = self._checked(x, y, "data")
             return super().evaluate(self._one_pass(x), y, *args, **kwargs)
 
     def predict(self, x, *args, **kwargs):
         """Return padded detections as `keras.Model.predict` does, also on `Batches`."""
+        check_process(self._process)
         with plain_errors(x.dataset if isinstance(x, Batches) else None):
             if not isinstance(x, Batches):
+                x = checked(self, x, source="data", targets=False)
                 return super().predict(x, *args, **kwargs)
             predict = super().predict
             return predict_in_turn(self, lambda x: predict(x, *args, **kwargs), self._sized(x))
+
+    def _checked(self, x, y, source):
+        return x if isinstance(x, Batches) else checked(self, x, y, source=source)
+
+    def _checked_validation(self, data):
+        if not isinstance(data, tuple | list):
+            return self._one_pass(self._checked(data, None, "validation data"))
+        x, *y = data
+        return (self._checked(x, y[0] if y else None, "validation data"), *y)
 
     def _one_pass(self, x):
         """Return the tf.data pipeline of `Batches`, and anything else as it is."""
@@ -318,11 +341,12 @@ class Detector(ReplicatedTraining, WholeFiles, keras.Model):
         batch_size: int = 1,
         proposals: Proposals | None = None,
     ) -> list[Detections]:
-        """Detect objects in image files and arrays of any size.
+        """Detect objects in image files, folders and arrays of any size.
 
         Args:
-            images: one image or many: paths, uint8 or float arrays in 0..255 (`(H, W)`,
-                `(H, W, 3)`, `(H, W, 4)`), or a dataset.
+            images: one image or many: paths, folders (their images, sorted by name), Pillow
+                images, uint8 or float arrays or tensors in 0..255 (`(H, W)`, `(H, W, 3)`,
+                `(H, W, 4)`, of several `(B, H, W, C)`), lists of those; or a dataset.
             batch_size: images that run together. Images of different sizes are padded to the
                 largest, which can move their boxes a little, as the padding is in reach of the
                 convolutions.
@@ -335,7 +359,8 @@ class Detector(ReplicatedTraining, WholeFiles, keras.Model):
             One `Detections` an image, in pixels of the image that was given.
 
         Raises:
-            ImageError: for an image that cannot be read; names it.
+            ImageError: for an image that cannot be read, and for what is none, such as None and
+                bytes; names it.
             ValueError: for proposals that are missing or do not fit the images, or that this
                 detector does not take.
         """
@@ -348,6 +373,7 @@ class Detector(ReplicatedTraining, WholeFiles, keras.Model):
         proposals: Proposals | None = None,
     ) -> Iterator[Detections]:
         """Detect as `detect` does, but yield each image's `Detections` and keep none of them."""
+        check_process(self._process)
         dataset = self.dataset_of(images, proposals)
         if len(dataset) == 0:
             return iter(())
@@ -361,15 +387,13 @@ class Detector(ReplicatedTraining, WholeFiles, keras.Model):
         proposals: Proposals | None = None,
     ) -> DetectionDataset:
         """Return images and proposals, in all forms that `detect` takes, as a dataset."""
-        if isinstance(images, (str, PathLike, np.ndarray)):
-            images = [images]
         if not isinstance(images, DetectionDataset):
-            images = unlabelled(list(images), self.classes)
+            images = unlabelled(images, self.classes, self.value_range)
         if proposals is None or len(images) == 0:
             return images
         if not self.takes_proposals:
             raise ValueError(f"{type(self).__name__} finds its own proposals and takes no others")
-        return with_given_proposals(images, proposals)
+        return with_given_proposals(images, proposals, self.value_range)
 
     def _in_given_pixels(self, found: dict[str, np.ndarray], record) -> Detections:
         """Undo the resizing of one image's detections, and drop their padding."""
@@ -396,6 +420,7 @@ class Detector(ReplicatedTraining, WholeFiles, keras.Model):
         """Fill in the model's image size, and bring in the proposals that it takes."""
         sized = batches.sized(self.min_size, self.max_size).with_proposals(self.takes_proposals)
         sized.antialias = batches.antialias or self.antialias
+        sized.value_range = self.value_range
         return sized
 
     def _with_truth(self, batches: Batches) -> Batches:
@@ -412,10 +437,11 @@ class Detector(ReplicatedTraining, WholeFiles, keras.Model):
             )
         return self._sized(batches).with_masks(self.has_masks)
 
-    def export(self, filepath: str | PathLike, format: str = "saved_model", **options: Any):
+    def export(self, filepath: str | PathLike, format: str | None = None, **options: Any):
         """Write the detector for another program and return the path; see `rcnn_keras.export`.
 
-        Formats are `"saved_model"` (TensorFlow Serving), `"litert"`, `"onnx"` and `"openvino"`.
+        Formats are `"tf_saved_model"` (for a folder's name), `"litert"` (for `.tflite`), `"onnx"`
+        (`.onnx`) and `"openvino"` (`.xml`).
         """
         # Exporting stands above the models and is fetched when asked for.
         room = importlib.import_module("rcnn_keras.export")

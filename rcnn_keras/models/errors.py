@@ -11,6 +11,7 @@ from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.images import ImageError
 from rcnn_keras.data.problems import DatasetError
 from rcnn_keras.data.tfrecord import check_tfrecord
+from rcnn_keras.models.batch_check import BatchError
 
 NON_FINITE = "not finite: "  # starts the message of a failed check
 
@@ -41,6 +42,7 @@ def plain_errors(dataset: DetectionDataset | None = None) -> Iterator[None]:
 
     Raises:
         ImageError: for an image that could not be decoded.
+        BatchError: for a batch of a user's own pipeline that breaks a rule.
         DatasetError: for a record whose checksum is wrong; names the record files of `dataset`
             that are not as they were written.
         NonFiniteLossError: for a check of `train_step`; `dataset` gives the files' names.
@@ -51,6 +53,8 @@ def plain_errors(dataset: DetectionDataset | None = None) -> Iterator[None]:
         text = str(error)
         if unreadable := re.search(r"ImageError: (.+?): (.+)", text):
             raise ImageError(unreadable[1], unreadable[2]) from error
+        if wrong := re.search(r"BatchError: (.+)", text):
+            raise BatchError(wrong[1]) from None
         if isinstance(error, tf.errors.DataLossError):
             packed = [record.tfrecord for record in dataset or () if record.tfrecord is not None]
             folders = dict.fromkeys(Path(place.file).parent for place in packed)

@@ -53,6 +53,7 @@ class FastRCNN(TwoStageDetector):
         image_mean: as in `FasterRCNN`.
         image_std: as in `FasterRCNN`.
         antialias: as in `FasterRCNN`.
+        value_range: as in `FasterRCNN`.
         kernels: `"native"`, TensorFlow's own, to train and to serve with it; `"portable"` for
             XLA, LiteRT, ONNX and OpenVINO, see `with_kernels`. Weights and detections are the same.
         seed: of the sampling of RoIs.
@@ -97,6 +98,7 @@ class FastRCNN(TwoStageDetector):
         image_mean: tuple[float, ...] | None = None,
         image_std: tuple[float, ...] | None = None,
         antialias: bool = False,
+        value_range: str | float | tuple[float, float] = "full",
         kernels: Kernels = "native",
         seed: int = 0,
         name: str | None = None,

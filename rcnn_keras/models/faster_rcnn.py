@@ -80,6 +80,9 @@ class FasterRCNN(TwoStageDetector):
         winograd: compute the 3x3 convolutions of pyramid and RPN by Winograd's algorithm: faster on
             a CPU, for inference, see `layers.WinogradConv2D`.
         antialias: average over pixels when an image is made smaller; False as in torchvision.
+        value_range: which values of an image of more than 8 bits become 0 and 255, in training and
+            detection: `"full"` for all of 16 bits, `"max"`, `"percentiles"`, a number such as 4095,
+            or the least and the greatest value; see `data.read_image`.
         kernels: `"native"`, TensorFlow's own, to train and to serve with it; `"portable"` for
             XLA, LiteRT, ONNX and OpenVINO, see `with_kernels`. Weights and detections are the same.
         seed: of the sampling of anchors and RoIs.
@@ -142,6 +145,7 @@ class FasterRCNN(TwoStageDetector):
         image_std: tuple[float, ...] | None = None,
         winograd: bool = False,
         antialias: bool = False,
+        value_range: str | float | tuple[float, float] = "full",
         kernels: Kernels = "native",
         seed: int = 0,
         name: str | None = None,

@@ -3,17 +3,31 @@
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import keras
+
+from rcnn_keras.models.saving import check_ending
+from rcnn_keras.utils.output_paths import check_output_folder
 
 
 def scores_first(callbacks: Any) -> Any:
     """Order callbacks so that scores are in the logs before another callback looks for them.
 
     Keras knows whether to maximise what a callback monitors only for its own metrics; average
-    precision, the larger the better, is told here.
+    precision, the larger the better, is set here.
+
+    Raises:
+        ValueError: for a `ModelCheckpoint` whose files could not be loaded again.
+        OSError: for one whose files could not be written.
     """
+    for callback in callbacks if isinstance(callbacks, Sequence) else [callbacks]:
+        if isinstance(callback, keras.callbacks.ModelCheckpoint) and not callback.save_weights_only:
+            check_ending(callback.filepath)
+            folder = Path(callback.filepath).parent
+            if "{" not in str(folder):  # otherwise it is known only when an epoch ends
+                check_output_folder(folder)
     if not isinstance(callbacks, Sequence):
         return callbacks
     for callback in callbacks:

@@ -14,7 +14,7 @@ from rcnn_keras.layers import MaskHead, MaskLayer, RealRoIs, RoIAlign
 from rcnn_keras.layers.mask_layer import of_class
 from rcnn_keras.losses import mask_head_loss
 from rcnn_keras.models.faster_rcnn import FasterRCNN
-from rcnn_keras.ops import mask_targets, portable_mask_targets, rows_of
+from rcnn_keras.ops import mask_targets, portable_mask_targets, select_rows
 
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")
@@ -53,9 +53,11 @@ class MaskRCNN(FasterRCNN):
         """Return the losses of classes, boxes and masks, the last on positive RoIs alone."""
         losses = super().roi_losses_of(first, targets, sampled, step, training)
         kernels = self._config["kernels"]
-        most = max(int(self.roi_sampler.count * self.roi_sampler.positive_fraction), 1)
+        most = max(
+            int(self.roi_sampler.batch_size_per_image * self.roi_sampler.positive_fraction), 1
+        )
         rois, classes, _, matches = (x[:, :most] for x in sampled)  # positives come first
-        image, rois, labels, matches = rows_of(kernels, classes > 0, rois, classes - 1, matches)
+        image, rois, labels, matches = select_rows(kernels, classes > 0, rois, classes - 1, matches)
         logits = self.mask_head(
             self.mask_roi_align(first["features"], rois, image), training=training
         )

@@ -49,6 +49,7 @@ class RCNN(Detector):
         image_mean: RGB mean in 0..255, also what lies outside an image; default that of the
             backbone's weights, else ImageNet's.
         image_std: RGB deviation in 0..255, likewise.
+        value_range: as in `FasterRCNN`.
         kernels: `"native"`, TensorFlow's own, to serve with it; `"portable"` for
             XLA, LiteRT, ONNX and OpenVINO, see `with_kernels`. Weights and detections are the same.
         name: the model's name.
@@ -77,6 +78,7 @@ class RCNN(Detector):
         box_detections_per_img: int = 100,
         image_mean: tuple[float, ...] | None = None,
         image_std: tuple[float, ...] | None = None,
+        value_range: str | float | tuple[float, float] = "full",
         kernels: Kernels = "native",
         name: str | None = None,
     ):

@@ -10,9 +10,8 @@ import tensorflow as tf
 
 from rcnn_keras.data.detections import Detections
 from rcnn_keras.data.images import read_image, resize_image, resized_size
-from rcnn_keras.data.inputs import Proposals
+from rcnn_keras.data.inputs import Images, Proposals
 from rcnn_keras.data.pipeline import padded_image, require_proposals
-from rcnn_keras.models.detector import Images
 from rcnn_keras.models.fast_rcnn import FastRCNN
 
 SCALES = (480, 576, 688, 864, 1200)  # lengths of the shorter side, as in SPPnet
@@ -64,7 +63,7 @@ def detect_at_scales(
     )
     found = []
     for record in dataset:
-        image = read_image(record.image)
+        image = read_image(record.image, model.value_range)
         size = (record.height, record.width)
         boxes = np.asarray(record.proposals, np.float32)
         sizes = [resized_size(*size, min_size, max_size) for min_size in min_sizes]

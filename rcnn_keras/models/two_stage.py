@@ -22,7 +22,7 @@ from rcnn_keras.layers import (
 )
 from rcnn_keras.losses import box_head_losses
 from rcnn_keras.models.detector import Detector
-from rcnn_keras.ops import drawing_for, rows_of
+from rcnn_keras.ops import drawing_for, select_rows
 from rcnn_keras.ops.matching import IGNORED
 
 MOST_ROIS = 2**16  # sampled of an image
@@ -190,7 +190,7 @@ class TwoStageDetector(Detector):
         rois, classes, goals, _ = sampled
         # What dropout drops of a RoI depends on its image and its place among those of the image.
         places = first["image_ids"][:, None] * MOST_ROIS + np.arange(rois.shape[1])
-        image, rois, classes, goals, places = rows_of(
+        image, rois, classes, goals, places = select_rows(
             self._config["kernels"], classes != IGNORED, rois, classes, goals, places
         )
         pooled = self.box_pooling(first["features"], rois, image)

@@ -1,13 +1,13 @@
 """Pure functions on tensors: the only room that knows which TensorFlow kernel serves what."""
 
 from rcnn_keras.ops.batching import (
-    every_row,
+    flatten_batch,
+    gather_valid,
     in_chunks,
     in_equal_chunks,
-    listed,
-    rows_of,
+    scatter_valid,
+    select_rows,
     take_rows,
-    unlisted,
 )
 from rcnn_keras.ops.boxes import (
     area,
@@ -50,6 +50,7 @@ from rcnn_keras.ops.roi_align import (
     roi_levels,
 )
 from rcnn_keras.ops.roi_pool import listed_roi_pool, portable_roi_pool, roi_pool
+from rcnn_keras.ops.top_k import top_k
 from rcnn_keras.ops.warp import portable_warp_regions, warp_regions
 from rcnn_keras.ops.winograd import winograd_conv
 
@@ -64,8 +65,9 @@ __all__ = [
     "drawing_for",
     "drawn_for",
     "encode_boxes",
-    "every_row",
+    "flatten_batch",
     "gather_replicas",
+    "gather_valid",
     "grid_anchors",
     "grouped_nms",
     "in_chunks",
@@ -73,7 +75,6 @@ __all__ = [
     "inside_image",
     "iou",
     "is_multi_worker",
-    "listed",
     "listed_roi_align",
     "listed_roi_pool",
     "local_response_norm",
@@ -94,13 +95,14 @@ __all__ = [
     "roi_align",
     "roi_levels",
     "roi_pool",
-    "rows_of",
     "sample",
+    "scatter_valid",
     "scoped_gradients",
+    "select_rows",
     "stateless_uniform",
     "sum_over_replicas",
     "take_rows",
-    "unlisted",
+    "top_k",
     "unpack_bits",
     "valid_boxes",
     "warp_regions",

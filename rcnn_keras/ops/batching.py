@@ -11,7 +11,7 @@ import tensorflow as tf
 from rcnn_keras.ops.types import Kernels, Tensor
 
 
-def every_row(rows: Tensor) -> tuple[Tensor, Tensor]:
+def flatten_batch(rows: Tensor) -> tuple[Tensor, Tensor]:
     """List all rows of a batch, padding too: a list whose length does not follow from the data.
 
     Args:
@@ -35,7 +35,7 @@ def take_rows(rows: Tensor, index: Tensor) -> Tensor:
     return tf.gather(tf.reshape(rows, [-1, *rows.shape[2:]]), first + index)
 
 
-def listed(real: Tensor, *padded: Tensor) -> tuple[Tensor, ...]:
+def gather_valid(real: Tensor, *padded: Tensor) -> tuple[Tensor, ...]:
     """Take the real rows of a batch out of their padding.
 
     A batch without real rows gives its first one: TensorFlow's convolutions fail on nothing.
@@ -53,17 +53,17 @@ def listed(real: Tensor, *padded: Tensor) -> tuple[Tensor, ...]:
     return tf.cast(place[:, 0], tf.int32), *(tf.gather_nd(rows, place) for rows in padded)
 
 
-def rows_of(kernels: Kernels, real: Tensor, *padded: Tensor) -> tuple[Tensor, ...]:
-    """List the real rows by `listed`, or with `"portable"` kernels all of them.
+def select_rows(kernels: Kernels, real: Tensor, *padded: Tensor) -> tuple[Tensor, ...]:
+    """List the real rows by `gather_valid`, or with `"portable"` kernels all of them.
 
     XLA, for one, cannot have a list whose length follows from the data.
     """
     if kernels != "portable":
-        return listed(real, *padded)
-    return every_row(real)[1], *(every_row(rows)[0] for rows in padded)
+        return gather_valid(real, *padded)
+    return flatten_batch(real)[1], *(flatten_batch(rows)[0] for rows in padded)
 
 
-def unlisted(real: Tensor, rows: Tensor) -> Tensor:
+def scatter_valid(real: Tensor, rows: Tensor) -> Tensor:
     """Put the list's rows back where `real` `(B, R)` is true, among zeros: `(B, R, ...)`."""
     place = tf.cast(tf.where(real), tf.int32)
     shape = tf.concat([tf.shape(real), tf.shape(rows)[1:]], axis=0)

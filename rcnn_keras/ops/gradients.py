@@ -1,10 +1,10 @@
 """Custom gradients that live no longer than the graph that they were traced in.
 
-In a graph, `tf.custom_gradient`, and `tf.recompute_grad` that is made of it, register their gradient
-under a name of its own, and TensorFlow keeps what is registered until the process ends. Each such
-gradient holds its whole graph: about 50 MB stay for every small detector that was trained.
-There is no public way to take an entry out; `tests/ops/test_gradients.py` fails when the private
-one has changed.
+In a graph, `tf.custom_gradient`, and `tf.recompute_grad` that is made of it, register a gradient
+under a new name at each call, and TensorFlow keeps what is registered until the process ends. Each
+such gradient holds its whole graph: about 50 MB stay for every small detector that was trained.
+There is no public way to remove an entry; `tests/ops/test_gradients.py` fails when the private one
+has changed.
 """
 
 import weakref

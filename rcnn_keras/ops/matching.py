@@ -21,17 +21,17 @@ def real_boxes(targets: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
 def match(
     overlap_of: Callable[[int | Tensor], Tensor],
     gt_valid: Tensor,
-    positive_iou: float,
-    negative_iou: float,
-    force_best: bool = False,
-    lowest_iou: float = 0.0,
+    fg_iou_thresh: float,
+    bg_iou_thresh: float,
+    allow_low_quality_matches: bool = False,
+    bg_iou_low_thresh: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Match every candidate to the ground-truth box that it overlaps most.
 
-    A candidate is positive from `positive_iou` up, negative below `negative_iou` and ignored in
-    between. With `force_best` (the RPN's second rule in Faster R-CNN) a candidate that no other
-    beats on some ground-truth box is positive too, as long as they overlap at all; it keeps the
-    box that it overlaps most, as in torchvision.
+    A candidate is positive from `fg_iou_thresh` up, negative below `bg_iou_thresh` and ignored in
+    between. With `allow_low_quality_matches` (the RPN's second rule in Faster R-CNN) a candidate
+    that no other beats on some ground-truth box is positive too, as long as they overlap at all; it
+    keeps the box that it overlaps most, as in torchvision.
 
     One ground-truth box is looked at after the other, as an image has many anchors: 60 boxes and
     240,000 anchors would be 58 MB an image for each of the parts of which an IoU is made.
@@ -40,15 +40,15 @@ def match(
         overlap_of: function from the number of a ground-truth box, 0..N-1, to its `(B, A)` IoUs
             with all candidates, in 0..1.
         gt_valid: `(B, N)` bool, which ground-truth boxes are real.
-        positive_iou: threshold in 0..1.
-        negative_iou: threshold in 0..1, at most `positive_iou`.
-        force_best: whether to apply the second rule.
-        lowest_iou: candidates below this IoU are ignored, in 0..1.
+        fg_iou_thresh: threshold in 0..1.
+        bg_iou_thresh: threshold in 0..1, at most `fg_iou_thresh`.
+        allow_low_quality_matches: whether to apply the second rule.
+        bg_iou_low_thresh: candidates below this IoU are ignored, in 0..1.
 
     Returns:
         `matches` `(B, A)` int32, the index of each candidate's box, and `kinds` `(B, A)` int32:
         1 positive, 0 negative, -1 ignored. Without ground truth every candidate is negative, or
-        ignored if there is a `lowest_iou`.
+        ignored if there is a `bg_iou_low_thresh`.
     """
 
     def look_at(n: Tensor, so_far: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -69,11 +69,11 @@ def match(
     numbers = ops.arange(1, ops.shape(gt_valid)[1] + 1)
     last = ops.max(ops.where(gt_valid, numbers, 0))  # what follows is padding
     best, matches, forced = ops.fori_loop(0, last, look_at, start)
-    kinds = ops.where(best >= positive_iou, POSITIVE, IGNORED)
-    kinds = ops.where(best < negative_iou, NEGATIVE, kinds)
-    if lowest_iou:
-        kinds = ops.where(best < lowest_iou, IGNORED, kinds)
-    if force_best:
+    kinds = ops.where(best >= fg_iou_thresh, POSITIVE, IGNORED)
+    kinds = ops.where(best < bg_iou_thresh, NEGATIVE, kinds)
+    if bg_iou_low_thresh:
+        kinds = ops.where(best < bg_iou_low_thresh, IGNORED, kinds)
+    if allow_low_quality_matches:
         kinds = ops.where(forced, POSITIVE, kinds)
     return matches, ops.cast(kinds, "int32")
 

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from rcnn_keras.ops.batching import take_rows
+from rcnn_keras.ops.top_k import top_k
 from rcnn_keras.ops.types import Kernels, Tensor
 
 
@@ -21,6 +22,7 @@ def nms(
     max_output: int,
     score_threshold: float = float("-inf"),
     kernels: Kernels = "native",
+    max_candidates: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Keep the best boxes of each image, dropping those that overlap a better one too much.
 
@@ -32,12 +34,17 @@ def nms(
         score_threshold: boxes with a score of this or less are not considered.
         kernels: `"native"`, or `"portable"` for the same result in XLA and LiteRT too, but for
             boxes without an area, which are left out.
+        max_candidates: how many boxes, the best ones, portable kernels consider at the most; None
+            for all. They sort, which takes long in some runtimes; native kernels need no limit.
+            Boxes beyond it matter only where fewer than `max_output` of the better ones are kept.
 
     Returns:
         `indices` `(B, max_output)` int32, best first, 0 as padding, and `count` `(B,)` int32.
     """
     if kernels == "portable":
-        return _portable_nms(boxes, scores, iou_threshold, max_output, score_threshold)
+        return _portable_nms(
+            boxes, scores, iou_threshold, max_output, score_threshold, max_candidates
+        )
     # XLA's kernel cannot return more boxes than it is given. A score of -inf is never considered.
     missing = tf.maximum(max_output - tf.shape(scores)[1], 0)
     boxes = tf.pad(boxes, [[0, 0], [0, missing], [0, 0]])
@@ -67,11 +74,20 @@ def nms(
 
 
 def _portable_nms(
-    boxes: Tensor, scores: Tensor, iou_threshold: float, max_output: int, score_threshold: float
+    boxes: Tensor,
+    scores: Tensor,
+    iou_threshold: float,
+    max_output: int,
+    score_threshold: float,
+    max_candidates: int | None,
 ) -> tuple[Tensor, Tensor]:
     """Sort by score, and let places in that order stand for the scores: no two are equal."""
     count = tf.shape(scores)[1]
-    scores, order = tf.math.top_k(scores, count)  # of equal ones the first comes first
+    if max_candidates is None:
+        scores, order = tf.math.top_k(scores, count)
+    else:
+        count = tf.minimum(count, max_candidates)
+        scores, order = top_k(scores, count, "portable")
     boxes = take_rows(boxes, order)
     sides = boxes[..., 2:] - boxes[..., :2]
     sound = (scores > score_threshold) & (sides[..., 0] > 0) & (sides[..., 1] > 0)
@@ -91,6 +107,7 @@ def grouped_nms(
     max_output: int,
     score_threshold: float = float("-inf"),
     kernels: Kernels = "native",
+    max_candidates: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`nms` in which boxes of different groups (classes, pyramid levels) never suppress each other.
 
@@ -104,6 +121,7 @@ def grouped_nms(
         max_output: as in `nms`, over all groups together.
         score_threshold: as in `nms`.
         kernels: as in `nms`.
+        max_candidates: as in `nms`, over all groups together.
 
     Returns:
         As `nms`.
@@ -111,7 +129,7 @@ def grouped_nms(
     axes = [1, 2]
     extent = tf.reduce_max(boxes, axes, True) - tf.reduce_min(boxes, axes, True) + 1
     shifted = boxes + tf.cast(groups, boxes.dtype)[..., None] * extent
-    return nms(shifted, scores, iou_threshold, max_output, score_threshold, kernels)
+    return nms(shifted, scores, iou_threshold, max_output, score_threshold, kernels, max_candidates)
 
 
 def nms_loop(

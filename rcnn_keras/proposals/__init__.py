@@ -1,6 +1,6 @@
-"""Region proposals: boxes that may hold an object, by methods that are not learnt end to end.
+"""Region proposals: boxes that may hold an object, by methods that are not trained end to end.
 
-The workers of `propose` import this package: nothing here may bring TensorFlow.
+The workers of `propose` import this package: nothing here may import TensorFlow.
 """
 
 import importlib
@@ -31,6 +31,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Objectness", "objectness_windows"):  # their module brings rcnn_keras.data
+    if name in ("Objectness", "objectness_windows"):  # their module imports rcnn_keras.data
         return getattr(importlib.import_module("rcnn_keras.proposals.objectness"), name)
     raise AttributeError(f"module 'rcnn_keras.proposals' has no attribute {name!r}")

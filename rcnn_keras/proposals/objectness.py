@@ -1,12 +1,12 @@
 """Objectness: how likely a window is to hold an object of any class.
 
 Alexe, Deselaers, Ferrari, "Measuring the Objectness of Image Windows" (PAMI 2012): a naive Bayes
-classifier on the cues of `objectness_cues`, learnt from images with boxes.
+classifier on the cues of `objectness_cues`, fitted to images with boxes.
 
     image     a path or an array, as `rk.data.read_image` takes them
-    boxes     (n, 4) xyxy in pixels of the image, as it is and not as it is shrunk
-    b         bins of a cue's values
-    n         windows
+    boxes     (n, 4) xyxy in pixels of the original image, before it is shrunk
+    b         number of bins of a cue's values
+    n         number of windows
 """
 
 import json
@@ -22,7 +22,6 @@ import numpy as np
 
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.images import read_image
-from rcnn_keras.data.written_aside import written_aside
 from rcnn_keras.proposals.objectness_cues import (
     check_windows,
     color_contrast,
@@ -32,6 +31,7 @@ from rcnn_keras.proposals.objectness_cues import (
     superpixels_straddling,
     suppress,
 )
+from rcnn_keras.utils.atomic import atomic_write
 
 BINS = 30
 
@@ -44,12 +44,13 @@ class Likelihoods:
 
     Attributes:
         theta: the cue's parameter, above 0.
-        edges: `(b - 1,)` increasing values between the bins; a value on an edge lies above it.
+        edges: `(b - 1,)` increasing values between the bins; a value equal to an edge belongs to
+            the bin above it.
         object: `(b,)` p(bin | object): sums to 1, all above 0.
-        background: `(b,)` p(bin | background): likewise.
+        background: `(b,)` p(bin | background): sums to 1, all above 0.
 
     Raises:
-        ValueError: the numbers do not fit this description; says which.
+        ValueError: a value does not fit this description; says which.
     """
 
     theta: float
@@ -75,16 +76,16 @@ class Likelihoods:
 
     @classmethod
     def fit(cls, theta: float, objects: np.ndarray, background: np.ndarray) -> "Likelihoods":
-        """Learn the histograms from the cue's values of windows of either kind.
+        """Fit the histograms to a cue's values in windows of objects and of background.
 
-        The edges are such that each bin has the same share of both kinds together, each kind
-        counting as much as the other; where many values are equal there are fewer bins. Each bin
-        has one window more than was seen, so that none is impossible.
+        Bins hold equal shares of all values, objects and background weighted equally; where many
+        values are equal there are fewer bins. One is added to each bin's count (Laplace smoothing),
+        so that no probability is 0.
 
         Args:
             theta: the parameter that the values were computed with.
             objects: `(n,)` values of windows of objects, at least one.
-            background: `(m,)` values of the others, at least one.
+            background: `(m,)` values of the other windows, at least one.
         """
         quantiles = np.linspace(0, 1, 1001)
         both = np.concatenate([np.quantile(objects, quantiles), np.quantile(background, quantiles)])
@@ -104,12 +105,12 @@ class Likelihoods:
 def write_likelihoods(
     path: str | PathLike[str], prior: float, cues: Mapping[str, Likelihoods]
 ) -> None:
-    """Write a prior and the likelihoods of cues as JSON, aside first and then renamed."""
+    """Write a prior and the likelihoods of cues as a JSON file, atomically."""
     content: dict[str, Any] = {"format": FORMAT, "prior": prior, "cues": {}}
     for name, likelihoods in cues.items():
         numbers = {key: np.asarray(value).tolist() for key, value in asdict(likelihoods).items()}
         content["cues"][name] = numbers
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
@@ -117,7 +118,7 @@ def read_likelihoods(path: str | PathLike[str]) -> tuple[float, dict[str, Likeli
     """Return what `write_likelihoods` wrote.
 
     Raises:
-        ValueError: the file is another one or damaged; names it and says where.
+        ValueError: the file is of another kind or damaged; names the file and the field.
         OSError: it cannot be read.
     """
     name = os.fspath(path)
@@ -126,8 +127,8 @@ def read_likelihoods(path: str | PathLike[str]) -> tuple[float, dict[str, Likeli
     except ValueError as error:  # of JSON or of UTF-8
         raise ValueError(f"{name}: is not a file of objectness ({error})") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        found = content.get("format") if isinstance(content, dict) else type(content).__name__
-        raise ValueError(f"{name}: is not a file of objectness: format {found!r}, not {FORMAT!r}")
+        stated = content.get("format") if isinstance(content, dict) else type(content).__name__
+        raise ValueError(f"{name}: is not a file of objectness: format {stated!r}, not {FORMAT!r}")
     try:
         prior, numbers = float(content["prior"]), dict(content["cues"])
     except (KeyError, TypeError, ValueError) as error:
@@ -157,21 +158,21 @@ CUES: dict[str, tuple[Cue, tuple[float, ...]]] = {
     "superpixels_straddling": (superpixels_straddling, (30.0, 60.0, 120.0, 240.0, 480.0)),
 }
 
-LONGEST_SIDE = 400  # pixels; larger images are shrunk to it before anything is counted in them
+LONGEST_SIDE = 400  # pixels; larger images are shrunk to it before cues are computed
 
 POSITIVE_IOU = 0.5
 
 
 @dataclass(frozen=True, eq=False)
 class Objectness:
-    """What was learnt: how often a window is an object's, and what each cue says of it.
+    """A fitted classifier: the prior of objects, and the likelihoods of each cue.
 
     Attributes:
         prior: p(object) of a sampled window, between 0 and 1.
-        cues: for each cue in use its parameter and likelihoods; names are those of `CUES`.
+        cues: parameter and likelihoods of each cue in use; names are those of `CUES`.
 
     Raises:
-        ValueError: a prior outside of 0..1, no cue, or one that is not known.
+        ValueError: a prior outside of 0..1, no cue, or an unknown one.
     """
 
     prior: float
@@ -187,19 +188,19 @@ class Objectness:
     def fit(
         cls, dataset: DetectionDataset, *, images: int = 100, windows: int = 3000, seed: int = 0
     ) -> "Objectness":
-        """Learn the parameters from images with boxes of their objects, whatever their classes.
+        """Fit the parameters to images with boxes of their objects, whatever their classes.
 
-        An object's window overlaps a box by an IoU of more than 0.5, any other is background.
-        Windows of a crowd region are left out. Each cue's theta is the one by which the objects'
-        windows get the greatest posterior on the whole, of a few values: the paper's criterion.
-        Simpler than in the paper: theta has a few values, windows come from `sample_windows`, a few
-        thousand an image instead of 100,000, and the objects' own boxes are among them.
+        A window is an object's if its IoU with a box is above 0.5, otherwise background. Windows of
+        crowd regions are left out. Each cue's theta is the one of a few values with the greatest
+        posterior over the objects' windows: the paper's criterion. Simpler than in the paper: theta
+        has a few values, windows come from `sample_windows`, a few thousand per image instead of
+        100,000, and include the objects' own boxes.
 
         Args:
-            dataset: at least one object in the images that are looked at.
-            images: how many of its images are looked at, evenly over the dataset.
-            windows: sampled in each.
-            seed: of the windows.
+            dataset: at least one object in the images that are used.
+            images: how many of its images are used, evenly spread over the dataset.
+            windows: how many are sampled in each image.
+            seed: of the sampled windows.
 
         Raises:
             ImageError: an image cannot be read.
@@ -213,16 +214,16 @@ class Objectness:
             kind = "background" if is_object.any() else "objects"
             raise ValueError(f"{dataset!r}: there are no windows of {kind} to learn from")
         prior = float(is_object.mean())
-        learnt = {}
+        cues = {}
         for name, (cue, grid) in CUES.items():
-            fitted = []
+            candidates = []
             for theta in grid:
                 values = np.concatenate([cue(image, boxes, theta) for image, boxes, _ in examples])
                 likelihoods = Likelihoods.fit(theta, values[is_object], values[~is_object])
                 evidence = _logit(prior) + likelihoods.log_ratio(values[is_object])
-                fitted.append((np.log(_sigmoid(evidence)).mean(), theta, likelihoods))
-            learnt[name] = max(fitted, key=lambda entry: entry[0])[-1]
-        return cls(prior, learnt)
+                candidates.append((np.log(_sigmoid(evidence)).mean(), theta, likelihoods))
+            cues[name] = max(candidates, key=lambda entry: entry[0])[-1]
+        return cls(prior, cues)
 
     def score(self, image: Image, boxes: np.ndarray) -> np.ndarray:
         """Return p(object | cues) of each box, `(n,)` float32 in 0..1.
@@ -251,20 +252,20 @@ class Objectness:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the windows of an image that are most likely to hold an object.
 
-        Sampled windows are scored, and each that overlaps a better one too much is dropped, so
-        that the first ones are not all of one object.
+        Sampled windows are scored and suppressed greedily, so that the first ones are not all of
+        the same object.
 
         Args:
             image: as above.
-            count: the most windows to return.
-            candidates: how many windows are sampled. The more, the tighter some of them lie.
+            count: number of windows to return at most.
+            candidates: how many windows are sampled. The more, the tighter the best of them fit.
             iou_threshold: of the suppression. With a hundred windows or fewer, the paper's 0.5
-                finds more objects; with many, 0.7 finds as many, and more of them tightly.
+                finds more objects; with many, 0.7 finds as many, and fits more of them tightly.
             seed: of the sampled windows.
 
         Returns:
-            boxes `(n, 4)` float32 and their scores `(n,)` float32, best first; n is at most
-            `count`, less where the suppression leaves less.
+            boxes `(n, 4)` float32 and their scores `(n,)` float32, best first; n is `count`, or
+            less if the suppression leaves fewer.
 
         Raises:
             ImageError: the image cannot be read.
@@ -278,12 +279,12 @@ class Objectness:
         pixels = read_image(image)
         height, width = pixels.shape[:2]
         boxes = sample_windows(height, width, candidates, seed)
-        evidence = self._evidence(pixels, boxes)  # sigmoids round to ties
+        evidence = self._evidence(pixels, boxes)  # not the sigmoids, which round to equal values
         kept = suppress(boxes, evidence, iou_threshold, count)
         return boxes[kept], _sigmoid(evidence[kept]).astype(np.float32)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the parameters as a JSON file of some kilobytes that `load` reads back."""
+        """Write the parameters as a JSON file of a few kilobytes, which `load` reads."""
         write_likelihoods(path, self.prior, self.cues)
 
     @classmethod
@@ -291,7 +292,7 @@ class Objectness:
         """Return the parameters that `save` wrote.
 
         Raises:
-            ValueError: the file is not one of `save`'s; says where.
+            ValueError: the file was not written by `save`; names the field.
             OSError: it cannot be read.
         """
         prior, cues = read_likelihoods(path)
@@ -302,7 +303,7 @@ class Objectness:
 
     def _evidence(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """Return the log odds `(n,)` of object against background: Bayes' rule."""
-        small, boxes = _shrunk(image, boxes)
+        small, boxes = _shrink(image, boxes)
         evidence = np.full(len(boxes), _logit(self.prior))
         for name, likelihoods in self.cues.items():
             evidence += likelihoods.log_ratio(CUES[name][0](small, boxes, likelihoods.theta))
@@ -317,21 +318,21 @@ def objectness_windows(
     iou_threshold: float = 0.7,
     seed: int = 0,
 ) -> np.ndarray:
-    """Return the boxes of `Objectness.propose` alone, for programs that take any proposals.
+    """Return only the boxes of `Objectness.propose`, as `propose` takes them from a method.
 
     Args:
         image: as above.
-        parameters: an `Objectness`, or the path of one that was saved.
-        count: this and the following as in `Objectness.propose`.
-        candidates: likewise.
-        iou_threshold: likewise.
-        seed: likewise.
+        parameters: an `Objectness`, or the path of a saved one.
+        count: as in `Objectness.propose`.
+        candidates: as there.
+        iou_threshold: as there.
+        seed: as there.
 
     Returns:
         `(n, 4)` float32, best first.
     """
-    known = parameters if isinstance(parameters, Objectness) else Objectness.load(parameters)
-    boxes, _ = known.propose(
+    objectness = parameters if isinstance(parameters, Objectness) else Objectness.load(parameters)
+    boxes, _ = objectness.propose(
         image, count, candidates=candidates, iou_threshold=iou_threshold, seed=seed
     )
     return boxes
@@ -350,10 +351,10 @@ def _examples(
         covered = np.greater(overlaps(boxes, record.boxes), POSITIVE_IOU)
         is_object = covered[:, ~record.crowd].any(1)
         used = is_object | ~covered.any(1)
-        yield *_shrunk(image, boxes[used]), is_object[used]
+        yield *_shrink(image, boxes[used]), is_object[used]
 
 
-def _shrunk(image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _shrink(image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return an image of at most `LONGEST_SIDE` pixels a side, and the boxes in it."""
     height, width = image.shape[:2]
     factor = min(1.0, LONGEST_SIDE / max(height, width))

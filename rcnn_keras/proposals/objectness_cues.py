@@ -2,7 +2,7 @@
 
 Alexe, Deselaers, Ferrari, "Measuring the Objectness of Image Windows" (PAMI 2012). An object
 differs from what surrounds it (colour contrast) and has a closed outline (edge density, superpixels
-straddling). Each cue has one parameter theta, which is learnt. The paper's fourth one, multi-scale
+straddling). Each cue has one parameter theta, which is fitted. The paper's fourth cue, multi-scale
 saliency, found more objects in one dataset and fewer in another, and is left out.
 
     image           (H, W, 3) uint8 RGB
@@ -11,8 +11,7 @@ saliency, found more objects in one dataset and fewer in another, and is left ou
     pixels          (n, 4) int32 xyxy: rows y1..y2-1 and columns x1..x2-1
     corners         (4, n) indices into an integral image, flattened
 
-Thousands of windows cost little more than one: pixels are counted once for all of them, in integral
-images.
+Integral images make thousands of windows cost little more than one.
 """
 
 import cv2
@@ -24,24 +23,24 @@ LARGEST_ASPECT = 3.0  # of width to height or of height to width
 
 
 def sample_windows(height: int, width: int, count: int, seed: int = 0) -> np.ndarray:
-    """Return windows of all sizes, aspects and places, drawn at random.
+    """Return windows of random size, aspect ratio and position.
 
-    The side is the square root of the area, from 1/25 of the image's longer side up to the whole
-    of it. There are twice as many windows of half the side; four times as many would cover small
-    and large objects alike, but leave few windows that are large. The logarithm of width / height
-    is uniform, and so is the place.
+    The side, the square root of the area, is between 1/25 of the image's longer side and all of
+    it. There are twice as many windows of half the side; four times as many would cover small and
+    large objects equally well, but leave few large windows. The logarithm of width / height is
+    uniform, and so is the position.
 
     Args:
         height: of the image in pixels.
-        width: likewise.
-        count: n, how many. Fewer windows are the beginning of more.
+        width: of the image in pixels.
+        count: n, how many. A smaller count gives the first windows of a larger one.
         seed: the same arguments give the same windows.
 
     Returns:
         `(n, 4)` float32 `xyxy` inside the image, each side at least one pixel.
 
     Raises:
-        ValueError: for an image without pixels or a negative count or seed.
+        ValueError: for an image without pixels, or a negative count or seed.
     """
     if min(height, width) < 1:
         raise ValueError(f"windows need an image of at least 1x1 pixels, not {height}x{width}")
@@ -122,9 +121,9 @@ def suppress(
 ) -> np.ndarray:
     """Return the indices of the windows that greedy suppression keeps, best first, `count` at most.
 
-    A window goes when its IoU with a better one that stays is above the threshold; of equal scores
-    the first one is the better. `ops.nms_loop` keeps the same; this looks at the kept ones alone
-    and is ten times as fast on the thousands of windows of an image.
+    A window is dropped if its IoU with a kept window of a higher score is above the threshold; of
+    equal scores the first comes first. `ops.nms_loop` keeps the same windows; this compares with
+    the kept ones only and is ten times as fast on the thousands of windows of an image.
     """
     columns = np.ascontiguousarray(windows.T, np.float32)
     kept = np.empty((4, min(count, len(windows))), np.float32)
@@ -147,9 +146,9 @@ def suppress(
 
 LIGHTNESS_STEP, COLOR_STEP, COLOR_LEVELS = 32, 12, 8  # of 8-bit L, a and b; a and b about 128
 
-STRONG_EDGES = 0.8  # share of the pixels whose gradient starts no edge
+STRONG_EDGES = 0.8  # quantile of the gradients above which an edge starts
 
-WEAK_TO_STRONG = 0.4  # gradients from this part of it on continue an edge
+WEAK_TO_STRONG = 0.4  # share of that gradient from which an edge continues
 
 SMOOTHING = 0.8  # sigma of the superpixels, in pixels
 
@@ -162,8 +161,8 @@ def color_contrast(image: np.ndarray, windows: np.ndarray, theta: float) -> np.n
     Args:
         image: as above.
         windows: as above.
-        theta: above 1. The surroundings are what the window covers in addition when its sides are
-            `theta` times as long, as far as it lies in the image.
+        theta: above 1. The surroundings are the part of the image that the window covers in
+            addition if its sides are `theta` times as long.
 
     Returns:
         `(n,)` float32: half the chi-square distance of the two normalised Lab histograms, 0..1; 0
@@ -192,11 +191,11 @@ def edge_density(image: np.ndarray, windows: np.ndarray, theta: float) -> np.nda
     Args:
         image: as above.
         windows: as above.
-        theta: above 1. The inner ring is the window without the one of the same centre whose sides
-            are `theta` times shorter.
+        theta: above 1. The inner ring is the window without the window of the same centre whose
+            sides are `theta` times shorter.
 
     Returns:
-        `(n,)` float32: Canny edge pixels in the ring for each pixel of the window's perimeter.
+        `(n,)` float32: Canny edge pixels in the ring per pixel of the window's perimeter.
     """
     height, width = image.shape[:2]
     outer = to_pixels(windows, height, width)
@@ -213,12 +212,12 @@ def superpixels_straddling(image: np.ndarray, windows: np.ndarray, theta: float)
     Args:
         image: as above.
         windows: as above.
-        theta: the scale k of Felzenszwalb and Huttenlocher's graph segmentation; the larger, the
-            larger the superpixels.
+        theta: the scale k of Felzenszwalb and Huttenlocher's graph segmentation; larger values give
+            larger superpixels.
 
     Returns:
-        `(n,)` float32 in 0..1: 1 less the sum, over the superpixels s, of the smaller one of the
-        areas of s inside and outside the window, divided by the window's area.
+        `(n,)` float32 in 0..1: 1 minus the sum, over the superpixels s, of the smaller of the areas
+        of s inside and outside the window, divided by the window's area.
     """
     height, width = image.shape[:2]
     smallest = max(1, round(SMALLEST_SUPERPIXEL * height * width))
@@ -235,7 +234,7 @@ def superpixels_straddling(image: np.ndarray, windows: np.ndarray, theta: float)
 
 
 def _color_bins(image: np.ndarray) -> np.ndarray:
-    """Return the number `(H, W)` of each pixel's bin; every number from 0 on occurs."""
+    """Return the bin `(H, W)` of each pixel; bins are numbered from 0 without gaps."""
     lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB).astype(np.int32)
     half = COLOR_LEVELS // 2
     color = ((lab[..., 1:] - 128) // COLOR_STEP).clip(-half, half - 1) + half
@@ -244,7 +243,7 @@ def _color_bins(image: np.ndarray) -> np.ndarray:
 
 
 def _edges(image: np.ndarray) -> np.ndarray:
-    """Return Canny's edges `(H, W)` as bool; what a strong gradient is depends on the image."""
+    """Return Canny's edges `(H, W)` as bool, with thresholds from the image's own gradients."""
     gray = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (0, 0), 1.0)
     dx, dy = cv2.Sobel(gray, cv2.CV_16S, 1, 0), cv2.Sobel(gray, cv2.CV_16S, 0, 1)
     strong = float(np.quantile(np.hypot(dx, dy), STRONG_EDGES))
@@ -263,6 +262,6 @@ def _corners(pixels: np.ndarray, width: int) -> np.ndarray:
 
 
 def _sums(integral: np.ndarray, corners: np.ndarray) -> np.ndarray:
-    """Return the sum `(n,)` of what an integral image counts in each window."""
+    """Return the number `(n,)` of true pixels in each window from an integral image."""
     both, neither, above, beside = integral.ravel()[corners]
     return both + neither - above - beside

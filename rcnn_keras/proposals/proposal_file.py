@@ -1,9 +1,9 @@
-"""The proposals of a data set in one file.
+"""The proposals of a dataset in one file.
 
-An .npz archive: the boxes of all images one after the other, where each image's begin and end, and
-a JSON header that says how they were made. The same proposals always give the same bytes.
+An .npz archive: the boxes of all images, concatenated, the row splits of the images, and a JSON
+header that says how they were made. The same proposals always give the same bytes.
 
-    I      images
+    I      number of images
     R      proposals of an image
     T      proposals of all images
 """
@@ -18,15 +18,17 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from rcnn_keras.utils.atomic import atomic_write
+
 if TYPE_CHECKING:
     from rcnn_keras.data.dataset import DetectionDataset
 
 FORMAT = "rcnn_keras proposals 1"
 ARRAYS = ("boxes", "row_splits", "image_ids", "image_sizes")
-LONG_AGO = (1980, 1, 1, 0, 0, 0)  # every entry's date, so that the bytes do not tell the time
+ENTRY_DATE = (1980, 1, 1, 0, 0, 0)  # of every entry, so that the bytes do not depend on the time
 UNKNOWN_SIZE = (0, 0)
-SHOWN = 10
-# What zip, JSON and numpy raise on files that are torn or of another kind.
+MAX_LISTED = 10  # images in an error message
+# What zip, JSON and numpy raise on files that are damaged or of another kind.
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, TypeError, AttributeError)
 
 
@@ -37,9 +39,9 @@ class Proposals(Mapping[int, np.ndarray]):
         boxes: `(T, 4)` of any real type.
         row_splits: `(I + 1,)` int64; image i has the boxes `row_splits[i]` to `row_splits[i + 1]`.
         image_ids: `(I,)` int64, all different.
-        image_sizes: `(I, 2)` int32, height and width in pixels; zeros where they are not known.
+        image_sizes: `(I, 2)` int32, height and width in pixels; zeros if they are not known.
         header: how the proposals were made: "method", "arguments", "opencv" and "rcnn_keras" (the
-            versions), and what else was stated.
+            versions), and further entries.
 
     Raises:
         ValueError: if the arrays do not fit each other.
@@ -61,21 +63,21 @@ class Proposals(Mapping[int, np.ndarray]):
             raise ValueError(f"row_splits do not split {len(boxes)} boxes")
         self._boxes, self._row_splits = boxes, row_splits
         self.image_ids, self.image_sizes, self.header = image_ids, image_sizes, dict(header)
-        self._places = {int(image_id): i for i, image_id in enumerate(image_ids)}
-        if len(self._places) < images:
+        self._indices = {int(image_id): i for i, image_id in enumerate(image_ids)}
+        if len(self._indices) < images:
             raise ValueError("image ids are repeated")
 
     def __getitem__(self, image_id: int) -> np.ndarray:
-        place = self._places[image_id]
-        start, end = self._row_splits[place : place + 2]
+        index = self._indices[image_id]
+        start, end = self._row_splits[index : index + 2]
         return self._boxes[start:end].astype(np.float32)
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self._places)
+        return iter(self._indices)
 
     def __len__(self) -> int:
         """Number of images."""
-        return len(self._places)
+        return len(self._indices)
 
     def __repr__(self) -> str:
         method = self.header["method"]
@@ -83,15 +85,15 @@ class Proposals(Mapping[int, np.ndarray]):
 
     def image_size(self, image_id: int) -> tuple[int, int] | None:
         """Return height and width of an image in pixels, None if they are not known."""
-        height, width = self.image_sizes[self._places[image_id]].tolist()
+        height, width = self.image_sizes[self._indices[image_id]].tolist()
         return None if (height, width) == UNKNOWN_SIZE else (height, width)
 
 
 def make_header(
-    method: str, arguments: Mapping[str, Any] | None = None, **more: Any
+    method: str, arguments: Mapping[str, Any] | None = None, **entries: Any
 ) -> dict[str, Any]:
-    """Return the header of proposals that this program makes, as JSON gives it back."""
-    from rcnn_keras import __version__  # the top imports this room
+    """Return the header of new proposals, after a round trip through JSON."""
+    from rcnn_keras import __version__  # the package imports this module
 
     header = {
         "format": FORMAT,
@@ -99,7 +101,7 @@ def make_header(
         "arguments": dict(arguments or {}),
         "opencv": cv2.__version__,
         "rcnn_keras": __version__,
-        **more,
+        **entries,
     }
     return json.loads(json.dumps(header))
 
@@ -112,14 +114,14 @@ def save_proposals(
     arguments: Mapping[str, Any] | None = None,
     image_sizes: Mapping[int, tuple[int, int]] | None = None,
 ) -> None:
-    """Write proposals into one file, which replaces an older one as soon as it is whole.
+    """Write proposals into one file, atomically: an older file is replaced once all is written.
 
     Args:
         path: the file.
         proposals: image id to `(R, 4)` `xyxy` in pixels of the upright image, best first; R may
             be 0.
-        method: what made them.
-        arguments: of the method, as JSON can hold them.
+        method: name of the method that made them.
+        arguments: of the method; JSON must be able to hold them.
         image_sizes: image id to height and width in pixels, which `check_proposals` compares.
 
     Raises:
@@ -136,7 +138,7 @@ def write_proposals(
     image_sizes: Mapping[int, tuple[int, int]],
 ) -> None:
     """Write a file as `save_proposals` does, under a header of `make_header`."""
-    arrays = [_sound_boxes(image_id, boxes) for image_id, boxes in proposals.items()]
+    arrays = [_checked_boxes(image_id, boxes) for image_id, boxes in proposals.items()]
     sizes = [image_sizes.get(image_id, UNKNOWN_SIZE) for image_id in proposals]
     content = {
         "boxes": _compact(np.concatenate([np.zeros((0, 4), np.float32), *arrays])),
@@ -144,9 +146,7 @@ def write_proposals(
         "image_ids": np.array(list(proposals), np.int64),
         "image_sizes": np.array(sizes, np.int32).reshape(-1, 2),
     }
-    from rcnn_keras.data.written_aside import written_aside  # the room brings TensorFlow
-
-    with written_aside(path) as aside, zipfile.ZipFile(aside, "w") as archive:
+    with atomic_write(path) as aside, zipfile.ZipFile(aside, "w") as archive:
         archive.writestr(_entry("header.json"), json.dumps(header, sort_keys=True))
         for name, array in content.items():
             with archive.open(_entry(f"{name}.npy"), "w", force_zip64=True) as entry:
@@ -158,7 +158,7 @@ def load_proposals(path: str | PathLike) -> Proposals:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is torn, damaged, or no file of proposals; names it.
+        ValueError: the file is truncated, damaged or not a file of proposals; names it.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -168,20 +168,20 @@ def load_proposals(path: str | PathLike) -> Proposals:
             boxes, row_splits, image_ids, image_sizes = (_array(archive, name) for name in ARRAYS)
         return Proposals(boxes, row_splits, image_ids, image_sizes, header)
     except DAMAGE as error:
-        raise ValueError(f"{path} is no whole file of proposals: {error}") from error
+        raise ValueError(f"{path} is not a complete file of proposals: {error}") from error
 
 
 def check_proposals(proposals: Mapping[int, np.ndarray], dataset: "DetectionDataset") -> None:
-    """Raise ValueError unless every image of a data set has proposals, made at its own size.
+    """Raise ValueError unless every image of a dataset has proposals, made at its size.
 
     Args:
-        proposals: image id to boxes; sizes are compared where `load_proposals` gave them.
-        dataset: its images; proposals of others do not matter.
+        proposals: image id to boxes; sizes are compared for proposals of `load_proposals`.
+        dataset: the images; proposals of further images are allowed.
     """
     missing = [f"{r.image_id} ({r.path})" for r in dataset if r.image_id not in proposals]
     if missing:
         raise ValueError(
-            f"{len(missing)} of {len(dataset)} images have no proposals: image {_shown(missing)}"
+            f"{len(missing)} of {len(dataset)} images have no proposals: image {_listing(missing)}"
         )
     if not isinstance(proposals, Proposals):
         return
@@ -191,13 +191,13 @@ def check_proposals(proposals: Mapping[int, np.ndarray], dataset: "DetectionData
         if (size := proposals.image_size(r.image_id)) not in (None, (r.height, r.width))
     ]
     if others:
-        raise ValueError(f"the proposals are those of other images: image {_shown(others)}")
+        raise ValueError(f"the proposals are those of other images: image {_listing(others)}")
 
 
 def read_into(
-    dataset: "DetectionDataset", path: str | PathLike, most: int | None = None
+    dataset: "DetectionDataset", path: str | PathLike, max_proposals: int | None = None
 ) -> "DetectionDataset":
-    """Return a data set with the proposals of a file, the first `most` of each image.
+    """Return a dataset with the proposals of a file, at most `max_proposals` of each image.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -205,7 +205,7 @@ def read_into(
     """
     proposals = load_proposals(path)
     check_proposals(proposals, dataset)
-    return dataset.with_proposals(proposals, most=most)
+    return dataset.with_proposals(proposals, most=max_proposals)
 
 
 def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
@@ -214,30 +214,30 @@ def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
 
 
 def _entry(name: str) -> zipfile.ZipInfo:
-    entry = zipfile.ZipInfo(name, LONG_AGO)
+    entry = zipfile.ZipInfo(name, ENTRY_DATE)
     entry.compress_type = zipfile.ZIP_DEFLATED
     return entry
 
 
-def _sound_boxes(image_id: int, boxes: np.ndarray) -> np.ndarray:
+def _checked_boxes(image_id: int, boxes: np.ndarray) -> np.ndarray:
     """Return the boxes of an image as float32, or raise ValueError."""
     boxes = np.asarray(boxes, np.float32)
     boxes = boxes.reshape(0, 4) if boxes.size == 0 else boxes
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise ValueError(f"image {image_id}: boxes must be (R, 4), not {boxes.shape}")
-    sound = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] >= boxes[:, :2]).all(axis=1)
-    if not sound.all():
-        bad = boxes[~sound][0].tolist()
-        raise ValueError(f"image {image_id}: {bad} is no box x1, y1, x2, y2")
+    valid = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] >= boxes[:, :2]).all(axis=1)
+    if not valid.all():
+        bad = boxes[~valid][0].tolist()
+        raise ValueError(f"image {image_id}: {bad} is not a box x1, y1, x2, y2")
     return boxes
 
 
 def _compact(boxes: np.ndarray) -> np.ndarray:
-    """Return the boxes as uint16 if that leaves them as they are."""
+    """Return the boxes as uint16 if that changes no value."""
     inside = np.all((boxes >= 0) & (boxes < 2**16))
     return boxes.astype(np.uint16) if inside and (boxes % 1 == 0).all() else boxes
 
 
-def _shown(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+def _listing(names: list[str]) -> str:
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return ", ".join(names[:MAX_LISTED]) + more

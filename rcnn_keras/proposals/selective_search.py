@@ -1,11 +1,11 @@
 """Selective search: Uijlings et al., "Selective Search for Object Recognition" (IJCV 2013).
 
-An image is cut into small regions, and the two most similar neighbours are merged until one region
-is left; the box around every region on the way is a proposal. Doing so in several colour spaces,
-from finer and coarser regions and by several similarities gives a diverse set of boxes. Cutting
-and grouping are OpenCV's (`cv2.ximgproc.segmentation`). The four similarities ("Complementary
-Similarity Measures" of the paper) stand here to read and to plot: the search itself computes them
-inside OpenCV, whose texture comes from Scharr's filter.
+An image is segmented into small regions, and the two most similar neighbours are merged until one
+region is left; the box around every region on the way is a proposal. Several colour spaces, finer
+and coarser initial regions and several similarities give a diverse set of boxes. Segmentation and
+grouping are OpenCV's (`cv2.ximgproc.segmentation`). The four similarities ("Complementary
+Similarity Measures" of the paper) are written out here to read and to plot: the search itself
+computes them inside OpenCV, whose texture comes from Scharr's filter.
 
     R      proposals of an image
     H, W   height and width of the image
@@ -28,23 +28,23 @@ DIRECTIONS = 8
 
 GRADIENT_SIGMA = 1.0
 
-FLAT = 1e-3  # a slope below it, in values a pixel, is rounding
+FLAT = 1e-3  # smaller slopes, in values per pixel, are rounding errors
 
 RADIUS = 4  # of the filter, beyond which the Gaussian is below 0.1 % of its height
 
 
 def colour_histogram(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Return how a region's pixels spread over 25 equal bins of 0..256, for each channel.
+    """Return the histogram of a region's pixels over 25 equal bins of 0..256, per channel.
 
     Args:
         image: `(H, W, C)` uint8 in any colour space.
         mask: the region, at least one pixel.
 
     Returns:
-        `(25 * C,)` float64, channel after channel, with the sum 1.
+        `(25 * C,)` float64, channel after channel, of sum 1.
 
     Raises:
-        ValueError: if image and mask do not fit, or the mask is empty.
+        ValueError: if image and mask differ in size, or the mask is empty.
     """
     _check_region(image, mask)
     bins = image[mask].astype(np.int64) * COLOUR_BINS // 256
@@ -54,14 +54,14 @@ def colour_histogram(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 def gaussian_derivatives(image: np.ndarray) -> np.ndarray:
     """Return the derivatives of an image in eight directions, smoothed with sigma 1.
 
-    Direction i points at 45 i degrees, from right over down; each opposes another. Beyond its
-    border the image is mirrored.
+    Direction i points at 45 i degrees, clockwise from the right. Beyond its border the image is
+    mirrored.
 
     Args:
         image: `(H, W, C)` uint8.
 
     Returns:
-        `(8, H, W, C)` float32, in steps of the image's values a pixel.
+        `(8, H, W, C)` float32, in values of the image per pixel.
     """
     x = np.arange(-RADIUS, RADIUS + 1)
     smooth = np.exp(-(x**2) / (2 * GRADIENT_SIGMA**2))
@@ -77,53 +77,52 @@ def gaussian_derivatives(image: np.ndarray) -> np.ndarray:
 
 
 def texture_histogram(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Return how steeply a region's pixels rise in eight directions, for each channel.
+    """Return the histogram of a region's gradients in eight directions, per channel.
 
-    The positive part of each Gaussian derivative is spread over 10 equal bins from 0 to the
-    steepest rise of the channel anywhere in the image; what falls in a direction rises in the
-    opposite one.
+    The positive part of each Gaussian derivative is counted in 10 equal bins from 0 to the largest
+    derivative of the channel anywhere in the image; a negative derivative is positive in the
+    opposite direction.
 
     Args:
         image: `(H, W, C)` uint8 in any colour space.
         mask: the region, at least one pixel.
 
     Returns:
-        `(10 * 8 * C,)` float64, channel after channel and in it direction after direction, with the
-        sum 1.
+        `(10 * 8 * C,)` float64, by channel and then by direction, of sum 1.
 
     Raises:
-        ValueError: if image and mask do not fit, or the mask is empty.
+        ValueError: if image and mask differ in size, or the mask is empty.
     """
     _check_region(image, mask)
-    rises = gaussian_derivatives(image)
-    rises[rises < FLAT] = 0
-    steepest = rises.max(axis=(0, 1, 2))
-    share = rises[:, mask] / np.where(steepest > 0, steepest, 1)  # (8, size, C)
+    derivatives = gaussian_derivatives(image)
+    derivatives[derivatives < FLAT] = 0
+    steepest = derivatives.max(axis=(0, 1, 2))
+    share = derivatives[:, mask] / np.where(steepest > 0, steepest, 1)  # (8, size, C)
     bins = np.minimum((share * TEXTURE_BINS).astype(np.int64), TEXTURE_BINS - 1)
     size, channels = bins.shape[1:]
     return _histogram(bins.transpose(1, 2, 0).reshape(size, channels * DIRECTIONS), TEXTURE_BINS)
 
 
 def histogram_intersection(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the similarity of two histograms of sum 1: the sum of the smaller ones, 0..1."""
+    """Return the similarity of two histograms of sum 1: the sum of the bin-wise minima, 0..1."""
     return float(np.minimum(a, b).sum())
 
 
 def size_similarity(size_a: float, size_b: float, image_size: float) -> float:
-    """Return 1 less the share of the image that two regions fill: small ones are joined first."""
+    """Return 1 minus the share of the image that two regions fill: small ones merge first."""
     return 1 - (size_a + size_b) / image_size
 
 
 def fill_similarity(
     size_a: float, size_b: float, box_a: np.ndarray, box_b: np.ndarray, image_size: float
 ) -> float:
-    """Return 1 less the share of the image in the regions' common box that neither fills.
+    """Return 1 minus the share of the image that is in the common box but in neither region.
 
     Args:
         size_a: of the first region.
-        size_b: of the second one, which shares no pixel with it.
+        size_b: of the second region, disjoint from the first.
         box_a: `(4,)` `xyxy`, the box around the first region.
-        box_b: likewise around the second one.
+        box_b: `(4,)` `xyxy`, the box around the second region.
         image_size: of the image.
     """
     low = np.minimum(box_a[:2], box_b[:2])
@@ -132,12 +131,12 @@ def fill_similarity(
 
 
 def merge_histograms(a: np.ndarray, size_a: float, b: np.ndarray, size_b: float) -> np.ndarray:
-    """Return the histogram of two regions that become one: the mean, weighted by their sizes."""
+    """Return the histogram of two merged regions: the mean, weighted by their sizes."""
     return (size_a * a + size_b * b) / (size_a + size_b)
 
 
 def _histogram(bins: np.ndarray, count: int) -> np.ndarray:
-    """Return `(n * count,)` shares of the `(size, n)` numbers of bins, column after column."""
+    """Return the normalised histograms `(n * count,)` of the `(size, n)` bins, by column."""
     columns = np.arange(bins.shape[1]) * count
     counts = np.bincount((bins + columns).ravel(), minlength=bins.shape[1] * count)
     return counts / counts.sum()
@@ -154,19 +153,19 @@ def _check_region(image: np.ndarray, mask: np.ndarray) -> None:
 
 SIMILARITIES = ("colour", "texture", "size", "fill")
 
-SIGMA = 0.8  # of the Gaussian that smooths an image before it is cut into regions
+SIGMA = 0.8  # of the Gaussian that smooths an image before it is segmented
 
 SMALLEST_REGION = 100  # pixels
 
 
 class Mode(NamedTuple):
-    """How a search is diversified: every colour space with every k and every combination.
+    """Variants of a search: every colour space with every k and every combination.
 
     Attributes:
         colour_spaces: keys of `COLOUR_SPACES`.
         ks: the scale of the first regions (Felzenszwalb and Huttenlocher 2004), larger regions for
             larger k. OpenCV's values: the paper's are 50 and 100, and up to 300 for quality.
-        combinations: the similarities that are added up.
+        combinations: the similarities that are summed.
     """
 
     colour_spaces: tuple[str, ...]
@@ -174,25 +173,25 @@ class Mode(NamedTuple):
     combinations: tuple[tuple[str, ...], ...]
 
 
-ALL_AND_COLOURLESS = (SIMILARITIES, ("texture", "size", "fill"))
+ALL_AND_WITHOUT_COLOUR = (SIMILARITIES, ("texture", "size", "fill"))
 
 MODES = {
-    "fast": Mode(("HSV", "Lab"), (150, 300, 450), ALL_AND_COLOURLESS),
+    "fast": Mode(("HSV", "Lab"), (150, 300, 450), ALL_AND_WITHOUT_COLOUR),
     "quality": Mode(
         ("HSV", "Lab", "gray", "hue", "rgI"),
         (150, 300, 450, 600, 750),
-        (*ALL_AND_COLOURLESS, ("fill",), ("size",)),
+        (*ALL_AND_WITHOUT_COLOUR, ("fill",), ("size",)),
     ),
 }
 
 
 def _rg_intensity(rgb: np.ndarray) -> np.ndarray:
-    """Return red, green and intensity, as OpenCV reads the paper's rgI."""
+    """Return red, green and intensity, OpenCV's version of the paper's rgI."""
     return np.dstack([rgb[..., :2], cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)])
 
 
 def _hue(rgb: np.ndarray) -> np.ndarray:
-    """Return the hue, as in the paper; OpenCV's own quality mode takes blue for it."""
+    """Return the hue, as in the paper; OpenCV's own quality mode uses blue instead, by mistake."""
     return np.ascontiguousarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2HSV)[..., 0])
 
 
@@ -216,30 +215,29 @@ def selective_search(
     """Propose boxes that may hold an object, of any class.
 
     The order is the paper's ("Combining Locations"): in each grouping, that is for each colour
-    space and k, the i-th largest box gets i times a random number, and boxes are sorted by the
-    smallest value that they got. So large boxes tend to come first, and the first n come from all
-    groupings. Two things differ: i counts by area, as OpenCV does not tell when a region was made,
+    space and k, the i-th largest box is given i times a random number, and boxes are sorted by
+    their smallest value. Large boxes tend to come first, and the first n come from all groupings.
+    Two things differ: i is the rank by area, as OpenCV does not report when a region was merged,
     and the random numbers are the same in every call. The same image gives the same boxes in the
     same order.
 
     Args:
-        image: `(H, W, 3)` uint8 RGB, as `read_image` gives it, or gray `(H, W)` uint8.
+        image: `(H, W, 3)` uint8 RGB, as `read_image` returns it, or gray `(H, W)` uint8.
         mode: "fast" has 2 colour spaces, 3 values of k and 2 combinations of similarities;
             "quality" has 5, 5 and 4.
         similarities: a choice of "colour", "texture", "size" and "fill" in place of the mode's
-            combinations: s = a1 colour + a2 texture + a3 size + a4 fill, with a = 1 for those
-            chosen and 0 for the others.
-        min_size: boxes whose shorter side has fewer pixels are left out, but never the whole image.
-        max_side: a larger image is shrunk, for the search alone, until its longer side has so many
-            pixels. R-CNN searched images of 500 pixels' width.
+            combinations: the similarity is the sum of those chosen.
+        min_size: boxes whose shorter side has fewer pixels are left out, except the whole image.
+        max_side: for the search only, a larger image is shrunk until its longer side has this many
+            pixels. R-CNN searched images of width 500.
 
     Returns:
         `(R, 4)` float32 `xyxy` in continuous pixels of the image, each box once. The box of the
-        whole image is among them.
+        whole image is included.
 
     Raises:
-        ValueError: for another type or shape of image, a mode or similarity that is unknown, no or
-            a repeated similarity, and sizes out of range.
+        ValueError: for another type or shape of image, an unknown mode or similarity, no or a
+            repeated similarity, and sizes out of range.
     """
     rgb = _check_image(image)
     combinations = _check_search(mode, similarities, min_size, max_side)
@@ -305,18 +303,18 @@ def _groupings(
             )
             for strategy in _strategies(combinations):
                 search.addStrategy(strategy)
-            # OpenCV sees no neighbours in an image one pixel wide or high, and never joins it all.
-            found = np.vstack([np.asarray(search.process()), [0, 0, width, height]])
-            found = np.unique(found, axis=0)
-            x, y, w, h = found[np.argsort(-found[:, 2:].prod(axis=1), kind="stable")].T
+            # In an image one pixel wide or high OpenCV finds no neighbours and never merges it all.
+            boxes = np.vstack([np.asarray(search.process()), [0, 0, width, height]])
+            boxes = np.unique(boxes, axis=0)
+            x, y, w, h = boxes[np.argsort(-boxes[:, 2:].prod(axis=1), kind="stable")].T
             groupings.append(np.stack([x, y, x + w, y + h], axis=1))
     return groupings
 
 
 def _strategies(combinations: tuple[tuple[str, ...], ...]) -> list:
-    """Return OpenCV's strategies; the parts are shared, as they keep what they know of an image."""
+    """Return OpenCV's strategies; they share their similarities, which cache what they compute."""
     segmentation = cv2.ximgproc.segmentation
-    parts = {  # in the order in which OpenCV adds up: sums of other orders differ in the last bit
+    strategies = {  # in OpenCV's order: sums in another order differ in the last bit
         "colour": segmentation.createSelectiveSearchSegmentationStrategyColor(),
         "fill": segmentation.createSelectiveSearchSegmentationStrategyFill(),
         "texture": segmentation.createSelectiveSearchSegmentationStrategyTexture(),
@@ -324,14 +322,14 @@ def _strategies(combinations: tuple[tuple[str, ...], ...]) -> list:
     }
     return [
         segmentation.createSelectiveSearchSegmentationStrategyMultiple(
-            *(part for name, part in parts.items() if name in combination)
+            *(strategy for name, strategy in strategies.items() if name in combination)
         )
         for combination in combinations
     ]
 
 
 def _ranked(groupings: list[np.ndarray]) -> np.ndarray:
-    """Return the boxes of all groupings, each once, by the smallest value that it got."""
+    """Return the boxes of all groupings, each once, sorted by their smallest value."""
     values = [
         np.random.default_rng(number).random(len(boxes)) * np.arange(1, len(boxes) + 1)
         for number, boxes in enumerate(groupings)

@@ -1,4 +1,4 @@
-"""Pictures of an image with its first proposals, on file and in a window."""
+"""An image with its first proposals, as a picture and in a window."""
 
 from typing import TYPE_CHECKING
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 def draw_proposals(image: np.ndarray, boxes: np.ndarray, top: int) -> Image.Image:
-    """Draw the first proposals of an image with their ranks from 1 on, the first one on top.
+    """Draw the first proposals of an image with their ranks from 1; the first one is on top.
 
     Args:
         image: `(H, W, 3)` uint8.
         boxes: `(R, 4)` `xyxy` in pixels, best first.
-        top: how many to draw at most, at least 1.
+        top: maximum number to draw, at least 1.
 
     Raises:
         ValueError: for `top` below 1.
@@ -33,17 +33,17 @@ def draw_proposals(image: np.ndarray, boxes: np.ndarray, top: int) -> Image.Imag
 
 
 def check_window() -> None:
-    """Raise ValueError if matplotlib has no window to show on this machine."""
+    """Raise ValueError if matplotlib cannot open a window on this machine."""
     import matplotlib.pyplot as plt
     from matplotlib.backends import BackendFilter, backend_registry
 
     backend = plt.get_backend()
     if backend.lower() not in backend_registry.list_builtin(BackendFilter.INTERACTIVE):
-        raise ValueError(f"matplotlib has no window here: its backend is {backend}")
+        raise ValueError(f"matplotlib cannot open a window here: its backend is {backend}")
 
 
 class ProposalViewer:
-    """A window of matplotlib that shows the first proposals of an image.
+    """A matplotlib window that shows the first proposals of an image.
 
     The key m doubles how many are shown, l halves it, and q closes the window.
 
@@ -65,12 +65,12 @@ class ProposalViewer:
         canvas = self.figure.canvas
         manager = canvas.manager
         if manager is not None and manager.key_press_handler_id is not None:
-            # matplotlib's own keys, among them l, which makes an axis logarithmic
+            # matplotlib's own keys, for example l, which makes an axis logarithmic
             canvas.mpl_disconnect(manager.key_press_handler_id)
         canvas.mpl_connect("key_press_event", self.on_key)
 
     def on_key(self, event: "Event") -> None:
-        """Answer a key that is pressed in the window."""
+        """Handle a key that is pressed in the window."""
         key = getattr(event, "key", None)
         if key == "q":
             self.close()

@@ -1,1 +1,1 @@
-"""From a YAML file to a run folder: configuration, training, scoring, and workers."""
+"""From a YAML file to a run folder: configuration, training, scores and report."""

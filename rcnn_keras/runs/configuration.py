@@ -1,8 +1,8 @@
-"""The configuration of a training run: every section, key, default and range, validated whole.
+"""The configuration of a training run: all sections, keys, defaults and ranges, validated at once.
 
 The keys of `model` are the arguments of the model's constructor, those of `augment` the arguments
-of the augmentations, and for R-CNN those of `training` the arguments of `train_rcnn`, so that each
-has its name and its default in one place only.
+of the augmentations, and for R-CNN those of `training` the arguments of `train_rcnn`, so that
+names and defaults are defined only once.
 """
 
 from collections.abc import Sequence
@@ -53,16 +53,16 @@ class Configuration(Section):
     training: Any
 
     @model_validator(mode="after")
-    def _has_the_proposals_it_takes(self: AnyConfiguration) -> AnyConfiguration:
-        takes = ARCHITECTURES[self.model.architecture].takes_proposals
+    def _check_proposals(self: AnyConfiguration) -> AnyConfiguration:
+        takes_proposals = ARCHITECTURES[self.model.architecture].takes_proposals
         for part, sources in (("train", self.data.train), ("val", self.data.val)):
             for source in sources:
-                if takes and source.proposals is None:
+                if takes_proposals and source.proposals is None:
                     raise ValueError(
                         f"data.{part}.proposals = None: {self.model.architecture} needs a file "
                         f"that `rcnn proposals` wrote"
                     )
-                if not takes and source.proposals is not None:
+                if not takes_proposals and source.proposals is not None:
                     raise ValueError(
                         f"data.{part}.proposals = {source.proposals!r}: "
                         f"{self.model.architecture} finds its own proposals"
@@ -70,7 +70,7 @@ class Configuration(Section):
         return self
 
     @model_validator(mode="after")
-    def _milestones_are_in_the_run(self: AnyConfiguration) -> AnyConfiguration:
+    def _check_milestones(self: AnyConfiguration) -> AnyConfiguration:
         milestones = getattr(self.schedule, "milestones", ())
         unit, length = self.length
         if any(b <= a for a, b in pairwise((*milestones, length))):
@@ -82,36 +82,36 @@ class Configuration(Section):
 
     @property
     def length(self) -> tuple[str, int]:
-        """How long the run is: the key of `training` that says so, and its value."""
+        """Length of the run: its key in `training`, and the value."""
         raise NotImplementedError
 
     @property
     def distribute(self) -> Distribution:
-        """On which devices it trains; in stages or steps on one."""
+        """Devices of the training; training in stages or alternating steps uses one."""
         return "none"
 
     @property
-    def learns_masks(self) -> bool:
-        """Whether the model is one of masks."""
+    def trains_masks(self) -> bool:
+        """Whether the model predicts masks."""
         return issubclass(ARCHITECTURES[self.model.architecture], MaskRCNN)
 
     @property
     def preset(self) -> str | None:
-        """The preset whose weights the run starts from."""
+        """The preset whose weights the run starts from, or None."""
         return preset_of(self.model)
 
     @property
     def model_arguments(self) -> dict[str, Any]:
         """The arguments of the model's constructor, without classes and seed.
 
-        With a preset only those that the configuration states: the others are the preset's.
+        With a preset only those in the configuration: all others are the preset's.
         """
         return model_arguments(self.model)
 
     def to_yaml(self) -> str:
-        """Return the configuration, all defaults filled in, as YAML that reads back the same.
+        """Return the configuration with all defaults as YAML, which loads as an equal one.
 
-        Arguments of the model that a preset brings are left to it.
+        Arguments of the model that come from a preset are left out.
         """
         values = self.model_dump(mode="json")
         stated = (*MORE_KEYS, *self.model_arguments)
@@ -127,7 +127,7 @@ class FitConfiguration(Configuration):
     training: TrainingSection
 
     @model_validator(mode="after")
-    def _is_scored(self) -> "FitConfiguration":
+    def _check_evaluate_every(self) -> "FitConfiguration":
         if self.training.evaluate_every > self.training.epochs:
             raise ValueError(
                 f"training.evaluate_every = {self.training.evaluate_every}: should be at most "
@@ -136,16 +136,16 @@ class FitConfiguration(Configuration):
         return self
 
     @model_validator(mode="after")
-    def _has_masks_to_learn(self) -> "FitConfiguration":
-        if self.learns_masks and self.data.format == "voc":
+    def _check_masks(self) -> "FitConfiguration":
+        if self.trains_masks and self.data.format == "voc":
             raise ValueError(
-                f"data.format = 'voc': {self.model.architecture} learns masks, of which Pascal VOC "
-                f"annotations have none; give COCO files"
+                f"data.format = 'voc': {self.model.architecture} is trained on masks, which Pascal "
+                f"VOC annotations do not have; use COCO files"
             )
         return self
 
     @model_validator(mode="after")
-    def _has_shards_to_shuffle(self) -> "FitConfiguration":
+    def _check_shuffle(self) -> "FitConfiguration":
         if self.data.shuffle == "shards" and self.data.format != "records":
             raise ValueError(
                 f"data.shuffle = 'shards': needs data.format 'records', not {self.data.format!r}"
@@ -153,17 +153,17 @@ class FitConfiguration(Configuration):
         return self
 
     @model_validator(mode="after")
-    def _has_an_rpn_to_alternate_with(self) -> "FitConfiguration":
+    def _check_alternating(self) -> "FitConfiguration":
         model = ARCHITECTURES[self.model.architecture]
         if self.training.alternating and not issubclass(model, FasterRCNN):
             raise ValueError(
-                f"training.alternating: {self.model.architecture} has no RPN to train in turn"
+                f"training.alternating: {self.model.architecture} has no RPN to train alternately"
             )
         return self
 
     @property
     def distribute(self) -> Distribution:
-        """On which devices it trains; in steps on one."""
+        """Devices of the training; alternating training uses one."""
         return self.training.distribute if self.training.alternating is None else "none"
 
     @property
@@ -173,7 +173,7 @@ class FitConfiguration(Configuration):
 
 
 class RCNNConfiguration(Configuration):
-    """A run of `train_rcnn`, the stages of R-CNN; milestones of the schedule are in steps."""
+    """A run of `train_rcnn`, in stages; milestones of the schedule are in steps."""
 
     data: CocoData | VocData | RecordData = Field(discriminator="format")
     training: StagesSection
@@ -187,20 +187,20 @@ class RCNNConfiguration(Configuration):
 def load_configuration(path: str | Path, overrides: Sequence[str] = ()) -> Configuration:
     """Read and validate a YAML configuration.
 
-    Relative paths in it, and in overrides, are taken from the configuration file's folder.
+    Relative paths in it and in overrides are relative to the folder of the file.
 
     Args:
         path: the YAML file.
         overrides: strings `key.sub=value` that replace values of the file.
 
     Raises:
-        ConfigurationError: with every error: its file or override, dotted key and value.
+        ConfigurationError: lists every error with its file or override, dotted key and value.
     """
     return validate(read_document(path, overrides))
 
 
 def validate(document: Document) -> Configuration:
-    """Validate a YAML document that was read; raise ConfigurationError with every error."""
+    """Validate a document; raise ConfigurationError with every error."""
     values = _with_tuples(document.values)
     model = values.get("model")
     is_rcnn = isinstance(model, dict) and model.get("architecture") == "rcnn"
@@ -213,7 +213,7 @@ def validate(document: Document) -> Configuration:
 
 
 def _with_tuples(value: Any) -> Any:
-    """Turn YAML's lists into the tuples that strict validation wants."""
+    """Convert YAML's lists to tuples, which strict validation expects."""
     if isinstance(value, dict):
         return {str(key): _with_tuples(item) for key, item in value.items()}
     return tuple(map(_with_tuples, value)) if isinstance(value, list) else value

@@ -1,6 +1,7 @@
 """The datasets that a configuration names."""
 
 from pathlib import Path
+from typing import Any
 
 from rcnn_keras.data.coco import load_coco
 from rcnn_keras.data.dataset import DetectionDataset
@@ -45,9 +46,9 @@ def read_data(data: AnyData, *, masks: bool = False) -> tuple[DetectionDataset, 
         "data.train": _joined(datasets[: len(data.train)]),
         "data.val": _joined(datasets[len(data.train) :]),
     }
-    empty = [name for name, part in parts.items() if all(r.crowd.all() for r in part)]
+    empty = {name: part for name, part in parts.items() if all(r.crowd.all() for r in part)}
     if empty:
-        raise ConfigurationError(f"{name}: no image has an object" for name in empty)
+        raise ConfigurationError(_empty_error(name, part) for name, part in empty.items())
     if masks:
         for name, part in parts.items():
             try:
@@ -74,12 +75,17 @@ def check_images(*datasets: DetectionDataset) -> None:
 
 
 def _read(source: CocoSource | VocSource | RecordSource, data: AnyData) -> DetectionDataset:
+    options: dict[str, Any] = {
+        "classes": data.classes,
+        "crowd": data.crowd,
+        "without_mask": data.without_mask,
+    }
     if isinstance(source, VocSource):
-        dataset = load_voc(source.root, source.split, classes=data.classes)
+        dataset = load_voc(source.root, source.split, **options)
     elif isinstance(source, RecordSource):
-        dataset = load_tfrecord(source.root, classes=data.classes)
+        dataset = load_tfrecord(source.root, **options)
     else:
-        dataset = load_coco(source.annotations, source.images, classes=data.classes)
+        dataset = load_coco(source.annotations, source.images, **options)
     if source.proposals is None:
         return dataset
     return read_into(dataset, source.proposals, data.max_proposals)
@@ -87,6 +93,17 @@ def _read(source: CocoSource | VocSource | RecordSource, data: AnyData) -> Detec
 
 def _joined(datasets: list[DetectionDataset]) -> DetectionDataset:
     return sum(datasets[1:], start=datasets[0])
+
+
+def _empty_error(name: str, part: DetectionDataset) -> str:
+    """Say that nothing in a part of the data can be learned or scored, and why."""
+    crowds = sum(len(record) for record in part)
+    if not crowds:
+        return f"{name}: no image has an object"
+    return (
+        f"{name}: no image has an object other than crowd regions or difficult ones ({crowds}); "
+        "data.crowd: objects reads them as ordinary objects"
+    )
 
 
 def _class_error(dataset: DetectionDataset, classes: tuple[str, ...]) -> str | None:

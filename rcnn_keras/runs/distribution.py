@@ -1,6 +1,6 @@
-"""On which devices and machines a run trains, and who of its workers writes.
+"""The devices and machines of a run, and which of its workers writes files.
 
-Workers know each other by the environment variable TF_CONFIG, as `tf.distribute` has it:
+Workers find each other by the environment variable TF_CONFIG of `tf.distribute`:
 `{"cluster": {"worker": ["host:port", ..]}, "task": {"type": "worker", "index": 0}}`.
 """
 
@@ -17,7 +17,7 @@ from rcnn_keras.ops import is_multi_worker
 Distribution = Literal["auto", "none", "mirrored", "multi_worker"]
 
 
-# What the operations of a worker end with whose fellow is gone.
+# Errors of a worker's operations after another worker is lost.
 LOST = (
     tf.errors.AbortedError,
     tf.errors.CancelledError,
@@ -29,24 +29,24 @@ LOST = (
 
 
 class LostWorkerError(ConnectionError):
-    """Another worker is gone, so that all have to be started again."""
+    """Another worker is lost; all have to be restarted."""
 
     exit_status = 75  # EX_TEMPFAIL of sysexits.h
 
 
 def build_strategy(distribute: Distribution) -> tf.distribute.Strategy:
-    """Return the strategy to build and train a model under.
+    """Return the strategy under which a model is built and trained.
 
-    That of several workers must be made before TensorFlow computes anything, and waits for all.
+    That of several workers must be created before TensorFlow computes anything, and waits for all.
 
     Args:
         distribute: `"none"` is one device; `"mirrored"` all GPUs of this machine, without GPUs all
             logical CPUs; `"multi_worker"` all devices of all workers of TF_CONFIG; `"auto"` is
-            `"multi_worker"` where TF_CONFIG has several workers, `"mirrored"` where there are
-            several GPUs, and else `"none"`.
+            `"multi_worker"` if TF_CONFIG has several workers, `"mirrored"` if there are several
+            GPUs, and otherwise `"none"`.
 
     Raises:
-        ValueError: TF_CONFIG is not JSON, or not of workers alone, or missing where it is needed.
+        ValueError: TF_CONFIG is not JSON, has other tasks than workers, or is missing if needed.
     """
     workers = _workers()
     if distribute == "auto" and len(workers) > 1:
@@ -75,8 +75,8 @@ def writes(strategy: tf.distribute.Strategy) -> bool:
     return strategy.extended.should_checkpoint
 
 
-def meet(strategy: tf.distribute.Strategy) -> None:
-    """Wait for all workers to come here, so that what the first has written is there for all."""
+def barrier(strategy: tf.distribute.Strategy) -> None:
+    """Wait until all workers are here, so that all see the files that the first has written."""
     if strategy.num_replicas_in_sync > 1:
         ones = strategy.run(lambda: tf.ones([]))
         strategy.reduce("SUM", ones, axis=None)
@@ -84,13 +84,13 @@ def meet(strategy: tf.distribute.Strategy) -> None:
 
 @contextmanager
 def lost_workers(strategy: tf.distribute.Strategy) -> Iterator[None]:
-    """Turn what TensorFlow raises when another worker is gone into a `LostWorkerError`."""
+    """Raise `LostWorkerError` for TensorFlow's errors after another worker is lost."""
     try:
         yield
     except LOST as error:
         if not is_multi_worker(strategy):
             raise
-        raise LostWorkerError(f"another worker is gone: {error.message}") from error
+        raise LostWorkerError(f"another worker is lost: {error.message}") from error
 
 
 def _workers() -> list[str]:

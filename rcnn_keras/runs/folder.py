@@ -1,19 +1,19 @@
-"""The folder of a run: what is in it, and whether a run goes on in it.
+"""The folder of a run: its files, and whether a run is resumed in it.
 
-RUN/config.yaml       the configuration, all defaults filled in: trains the same run again
+RUN/config.yaml       the configuration with all defaults: trains the same run again
 RUN/history.csv       losses and scores of each epoch
 RUN/last.keras        the model after the last epoch
 RUN/best.keras        the model of the best val_AP, for Mask R-CNN val_mask_AP, or of the last step
-RUN/detections.json   what best.keras finds in the validation data, as COCO result rows
+RUN/detections.json   detections of best.keras in the validation data, as COCO result rows
 RUN/scores.json       its COCO scores
 RUN/errors.json       its errors by kind, and its confusion matrix
-RUN/report.html       scores, curves, errors and pictures, with plots and pictures/ beside it; ends
-                      a run
-RUN/tensorboard/      if asked for
-RUN/checkpoints/      while the run is unfinished: where it goes on, see `Checkpoint`
-RUN/1_rpn/ ..         with `training.alternating` the four steps, see `train_alternating`
+RUN/report.html       scores, curves, errors and pictures, with plots and pictures/ beside it;
+                      written at the end of a run
+RUN/tensorboard/      with `training.tensorboard`
+RUN/checkpoints/      while the run is unfinished, see `Checkpoint`
+RUN/1_rpn/ ..         with `training.alternating`: the four steps, see `train_alternating`
 RUN/stages/           of R-CNN, which has no history and no last.keras, see `train_rcnn`; the
-                      features are removed once all is learnt from them
+                      features are removed at the end of the training
 """
 
 import re
@@ -56,17 +56,17 @@ FOLDERS = (
     *(step.name for step in STEPS),
 )
 
-BEFORE_THE_FIRST_STEP = ("config.yaml", "tensorboard", CHECKPOINTS)
+EXISTING_BEFORE_TRAINING = ("config.yaml", "tensorboard", CHECKPOINTS)
 
-PICTURE = re.compile(r'src="pictures/([^"/]+)"')  # in a report, which names those of its run
+PICTURE = re.compile(r'src="pictures/([^"/]+)"')  # in a report, which links those of its run
 
 
 def clear(out: Path) -> None:
-    """Remove what a run writes, and nothing else."""
+    """Remove the files that a run writes, and nothing else."""
     report, folder = out / "report.html", out / "pictures"
     if report.exists():
         for link in PICTURE.findall(report.read_text("utf-8")):
-            (folder / unquote(link)).unlink(missing_ok=True)
+            (folder / unquote(link, errors="surrogateescape")).unlink(missing_ok=True)
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
     for name in FILES:
@@ -75,58 +75,61 @@ def clear(out: Path) -> None:
         shutil.rmtree(out / name, ignore_errors=True)
 
 
-def remove_torn(out: Path) -> None:
-    """Remove what a run that was killed had not written to its end, see `written_aside`."""
+def remove_unfinished(out: Path) -> None:
+    """Remove unfinished writes of a killed run, see `atomic_write`."""
     for name in (*FILES, *FOLDERS):
         for folder in out.glob(f".{name}.*"):
             shutil.rmtree(folder)
 
 
 def resumes(out: Path, configuration: Configuration, *, required: bool = False) -> bool:
-    """Return whether `out` holds an unfinished run of this configuration to go on from.
+    """Return whether `out` holds an unfinished run of this configuration to resume.
 
     Raises:
-        FileExistsError: it holds something else of a run, or a finished one.
-        FileNotFoundError: a run is `required` and none was begun there.
+        FileExistsError: it holds other files of a run, or a finished run.
+        FileNotFoundError: a run is `required` and none was started there.
     """
-    found = [name for name in (*FILES, *FOLDERS) if (out / name).exists()]
-    if required and "config.yaml" not in found:
+    existing = [name for name in (*FILES, *FOLDERS) if (out / name).exists()]
+    if required and "config.yaml" not in existing:
         raise FileNotFoundError(
-            f"{out} holds no run to go on with: name its folder (--out), or leave out --resume to "
+            f"{out} holds no run to resume: name its folder (--out), or leave out --resume to "
             f"start one"
         )
-    ways = "name another folder (--out), or overwrite it (--overwrite)"
-    if "report.html" in found:
-        raise FileExistsError(f"{out} holds a finished run: {ways}")
-    if "config.yaml" in found:
-        theirs, ours = (out / "config.yaml").read_text("utf-8"), configuration.to_yaml()
-        if theirs != ours:
+    advice = "name another folder (--out), or overwrite it (--overwrite)"
+    if "report.html" in existing:
+        raise FileExistsError(f"{out} holds a finished run: {advice}")
+    if "config.yaml" in existing:
+        old, new = (out / "config.yaml").read_text("utf-8"), configuration.to_yaml()
+        if old != new:
             raise FileExistsError(
                 f"{out} holds an unfinished run of another configuration (its config.yaml"
-                f"{_how_they_differ(theirs, ours)}): {ways}"
+                f"{_describe_differences(old, new)}): {advice}"
             )
-        if _goes_on(out, configuration):
+        if _is_resumable(out, configuration):
             return True
-    if lost := [name for name in found if name not in BEFORE_THE_FIRST_STEP]:
+    if lost := [name for name in existing if name not in EXISTING_BEFORE_TRAINING]:
+        names = ("config.yaml", *lost) if "config.yaml" in existing else lost
         raise FileExistsError(
-            f"{out} holds {', '.join(('config.yaml', *lost) if 'config.yaml' in found else lost)} "
-            f"of a run that has no checkpoint to go on from (training.checkpoint makes them): "
-            f"{ways}"
+            f"{out} holds {', '.join(names)} "
+            f"of a run that has no checkpoint to resume from (training.checkpoint makes them): "
+            f"{advice}"
         )
     return False
 
 
-def _how_they_differ(theirs: str, ours: str) -> str:
-    """Return which keys of two configurations differ, nothing if one is none."""
+def _describe_differences(old: str, new: str) -> str:
+    """Return which keys of two configurations differ, "" if the old one is not readable."""
     try:
-        then, now = yaml.safe_load(theirs), yaml.safe_load(ours)
+        old_values, new_values = yaml.safe_load(old), yaml.safe_load(new)
     except yaml.YAMLError:
         return ""
-    return f"; {'; '.join(differences(then, now))}" if isinstance(then, dict) else ""
+    if not isinstance(old_values, dict):
+        return ""
+    return f"; {'; '.join(differences(old_values, new_values))}"
 
 
-def _goes_on(out: Path, configuration: Configuration) -> bool:
-    """Return whether a run that was stopped in `out` left enough to go on from."""
+def _is_resumable(out: Path, configuration: Configuration) -> bool:
+    """Return whether an interrupted run in `out` left files to resume from."""
     training = configuration.training
     if isinstance(configuration, RCNNConfiguration) or training.alternating is not None:
         return True  # after the last finished stage or step

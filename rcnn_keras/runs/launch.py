@@ -1,4 +1,4 @@
-"""Several workers of one training on this host: started, watched, and all started again."""
+"""Several workers of one training on this host: start, monitor and restart them."""
 
 import json
 import os
@@ -13,18 +13,18 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO
 
-LOST = 75  # exit status of a worker whose fellow is gone, see `LostWorkerError`
+LOST = 75  # exit status of a worker that lost another one, see `LostWorkerError`
 
 POLL = 0.2  # seconds
 
 
 @dataclass(frozen=True)
-class End:
+class WorkerExit:
     """How a worker ended.
 
     Attributes:
         worker: its number.
-        code: as `subprocess` has it: the exit status, or minus the signal that killed it.
+        code: return code of `subprocess`: the exit status, or minus the signal that killed it.
     """
 
     worker: int
@@ -32,22 +32,22 @@ class End:
 
     @property
     def status(self) -> int:
-        """The exit status that a shell would give: 128 and the number of a signal."""
+        """The exit status that a shell reports: 128 + the number of a signal."""
         return self.code if self.code >= 0 else 128 - self.code
 
     @property
-    def may_pass(self) -> bool:
-        """Whether it may go well another time: not what the worker ended with an error of its own.
+    def is_retryable(self) -> bool:
+        """Whether a restart may help: the worker was killed or lost another one.
 
-        A configuration that is wrong is wrong the next time too.
+        An error of its own, such as a wrong configuration, would occur again.
         """
         return self.code < 0 or self.code == LOST
 
     def __str__(self) -> str:
-        how = f"exit status {self.code}"
+        cause = f"exit status {self.code}"
         if self.code < 0:
-            how = signal.Signals(-self.code).name
-        return f"worker {self.worker} ended with {how}"
+            cause = signal.Signals(-self.code).name
+        return f"worker {self.worker} ended with {cause}"
 
 
 def launch(
@@ -61,40 +61,40 @@ def launch(
 ) -> int:
     """Run a command as several workers on this host, until all end well.
 
-    Each gets TF_CONFIG with free ports of 127.0.0.1 and its number, and its lines are printed with
-    the number before them. As soon as one ends badly the others are ended, by SIGTERM and after
-    `grace` seconds by SIGKILL: what is left of a job cannot go on. If the one was killed, or lost
-    another, all are started again. Ctrl-C and SIGTERM end all.
+    Each is given TF_CONFIG with free ports of 127.0.0.1 and its number, and its output lines are
+    printed with the number in front. As soon as one fails the others are ended, by SIGTERM and
+    after `grace` seconds by SIGKILL, because the remaining workers cannot continue. If the failed
+    worker was killed, or lost another one, all are restarted. Ctrl-C and SIGTERM end all.
 
     Args:
         command: the program and its arguments.
-        workers: how many.
-        retries: how often all may be started again.
-        grace: seconds.
-        again: the command of later starts, if it is another.
-        started: is called with the processes of each start.
+        workers: number of workers.
+        retries: how often all may be restarted.
+        grace: seconds between SIGTERM and SIGKILL.
+        again: the command of restarts, if it differs.
+        started: called with the processes of each start.
 
     Returns:
-        0, or the exit status of the worker that ended badly first: 128 and the number of the signal
-        if it was killed, 75 if it lost another. 130 after Ctrl-C, 143 after SIGTERM.
+        0, or the exit status of the worker that failed first: 128 + the number of the signal if it
+        was killed, 75 if it lost another one. 130 after Ctrl-C, 143 after SIGTERM.
 
     Raises:
         ValueError: a number is out of range.
     """
-    for name, value, least in (("workers", workers, 1), ("retries", retries, 0)):
-        if value < least:
-            raise ValueError(f"launch: {name} must be at least {least}, not {value}")
+    for name, value, minimum in (("workers", workers, 1), ("retries", retries, 0)):
+        if value < minimum:
+            raise ValueError(f"launch: {name} must be at least {minimum}, not {value}")
     try:
         with _sigterm_interrupts():
-            for left in range(retries, -1, -1):
+            for retries_left in range(retries, -1, -1):
                 end = _run(command, workers, grace, started)
                 if end is None:
                     return 0
                 say(f"{end}; the others are ended too")
-                if not left or not end.may_pass:
+                if not retries_left or not end.is_retryable:
                     return end.status
                 command = command if again is None else again
-                say(f"all {workers} are started again; {left - 1} more times may follow")
+                say(f"all {workers} are restarted; {retries_left - 1} more restarts may follow")
     except KeyboardInterrupt as interrupt:
         number = interrupt.args[0] if interrupt.args else signal.SIGINT
         say(f"{signal.Signals(number).name}: all workers are ended")
@@ -103,12 +103,12 @@ def launch(
 
 
 def say(text: str) -> None:
-    """Print a line of the launcher's own."""
+    """Print a line of the launcher itself."""
     print(f"[launch] {text}", file=sys.stderr, flush=True)
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports of 127.0.0.1 on which nobody listens."""
+    """Return free ports of 127.0.0.1."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -117,7 +117,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def cluster_environments(addresses: Sequence[str]) -> list[Mapping[str, str]]:
-    """Return for each worker the variables that tell it of all."""
+    """Return the environment variables of each worker, with the addresses of all."""
     return [
         {
             "TF_CONFIG": json.dumps(
@@ -137,8 +137,8 @@ def _run(
     workers: int,
     grace: float,
     started: Callable[[Sequence[subprocess.Popen]], None],
-) -> End | None:
-    """Start all workers and return the bad end of the first, None if all ended well."""
+) -> WorkerExit | None:
+    """Start all workers; return how the first one failed, None if all succeeded."""
     environments = cluster_environments([f"127.0.0.1:{port}" for port in free_ports(workers)])
     processes: list[subprocess.Popen] = []
     printers: list[threading.Thread] = []
@@ -151,7 +151,7 @@ def _run(
                 stderr=subprocess.STDOUT,
                 text=True,
                 errors="replace",
-                start_new_session=True,  # Ctrl-C reaches the launcher alone, which ends them
+                start_new_session=True,  # Ctrl-C reaches only the launcher, which ends them
             )
             processes.append(process)
             assert process.stdout is not None
@@ -160,27 +160,27 @@ def _run(
             )
             printers[-1].start()
         started(processes)
-        return _first_bad_end(processes)
+        return _first_failure(processes)
     finally:
         _end(processes, grace)
         for printer in printers:
             printer.join(POLL)
 
 
-def _first_bad_end(processes: Sequence[subprocess.Popen]) -> End | None:
-    """Wait until all have ended well or one has not."""
+def _first_failure(processes: Sequence[subprocess.Popen]) -> WorkerExit | None:
+    """Wait until one has failed or all have succeeded."""
     while True:
         codes = [process.poll() for process in processes]
-        ends = [End(index, code) for index, code in enumerate(codes) if code]
-        if ends:
-            return min(ends, key=lambda end: end.code)  # one that was killed took others with it
+        exits = [WorkerExit(index, code) for index, code in enumerate(codes) if code]
+        if exits:
+            return min(exits, key=lambda exit: exit.code)  # a killed one makes others fail too
         if all(code == 0 for code in codes):
             return None
         time.sleep(POLL)
 
 
 def _end(processes: Sequence[subprocess.Popen], grace: float) -> None:
-    """End processes, and all that they have started, by SIGTERM and then by SIGKILL."""
+    """End processes and their child processes by SIGTERM and then by SIGKILL."""
     for process in processes:
         if process.poll() is None:
             _signal(process, signal.SIGTERM)
@@ -193,9 +193,9 @@ def _end(processes: Sequence[subprocess.Popen], grace: float) -> None:
 
 
 def _signal(process: subprocess.Popen, number: int) -> None:
-    """Send a signal to a worker and the processes that it has started."""
+    """Send a signal to a worker and its child processes."""
     with suppress(ProcessLookupError):
-        os.killpg(process.pid, number)  # it leads a group of its own
+        os.killpg(process.pid, number)  # it leads its own process group
 
 
 def _print_lines(stream: IO[str], index: int) -> None:
@@ -205,7 +205,7 @@ def _print_lines(stream: IO[str], index: int) -> None:
 
 @contextmanager
 def _sigterm_interrupts() -> Iterator[None]:
-    """Have SIGTERM end the block as Ctrl-C does; only the main thread can listen."""
+    """Let SIGTERM end the block as Ctrl-C does; possible in the main thread only."""
 
     def interrupt(number, frame):
         raise KeyboardInterrupt(number)
@@ -213,8 +213,8 @@ def _sigterm_interrupts() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, interrupt)
+    previous = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous)

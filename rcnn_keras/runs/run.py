@@ -11,7 +11,6 @@ import keras
 from rcnn_keras.data.augmentation import Compose
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.pipeline import Batches
-from rcnn_keras.data.written_aside import written_aside
 from rcnn_keras.evaluation.report.sections import Section
 from rcnn_keras.models import RCNN
 from rcnn_keras.presets import from_preset
@@ -21,8 +20,8 @@ from rcnn_keras.runs.configuration import (
     RCNNConfiguration,
 )
 from rcnn_keras.runs.datasets import check_images, read_data
-from rcnn_keras.runs.distribution import build_strategy, lost_workers, meet, writes
-from rcnn_keras.runs.folder import FILES, STAGES, clear, remove_torn, resumes
+from rcnn_keras.runs.distribution import barrier, build_strategy, lost_workers, writes
+from rcnn_keras.runs.folder import FILES, STAGES, clear, remove_unfinished, resumes
 from rcnn_keras.runs.schema import ARCHITECTURES
 from rcnn_keras.runs.scoring import evaluate
 from rcnn_keras.training.alternating import CHECKPOINTS, STEPS, train_alternating
@@ -32,34 +31,36 @@ from rcnn_keras.training.optimizers import build_optimizer
 from rcnn_keras.training.rcnn import train_rcnn
 from rcnn_keras.training.rcnn.error_analysis import analysis_section
 from rcnn_keras.training.schedules import LearningRateSchedule, build_schedule
+from rcnn_keras.training.scorable import warn_unscorable
+from rcnn_keras.utils.atomic import atomic_write
+from rcnn_keras.utils.output_paths import check_output_folder
 
-# Of several workers the first alone has these.
 WRITERS = (keras.callbacks.ModelCheckpoint, keras.callbacks.TensorBoard, HistoryFile)
 
 
 def build_callbacks(
     configuration: FitConfiguration, val_set: DetectionDataset, out: Path, history: HistoryFile
 ) -> list[keras.callbacks.Callback]:
-    """Return the callbacks of a run, in the order in which an epoch's end needs them."""
+    """Return the callbacks of a run, in the order in which they run at an epoch's end."""
     training = configuration.training
     scoring = CocoEvaluation(val_set, every=training.evaluate_every)
-    monitor = "val_mask_AP" if configuration.learns_masks else "val_AP"
+    monitor = "val_mask_AP" if configuration.trains_masks else "val_AP"
     first: list[keras.callbacks.Callback] = []
     if configuration.optimizer.ema_momentum is not None:
         first.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
-        first[0].writes_scores = True  # Detector.fit moves what has this to the front, in order
+        first[0].writes_scores = True  # Detector.fit runs callbacks with this attribute first
     best = keras.callbacks.ModelCheckpoint(
         out / "best.keras", monitor=monitor, mode="max", save_best_only=True
     )
-    later = [best, keras.callbacks.ModelCheckpoint(out / "last.keras"), history]
+    after = [best, keras.callbacks.ModelCheckpoint(out / "last.keras"), history]
     if training.tensorboard:
-        later.append(keras.callbacks.TensorBoard(out / "tensorboard"))
+        after.append(keras.callbacks.TensorBoard(out / "tensorboard"))
     if training.early_stopping_patience is not None:
         patience = training.early_stopping_patience
-        later.append(keras.callbacks.EarlyStopping(monitor, mode="max", patience=patience))
+        after.append(keras.callbacks.EarlyStopping(monitor, mode="max", patience=patience))
     if training.checkpoint is not None:
-        later.append(Checkpoint(out / CHECKPOINTS, **training.checkpoint.model_dump()))
-    return [*first, scoring, *later]
+        after.append(Checkpoint(out / CHECKPOINTS, **training.checkpoint.model_dump()))
+    return [*first, scoring, *after]
 
 
 def train(
@@ -71,58 +72,63 @@ def train(
 ) -> keras.callbacks.History:
     """Train, score and report one run.
 
-    A run that was stopped goes on at its last checkpoint when it is started again, until there is a
-    report, and ends as it would have ended: one with `training.alternating` in the step that it
-    was in, and one of R-CNN where `train_rcnn` was.
+    Until it has a report, an interrupted run resumes from its last checkpoint when it is started
+    again, and ends as an uninterrupted one: with `training.alternating` in the unfinished step, for
+    R-CNN in the unfinished stage of `train_rcnn`.
 
     Args:
         configuration: from `load_configuration`.
-        out: the run folder, made if missing.
-        overwrite: remove what an earlier run left in `out`, once all else is known to be sound.
-        resume: `out` must hold an unfinished run of this configuration; nothing is started anew.
+        out: the run folder, created if missing.
+        overwrite: remove the files of an earlier run from `out`, after data and configuration were
+            checked.
+        resume: `out` must hold an unfinished run of this configuration; no new run is started.
 
-    Under `training.distribute` every worker calls this alike, and the first of them writes.
+    Under `training.distribute` every worker calls this in the same way; the first one writes.
 
     Returns:
         The History of `fit`; `history.history["val_AP"]` has the scores. With
-        `training.alternating` that of the last step. An empty one if none was left to run, and
-        for R-CNN.
+        `training.alternating` that of the last step. An empty one if no training was left, and for
+        R-CNN.
 
     Raises:
         ConfigurationError: the classes of `data.val` are not those of `data.train`, or one of them
-            has no object, or an object has no segmentation and the model learns masks.
-        DatasetError: the data cannot be used; lists everything that is wrong.
-        CheckpointError: the data are not what they were, or no checkpoint is sound.
-        FileExistsError: `out` holds a run that is finished, of another configuration, or stopped
-            without a checkpoint; or `overwrite` would remove the file to start from.
+            has no object, or an object has no segmentation and the model is trained on masks.
+        DatasetError: the data cannot be used; lists all problems.
+        CheckpointError: the data have changed, or no checkpoint is valid.
+        FileExistsError: `out` holds a run that is finished, of another configuration, or was
+            interrupted without a checkpoint; or `overwrite` would remove the file to start from.
         FileNotFoundError: there is no run to `resume`.
-        OSError: a preset cannot be fetched; says where to get it and where to put it. Or the folder
-            cannot be written to, or is full.
-        LostWorkerError: another worker is gone.
-        ValueError: `overwrite` and `resume` at once; or TF_CONFIG does not go with
+        OSError: a preset cannot be downloaded; says where to get it and where to put it. Or the
+            folder cannot be written to, or the disk is full.
+        LostWorkerError: another worker is lost.
+        ValueError: `overwrite` and `resume` at once; or TF_CONFIG conflicts with
             `training.distribute`.
     """
+    check_output_folder(out)
     if overwrite and resume:
         raise ValueError("a run is either resumed or overwritten, not both")
     out = Path(out)
     preset = configuration.preset
     if overwrite and preset in [str(out.resolve() / name) for name in FILES]:
         raise FileExistsError(f"{preset} is what the run starts from: name another folder (--out)")
-    goes_on = not overwrite and resumes(out, configuration, required=resume)
+    resumed = not overwrite and resumes(out, configuration, required=resume)
     strategy = build_strategy(configuration.distribute)  # before TensorFlow does anything
-    train_set, val_set = read_data(configuration.data, masks=configuration.learns_masks)
+    train_set, val_set = read_data(configuration.data, masks=configuration.trains_masks)
     if configuration.data.check_images:
         check_images(train_set, val_set)
     with lost_workers(strategy):
         with strategy.scope():
             model = build_model(configuration, train_set)
         if writes(strategy):
+            warn_unscorable(model, train_set, "data.train")
+            warn_unscorable(model, val_set, "data.val")
+        if writes(strategy):
             if overwrite:
                 clear(out)
-            remove_torn(out)
-            with written_aside(out / "config.yaml") as aside:
+            remove_unfinished(out)
+            with atomic_write(out / "config.yaml") as aside:
                 aside.write_text(configuration.to_yaml(), "utf-8")
-        epochs = HistoryFile(out / "history.csv", resumes=goes_on)
+        epochs = HistoryFile(out / "history.csv", resumes=resumed)
         history, sections = keras.callbacks.History(), []
         if isinstance(configuration, RCNNConfiguration):
             sections = [_train_stages(configuration, model, train_set, val_set, out)]
@@ -143,22 +149,22 @@ def train(
                 sections=sections,
             )
             shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
-        meet(strategy)
+        barrier(strategy)
     return history
 
 
 def build_model(configuration: Configuration, dataset: DetectionDataset) -> keras.Model:
-    """Build the configured model for the classes of a dataset, and compile it for its size.
+    """Build the configured model for a dataset's classes, and compile it for its size.
 
     With `model.preset` its weights are those of `from_preset`. R-CNN is not compiled.
     """
     keras.utils.set_random_seed(configuration.training.seed)
     architecture = ARCHITECTURES[configuration.model.architecture]
-    if not isinstance(configuration, FitConfiguration):
-        return architecture(classes=dataset.classes, **configuration.model_arguments)
     build: Callable[..., keras.Model] = architecture
     if configuration.preset is not None:
         build = partial(from_preset, configuration.preset, architecture=architecture)
+    if not isinstance(configuration, FitConfiguration):
+        return build(classes=dataset.classes, **configuration.model_arguments)
     with _dtype_policy(configuration.training.precision):
         model = build(
             classes=dataset.classes,
@@ -173,7 +179,7 @@ def build_model(configuration: Configuration, dataset: DetectionDataset) -> kera
 def _optimizer(
     configuration: FitConfiguration, steps_per_epoch: int, model: keras.Model, epochs: int
 ) -> keras.optimizers.Optimizer:
-    """Build the configured optimizer with its schedule drawn out or in to `epochs`."""
+    """Build the configured optimizer with its schedule scaled to `epochs`."""
     arguments = configuration.optimizer.model_dump()
     learning_rate = _learning_rate(
         configuration, arguments.pop("learning_rate"), epochs, steps_per_epoch
@@ -184,11 +190,11 @@ def _optimizer(
 def _learning_rate(
     configuration: Configuration, base: float, epochs: int, steps_per_epoch: int
 ) -> LearningRateSchedule:
-    """Build the configured schedule with its milestones drawn out or in to `epochs`."""
+    """Build the configured schedule with its milestones scaled to `epochs`."""
     schedule = configuration.schedule.model_dump()
     if "milestones" in schedule:
         _, length = configuration.length
-        schedule["milestones"] = [epochs / length * place for place in schedule["milestones"]]
+        schedule["milestones"] = [epochs / length * m for m in schedule["milestones"]]
     return build_schedule(
         schedule.pop("name"), base, epochs=epochs, steps_per_epoch=steps_per_epoch, **schedule
     )
@@ -202,12 +208,12 @@ def _fit(
     out: Path,
     epochs: HistoryFile,
 ) -> keras.callbacks.History:
-    """Train, and leave the weights of the best epoch in the model."""
+    """Train, and load the weights of the best epoch."""
     strategy = model.distribute_strategy
     history = model.fit(
         batches,
         epochs=configuration.training.epochs,
-        initial_epoch=max(epochs.rows, default=0),  # if it was trained, and not yet scored
+        initial_epoch=max(epochs.rows, default=0),  # if it was trained but not scored yet
         callbacks=[
             callback
             for callback in build_callbacks(configuration, val_set, out, epochs)
@@ -215,7 +221,7 @@ def _fit(
         ],
         verbose="auto" if writes(strategy) else 0,
     )
-    meet(strategy)
+    barrier(strategy)
     model.load_weights(out / "best.keras")
     return history
 
@@ -235,7 +241,7 @@ def _train_stages(
     trained = train_rcnn(
         model, train_set, out / STAGES, val=val_set, learning_rate=rate, **arguments
     )
-    shutil.rmtree(out / STAGES / "features")  # gigabytes, and all is learnt from them
+    shutil.rmtree(out / STAGES / "features")  # gigabytes that are no longer needed
     shutil.copy(out / STAGES / "rcnn.keras", out / "best.keras")
     assert trained.scores is not None
     return analysis_section(trained.scores, model.classes)
@@ -248,13 +254,13 @@ def _alternate(
     out: Path,
     history: HistoryFile,
 ) -> keras.callbacks.History:
-    """Train in the four steps of `train_alternating`, of which the last leaves the best model."""
+    """Train in the four steps of `train_alternating`; the last one gives the best model."""
     training = configuration.training
     assert training.alternating is not None
     callbacks: list[keras.callbacks.Callback] = [history]
     if training.tensorboard:
         callbacks.append(keras.callbacks.TensorBoard(out / "tensorboard"))
-    saved = training.checkpoint
+    checkpoint = training.checkpoint
     histories = train_alternating(
         model,
         batches,
@@ -262,7 +268,7 @@ def _alternate(
         epochs=(training.epochs, training.alternating.detector_epochs) * 2,
         out=out,
         callbacks=callbacks,
-        checkpoint=partial(Checkpoint, **saved.model_dump()) if saved else None,
+        checkpoint=partial(Checkpoint, **checkpoint.model_dump()) if checkpoint else None,
     )
     for name in ("last.keras", "best.keras"):
         shutil.copy(out / STEPS[-1].name / "model.keras", out / name)
@@ -272,7 +278,7 @@ def _alternate(
 def training_batches(configuration: FitConfiguration, dataset: DetectionDataset) -> Batches:
     """Return the shuffled and augmented batches of the training data."""
     data = configuration.data
-    augmentations = [named.build() for named in data.augment]
+    augmentations = [schema.build() for schema in data.augment]
     augment = Compose(*augmentations) if len(augmentations) > 1 else next(iter(augmentations), None)
     return dataset.batches(
         data.batch_size,
@@ -285,9 +291,9 @@ def training_batches(configuration: FitConfiguration, dataset: DetectionDataset)
 
 @contextmanager
 def _dtype_policy(name: str) -> Iterator[None]:
-    before = keras.config.dtype_policy()
+    previous = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name)
     try:
         yield
     finally:
-        keras.config.set_dtype_policy(before)
+        keras.config.set_dtype_policy(previous)

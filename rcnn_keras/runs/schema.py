@@ -28,10 +28,11 @@ from pydantic import (
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
 from rcnn_keras.data import augmentation
-from rcnn_keras.engines import Engine, engine_named
+from rcnn_keras.data.object_rules import Crowd, WithoutMask
 from rcnn_keras.models import RCNN, Detector, FasterRCNN, FastRCNN, MaskRCNN
 from rcnn_keras.models.arguments import argument_errors, rcnn_argument_errors
-from rcnn_keras.presets import is_path, preset_arguments, preset_conflicts
+from rcnn_keras.parallel import Engine, engine_named
+from rcnn_keras.presets import check_architecture, is_path, preset_arguments, preset_conflicts
 from rcnn_keras.runs.distribution import Distribution
 from rcnn_keras.runs.document import Document
 from rcnn_keras.training.rcnn.stages import number_errors, train_rcnn
@@ -222,10 +223,10 @@ class CocoSource(Section):
 
 
 class VocSource(Section):
-    """One split of a Pascal VOC folder."""
+    """One split of a Pascal VOC folder, by default as `load_voc` has it."""
 
     root: File
-    split: str = "train"
+    split: str | None = None
     proposals: File | None = None
 
 
@@ -237,9 +238,11 @@ class RecordSource(Section):
 
 
 class DataSection(Section):
-    """What every format shares, and all ways to train."""
+    """What every format shares, and all ways to train; the rules are those of `load_coco`."""
 
     classes: tuple[str, ...] | None = None
+    crowd: Crowd = "ignore"
+    without_mask: WithoutMask = "keep"
     max_proposals: int = Field(default=2000, ge=1)
     check_images: bool = True
 
@@ -357,9 +360,10 @@ def preset_of(model: Any) -> str | None:
 
 
 def _section_of(name: str, model: type[Detector]) -> type[Section]:
-    fields: dict[str, Any] = {"architecture": (Literal[name], ...)}
-    if model is not RCNN:  # of which nobody publishes weights
-        fields["preset"] = (PresetName | None, None)
+    fields: dict[str, Any] = {
+        "architecture": (Literal[name], ...),
+        "preset": (PresetName | None, None),
+    }
     return arguments_section(model, without=NO_KEYS, **fields)
 
 
@@ -367,9 +371,14 @@ def _checked(model: Any) -> Section:
     values, errors = dict(model), {}
     preset = preset_of(model)
     if preset is not None:
+        architecture = ARCHITECTURES[model.architecture]
+        try:
+            check_architecture(preset, architecture)
+        except ValueError as error:
+            raise_errors(model, {"preset": str(error)}, values)
         given = model_arguments(model)
-        values = preset_arguments(preset) | given
-        errors = preset_conflicts(preset, given)
+        values = preset_arguments(preset, architecture) | given
+        errors = preset_conflicts(preset, given, architecture)
     of_its_kind = rcnn_argument_errors if model.architecture == "rcnn" else argument_errors
     raise_errors(model, of_its_kind(values) | errors, values)
     return model

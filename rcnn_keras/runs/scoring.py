@@ -1,4 +1,4 @@
-"""Score a detector on a dataset, and write down what came out."""
+"""Score a detector on a dataset, and write the results into a folder."""
 
 import json
 import math
@@ -28,10 +28,11 @@ from rcnn_keras.evaluation.report.sections import (
 )
 from rcnn_keras.models import Detector
 from rcnn_keras.training.callbacks import summary_of
+from rcnn_keras.training.scorable import warn_unscorable
 
 PICTURES = 8
 PROTOCOLS = ("coco", "voc07", "voc")
-MIN_SIDE = 400  # pixels that a picture should have for its tags to be read
+MIN_SIDE = 400  # pixels of a picture, so that its tags are readable
 VOC_NOTES = {
     "voc07": "Scores as Pascal VOC 2007 counts them: mean of 11 points of the curve, IoU 0.50.",
     "voc": "Scores as Pascal VOC 2010 to 2012 counts them: area under the curve, IoU 0.50.",
@@ -41,14 +42,14 @@ NOTE = "In the pictures: ground truth on the left, detections of score 0.5 and m
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A detector's detections on a dataset, and their scores, all of one protocol.
+    """A detector's detections on a dataset, and their scores by one protocol.
 
     Attributes:
         dataset: the images and their ground truth.
         detections: by image id.
         results: the detections as COCO result rows.
         scores: of the boxes.
-        mask_scores: of the masks, None for a detector of boxes alone.
+        mask_scores: of the masks, None for a detector without masks.
     """
 
     dataset: DetectionDataset
@@ -72,16 +73,16 @@ class Evaluation:
     ) -> None:
         """Write detections, scores, errors and `report.html` with its pictures into a folder.
 
-        `detections.json` has COCO result rows, `scores.json` the scores, null for one over no
-        ground truth, `errors.json` the table of errors and the confusion matrix: of masks where
-        the detector finds some, at an IoU and a score of 0.5.
+        `detections.json` has COCO result rows, `scores.json` the scores, null for one without
+        ground truth, `errors.json` the table of errors and the confusion matrix, at an IoU and a
+        score of 0.5; of masks if the detector predicts them.
 
         Args:
-            out: the folder, made if missing.
+            out: the folder, created if missing.
             title: heading of the report.
             history: losses and scores of each epoch, for its curves.
-            command: what made the results.
-            sections: further parts of the report, before those of the errors.
+            command: the command that made the results.
+            sections: further sections of the report, before those of the errors.
         """
         out = Path(out)
         out.mkdir(parents=True, exist_ok=True)
@@ -100,17 +101,17 @@ class Evaluation:
             mask_scores=masks.summary() if masks else None,
             mask_precision_recall=_coco_curves(masks),
             sections=sections,
-            pictures=self._draw_some(out / "pictures"),
+            pictures=self._draw_samples(out / "pictures"),
             command=command,
             notes=[f"{self.dataset.name}: {len(self.dataset)} images.", *self._protocol(), NOTE],
         )
 
     def _protocol(self) -> list[str]:
-        """Return what the report should say on the scores' protocol."""
+        """Return the report's note on the protocol of the scores."""
         return [VOC_NOTES[self.scores.protocol]] if isinstance(self.scores, VocScores) else []
 
     def _sections(self, out: Path) -> list[Section]:
-        """Tell the errors apart, write `errors.json`, and return the parts of the report."""
+        """Classify the errors, write `errors.json`, and return the sections of the report."""
         kind: Literal["box", "mask"] = "box" if self.mask_scores is None else "mask"
         errors = DetectionErrors(self.dataset, self.results, kind=kind)
         confusion = ConfusionMatrix(self.dataset, self.results, kind=kind)
@@ -123,8 +124,8 @@ class Evaluation:
             sections.insert(0, voc_section(self.scores, masks))
         return sections
 
-    def _draw_some(self, folder: Path) -> list[Path]:
-        """Draw images from all over the dataset, ground truth and detections side by side."""
+    def _draw_samples(self, folder: Path) -> list[Path]:
+        """Draw images spread over the dataset, ground truth and detections side by side."""
         folder.mkdir(parents=True, exist_ok=True)
         paths = []
         for i in range(0, len(self.dataset), math.ceil(len(self.dataset) / PICTURES)):
@@ -132,9 +133,9 @@ class Evaluation:
             zoom = max(1, MIN_SIDE // max(record.height, record.width))
             image = record.image
             truth = visualize.draw(image, record, classes=self.dataset.classes, zoom=zoom)
-            found = visualize.draw(image, self.detections[record.image_id], zoom=zoom)
+            detected = visualize.draw(image, self.detections[record.image_id], zoom=zoom)
             paths.append(folder / f"{Path(record.path).stem}_{record.image_id}.png")
-            visualize.grid([truth, found], columns=2).save(paths[-1])
+            visualize.grid([truth, detected], columns=2).save(paths[-1])
         return paths
 
 
@@ -145,32 +146,36 @@ def evaluate(
     batch_size: int = 1,
     protocol: Literal["coco", "voc07", "voc"] = "coco",
 ) -> Evaluation:
-    """Detect in every image of a dataset of the model's classes, and score what was found.
+    """Detect in every image of a dataset of the model's classes, and score the detections.
 
     Args:
         model: the detector.
         dataset: images with ground truth.
-        batch_size: images that run together.
-        protocol: as COCO scores, as Pascal VOC 2007 does, or as VOC 2010 and later.
+        batch_size: images per forward pass.
+        protocol: of COCO, of Pascal VOC 2007, or of VOC 2010 and later.
 
     Raises:
-        ValueError: before any work, for another protocol, or if the model finds masks and an
-            object of the dataset has none.
+        ValueError: before any work, for another protocol, or if the model predicts masks and
+            an object of the dataset has none.
+
+    Warns:
+        UserWarning: as `warn_unscorable`.
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"evaluate: protocol must be one of {PROTOCOLS}, not {protocol!r}")
     if model.has_masks:
         check_segmentations(dataset)
-    found = model.detect(dataset, batch_size=batch_size)
-    detections = {record.image_id: d for record, d in zip(dataset, found, strict=True)}
+    warn_unscorable(model, dataset)
+    images = model.detect(dataset, batch_size=batch_size)
+    detections = {record.image_id: d for record, d in zip(dataset, images, strict=True)}
     results = coco_results(dataset, detections)
     scores: CocoScores | VocScores
     mask_scores: CocoScores | VocScores | None = None
     if protocol == "coco":
-        most = model.detection_layer.max_detections
-        scores = CocoScores(dataset, results, most)
+        max_detections = model.detection_layer.max_detections
+        scores = CocoScores(dataset, results, max_detections)
         if model.has_masks:
-            mask_scores = CocoScores(dataset, results, most, "segm")
+            mask_scores = CocoScores(dataset, results, max_detections, "segm")
     else:
         scores = VocScores(dataset, results, protocol=protocol)
         if model.has_masks:
@@ -179,5 +184,5 @@ def evaluate(
 
 
 def _coco_curves(scores: CocoScores | VocScores | None) -> Curves | None:
-    """Return precision at COCO's recalls; VOC's curves are a part of the report of their own."""
+    """Return precision at COCO's recalls; VOC's curves have their own section."""
     return scores.precision_recall() if isinstance(scores, CocoScores) else None

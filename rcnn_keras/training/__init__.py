@@ -1,9 +1,9 @@
-"""Training: configurations, runs, schedules, and the papers' own ways to train."""
+"""Training: callbacks, checkpoints, optimizers, schedules, and the papers' procedures."""
 
 import importlib
 from typing import Any
 
-_HOMES = {
+_MODULES = {
     "train_alternating": "rcnn_keras.training.alternating",
     "train_rcnn": "rcnn_keras.training.rcnn",
 }
@@ -11,7 +11,7 @@ __all__ = ["train_alternating", "train_rcnn"]
 
 
 def __getattr__(name: str) -> Any:
-    # The command line reads a configuration's file before it waits for TensorFlow.
+    # Imported on use, so that the command line reads a configuration without TensorFlow.
     if name in __all__:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'rcnn_keras.training' has no attribute {name!r}")

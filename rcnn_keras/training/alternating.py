@@ -1,13 +1,13 @@
-"""RPN and detector trained in turn (Faster R-CNN, 3.2, "4-Step Alternating Training").
+"""RPN and detector trained alternately (Faster R-CNN, 3.2, "4-Step Alternating Training").
 
-OUT/1_rpn/model.keras       the RPN, with convolutions of its own
-OUT/2_detector/model.keras  the second stage on its proposals, with convolutions of its own
+OUT/1_rpn/model.keras       the RPN, with its own convolutions
+OUT/2_detector/model.keras  the second stage on the proposals of 1, with its own convolutions
 OUT/3_rpn/model.keras       2, with an RPN on its convolutions
 OUT/4_detector/model.keras  3, with the second stage on its proposals: the whole detector
 
-OUT/checkpoints/1_rpn/ ..   if asked for, while a step is unfinished
+OUT/checkpoints/1_rpn/ ..   with checkpoints, while a step is unfinished
 
-A step's folder is there once the step is finished.
+A step's folder exists once the step is finished.
 """
 
 import shutil
@@ -19,8 +19,8 @@ from typing import Any
 
 import keras
 
-from rcnn_keras.data.written_aside import written_aside
 from rcnn_keras.models import FasterRCNN
+from rcnn_keras.utils.atomic import atomic_write
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class Step:
     """One of the four steps.
 
     Attributes:
-        name: that of its folder.
-        rpn: whether the RPN learns, and not the second stage.
-        convolutions: whether the convolutions that both share learn too.
-        proposer: the step whose proposals the second stage learns on, if not the model's own.
+        name: of its folder.
+        rpn: whether the RPN is trained, and not the second stage.
+        convolutions: whether the shared convolutions are trained too.
+        proposer: the step whose proposals the second stage is trained on, if not the model's own.
     """
 
     name: str
@@ -71,27 +71,26 @@ def train_alternating(
     4. The second stage alone, on the proposals of step 3.
 
     The paper stores the proposals of step 1; here its model runs inside step 2, as at inference but
-    with as many proposals as in training, on the very image that was flipped or scaled. A step that
-    is finished in `out` is loaded and not run again.
+    with as many proposals as in training, on the augmented images. A step that is finished in `out`
+    is loaded and not run again.
 
     Args:
-        model: with the weights to start from; trained in place, and at the end compiled anew with
-            everything trainable that was so before.
+        model: with the weights to start from; trained in place, and at the end compiled again
+            with the same trainable layers as before.
         batches: `Batches`, or a tf.data pipeline of `(inputs, targets)`.
-        optimizer: from the model, in which only what learns is trainable, and the epochs of a step
-            to a new optimizer.
-        epochs: of each of the four steps; they are counted on from step to step, in the progress
-            bar and for the order of the images.
-        out: folder of the four steps, made if missing.
+        optimizer: makes a new optimizer from the model, in which only the layers of a step are
+            trainable, and the step's epochs.
+        epochs: of each of the four steps; they are counted across the steps, in the progress bar
+            and for the order of the images.
+        out: folder of the four steps, created if missing.
         callbacks: of each step's `fit`. AP says little before step 4: until then `detect` runs an
-            RPN that has not learnt on these convolutions.
-        checkpoint: makes the `Checkpoint` of a step from a folder, so that a step that was stopped
-            goes on where it was; without it such a step starts again.
-        verbose: as in `fit`; 0 also leaves out the line that names a step.
+            RPN that was not trained on these convolutions.
+        checkpoint: makes the `Checkpoint` of a step from a folder, so that an interrupted step
+            resumes; without it such a step starts again.
+        verbose: as in `fit`; 0 also omits the line that names a step.
 
     Returns:
-        The History of each step that ran, by its name; losses that a step does not train are not
-        in it.
+        The History of each step that ran, by its name; it has only the losses that the step trains.
 
     Raises:
         ValueError: `epochs` are not four.
@@ -104,10 +103,10 @@ def train_alternating(
         folder, unfinished = out / step.name, out / CHECKPOINTS / step.name
         runs = runs or not folder.exists()
         if runs:
-            with _learning(model, step, out):
+            with _trained_layers(model, step, out):
                 if verbose:
-                    learns = ", ".join(part.name for part in model.layers if part.trainable_weights)
-                    print(f"Step {step.name}: {count} epochs of {learns}", flush=True)
+                    trained = ", ".join(x.name for x in model.layers if x.trainable_weights)
+                    print(f"Step {step.name}: {count} epochs of {trained}", flush=True)
                 model.compile(optimizer(model, count))
                 histories[step.name] = model.fit(
                     batches,
@@ -131,8 +130,8 @@ def train_alternating(
 
 
 @contextmanager
-def _learning(model: FasterRCNN, step: Step, out: Path) -> Iterator[None]:
-    """Have the model learn what a step trains, by its losses and on its proposals alone."""
+def _trained_layers(model: FasterRCNN, step: Step, out: Path) -> Iterator[None]:
+    """Let only a step's layers be trained, by its losses and on its proposals."""
     frozen_stages = model.get_config()["frozen_stages"]
     for layer in model.layers:
         shared = layer in (model.backbone, model.fpn)
@@ -153,7 +152,7 @@ def _learning(model: FasterRCNN, step: Step, out: Path) -> Iterator[None]:
 
 def _proposer(model: FasterRCNN) -> Callable[[dict], dict]:
     """Return the function from inputs to a model's proposals, as many as in training."""
-    model.trainable = False  # batch norm then stands still, also while training
+    model.trainable = False  # batch norm is then frozen, also while training
 
     def propose(inputs):
         first = model.first_stage(inputs, training=True)
@@ -163,16 +162,16 @@ def _proposer(model: FasterRCNN) -> Callable[[dict], dict]:
 
 
 def _save(model: FasterRCNN, folder: Path) -> None:
-    """Save a copy of the model that has no optimizer; the folder appears when all is written."""
+    """Save a copy of the model without an optimizer, in an atomic write of the folder."""
     copy = type(model).from_config(model.get_config())
     copy.set_weights(model.get_weights())
-    with written_aside(folder) as aside:
+    with atomic_write(folder) as aside:
         aside.mkdir()
         copy.save(aside / "model.keras")
 
 
 def _saved(folder: Path, model: FasterRCNN) -> FasterRCNN:
-    """Load the model that a step left, which must be built as the given one is."""
+    """Load the model of a finished step; its configuration must be that of the given one."""
     path = folder / "model.keras"
     saved = keras.models.load_model(path, compile=False)
     if saved.get_config() | {"name": None} != model.get_config() | {"name": None}:

@@ -7,21 +7,22 @@ from pathlib import Path
 import keras
 
 from rcnn_keras.data.dataset import DetectionDataset
-from rcnn_keras.data.written_aside import written_aside
 from rcnn_keras.evaluation import CocoScores, VocScores, check_segmentations
 from rcnn_keras.models import Detector
 from rcnn_keras.training.checkpoint import Checkpoint
+from rcnn_keras.training.scorable import warn_unscorable
+from rcnn_keras.utils.atomic import atomic_write
 
 
 class HistoryFile(keras.callbacks.Callback):
     """Write `epoch` (from 1) and all logs of each epoch into a CSV file, after every epoch.
 
-    Keras' CSVLogger fixes its columns in the first epoch, where a score that is taken every few
-    epochs is not there yet. Here the file is written anew, with a column for all that was logged.
+    Keras' CSVLogger fixes its columns in the first epoch, when a score that is computed every few
+    epochs may be missing. Here the file is rewritten, with a column for everything that was logged.
 
     Args:
         path: the file.
-        resumes: keep the epochs that the file has from before.
+        resumes: keep the epochs that the file already has.
     """
 
     def __init__(self, path: str | Path, *, resumes: bool = False):
@@ -35,7 +36,7 @@ class HistoryFile(keras.callbacks.Callback):
                     self.rows[int(row["epoch"])] = values | {"epoch": int(row["epoch"])}
 
     def columns(self) -> dict[str, list[float]]:
-        """Return a list for each column but the epoch, NaN where an epoch has no value."""
+        """Return a list for each column except the epoch, NaN where an epoch has no value."""
         return {
             name: [row.get(name, math.nan) for row in self.rows.values()]
             for name in self._names()
@@ -46,7 +47,7 @@ class HistoryFile(keras.callbacks.Callback):
         """Add the epoch's row."""
         self.rows[epoch + 1] = {"epoch": epoch + 1, **(logs or {})}
         with (
-            written_aside(self.path) as aside,
+            atomic_write(self.path) as aside,
             aside.open("w", newline="", encoding="utf-8") as file,
         ):
             writer = csv.DictWriter(file, self._names())
@@ -58,7 +59,7 @@ class HistoryFile(keras.callbacks.Callback):
         return list(self.rows.values())
 
     def set_state(self, state):
-        """Take them back."""
+        """Restore the rows."""
         self.rows = {row["epoch"]: row for row in state}
 
     def _names(self) -> list[str]:
@@ -72,23 +73,27 @@ class CocoEvaluation(keras.callbacks.Callback):
     """Score the model on a dataset after each epoch, in COCO average precision.
 
     Puts `val_AP` (IoU 0.50 to 0.95), `val_AP50`, `val_AP75` and `val_AP/<class>` into the logs, and
-    for models that find masks `val_mask_AP` and its kin, so that `History`, the progress bar,
+    for models with masks the same names with `val_mask_`, so that `History`, the progress bar,
     `EarlyStopping(monitor="val_AP")`, `ModelCheckpoint`, `TensorBoard` and `CSVLogger` see them.
     `fit` runs it before those.
 
     Args:
         dataset: images with ground truth, of the model's classes.
-        batch_size: images that run together.
-        every: score after the first epoch and then every so many; in between the last scores
-            stand, so that callbacks that watch them always find a value.
+        batch_size: images per forward pass.
+        every: score after the first epoch and then after every `every` epochs; in between the last
+            scores are logged again, so that callbacks that monitor them always find a value.
 
     Attributes:
         scores: the `CocoScores` of the last evaluation, None before the first in this process.
-        mask_scores: those of its masks, None for a model that finds none.
+        mask_scores: those of its masks, None for a model without masks.
 
     Raises:
         ValueError: before training, if the dataset's classes are not the model's, or the model
-            finds masks and an object has none.
+            predicts masks and an object has none.
+
+    Warns:
+        UserWarning: before training, if the dataset has no object to find, or images with more
+            objects than the model keeps detections.
     """
 
     writes_scores = True
@@ -108,7 +113,7 @@ class CocoEvaluation(keras.callbacks.Callback):
         self._logged: dict[str, float] = {}
 
     def on_train_begin(self, logs=None):
-        """Compare the classes, and look for the masks, before any work is done."""
+        """Check the classes and the masks before any work is done."""
         if tuple(self.dataset.classes) != tuple(self.model.classes):
             raise ValueError(
                 f"CocoEvaluation: the dataset's classes {list(self.dataset.classes)} are not the "
@@ -116,17 +121,18 @@ class CocoEvaluation(keras.callbacks.Callback):
             )
         if self.model.has_masks:
             check_segmentations(self.dataset)
+        warn_unscorable(self.model, self.dataset)
 
     def on_epoch_end(self, epoch, logs=None):
-        """Score, and write the scores into `logs`."""
+        """Compute the scores and write them into `logs`."""
         if not self._logged or (epoch + 1) % self.every == 0:
             self.scores, self.mask_scores = coco_scores(
                 self.model, self.dataset, batch_size=self.batch_size
             )
             scores = summary_of(self.scores, self.mask_scores)
-            kept = ("AP", "AP50", "AP75", *(f"AP/{name}" for name in self.dataset.classes))
-            kept += tuple(f"mask_{name}" for name in kept)
-            self._logged = {f"val_{name}": scores[name] for name in kept if name in scores}
+            names = ("AP", "AP50", "AP75", *(f"AP/{name}" for name in self.dataset.classes))
+            names += tuple(f"mask_{name}" for name in names)
+            self._logged = {f"val_{name}": scores[name] for name in names if name in scores}
         if logs is not None:
             logs.update(self._logged)
 
@@ -135,7 +141,7 @@ class CocoEvaluation(keras.callbacks.Callback):
         return self._logged
 
     def set_state(self, state):
-        """Take them back."""
+        """Restore the scores."""
         self._logged = state
 
 
@@ -143,33 +149,37 @@ def summary_of(
     scores: CocoScores | VocScores, mask_scores: CocoScores | VocScores | None
 ) -> dict[str, float]:
     """Return scores of boxes and, named `mask_..`, of masks as one dict."""
-    of_masks = mask_scores.summary() if mask_scores else {}
-    return scores.summary() | {f"mask_{name}": value for name, value in of_masks.items()}
+    masks = mask_scores.summary() if mask_scores else {}
+    return scores.summary() | {f"mask_{name}": value for name, value in masks.items()}
 
 
 def coco_scores(
     model: Detector, dataset: DetectionDataset, *, batch_size: int = 1
 ) -> tuple[CocoScores, CocoScores | None]:
-    """Score a detector on a dataset of its classes while it detects; what it finds is not kept.
+    """Score a detector on a dataset of its classes, without keeping all its detections.
 
     Args:
         model: the detector.
         dataset: images with ground truth.
-        batch_size: images that run together.
+        batch_size: images per forward pass.
 
     Returns:
-        The scores of the boxes, and those of the masks, None for a detector of boxes alone.
+        The scores of the boxes, and those of the masks, None for a detector without masks.
 
     Raises:
-        ValueError: before any work, if the model finds masks and an object has none.
+        ValueError: before any work, if the model predicts masks and an object has none.
+
+    Warns:
+        UserWarning: as `warn_unscorable`.
     """
-    most = model.detection_layer.max_detections
-    scores = CocoScores(dataset, max_detections=most)
+    warn_unscorable(model, dataset)
+    max_detections = model.detection_layer.max_detections
+    scores = CocoScores(dataset, max_detections=max_detections)
     mask_scores = None
     if model.has_masks:
-        mask_scores = CocoScores(dataset, max_detections=most, kind="segm")
-    found = model.detect_each(dataset, batch_size)
-    for record, detections in zip(dataset, found, strict=True):
+        mask_scores = CocoScores(dataset, max_detections=max_detections, kind="segm")
+    detections_of_images = model.detect_each(dataset, batch_size)
+    for record, detections in zip(dataset, detections_of_images, strict=True):
         scores.add(record.image_id, detections)
         if mask_scores:
             mask_scores.add(record.image_id, detections)

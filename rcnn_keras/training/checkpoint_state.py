@@ -1,15 +1,14 @@
 """What a checkpoint holds, and its files: atomic, checksummed, the last few kept.
 
-DIRECTORY/step_00000150/       after so many steps of training
-    state.json      the format's version, and all that is no array
+DIRECTORY/step_00000150/       after 150 steps of training
+    state.json      the format's version, and everything that is not an array
     arrays.npz      the variables
     SHA256SUMS      of both files; `sha256sum -c SHA256SUMS` checks them by hand
 
-A callback with methods `get_state()` and `set_state(state)` is asked for its state: numbers, texts,
-None and arrays, in lists and dicts. Of Keras' own callbacks the attributes below are taken.
+The state of a callback is that of its methods `get_state()` and `set_state(state)`: numbers,
+strings, None and arrays, in lists and dicts. Of Keras' callbacks the attributes below are saved.
 """
 
-import hashlib
 import importlib.metadata
 import json
 import shutil
@@ -26,9 +25,10 @@ import numpy as np
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.fingerprint import fingerprint, fingerprint_of
 from rcnn_keras.data.pipeline import Batches
-from rcnn_keras.data.written_aside import written_aside
 from rcnn_keras.models import Detector
 from rcnn_keras.models.keras_internals import CALLBACK_STATE
+from rcnn_keras.utils.atomic import atomic_write
+from rcnn_keras.utils.hashing import file_sha256
 
 FORMAT = 1
 
@@ -36,11 +36,11 @@ STATE, ARRAYS, SUMS = "state.json", "arrays.npz", "SHA256SUMS"
 
 PREFIX = "step_"
 
-MARGIN = 1 << 20  # bytes beside the arrays
+MARGIN = 1 << 20  # bytes in addition to the arrays
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be used, or that is of another run."""
+    """A checkpoint that cannot be used, or that belongs to another run."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Saved:
 
     Attributes:
         step: of training, counted from its start.
-        state: all that JSON can hold.
+        state: everything that JSON can hold.
         arrays: by name.
     """
 
@@ -61,26 +61,25 @@ class Saved:
 def save(directory: str | Path, saved: Saved, keep: int = 2) -> Path:
     """Write a checkpoint, and remove all but the last `keep`.
 
-    The folder of the checkpoint appears once all of it is on disk: whoever is killed on the way
-    leaves those before it as they were. One of a later step, which can only be left from a run
-    that went on from an earlier one, is removed.
+    The write is atomic: a process killed during it leaves the earlier checkpoints unchanged. One of
+    a later step, which a run that resumed from an earlier checkpoint left behind, is removed.
 
     Returns:
         The folder of the checkpoint.
 
     Raises:
-        OSError: it cannot be written, for instance because the disk is full; says so, and which
-            checkpoint is kept.
+        OSError: it cannot be written, for example because the disk is full; says why, and which
+            checkpoints are kept.
     """
     directory = Path(directory)
     folder = directory / f"{PREFIX}{saved.step:08}"
     try:
-        with written_aside(folder) as aside:
+        with atomic_write(folder) as aside:
             aside.mkdir()
             state = {"format": FORMAT, "step": saved.step} | saved.state
             (aside / STATE).write_text(json.dumps(state, indent=1) + "\n", "utf-8")
             np.savez(aside / ARRAYS, **saved.arrays)  # type: ignore[arg-type]
-            sums = [f"{_sum(aside / name)}  {name}\n" for name in (STATE, ARRAYS)]
+            sums = [f"{file_sha256(aside / name)}  {name}\n" for name in (STATE, ARRAYS)]
             (aside / SUMS).write_text("".join(sums), "utf-8")
     except OSError as error:
         steps = ", ".join(str(step_of(path)) for path in checkpoints(directory))
@@ -89,30 +88,30 @@ def save(directory: str | Path, saved: Saved, keep: int = 2) -> Path:
             f"{error.strerror or error}. "
             + (f"Those before it are kept: step {steps}" if steps else "There is none before it")
         ) from error
-    found = checkpoints(directory)
-    kept = [path for path in found if step_of(path) <= saved.step][-keep:]
-    for path in found:
+    folders = checkpoints(directory)
+    kept = [path for path in folders if step_of(path) <= saved.step][-keep:]
+    for path in folders:
         if path not in kept:
             shutil.rmtree(path)
     return folder
 
 
 def latest(directory: str | Path) -> Saved | None:
-    """Return the last sound checkpoint, None if there is none at all.
+    """Return the last valid checkpoint, None if there are none at all.
 
-    One that is torn or was altered is named in a warning, and the one before it is taken.
+    One that is incomplete or was altered is reported in a warning, and the one before it is used.
 
     Raises:
-        CheckpointError: none is sound, or one is of a later version's format.
+        CheckpointError: none is valid, or one has the format of a later version.
     """
-    found = checkpoints(Path(directory))
-    for folder in reversed(found):
+    folders = checkpoints(Path(directory))
+    for folder in reversed(folders):
         if (damage := damage_of(folder)) is None:
             return _read(folder)
-        warnings.warn(f"{folder} {damage}; the checkpoint before it is taken", stacklevel=2)
-    if found:
+        warnings.warn(f"{folder} {damage}; the checkpoint before it is used", stacklevel=2)
+    if folders:
         raise CheckpointError(
-            f"{directory}: no checkpoint is sound. Remove the folder to train from the start"
+            f"{directory}: no checkpoint is valid. Remove the folder to train from the start"
         )
     return None
 
@@ -128,7 +127,7 @@ def step_of(folder: Path) -> int:
 
 
 def damage_of(folder: Path) -> str | None:
-    """Return what is wrong with the files of a checkpoint, None if they are as they were written.
+    """Return what is wrong with the files of a checkpoint, None if they are unchanged.
 
     Raises:
         OSError: a file cannot be read.
@@ -139,24 +138,24 @@ def damage_of(folder: Path) -> str | None:
         line.split("  ") for line in (folder / SUMS).read_text("utf-8", "replace").splitlines()
     ]
     if [line[1:] for line in lines] != [[STATE], [ARRAYS]]:
-        return f"is torn or was altered: {SUMS}"
+        return f"is incomplete or was altered: {SUMS}"
     for stated, name in lines:
         if not (folder / name).is_file():
             return f"has no {name}"
-        if _sum(folder / name) != stated:
-            return f"is torn or was altered: {name}"
+        if file_sha256(folder / name) != stated:
+            return f"is incomplete or was altered: {name}"
     return None
 
 
 def prepare(directory: str | Path, size: int) -> None:
-    """Make the folder, remove what a killed run was writing, and look whether there is room.
+    """Create the folder, remove unfinished writes of a killed run, and check the free space.
 
     Args:
         directory: of the checkpoints.
-        size: of one checkpoint in bytes, which must fit beside those that are there.
+        size: of one checkpoint in bytes, which must fit beside the existing ones.
 
     Raises:
-        OSError: the folder cannot be made or written to, or the disk is too full.
+        OSError: the folder cannot be created or written to, or the disk is too full.
     """
     directory = Path(directory)
     try:
@@ -175,17 +174,17 @@ def prepare(directory: str | Path, size: int) -> None:
         )
 
 
-def differences(then: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> list[str]:
-    """Return a text for each key whose value is not what it was."""
-    found = []
-    for key in dict.fromkeys((*then, *now)):
-        a, b = then.get(key), now.get(key)
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> list[str]:
+    """Return a line for each key whose value changed."""
+    lines = []
+    for key in dict.fromkeys((*old, *new)):
+        a, b = old.get(key), new.get(key)
         if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found += differences(a, b, f"{path}{key}.")
+            lines += differences(a, b, f"{path}{key}.")
         elif a != b:
             digests = isinstance(a, str) and a.startswith("sha256:")
-            found.append(f"{path}{key}" + (" changed" if digests else f" was {a!r}, is {b!r}"))
-    return found
+            lines.append(f"{path}{key}" + (" changed" if digests else f" was {a!r}, is {b!r}"))
+    return lines
 
 
 def _read(folder: Path) -> Saved:
@@ -198,12 +197,7 @@ def _read(folder: Path) -> Saved:
         return Saved(state["step"], state, {name: file[name] for name in file.files})
 
 
-def _sum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-ARRAY = "array:"  # before the name of an array that stands apart
+ARRAY = "array:"  # prefix of the name of an array that is saved in arrays.npz
 
 
 def variables_of(model: keras.Model) -> list[keras.Variable]:
@@ -211,19 +205,19 @@ def variables_of(model: keras.Model) -> list[keras.Variable]:
     if not model.optimizer.built:
         with model.distribute_strategy.scope():
             model.optimizer.build(model.trainable_variables)
-    found = [*model.variables, *model.optimizer.variables]
-    return list({id(variable): variable for variable in found}.values())
+    variables = [*model.variables, *model.optimizer.variables]
+    return list({id(variable): variable for variable in variables}.values())
 
 
 def size_of(model: keras.Model) -> int:
-    """Return the bytes that all variables take."""
+    """Return the size of all variables in bytes."""
     return sum(variable.numpy().nbytes for variable in variables_of(model))
 
 
 def state_of(
     model: keras.Model, callbacks: Sequence[keras.callbacks.Callback]
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return what the callbacks remember, as JSON has it, and all arrays by name."""
+    """Return the callbacks' states, as JSON can hold them, and all arrays by name."""
     arrays = {f"variable_{i:04}": v.numpy() for i, v in enumerate(variables_of(model))}
     arrays |= {f"metric_{i:04}": v.numpy() for i, v in enumerate(model.metrics_variables)}
     states = {name: _without_arrays(_get(c), name, arrays) for name, c in _named(callbacks).items()}
@@ -238,21 +232,21 @@ def restore(
 ) -> None:
     """Put the model and its callbacks into the state that `state_of` returned.
 
-    Callbacks are found by their class, and of several by their order; a new one begins anew. So do
+    Callbacks are matched by class, and several of one class by order; a new one starts fresh. So do
     the means of metrics that were given to `compile`, which Keras builds in the first step.
 
     Raises:
         CheckpointError: the variables are not those of this model.
     """
-    variables, values = variables_of(model), _starting_with("variable_", arrays)
-    if not _fit(values, variables):
+    variables, values = variables_of(model), _with_prefix("variable_", arrays)
+    if not _same_shapes(values, variables):
         raise CheckpointError(
             f"the checkpoint's {len(values)} variables are not the {len(variables)} of the model "
             f"and its optimizer"
         )
     _assign(variables, values)
-    metrics, values = model.metrics_variables, _starting_with("metric_", arrays)
-    if _fit(values, metrics):
+    metrics, values = model.metrics_variables, _with_prefix("metric_", arrays)
+    if _same_shapes(values, metrics):
         _assign(metrics, values)
     for name, callback in _named(callbacks).items():
         if name in states:
@@ -265,53 +259,53 @@ def description(
     steps_per_epoch: int | None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> dict[str, Any]:
-    """Return what must be the same for a run to go on, as JSON has it.
+    """Return what must be unchanged for a run to resume, as JSON can hold it.
 
     Args:
         model: compiled, and not trained yet.
-        data: `Batches`; or a dict that describes the data; of anything else nothing is known.
-        steps_per_epoch: None where it is not known.
-        callbacks: of those that score, the data must be the same, for their scores are compared.
+        data: `Batches`, or a dict that describes the data; anything else is not described.
+        steps_per_epoch: None if it is not known.
+        callbacks: the data of those that score must be the same, as their scores are compared.
     """
-    parts: dict[str, Any] = {"architecture": type(model).__name__}
+    content: dict[str, Any] = {"architecture": type(model).__name__}
     if isinstance(model, Detector):
         config = model.get_config()
-        parts |= {"classes": config.pop("classes"), "model": _unnamed(config)}
-    parts |= {
+        content |= {"classes": config.pop("classes"), "model": _without_names(config)}
+    content |= {
         "precision": model.dtype_policy.name,
         "variables": sum(v.shape.num_elements() or 0 for v in map(_value, model.variables)),
         "optimizer": {"kind": type(model.optimizer).__name__}
-        | _unnamed(model.optimizer.get_config()),
+        | _without_names(model.optimizer.get_config()),
         "steps_per_epoch": steps_per_epoch,
     }
     if isinstance(data, Batches):
-        parts["data"] = fingerprint(data)
+        content["data"] = fingerprint(data)
     elif isinstance(data, Mapping):
-        parts["data"] = data
+        content["data"] = data
     masks = isinstance(model, Detector) and model.has_masks
     scored = [getattr(callback, "dataset", None) for callback in callbacks]
     validation = [fingerprint_of(d, masks=masks) for d in scored if isinstance(d, DetectionDataset)]
     if validation:
-        parts["validation data"] = dict(enumerate(validation, 1))
-    return json.loads(json.dumps(parts, default=repr))
+        content["validation data"] = dict(enumerate(validation, 1))
+    return json.loads(json.dumps(content, default=repr))
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the packages on which the last bits depend."""
+    """Return the versions of the packages on which the exact numbers depend."""
     return {name: importlib.metadata.version(name) for name in ("tensorflow", "keras", "numpy")}
 
 
-def _starting_with(prefix: str, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+def _with_prefix(prefix: str, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     return [array for name, array in arrays.items() if name.startswith(prefix)]
 
 
-def _fit(values: Sequence[np.ndarray], variables: Sequence[keras.Variable]) -> bool:
+def _same_shapes(values: Sequence[np.ndarray], variables: Sequence[keras.Variable]) -> bool:
     return [tuple(x.shape) for x in values] == [tuple(x.shape) for x in variables]
 
 
 def _assign(variables: Sequence[keras.Variable], values: Sequence[np.ndarray]) -> None:
     for variable, value in zip(variables, values, strict=True):
-        # NumPy's files know no bfloat16 and give its bytes back.
+        # NumPy's files do not support bfloat16; they return its bytes.
         dtype = variable.numpy().dtype
         variable.assign(value.view(dtype) if value.dtype.kind == "V" else value)
 
@@ -320,10 +314,10 @@ def _value(variable: keras.Variable) -> Any:
     return variable.value
 
 
-def _unnamed(config: Any) -> Any:
-    """Leave out the names that Keras counts up with each object that a process makes."""
+def _without_names(config: Any) -> Any:
+    """Leave out names, in which Keras counts the objects that a process creates."""
     if isinstance(config, Mapping):
-        return {key: _unnamed(value) for key, value in config.items() if key != "name"}
+        return {key: _without_names(value) for key, value in config.items() if key != "name"}
     return config
 
 
@@ -357,7 +351,7 @@ def _set(callback: keras.callbacks.Callback, state: Any) -> None:
 
 
 def _without_arrays(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
-    """Return a state with the name of each array in its place, and put the arrays into `arrays`."""
+    """Return a state with arrays replaced by their names, and put the arrays into `arrays`."""
     if isinstance(value, Mapping):
         return {k: _without_arrays(v, f"{name}/{k}", arrays) for k, v in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Keras optimizers with the habits of detection: decayed weights, undecayed biases and norms."""
+"""Keras optimizers as detection uses them: weight decay, except for biases and norms."""
 
 from typing import Any
 
@@ -24,20 +24,20 @@ def build_optimizer(
     """Build the optimizer of `model`'s trainable variables.
 
     Weight decay is Keras': decoupled, `w -= w * weight_decay * rate` before each update. Torch's
-    SGD adds `d * w` to the gradient, where momentum m gathers it up to `d / (1 - m)`: that is the
-    `weight_decay` to give here, 1e-3 for torch's 1e-4 under momentum 0.9. A `.keras` file does not
-    keep what is excluded: to train a loaded model further, compile it with a new optimizer.
+    SGD adds `d * w` to the gradient, where momentum m accumulates it up to `d / (1 - m)`: that is
+    the `weight_decay` to give here, 1e-3 for torch's 1e-4 under momentum 0.9. A `.keras` file does
+    not keep the exclusions: to train a loaded model further, compile it with a new optimizer.
 
     Args:
         name: `sgd`, `adamw` or `lamb`.
         model: a built model; its variables of one dimension or none (biases, and the gains and
             offsets of norms) are not decayed.
         learning_rate: a number or a schedule.
-        weight_decay: decay at a learning rate of 1; 0 for none.
+        weight_decay: decay per step at a learning rate of 1; 0 for none.
         clip_global_norm: largest norm of all gradients together, or None.
         ema_momentum: share that the moving average of the weights keeps at each step, or None for
             no average. `keras.callbacks.SwapEMAWeights` puts the average into the model.
-        **arguments: what else the Keras optimizer takes, such as `momentum` or `beta_1`.
+        **arguments: further arguments of the Keras optimizer, such as `momentum` or `beta_1`.
 
     Raises:
         ValueError: an unknown name.

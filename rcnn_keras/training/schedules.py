@@ -10,13 +10,13 @@ from keras.optimizers.schedules import CosineDecay, LearningRateSchedule
 
 @keras.saving.register_keras_serializable("rcnn_keras")
 class StepDecay(LearningRateSchedule):
-    """`learning_rate * gamma ** (how many of the boundaries are behind step)`, torch's MultiStepLR.
+    """`learning_rate * gamma ** (number of boundaries passed)`, torch's MultiStepLR.
 
-    Keras' PiecewiseConstantDecay keeps the old rate on the boundary itself, one step longer.
+    Keras' PiecewiseConstantDecay still has the old rate at the boundary, one step longer.
 
     Args:
         learning_rate: rate before the first boundary.
-        boundaries: steps from which the rate is multiplied by `gamma` once more; may be empty.
+        boundaries: steps from which the rate is multiplied by `gamma` again; may be empty.
         gamma: the factor.
     """
 
@@ -41,13 +41,13 @@ class StepDecay(LearningRateSchedule):
 
 @keras.saving.register_keras_serializable("rcnn_keras")
 class LinearWarmup(LearningRateSchedule):
-    """A schedule whose first steps are scaled by a line from `factor` to 1, torch's LinearLR.
+    """A schedule whose first steps are scaled linearly from `factor` to 1, torch's LinearLR.
 
     Step s has the factor `factor + (1 - factor) * min(s / steps, 1)`: step 0 has `factor`, and step
-    `steps` is the first with the whole rate. `(s + 1) / n` is `steps = n - 1, factor = 1 / n`.
+    `steps` is the first with the full rate. `(s + 1) / n` is `steps = n - 1, factor = 1 / n`.
 
     Args:
-        schedule: the schedule that is scaled; it counts its steps from 0 too.
+        schedule: the schedule that is scaled, on the same step numbers.
         steps: length of the warm-up in steps, at least 1.
         factor: the factor of step 0, in 0..1.
     """
@@ -77,7 +77,7 @@ class LinearWarmup(LearningRateSchedule):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "LinearWarmup":
-        """Make the schedule again from `get_config()`."""
+        """Return the schedule of `get_config()`."""
         schedule = keras.saving.deserialize_keras_object(config["schedule"])
         return cls(schedule, config["steps"], config["factor"])
 
@@ -94,19 +94,19 @@ def build_schedule(
     gamma: float = 0.1,
     final_factor: float = 0.0,
 ) -> LearningRateSchedule:
-    """Build the schedule of a whole run.
+    """Build the learning rate schedule of a run.
 
     Args:
         name: `constant`, `step` (times `gamma` at each milestone) or `cosine` (half a cosine from
             `learning_rate` at step 0 to `final_factor * learning_rate` at the last step).
         learning_rate: the base rate.
         epochs: length of the run.
-        steps_per_epoch: optimizer steps an epoch.
+        steps_per_epoch: optimizer steps per epoch.
         warmup_steps: length of the linear warm-up, which multiplies the schedule; 0 for none.
         warmup_factor: the warm-up's factor at step 0.
         milestones: epochs, not necessarily whole, at whose nearest step the rate drops.
         gamma: factor of each drop.
-        final_factor: what is left of the base rate at the end of `cosine`.
+        final_factor: share of the base rate that is left at the end of `cosine`.
     """
     schedule: LearningRateSchedule
     if name == "cosine":

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rcnn_keras.app import found_in, give_candidates, shown
+from rcnn_keras.app import detect_candidates, filter_candidates, return_candidates
 from rcnn_keras.data.detections import Detections
 from rcnn_keras.models import FasterRCNN, FastRCNN
 
@@ -19,7 +19,7 @@ def detections(boxes, scores, labels, masks=None):
     )
 
 
-def test_a_worked_example():
+def test_thresholds_filter_a_worked_example():
     # the second overlaps the first by 8 / 12, the third by 6 / 14; the fourth is of another class
     boxes = [[0, 0, 10, 10], [2, 0, 12, 10], [4, 0, 14, 10], [0, 0, 10, 10], [50, 50, 60, 60]]
     found = detections(boxes, [0.9, 0.8, 0.7, 0.6, 0.3], [0, 0, 0, 1, 0])
@@ -32,16 +32,16 @@ def test_a_worked_example():
         (0.05, 0.4, 2, [0.9, 0.6]),
         (0.95, 0.4, 100, []),
     ):
-        kept = shown(found, min_score, nms_iou, most)
+        kept = filter_candidates(found, min_score, nms_iou, most)
         np.testing.assert_allclose(kept.scores, expected)
-    assert shown(found, 0.05, 0.4, 2).class_names == ["cat", "dog"]
-    assert len(shown(detections([], [], []), 0.05, 0.5, 100)) == 0
+    assert filter_candidates(found, 0.05, 0.4, 2).class_names == ["cat", "dog"]
+    assert len(filter_candidates(detections([], [], []), 0.05, 0.5, 100)) == 0
 
 
-def test_masks_go_with_their_boxes():
+def test_masks_are_filtered_with_their_boxes():
     masks = np.arange(3, dtype=np.float32)[:, None, None] * np.ones((3, 2, 2), np.float32) / 3
     boxes = [[0, 0, 10, 10], [1, 0, 11, 10], [30, 0, 40, 10]]
-    kept = shown(detections(boxes, [0.9, 0.8, 0.7], [0, 0, 0], masks), 0.05, 0.5, 100)
+    kept = filter_candidates(detections(boxes, [0.9, 0.8, 0.7], [0, 0, 0], masks), 0.05, 0.5, 100)
     np.testing.assert_array_equal(kept.masks, masks[[0, 2]])
 
 
@@ -50,19 +50,19 @@ def model(make_detector):
     return make_detector(FasterRCNN, backbone="zf", anchor_sizes=[[8, 16, 32]])
 
 
-def test_thresholds_afterwards_give_what_the_model_detects(model, scene):
+def test_filtered_candidates_equal_the_models_detections(model, scene):
     (expected,) = model.detect(scene)
-    candidates = found_in(scene, give_candidates(model))
+    candidates = detect_candidates(scene, return_candidates(model))
     assert len(candidates) > len(expected) > 0
-    found = shown(candidates, 0.05, model.get_config()["box_nms_thresh"], 25)
+    found = filter_candidates(candidates, 0.05, model.get_config()["box_nms_thresh"], 25)
     np.testing.assert_array_equal(found.labels, expected.labels)
     np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5)
     np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-3)
 
 
-def test_a_detector_without_proposals_of_its_own_gets_those_of_a_search(make_detector, scene):
+def test_a_detector_without_an_rpn_is_given_selective_search(make_detector, scene):
     small = {"backbone": "zf", "min_size": 64, "max_size": 64, "box_units": 8}
     model = FastRCNN(**small, classes=["circle", "star"])
     kernel = model.box_head.class_logits.kernel
     kernel.assign(np.random.default_rng(0).normal(0, 1, kernel.shape))
-    assert len(found_in(scene, give_candidates(model))) > 0
+    assert len(detect_candidates(scene, return_candidates(model))) > 0

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as run_length
 
-from rcnn_keras.app import give_candidates, page
+from rcnn_keras.app import page, return_candidates
 from rcnn_keras.app.page import coco_file, picture, serve, try_on
 from rcnn_keras.data.detections import Detections
 from rcnn_keras.models import FasterRCNN, MaskRCNN
@@ -21,7 +21,7 @@ FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
     "--disable-background-networking --disable-component-update"
 )
-PATIENCE = 120_000  # milliseconds, on a machine that has much else to do
+TIMEOUT = 120_000  # milliseconds, on a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def models(make_detector):
     masks = make_detector(
         MaskRCNN, backbone="resnet18_fpn", backbone_width=0.125, anchor_sizes=sizes
     )
-    return {"boxes": give_candidates(boxes), "masks": give_candidates(masks)}
+    return {"boxes": return_candidates(boxes), "masks": return_candidates(masks)}
 
 
 @pytest.fixture(scope="module")
@@ -54,14 +54,14 @@ def broken(tmp_path_factory, scene):
         ("empty.png", "empty.png: the file is empty (0 bytes)"),
     ],
 )
-def test_a_broken_file_is_told_in_words(models, broken, name, words):
-    told = try_on(str(broken / name), "boxes", models)
-    assert told.startswith(words)
-    assert str(broken) not in told
-    assert coco_file(told, 0.5, 0.5) == ("[]", "detections.json")
+def test_a_broken_file_is_reported_without_its_folder(models, broken, name, words):
+    message = try_on(str(broken / name), "boxes", models)
+    assert message.startswith(words)
+    assert str(broken) not in message
+    assert coco_file(message, 0.5, 0.5) == ("[]", "detections.json")
 
 
-def test_nothing_is_tried_without_picture_or_model(models, scene):
+def test_no_model_runs_without_picture_or_model(models, scene):
     assert try_on("", "boxes", models) == ""
     assert try_on(scene, "", models) == ""
 
@@ -92,7 +92,7 @@ def saved(folder, kind):
 @pytest.mark.parametrize(
     "kind", ["gray.png", "16 bits.png", "animated.gif", "turned.jpg", "transparent.png"]
 )
-def test_pictures_of_every_kind(models, tmp_path, kind):
+def test_pictures_of_every_kind_are_read(models, tmp_path, kind):
     trial = try_on(saved(tmp_path, kind), "boxes", models)
     assert trial.file == kind
     assert trial.image.shape == (30, 50, 3)
@@ -106,7 +106,7 @@ def test_pictures_of_every_kind(models, tmp_path, kind):
     ("size", "on_page"),
     [((1, 1), (1024, 1024)), ((600, 700), (700, 600)), ((40, 4096), (1024, 10)), ((4096, 1), None)],
 )
-def test_pictures_are_drawn_at_a_size_for_the_page(size, on_page):
+def test_pictures_are_drawn_at_a_size_that_fits_the_page(size, on_page):
     height, width = size
     image = np.full((*size, 3), 255, np.uint8)
     box = [[width / 2, 0, width, height]]
@@ -120,7 +120,7 @@ def test_pictures_are_drawn_at_a_size_for_the_page(size, on_page):
 
 
 @pytest.mark.slow
-def test_the_file_has_the_detections_that_are_shown(models, scene):
+def test_the_coco_file_has_the_shown_detections(models, scene):
     trial = try_on(scene, "masks", models)
     expected = trial.shown(0.6, 0.3)
     text, name = coco_file(trial, 0.6, 0.3)
@@ -138,7 +138,7 @@ def test_the_file_has_the_detections_that_are_shown(models, scene):
     np.testing.assert_array_equal(masks, expected.bool_masks())
 
 
-def test_missing_gradio_is_told_with_the_cure(monkeypatch, models):
+def test_without_gradio_the_error_says_how_to_install_it(monkeypatch, models):
     monkeypatch.setattr(page.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"pip install 'rcnn-keras\[app\]'"):
         page.build_page(models)
@@ -182,7 +182,7 @@ def tab(models, hosts):
         browser = driver.chromium.launch(executable_path=BROWSER, args=FLAGS.split())
         stack.callback(browser.close)
         tab = browser.new_page()
-        tab.set_default_timeout(PATIENCE)
+        tab.set_default_timeout(TIMEOUT)
         tab.asked, tab.address = [], url
         tab.on("request", lambda request: tab.asked.append(request.url))
         tab.goto(url)
@@ -198,7 +198,7 @@ def words(tab, pane, text):
     from playwright.sync_api import expect
 
     place = tab.locator(f"#found_{pane}").get_by_role("textbox")
-    expect(place).to_have_value(text, timeout=PATIENCE)
+    expect(place).to_have_value(text, timeout=TIMEOUT)
 
 
 def move(tab, slider, value):
@@ -215,7 +215,7 @@ def picture_in(tab, pane):
     return place.get_attribute("src"), place.evaluate("image => image.naturalWidth")
 
 
-def test_the_page_in_a_browser(tab, models, scene, broken, hosts):
+def test_the_page_works_in_a_browser_without_a_network(tab, models, scene, broken, hosts):
     both = {name: try_on(scene, name, models) for name in models}
     drop(tab, scene)
     first = both["boxes"].shown(0.5, 0.5)

@@ -8,12 +8,12 @@ import pytest
 from rcnn_keras.backbones import resnet, resnet_c5
 from rcnn_keras.layers.normalization import BatchNormalization, FrozenBatchNormalization
 
-# Written by tools/oracle_backbone.py: the features of torchvision's ResNets.
+# Written by tools/parity/store_backbone.py: the features of torchvision's ResNets.
 TORCHVISION = Path(__file__).with_name("resnet_torchvision.npz")
 
 
 def drawn(name, shape):
-    """The numbers that belong to a parameter's name in torch; as in tools/oracle_backbone.py."""
+    """The numbers that belong to a parameter's name in torch; as in store_backbone.py."""
     values = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode()))).random(shape)
     if len(shape) == 4:
         values = (2 * values - 1) * np.sqrt(6 / np.prod(shape[1:]))

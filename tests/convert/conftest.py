@@ -1,4 +1,4 @@
-"""Files of `torch.save` put together by hand, opcode for opcode."""
+"""Files of `torch.save` written by hand, opcode by opcode."""
 
 import gzip
 import json

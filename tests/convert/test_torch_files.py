@@ -1,4 +1,4 @@
-"""Reading files of `torch.save`: those that torch wrote, made ones, damaged ones, hostile ones."""
+"""Reading files of `torch.save`: written by torch, written by hand, damaged and malicious ones."""
 
 import os
 import pickle
@@ -27,7 +27,7 @@ def error_of(path, content=None):
 
 
 @pytest.mark.parametrize("file", ["zip.pth", "legacy.pth"])
-def test_what_torch_wrote(file):
+def test_files_of_torch_are_read_exactly(file):
     arrays = read_pth(FILES / file)
     numbers = np.load(FILES / "numbers.npz")
     assert list(arrays) == list(numbers)
@@ -43,7 +43,7 @@ def test_what_torch_wrote(file):
     assert kinds["scalar"] == "int64"
 
 
-def test_a_checkpoint_gives_its_model():
+def test_the_model_of_a_checkpoint_is_read():
     arrays = read_pth(FILES / "checkpoint.pth")
     assert {name: array.shape for name, array in arrays.items()} == {
         "0.weight": (4, 3, 3, 3),
@@ -56,7 +56,7 @@ def test_a_checkpoint_gives_its_model():
     }
 
 
-def test_a_state_dict_in_a_dictionary(writer, zipped):
+def test_a_state_dict_inside_a_dictionary_is_read(writer, zipped):
     state = writer.dictionary({"a": writer.whole(np.arange(3, dtype="f4"), "0")})
     path = zipped(writer.dictionary({"state_dict": state}), writer.storages)
     np.testing.assert_array_equal(read_pth(path)["a"], [0, 1, 2])
@@ -94,7 +94,7 @@ def test_views_share_their_storage(writer, zipped):
         (0, (1 << 61,), (1,)),
     ],
 )
-def test_a_view_outside_its_storage(writer, zipped, offset, shape, strides):
+def test_a_view_outside_its_storage_is_refused(writer, zipped, offset, shape, strides):
     storage = writer.storage("0", np.arange(12, dtype="f4"))
     state = writer.dictionary({"bad": writer.tensor(storage, offset, shape, strides)})
     message = error_of(zipped(state, writer.storages))
@@ -114,13 +114,13 @@ def test_a_view_outside_its_storage(writer, zipped, offset, shape, strides):
         (0, (2, 2), (1,)),
     ],
 )
-def test_impossible_views(writer, zipped, offset, shape, strides):
+def test_views_with_invalid_numbers_are_refused(writer, zipped, offset, shape, strides):
     storage = writer.storage("0", np.arange(12, dtype="f4"))
     state = writer.dictionary({"bad": writer.tensor(storage, offset, shape, strides)})
     assert "shape" in error_of(zipped(state, writer.storages))
 
 
-def test_an_endless_expansion_takes_no_memory(writer, zipped):
+def test_a_huge_expanded_tensor_takes_no_memory(writer, zipped):
     storage = writer.storage("0", np.ones(1, "f4"))
     state = writer.dictionary({"a": writer.tensor(storage, 0, (1 << 40,), (0,))})
     assert read_pth(zipped(state, writer.storages))["a"].shape == (1 << 40,)
@@ -128,7 +128,7 @@ def test_an_endless_expansion_takes_no_memory(writer, zipped):
     assert "tensor 'a'" in error_of(zipped(state, writer.storages))
 
 
-def test_a_storage_shorter_than_declared(writer, zipped):
+def test_a_storage_shorter_than_declared_is_refused(writer, zipped):
     storage = writer.storage("0", np.ones(3, "f4"), length=1 << 50)
     path = zipped(writer.dictionary({"a": writer.tensor(storage, 0, (1,), (1,))}), writer.storages)
     message = error_of(path)
@@ -136,35 +136,35 @@ def test_a_storage_shorter_than_declared(writer, zipped):
     assert "12 bytes are there" in message
 
 
-def test_a_storage_that_is_not_there(writer, zipped):
+def test_a_missing_storage_is_refused(writer, zipped):
     path = zipped(writer.dictionary({"a": writer.whole(np.ones(3, "f4"), "7")}))
     assert "made/data/7" in error_of(path)
 
 
-def test_unknown_numbers(writer, zipped):
+def test_unknown_types_of_numbers_are_refused(writer, zipped):
     storage = writer.storage("0", np.ones(3, "f4"), kind="ComplexFloatStorage")
     path = zipped(writer.dictionary({"a": writer.tensor(storage, 0, (1,), (1,))}), writer.storages)
     assert "torch.ComplexFloatStorage" in error_of(path)
 
 
-def test_other_things_than_tensors(writer, zipped):
+def test_objects_other_than_tensors_are_refused(writer, zipped):
     assert "'epoch' is a int" in error_of(zipped(writer.dictionary({"epoch": writer.integer(3)})))
     assert "holds a tuple" in error_of(zipped(writer.tuple()))
 
 
-def test_compressed_entries_are_not_inflated(writer, zipped):
+def test_compressed_entries_are_refused(writer, zipped):
     state = writer.dictionary({"a": writer.whole(np.zeros(1 << 20, "f4"), "0")})
     path = zipped(state, writer.storages, compression=zipfile.ZIP_DEFLATED)
     assert "compressed" in error_of(path)
 
 
-def test_the_other_order_of_bytes(writer, zipped):
+def test_big_endian_numbers_are_refused(writer, zipped):
     state = writer.dictionary({"a": writer.whole(np.ones(3, "f4"), "0")})
     assert read_pth(zipped(state, writer.storages, entries={"byteorder": b"little"}))
-    assert "first byte" in error_of(zipped(state, writer.storages, entries={"byteorder": b"big"}))
+    assert "big-endian" in error_of(zipped(state, writer.storages, entries={"byteorder": b"big"}))
 
 
-def test_torchscript(writer, zipped):
+def test_a_torchscript_file_is_refused(writer, zipped):
     assert "TorchScript" in error_of(zipped(b"}", entries={"constants.pkl": b""}))
 
 
@@ -177,23 +177,23 @@ def test_torchscript(writer, zipped):
         (pickle.dumps({"a": 1}), "not a file of torch.save"),
     ],
 )
-def test_other_files(tmp_path, content, message):
+def test_files_of_another_kind_are_refused(tmp_path, content, message):
     assert message in error_of(tmp_path / "x.pth", content)
 
 
-def test_another_zip_archive(tmp_path):
+def test_another_zip_archive_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.pth", "w") as archive:
         archive.writestr("notes.txt", "no weights")
     assert "data.pkl" in error_of(tmp_path / "x.pth")
 
 
-def test_no_file(tmp_path):
+def test_a_missing_file_raises_file_not_found(tmp_path):
     with pytest.raises(FileNotFoundError, match="absent"):
         read_pth(tmp_path / "absent.pth")
 
 
 @pytest.mark.parametrize("file", ["zip.pth", "legacy.pth", "checkpoint.pth"])
-def test_every_cut_is_noticed(tmp_path, file):
+def test_a_file_truncated_anywhere_is_refused(tmp_path, file):
     whole = (FILES / file).read_bytes()
     for length in range(0, len(whole), 29):
         error_of(tmp_path / "cut.pth", whole[:length])
@@ -217,7 +217,7 @@ def test_damage_gives_a_value_error_or_other_numbers(tmp_path, file):
             array.tobytes()
 
 
-class Hostile:
+class Malicious:
     def __init__(self, function, *arguments):
         self.call = function, arguments
 
@@ -230,7 +230,7 @@ class Hostile:
     ("function", "name"), [(os.system, "system"), (eval, "eval"), (bytearray, "bytearray")]
 )
 def test_calls_are_refused_by_name(zipped, protocol, function, name):
-    opcodes = pickle.dumps({"a": Hostile(function, "touch hostile")}, protocol)
+    opcodes = pickle.dumps({"a": Malicious(function, "touch hostile")}, protocol)
     message = error_of(zipped(opcodes.removesuffix(b".")))
     assert f".{name}, which no tensor needs" in message
 
@@ -249,8 +249,8 @@ BUILTINS = b"\x8c\x08builtins\x8c\x04eval\x93"
     [
         (BUILTINS, "builtins.eval"),
         (b"ccollections\nOrderedDict\n}b", "it fills a Global"),  # attributes for the class itself
-        (b"}X\x01\x00\x00\x00a)R", "calls what is no function"),
-        (b"ctorch\nFloatStorage\n)R", "calls what is no function"),
+        (b"}X\x01\x00\x00\x00a)R", "calls something that is not a function"),
+        (b"ctorch\nFloatStorage\n)R", "calls something that is not a function"),
         (b"ccollections\nOrderedDict\nK\x05\x85R", "a dictionary of a int"),
         (b"}r\xff\xff\xff\x7f", None),  # a memo of two thousand million places
         (b"\x8e" + struct.pack("<Q", 1 << 60), "damaged"),  # bytes that are not there
@@ -262,7 +262,7 @@ BUILTINS = b"\x8c\x08builtins\x8c\x04eval\x93"
         (b"\x82\x01", "EXT1"),
         (b"\x96" + struct.pack("<Q", 1 << 60), "damaged"),
         (b"h\x05", "malformed"),
-        (b"}K\x01Q", "no storage"),
+        (b"}K\x01Q", "is not a storage"),
         # What grows by each doubling of a few bytes: as a name, as a key, as a list of pairs.
         (DOUBLED + b"\x8c\x01a\x93", "without a name"),
         (
@@ -277,14 +277,14 @@ BUILTINS = b"\x8c\x08builtins\x8c\x04eval\x93"
         (REBUILD + STORAGE + DOUBLED + b")))tR", "out of range"),
         (
             b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x00\x00\x00\x00K\x01(K\x01]K\x01ttQ",
-            "no storage",
+            "is not a storage",
         ),
         (b"}a", "malformed"),
         (b"t", "malformed"),
         (b"}(K\x01s", "malformed"),
     ],
 )
-def test_hostile_pickles(zipped, opcodes, message):
+def test_malicious_pickles_are_refused(zipped, opcodes, message):
     path = zipped(opcodes)
     if message is None:
         assert read_pth(path) == {}
@@ -292,7 +292,7 @@ def test_hostile_pickles(zipped, opcodes, message):
         assert message in error_of(path)
 
 
-def test_pairs_become_one_dictionary(zipped):
+def test_pairs_are_read_as_one_dictionary(zipped):
     """Python 2 hands an ordered dictionary its pairs; the same list again has none left."""
     pairs = b"](" + b"".join(b"X\x01\x00\x00\x00%c)\x86" % (97 + n) for n in range(3)) + b"eq\x01"
     ordered = b"ccollections\nOrderedDict\n"
@@ -301,7 +301,7 @@ def test_pairs_become_one_dictionary(zipped):
     assert value == [{"a": (), "b": (), "c": ()}, {}]
 
 
-def test_a_storage_declared_twice(writer, zipped):
+def test_a_storage_declared_twice_is_refused(writer, zipped):
     numbers = np.arange(4, dtype="f4")
     storages = [writer.storage("0", numbers), writer.storage("0", numbers[:3])]
     tensors = {
@@ -310,16 +310,16 @@ def test_a_storage_declared_twice(writer, zipped):
     assert "declared twice" in error_of(zipped(writer.dictionary(tensors), writer.storages))
 
 
-def test_a_pickle_larger_than_any_state_dict_needs(zipped):
+def test_a_pickle_larger_than_the_limit_is_refused(zipped):
     assert "at most" in error_of(zipped(b"}0" * (5 << 20)))
 
 
-def test_nested_lists_without_end(zipped):
+def test_deeply_nested_lists_are_refused(zipped):
     assert "holds a list" in error_of(zipped(b"]" + b"]" * 1_000_000 + b"a" * 1_000_000))
 
 
 class TestSafetensors:
-    def test_the_numbers(self, tmp_path):
+    def test_safetensors_are_read_exactly(self, tmp_path):
         from safetensors.numpy import save_file
 
         state = {"a": np.arange(6, dtype="f4").reshape(2, 3), "n": np.array(3)}
@@ -329,7 +329,7 @@ class TestSafetensors:
         for name, array in state.items():
             np.testing.assert_array_equal(read[name], array)
 
-    def test_bfloat16(self, tmp_path):
+    def test_bfloat16_is_widened_to_float32(self, tmp_path):
         header = b'{"a":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}}'
         content = struct.pack("<Q", len(header)) + header + b"\x80\x3f\x00\xc0"
         (tmp_path / "x.safetensors").write_bytes(content)
@@ -337,12 +337,12 @@ class TestSafetensors:
         np.testing.assert_array_equal(array, np.array([1, -2], "f4"), strict=True)
 
     @pytest.mark.parametrize("content", [b"", b"1234567", b"\xff" * 40])
-    def test_damaged(self, tmp_path, content):
+    def test_a_damaged_file_is_refused(self, tmp_path, content):
         path = tmp_path / "x.safetensors"
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"x\.safetensors: not readable"):
             read_state_dict(path)
 
-    def test_no_file(self, tmp_path):
+    def test_a_missing_file_raises_file_not_found(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="absent"):
             read_state_dict(tmp_path / "absent.safetensors")

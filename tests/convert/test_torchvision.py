@@ -104,7 +104,7 @@ BUILDERS_320 = BUILDERS_MOBILE | {
         ("maskrcnn_resnet50_fpn_v2", BUILDERS_V2),
     ],
 )
-def test_every_tensor_has_its_place_in_a_model_of_torchvision_s_settings(name, settings, state_of):
+def test_every_tensor_has_a_target_in_a_model_of_torchvisions_settings(name, settings, state_of):
     state = state_of(name)
     model = load(name, state)
     assert isinstance(model, MaskRCNN) == name.startswith("mask")
@@ -126,11 +126,11 @@ def test_every_tensor_has_its_place_in_a_model_of_torchvision_s_settings(name, s
     assert sorted(found) == sorted(constants.values())
 
 
-def test_the_table_is_whole():
-    assert {p.network for p in PRESETS.values() if p.classes} == set(DETECTORS)
+def test_the_table_has_all_of_torchvisions_builders():
+    assert {p.network for p in PRESETS.values() if p.num_classes} == set(DETECTORS)
 
 
-def test_coco_names():
+def test_coco_classes_are_named_by_their_numbers():
     assert len(COCO_CLASSES) == 90
     assert COCO_CLASSES[0] == "person"
     assert COCO_CLASSES[11] == "N/A 12"
@@ -140,7 +140,7 @@ def test_coco_names():
 
 
 class TestSmall:
-    def test_arguments_and_classes(self):
+    def test_arguments_and_classes_are_those_given(self):
         model = load("fasterrcnn_resnet50_fpn", small_state(), box_batch_size_per_image=64, **SMALL)
         assert model.classes == ("1", "2", "3")
         assert model.get_config()["box_batch_size_per_image"] == 64
@@ -149,7 +149,7 @@ class TestSmall:
         with pytest.raises(ValueError, match=r"3 names .* received 2"):
             load("fasterrcnn_resnet50_fpn", small_state(), classes=["a", "b"], **SMALL)
 
-    def test_the_background_s_rows_are_dropped(self):
+    def test_the_outputs_of_the_background_are_dropped(self):
         state = small_state(masks=True)
         model = load("maskrcnn_resnet50_fpn", state, **SMALL)
         predictor = "roi_heads.box_predictor"
@@ -160,7 +160,7 @@ class TestSmall:
         bias = state["roi_heads.mask_predictor.mask_fcn_logits.bias"]
         np.testing.assert_array_equal(model.mask_head.mask_logits.bias, bias[1:])
 
-    def test_older_names(self):
+    def test_older_tensor_names_are_accepted(self):
         state = small_state(masks=True)
         older = {}
         for name, values in state.items():
@@ -177,7 +177,7 @@ class TestSmall:
         with pytest.raises(ValueError, match="is there under an older name"):
             load("maskrcnn_resnet50_fpn", state | older, **SMALL)
 
-    def test_a_file_without_counters_stands_still(self):
+    def test_a_file_without_counters_gives_frozen_batch_norm(self):
         state = small_state(counters=False)
         model = load("fasterrcnn_resnet50_fpn", state, **SMALL)
         config = model.get_config()
@@ -190,7 +190,7 @@ class TestSmall:
 
     @pytest.mark.parametrize("norm", ["batch", "frozen_batch"])
     @pytest.mark.parametrize(("epsilon", "acts"), [(0.0, 0.0), (1e-3, 1e-3), (None, 1e-5)])
-    def test_the_file_s_epsilon(self, epsilon, acts, norm):
+    def test_the_gains_compensate_for_the_files_epsilon(self, epsilon, acts, norm):
         state = small_state(counters=False)
         variance = np.geomspace(1e-12, 1, 64).astype("f4")
         state["backbone.body.bn1.running_var"] = variance
@@ -212,17 +212,17 @@ class TestSmall:
         np.testing.assert_allclose(found, gain, rtol=1e-7)
         assert (np.array(found) != state["backbone.body.bn1.weight"]).all()
 
-    def test_a_variance_of_zero_without_epsilon(self):
+    def test_a_variance_of_zero_without_epsilon_is_refused(self):
         state = small_state(counters=False)
         state["backbone.body.layer1.0.bn1.running_var"][3] = 0
         with pytest.raises(ValueError, match=r"layer1\.0\.bn1\.running_var has a variance"):
             load("fasterrcnn_resnet50_fpn", state, epsilon=0.0, **SMALL)
 
-    def test_an_epsilon_for_nothing(self):
+    def test_an_epsilon_for_trained_batch_norm_is_refused(self):
         with pytest.raises(ValueError, match=r"epsilon is for frozen batch norm; received 0\.0"):
             load("fasterrcnn_resnet50_fpn", small_state(), epsilon=0.0, **SMALL)
 
-    def test_an_endless_tensor_of_another_shape(self):
+    def test_a_huge_expanded_tensor_of_another_shape_is_refused(self):
         state = small_state(counters=False)
         for key in ("running_var", "weight"):
             name = f"backbone.body.layer1.0.bn1.{key}"
@@ -230,7 +230,7 @@ class TestSmall:
         with pytest.raises(ValueError, match="of another shape: backbone"):
             load("fasterrcnn_resnet50_fpn", state, **SMALL)
 
-    def test_all_misfits_in_one_error(self):
+    def test_all_mismatched_tensors_are_in_one_error(self):
         state = small_state()
         del state["backbone.body.layer2.0.conv1.weight"]
         state["rpn.head.cls_logits.weight"] = np.ones((5, 8, 1, 1), "f4")
@@ -239,11 +239,11 @@ class TestSmall:
             load("fasterrcnn_resnet50_fpn", state, **SMALL)
         message = str(caught.value)
         assert "missing: backbone.body.layer2.0.conv1.weight" in message
-        assert "without a place in the model: roi_heads.keypoint_head.0.weight" in message
+        assert "not in the model: roi_heads.keypoint_head.0.weight" in message
         assert "rpn.head.cls_logits.weight (5, 8, 1, 1), not (3, 8, 1, 1)" in message
 
-    def test_masks_for_a_detector_without(self):
-        with pytest.raises(ValueError, match=r"without a place .*mask_predictor\.conv5_mask"):
+    def test_tensors_of_a_mask_head_are_refused_by_a_faster_rcnn(self):
+        with pytest.raises(ValueError, match=r"not in the model.*mask_predictor\.conv5_mask"):
             load("fasterrcnn_resnet50_fpn", small_state(masks=True), **SMALL)
 
     @pytest.mark.parametrize(
@@ -256,21 +256,21 @@ class TestSmall:
             ("fasterrcnn_resnet50_fpn", {"min_size": 0}, "min_size"),
         ],
     )
-    def test_bad_arguments(self, name, arguments, message):
+    def test_wrong_arguments_are_refused(self, name, arguments, message):
         with pytest.raises(ValueError, match=message):
             load(name, small_state(), **SMALL | arguments)
 
     @pytest.mark.parametrize("values", [None, np.ones((2, 2), "f4"), np.ones(1, "f4")])
-    def test_no_detector(self, values):
+    def test_a_state_dict_without_class_outputs_is_refused(self, values):
         state = small_state()
         name = "roi_heads.box_predictor.cls_score.bias"
         state[name] = values
         if values is None:
             del state[name]
-        with pytest.raises(ValueError, match=r"no detector of torchvision: .*cls_score\.bias"):
+        with pytest.raises(ValueError, match=r"not a detector of torchvision: .*cls_score\.bias"):
             load("fasterrcnn_resnet50_fpn", state)
 
-    def test_from_a_file(self, writer, zipped):
+    def test_a_detector_is_loaded_from_a_file(self, writer, zipped):
         state = small_state()
         state = {name: values for name, values in state.items() if values.dtype == "f4"}
         items = {name: writer.whole(v, str(n)) for n, (name, v) in enumerate(state.items())}
@@ -289,7 +289,7 @@ class TestLoadBackbone:
             ("mobilenet_v3_large_fpn", "mobilenet_v3_large"),
         ],
     )
-    def test_every_tensor_but_the_classifier_s(self, backbone, classifier, state_of):
+    def test_every_tensor_except_the_classifiers_is_used(self, backbone, classifier, state_of):
         state = state_of(classifier)
         model = FasterRCNN(backbone, ["a"], fpn_channels=8, box_units=8)
         load_backbone(model, state)
@@ -304,7 +304,7 @@ class TestLoadBackbone:
         )
         assert found == wanted
 
-    def test_the_values(self, state_of):
+    def test_values_are_assigned_to_the_backbone(self, state_of):
         rng = np.random.default_rng(0)
         state = {
             name: rng.uniform(size=values.shape).astype("f4")
@@ -327,7 +327,7 @@ class TestLoadBackbone:
             ({"image_std": (1.0, 1.0, 1.0)}, "image_std"),
         ],
     )
-    def test_models_that_differ(self, arguments, message, state_of):
+    def test_models_unlike_torchvisions_are_refused(self, arguments, message, state_of):
         config = {"backbone": "resnet18_fpn", "fpn_channels": 32, "box_units": 8} | arguments
         with pytest.raises(ValueError, match=message):
             load_backbone(FasterRCNN(classes=["a"], **config), state_of("resnet18"))

@@ -15,7 +15,7 @@ from rcnn_keras.models import FasterRCNN
 VACANT = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)  # no category of COCO has these numbers
 
 
-def test_the_vacant_numbers():
+def test_the_vacant_numbers_are_those_without_a_category():
     assert len(COCO_CLASSES) == 90
     assert [i for i, name in enumerate(COCO_CLASSES, 1) if name == f"N/A {i}"] == list(VACANT)
 
@@ -43,7 +43,7 @@ def test_vacant_names_are_classes_without_objects(file):
         assert names == [plain.classes[label] for label in same.labels]
 
 
-def test_their_numbers_are_never_those_of_the_file(file):
+def test_vacant_classes_never_have_category_ids_of_the_file(file):
     path = file([1, 2, 3, 4], ["a", "b", "d", "e"])  # numbered without gaps
     dataset = load_coco(path, classes=["a", "b", "N/A 3", "d", "e", "N/A 6"])
     assert dataset.category_ids == (1, 2, 5, 3, 4, 6)
@@ -52,14 +52,14 @@ def test_their_numbers_are_never_those_of_the_file(file):
     assert one.classes == ("N/A 1", "e")
 
 
-def test_other_names_must_be_there(file):
+def test_other_unknown_names_are_refused(file):
     path = file([1, 2, 3, 4], ["a", "b", "d", "N/A 7"])
     with pytest.raises(ValueError, match=r"unknown classes 'NA 3'"):
         load_coco(path, classes=["a", "NA 3"])
     assert load_coco(path, classes=["N/A 7"]).category_ids == (4,)  # which the file has
 
 
-def test_numbers_of_coco(shared_data):
+def test_labels_are_cocos_numbers_minus_one(shared_data):
     dataset = load_coco(shared_data / "coco_by" / "val.json", classes=COCO_CLASSES)
     content = json.loads((shared_data / "coco_by" / "val.json").read_text())
     assert dataset.category_ids == tuple(range(1, 91))
@@ -98,7 +98,7 @@ def test_a_model_of_90_classes_is_scored_on_coco(shared_data, tmp_path):
     assert scores["AP"] == pytest.approx(sum(known) / len(known))
 
 
-def test_classes_without_truth_do_not_count(shared_data):
+def test_classes_without_ground_truth_do_not_count(shared_data):
     """A detector that finds every object exactly scores 1 on the 80 classes as on the 90."""
     file = shared_data / "coco_by" / "val.json"
     for classes in (None, COCO_CLASSES):

@@ -1,4 +1,4 @@
-"""Layers filled with PyTorch's tensors compute what PyTorch's modules are defined to compute."""
+"""Layers with PyTorch's tensors compute what PyTorch's modules are defined to compute."""
 
 import keras
 import numpy as np
@@ -22,7 +22,7 @@ def drawn(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype("f4")
 
 
-def test_convolution():
+def test_a_convolution_computes_what_pytorchs_does():
     x, weight, bias = drawn(5, 6, 3), drawn(4, 3, 3, 2, seed=1), drawn(4, seed=2)
     layer = layers.Conv2D(4, (3, 2))
     filled(layer, (None, 5, 6, 3), {"weight": weight, "bias": bias})
@@ -33,7 +33,7 @@ def test_convolution():
     np.testing.assert_allclose(layer(x[None])[0], want + bias, atol=1e-5)
 
 
-def test_depthwise_convolution():
+def test_a_depthwise_convolution_computes_what_pytorchs_does():
     x, weight = drawn(5, 5, 3), drawn(3, 1, 3, 3, seed=1)
     layer = filled(layers.DepthwiseConv2D(3, use_bias=False), (None, 5, 5, 3), {"weight": weight})
     want = np.zeros((3, 3, 3))
@@ -42,7 +42,7 @@ def test_depthwise_convolution():
     np.testing.assert_allclose(layer(x[None])[0], want, atol=1e-5)
 
 
-def test_transposed_convolution():
+def test_a_transposed_convolution_computes_what_pytorchs_does():
     x, weight, bias = drawn(2, 3, 5), drawn(5, 4, 2, 2, seed=1), drawn(4, seed=2)
     layer = layers.Conv2DTranspose(4, 2, strides=2)
     filled(layer, (None, 2, 3, 5), {"weight": weight, "bias": bias})
@@ -52,7 +52,7 @@ def test_transposed_convolution():
     np.testing.assert_allclose(layer(x[None])[0], want + bias, atol=1e-5)
 
 
-def test_dense_on_a_map():
+def test_a_dense_layer_on_a_map_computes_what_pytorchs_does():
     x, weight, bias = drawn(2, 2, 3), drawn(5, 12, seed=1), drawn(5, seed=2)
     layer = layers.Dense(5)
     filled(layer, (None, 12), {"weight": weight, "bias": bias}, map_size=2)
@@ -67,7 +67,7 @@ def test_dense_on_a_map():
         (layers.Conv2D(3, 1), (None, 1, 1, 4), drawn(5, 4, 1, 1)),
     ],
 )
-def test_dropped_rows(layer, shape, weight):
+def test_the_first_outputs_are_dropped(layer, shape, weight):
     bias, x = drawn(5, seed=1), drawn(4, seed=2)
     filled(layer, shape, {"weight": weight, "bias": bias}, drop=2)
     want = (weight.reshape(5, 4) @ x + bias)[2:]
@@ -78,7 +78,7 @@ def test_dropped_rows(layer, shape, weight):
 @pytest.mark.parametrize(
     "layer", [layers.BatchNormalization(epsilon=1e-5), FrozenBatchNormalization()]
 )
-def test_batch_norm(layer):
+def test_batch_norm_computes_what_pytorchs_does(layer):
     x, gain, shift, mean = drawn(2, 3), drawn(3, seed=1), drawn(3, seed=2), drawn(3, seed=3)
     variance = drawn(3, seed=4) ** 2
     state = {"weight": gain, "bias": shift, "running_mean": mean, "running_var": variance}
@@ -87,7 +87,7 @@ def test_batch_norm(layer):
     np.testing.assert_allclose(layer(x), want, rtol=1e-4)
 
 
-def test_all_problems_are_told_at_once_and_nothing_is_changed():
+def test_all_problems_are_reported_at_once_and_nothing_is_changed():
     layer, norm = layers.Dense(2), layers.BatchNormalization()
     layer.build((None, 3))
     norm.build((None, 2))
@@ -111,20 +111,20 @@ def test_all_problems_are_told_at_once_and_nothing_is_changed():
     assert lines[0].startswith("file.pth: ")
     assert sorted(line.strip() for line in lines[1:]) == [
         "missing: n.running_var",
+        "not in the model: other.num_batches_tracked, d.extra",
         "not of finite floating-point numbers: n.weight, n.bias",
         "of another shape: d.weight (3, 2), not (2, 3)",
-        "without a place in the model: other.num_batches_tracked, d.extra",
     ]
     np.testing.assert_array_equal(layer.bias, before)
 
 
-def test_long_lists_are_cut():
+def test_long_lists_of_names_are_shortened():
     state = {f"t{number}": np.ones(1, "f4") for number in range(25)}
     with pytest.raises(ValueError, match="t19 and 5 more"):
         assign_weights({}, state, "file")
 
 
-def test_half_precision_becomes_float32():
+def test_half_precision_is_converted_to_float32():
     layer = filled(
         layers.Dense(1, use_bias=False), (None, 2), {"weight": np.array([[0.1, 2]], "f2")}
     )
@@ -132,6 +132,6 @@ def test_half_precision_becomes_float32():
     np.testing.assert_array_equal(layer.kernel, np.array([[0.1], [2]], "f2").astype("f4"))
 
 
-def test_other_layers_are_refused():
+def test_layers_of_another_kind_are_refused():
     with pytest.raises(TypeError, match="LayerNormalization"):
         weight_targets(layers.LayerNormalization(), "m")

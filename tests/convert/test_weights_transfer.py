@@ -23,7 +23,7 @@ CONFIG = {
 
 
 @pytest.mark.parametrize(
-    ("arguments", "at_odds"),
+    ("arguments", "conflicting"),
     [
         ({}, {}),
         ({"norm": "frozen_batch", "min_size": 3, "anchor_sizes": ((8, 16),) * 5}, {}),
@@ -46,11 +46,11 @@ CONFIG = {
         ),
     ],
 )
-def test_conflicts(arguments, at_odds):
-    assert conflicts(CONFIG, arguments) == at_odds
+def test_conflicting_arguments_are_found(arguments, conflicting):
+    assert conflicts(CONFIG, arguments) == conflicting
 
 
-def test_normalisations_without_the_same_weights():
+def test_normalisations_with_other_weights_conflict():
     assert set(conflicts(CONFIG | {"norm": None}, {"norm": "batch"})) == {"norm"}
     assert conflicts(CONFIG | {"norm": "frozen_batch"}, {"norm": "batch"}) == {}
 
@@ -59,7 +59,7 @@ def values_of(model):
     return [value.copy() for value in model.get_weights()]
 
 
-def test_nothing_is_copied_if_anything_does_not_fit():
+def test_nothing_is_copied_if_any_submodule_does_not_fit():
     source = FasterRCNN(classes=["a"], **SMALL)
     target = FasterRCNN(classes=["a"], **(SMALL | {"box_units": 4}))
     before = values_of(target)
@@ -70,7 +70,7 @@ def test_nothing_is_copied_if_anything_does_not_fit():
 
 
 @pytest.mark.slow
-def test_a_detector_of_masks_gives_its_boxes():
+def test_a_mask_rcnn_gives_its_box_head_to_a_faster_rcnn():
     source, target = MaskRCNN(classes=["a"], **SMALL), FasterRCNN(classes=["a"], **SMALL)
     kept, left = transfer(source, target)
     assert left == []
@@ -81,7 +81,7 @@ def test_a_detector_of_masks_gives_its_boxes():
         np.testing.assert_array_equal(ours[name], theirs[name])
 
 
-def test_a_stage_that_two_heads_share_is_the_box_heads():
+def test_a_stage_shared_by_two_heads_belongs_to_the_box_head():
     source, target = (
         FasterRCNN("resnet18", ["a"], min_size=64),
         MaskRCNN("resnet18", ["a", "b"], min_size=64),

@@ -41,10 +41,10 @@ class CocoFile:
         path.write_text(json.dumps(self.content))
         return path
 
-    def repaired(self):
+    def repaired(self, **options):
         """Load the file, which has to warn once; return the dataset and the warning."""
         with pytest.warns(UserWarning) as caught:  # noqa: PT030, the callers look at the text
-            dataset = load_coco(self.write())
+            dataset = load_coco(self.write(), **options)
         assert len(caught) == 1
         assert caught[0].filename == __file__
         return dataset, str(caught[0].message)

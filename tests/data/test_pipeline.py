@@ -10,6 +10,7 @@ import tensorflow as tf
 from PIL import Image
 from pycocotools import mask as rle
 
+from rcnn_keras.data import draw_shapes
 from rcnn_keras.data.augmentation import ColorJitter, Compose, RandomFlip, ScaleJitter
 from rcnn_keras.data.dataset import DetectionDataset, Record
 from rcnn_keras.data.pipeline import Batches
@@ -423,3 +424,16 @@ def test_one_of_several_sizes_is_that_size(dataset):
 def test_several_sizes_are_checked(dataset, sizes):
     with pytest.raises(ValueError, match=r"min_size.* got|max_size 96 is less than"):
         Batches(dataset, 2, min_size=sizes, max_size=96)
+
+
+def test_two_passes_have_different_orders_and_a_new_object_repeats_them():
+    drawn = draw_shapes(8, size=(32, 32), seed=1)
+
+    def passes():
+        batches = drawn.batches(4, shuffle=True)
+        return [[int(i) for x, _ in batches for i in x["image_ids"]] for _ in range(2)]
+
+    first, second = passes()
+    assert first != second
+    assert sorted(first) == sorted(second)
+    assert passes() == [first, second]

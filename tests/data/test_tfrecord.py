@@ -20,7 +20,7 @@ from rcnn_keras.data.images import read_image
 from rcnn_keras.data.problems import DatasetError
 from rcnn_keras.data.synthetic import draw_shapes
 from rcnn_keras.data.tfrecord import check_tfrecord, load_tfrecord, save_tfrecord
-from rcnn_keras.engines import Processes
+from rcnn_keras.parallel import Processes
 
 ROOT = Path(rcnn_keras.__file__).parents[1]
 
@@ -244,7 +244,7 @@ def test_classes_are_chosen(dataset, packed):
 PACK = """
 import sys
 from rcnn_keras.data import load_coco, save_tfrecord
-from rcnn_keras.engines import engine_named
+from rcnn_keras.parallel import engine_named
 
 if __name__ == "__main__":
     source, out, engine = sys.argv[1:]

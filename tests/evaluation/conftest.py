@@ -1,4 +1,4 @@
-"""Small datasets and detections, written down as boxes."""
+"""Small datasets and detections, given as boxes."""
 
 import numpy as np
 import pytest
@@ -18,13 +18,13 @@ class Scene:
     """A dataset of (label, box) an image, with crowd and difficult objects, and its detections."""
 
     def __init__(self, masks=False):
-        self.records, self.found, self.masks = [], {}, masks
+        self.records, self.detections, self.masks = [], {}, masks
 
     def image(self, objects=(), found=(), crowd=(), difficult=()):
         """Add an image; objects `(label, box)`, detections `(label, score, box)`."""
         number = len(self.records) + 1
         boxes = np.array([box for _, box in objects], float).reshape(-1, 4)
-        aside = np.isin(np.arange(len(boxes)), [*crowd, *difficult])
+        not_to_find = np.isin(np.arange(len(boxes)), [*crowd, *difficult])
         hard = np.isin(np.arange(len(boxes)), difficult) if len(difficult) else None
         record = Record(
             image_id=number,
@@ -33,14 +33,14 @@ class Scene:
             width=SIZE[1],
             boxes=boxes,
             labels=[label for label, _ in objects],
-            crowd=aside,
+            crowd=not_to_find,
             difficult=hard,
             segmentations=tuple(rectangle(*box) for box in boxes.tolist()) if self.masks else None,
             pixels=np.full((*SIZE, 3), 90, np.uint8),
         )
         self.records.append(record)
         if len(found):
-            self.found[number] = detections(found, self.masks)
+            self.detections[number] = detections(found, self.masks)
         return self
 
     @property
@@ -69,7 +69,7 @@ def mask_scene():
 
 @pytest.fixture(params=[0, 1, 2])
 def random_scene(request):
-    """Images crowded with objects and with detections of every kind; nothing aside."""
+    """Images crowded with objects and with detections of every kind, without crowd."""
     rng = np.random.default_rng(request.param)
     scene = Scene()
     for _ in range(6):

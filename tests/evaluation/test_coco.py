@@ -29,7 +29,7 @@ def found(boxes, scores, labels, classes=CLASSES):
     return Detections(boxes, np.asarray(scores), np.asarray(labels, int), classes, (200, 200))
 
 
-def test_perfect_detections_score_one():
+def test_perfect_detections_have_ap_one():
     truth = dataset([[10, 10, 60, 60], [80, 80, 120, 150]], [0, 1])
     scores = CocoScores(
         truth, {7: found([[10, 10, 60, 60], [80, 80, 120, 150]], [0.9, 0.8], [0, 1])}
@@ -59,20 +59,20 @@ def test_a_false_alarm_above_the_hit_halves_precision():
     assert "dog" not in scores.precision_recall(0.5)
 
 
-def test_crowd_counts_neither_way():
+def test_detections_in_a_crowd_region_are_neither_right_nor_wrong():
     truth = dataset([[0, 0, 50, 50], [100, 100, 200, 200]], [0, 0], crowd=[False, True])
     boxes = [[0, 0, 50, 50], [110, 110, 150, 150]]
     scores = CocoScores(truth, {7: found(boxes, [0.5, 0.9], [0, 0])}).summary()
     assert scores["AP"] == pytest.approx(1.0)
 
 
-def test_nothing_found_scores_zero():
+def test_no_detections_give_zero_ap():
     truth = dataset([[0, 0, 50, 50]], [0])
     assert CocoScores(truth, {}).summary()["AP"] == 0.0
     assert CocoScores(truth, {7: found([], [], [])}).summary()["AR"] == 0.0
 
 
-def test_the_same_as_pycocotools_on_random_boxes(tmp_path):
+def test_scores_of_random_boxes_equal_pycocotools(tmp_path):
     rng = np.random.default_rng(0)
     corner = rng.uniform(0, 150, (12, 2))
     boxes = np.concatenate([corner, corner + rng.uniform(10, 50, (12, 2))], 1).astype("float32")
@@ -97,7 +97,7 @@ def test_the_same_as_pycocotools_on_random_boxes(tmp_path):
     assert 0 < scores["AP"] < 1
 
 
-def test_max_detections_counts_the_best():
+def test_max_detections_keeps_the_highest_scores():
     truth = dataset([[0, 0, 50, 50]], [0])
     boxes = [[100, 100, 150, 150]] * 3 + [[0, 0, 50, 50]]
     found_all = {7: found(boxes, [0.9, 0.8, 0.7, 0.6], [0] * 4)}
@@ -105,7 +105,7 @@ def test_max_detections_counts_the_best():
     assert CocoScores(truth, found_all, 3).summary()["AP50"] == 0.0
 
 
-def test_wrong_images_and_classes_are_errors():
+def test_unknown_images_and_other_classes_are_refused():
     truth = dataset([[0, 0, 50, 50]], [0])
     with pytest.raises(ValueError, match="8"):
         CocoScores(truth, {8: found([], [], [])})

@@ -1,4 +1,4 @@
-"""COCO scores against pycocotools itself, on sets made to be awkward: equal to the last bit."""
+"""COCO scores equal pycocotools' to the last bit, on datasets made to be difficult."""
 
 import contextlib
 import io
@@ -20,14 +20,14 @@ def polygon(box):
     return [[x1, (y1 + y2) / 2, (x1 + x2) / 2, y1, x2, (y1 + y2) / 2, (x1 + x2) / 2, y2]]
 
 
-def made(seed, images=6, classes=3, most=8, found=30, crowd=0.2, areas=False, masks=True):
+def made(seed, images=6, classes=3, max_objects=8, found=30, crowd=0.2, areas=False, masks=True):
     """Objects in clumps, and detections around them: equal scores, equal boxes, empty images."""
     draw = np.random.default_rng(seed)
     names = tuple(f"c{k}" for k in range(classes))
     ids = draw.permutation(1000)[:images] + 1  # in no order
     records, detections = [], {}
     for number, image_id in enumerate(ids.tolist()):
-        n = 0 if number == 1 else int(draw.integers(1, most + 1))
+        n = 0 if number == 1 else int(draw.integers(1, max_objects + 1))
         corner = draw.integers(0, 60, (n, 2)) + draw.integers(0, 4, (n, 2)) * 0.5
         boxes = np.concatenate([corner, corner + draw.integers(4, 70, (n, 2))], 1).astype("f4")
         labels = draw.integers(0, classes, n)
@@ -44,7 +44,7 @@ def made(seed, images=6, classes=3, most=8, found=30, crowd=0.2, areas=False, ma
             )
         )
         if number == 2:
-            continue  # nothing was found
+            continue  # no detections
         d = 0 if number == 3 else found
         at = draw.integers(0, max(n, 1), d) if n else np.zeros(d, int)
         around = boxes[at] if n else np.tile(np.float32([10, 10, 40, 40]), (d, 1))
@@ -60,7 +60,7 @@ def made(seed, images=6, classes=3, most=8, found=30, crowd=0.2, areas=False, ma
     return DetectionDataset(records, names, category_ids=categories), detections
 
 
-def by_pycocotools(dataset, detections, kind, most):
+def by_pycocotools(dataset, detections, kind, max_detections):
     """Precision (T, R, K, A) and recall (T, K, A) of pycocotools on COCO's own dicts."""
     rows = coco_results(dataset, detections)
     unwanted = "bbox" if kind == "segm" else "segmentation"
@@ -74,7 +74,7 @@ def by_pycocotools(dataset, detections, kind, most):
                 if next(r for r in dataset if r.image_id == annotation["image_id"]).areas is None:
                     annotation["area"] = float(truth.annToMask(annotation).sum())
         evaluation = COCOeval(truth, truth.loadRes(rows), kind)
-        evaluation.params.maxDets = [most]
+        evaluation.params.maxDets = [max_detections]
         evaluation.evaluate()
         evaluation.accumulate()
     return evaluation.eval["precision"][..., 0], evaluation.eval["recall"][..., 0]
@@ -85,14 +85,14 @@ CASES = {
     "areas at the limits": {"areas": True},
     "all crowds": {"crowd": 1.0},
     "no crowds": {"crowd": 0.0},
-    "many classes": {"classes": 40, "most": 20},
-    "one class": {"classes": 1, "most": 12, "found": 60},
+    "many classes": {"classes": 40, "max_objects": 20},
+    "one class": {"classes": 1, "max_objects": 12, "found": 60},
 }
 
 
 @pytest.mark.parametrize("kind", ["bbox", "segm"])
 @pytest.mark.parametrize("case", CASES)
-def test_equal_to_the_last_bit(case, kind):
+def test_scores_equal_pycocotools_to_the_last_bit(case, kind):
     dataset, detections = made(sum(case.encode()), **CASES[case])
     precision, recall = CocoScores(dataset, detections, kind=kind).precision_and_recall()
     expected = by_pycocotools(dataset, detections, kind, 100)
@@ -102,17 +102,17 @@ def test_equal_to_the_last_bit(case, kind):
         assert 0 < precision[precision > -1].mean() < 1
 
 
-@pytest.mark.parametrize("most", [1, 10, 100, 500])
-def test_more_than_a_hundred_detections(most):
+@pytest.mark.parametrize("max_detections", [1, 10, 100, 500])
+def test_scores_of_more_than_a_hundred_detections_equal_pycocotools(max_detections):
     dataset, detections = made(5, classes=2, found=260, masks=False)
-    precision, recall = CocoScores(dataset, detections, most).precision_and_recall()
-    expected = by_pycocotools(dataset, detections, "bbox", most)
+    precision, recall = CocoScores(dataset, detections, max_detections).precision_and_recall()
+    expected = by_pycocotools(dataset, detections, "bbox", max_detections)
     np.testing.assert_array_equal(precision, expected[0])
     np.testing.assert_array_equal(recall, expected[1])
 
 
 @pytest.mark.parametrize("kind", ["bbox", "segm"])
-def test_image_by_image_in_any_order_is_the_same(kind):
+def test_adding_image_by_image_in_any_order_gives_the_same_scores(kind):
     dataset, detections = made(11)
     whole = CocoScores(dataset, detections, kind=kind)
     rows = CocoScores(dataset, coco_results(dataset, detections), kind=kind)
@@ -128,7 +128,7 @@ def test_image_by_image_in_any_order_is_the_same(kind):
             np.testing.assert_array_equal(ours, theirs)
 
 
-def test_what_was_found_is_not_kept():
+def test_detections_themselves_are_not_kept():
     """Of 30 detections an image some kB stay, of their masks nothing."""
     dataset, detections = made(3)
     scores = CocoScores(dataset, detections, kind="segm")
@@ -138,7 +138,7 @@ def test_what_was_found_is_not_kept():
     assert kept <= 24 * (count + pairs)
 
 
-def test_an_image_is_added_once():
+def test_adding_an_image_twice_is_refused():
     dataset, detections = made(3)
     scores = CocoScores(dataset, detections)
     image_id = next(iter(detections))

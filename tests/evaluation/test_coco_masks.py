@@ -57,7 +57,7 @@ def test_a_mask_of_half_its_box_is_scored_by_its_pixels():
     assert CocoScores(left, detections, kind="segm").summary()["AP"] >= 0.9 - 1e-9
 
 
-def test_the_same_as_pycocotools_on_blobs():
+def test_scores_of_blobs_equal_pycocotools():
     rng = np.random.default_rng(3)
     boxes, labels, codes, soft = [], [], [], []
     for _ in range(14):
@@ -99,7 +99,7 @@ def test_the_same_as_pycocotools_on_blobs():
     assert again["AP"] == scores["AP"]
 
 
-def test_size_is_the_area_of_the_mask_where_the_dataset_states_none():
+def test_size_is_the_area_of_the_mask_if_the_dataset_states_none():
     """A thin line in a large box is small as a mask and medium as a box."""
     box, line = [5, 5, 55, 55], rectangle(5, 5, 55, 8)
     mask = np.zeros((28, 28), np.float32)
@@ -114,7 +114,7 @@ def test_size_is_the_area_of_the_mask_where_the_dataset_states_none():
     assert np.isnan(masks["APm"])
 
 
-def test_a_crowd_without_mask_covers_its_box():
+def test_a_crowd_region_without_a_mask_fills_its_box():
     """Half of the second detection is outside; what is in a crowd counts neither way."""
     box, crowd = [2, 2, 22, 22], [40, 20, 70, 50]
     truth = dataset([box, crowd], (rectangle(*box), None), crowd=[False, True])
@@ -139,7 +139,7 @@ def test_result_rows_have_run_lengths_of_the_images_size():
     assert "segmentation" not in row
 
 
-def test_missing_masks_are_errors():
+def test_missing_masks_are_refused():
     box = [10, 10, 50, 50]
     bare = dataset([box, box], (rectangle(*box), None))
     with pytest.raises(ValueError, match=r"a\.png: object 1 .*segmentation"):
@@ -152,7 +152,7 @@ def test_missing_masks_are_errors():
         CocoScores(bare, {}, kind="mask")
 
 
-def test_nothing_found_scores_zero():
+def test_no_detections_give_zero_ap():
     box = [10, 10, 50, 50]
     truth = dataset([box], (rectangle(*box),))
     nothing = found([], np.zeros((0, 28, 28), np.float32), np.zeros(0, int))

@@ -18,7 +18,7 @@ TENTH = [0, 0, 40, 4]  # IoU with A: 1 / 10
 
 def kinds(scene, **options):
     """The kinds in the order in which the detections were written down, with their objects."""
-    errors = DetectionErrors(scene.dataset, scene.found, **options)
+    errors = DetectionErrors(scene.dataset, scene.detections, **options)
     order = np.lexsort((errors.indices, errors.image_ids))
     return [(KINDS[errors.kinds[i]], int(errors.objects[i])) for i in order]
 
@@ -46,11 +46,11 @@ def one(scene, label, box, **options):
         (0, [0, 0, 40, 20], "true positive", 0),
     ],
 )
-def test_each_kind_by_hand(scene, label, box, kind, place):
+def test_each_kind_is_that_found_by_hand(scene, label, box, kind, place):
     assert one(scene, label, box) == (kind, place)
 
 
-def test_the_thresholds_are_arguments(scene):
+def test_the_thresholds_decide_the_kinds(scene):
     scene.image([(0, A)], [(0, 0.9, THIRD), (0, 0.8, TENTH), (2, 0.7, THIRD), (0, 0.2, A)])
     wide = ("true positive", "duplicate", "wrong class")
     assert [kind for kind, _ in kinds(scene, iou=0.3, background_iou=0.3)] == [
@@ -62,18 +62,18 @@ def test_the_thresholds_are_arguments(scene):
     ]
 
 
-def test_a_duplicate_is_one_whose_object_is_taken_by_a_higher_score(scene):
+def test_a_duplicate_is_one_whose_object_is_matched_by_a_higher_score(scene):
     scene.image([(0, A)], [(0, 0.6, A), (0, 0.9, [0, 0, 40, 30]), (0, 0.7, THIRD)])
     assert kinds(scene) == [("duplicate", 0), ("true positive", 0), ("localisation", 0)]
 
 
-def test_a_detection_goes_to_the_free_object_beside_the_taken_one(scene):
+def test_a_detection_is_matched_to_the_unmatched_object_beside_a_matched_one(scene):
     near = [10, 0, 50, 40]
     scene.image([(0, A), (0, near)], [(0, 0.9, A), (0, 0.8, [4, 0, 44, 40])])
     assert kinds(scene) == [("true positive", 0), ("true positive", 1)]
 
 
-def test_the_own_class_comes_before_another(scene):
+def test_errors_with_the_own_class_come_before_those_with_another(scene):
     """On the dog with IoU 1, called cat: a third of a cat, or a whole taken one, explains it."""
     scene.image([(0, A), (1, THIRD)], [(0, 0.9, THIRD)])
     scene.image([(0, A), (1, A)], [(0, 0.9, A), (0, 0.8, A)])
@@ -83,7 +83,7 @@ def test_the_own_class_comes_before_another(scene):
     ]
 
 
-def test_crowd_regions_excuse_their_class_by_the_detections_area(scene):
+def test_detections_in_crowd_regions_of_their_class_are_ignored_by_their_own_area(scene):
     region = [100, 0, 200, 200]
     inside, half, outside = [110, 10, 130, 30], [90, 0, 110, 20], [80, 0, 110, 20]
     found = [(0, 0.9, inside), (0, 0.8, inside), (0, 0.7, half), (0, 0.6, outside)]
@@ -94,7 +94,7 @@ def test_crowd_regions_excuse_their_class_by_the_detections_area(scene):
     assert DetectionErrors(scene.dataset, {}).missed.tolist() == [[1, 1, 0]]
 
 
-def test_difficult_objects_excuse_by_iou(scene):
+def test_detections_on_difficult_objects_are_ignored_by_iou(scene):
     """A small part of a crowd region is excused, one of a difficult object is background."""
     found = [(0, 0.9, A), (0, 0.8, A), (0, 0.7, [0, 0, 10, 10]), (0, 0.6, THIRD)]
     scene.image([(0, A)], found, difficult=[0])
@@ -107,7 +107,7 @@ def test_difficult_objects_excuse_by_iou(scene):
 def test_the_table_counts_by_class(scene):
     scene.image([(0, A), (0, FAR), (1, B)], [(0, 0.9, A), (0, 0.8, A), (2, 0.7, B), (1, 0.1, B)])
     scene.image([(2, A)], [(0, 0.6, B)])
-    table = DetectionErrors(scene.dataset, scene.found).table()
+    table = DetectionErrors(scene.dataset, scene.detections).table()
     assert list(table) == ["cat", "dog", "owl"]
     assert list(table["cat"]) == ["objects", *KINDS, MISSED]
     told = {name: {k: v for k, v in row.items() if v} for name, row in table.items()}
@@ -118,11 +118,11 @@ def test_the_table_counts_by_class(scene):
     }
 
 
-def test_the_worst_are_the_surest_and_the_largest(scene):
+def test_the_worst_are_the_highest_scores_and_the_largest_missed_objects(scene):
     large = [0, 100, 90, 190]
     scene.image([(0, A), (1, large)], [(0, 0.6, FAR), (0, 0.9, B)])
     scene.image([(2, B)], [(1, 0.8, FAR), (0, 0.7, THIRD)])
-    errors = DetectionErrors(scene.dataset, scene.found)
+    errors = DetectionErrors(scene.dataset, scene.detections)
     worst = errors.worst("background", 2)
     assert [(c.image_id, c.label, c.detection, c.object) for c in worst] == [
         *((1, 0, 1, -1), (2, 1, 0, -1))
@@ -138,7 +138,7 @@ def test_the_worst_are_the_surest_and_the_largest(scene):
         errors.worst("typo", 1)
 
 
-def test_nothing_there_and_nothing_found(scene):
+def test_without_objects_or_detections_the_table_has_zeros(scene):
     empty = DetectionErrors(scene.dataset, {})
     assert all(set(row.values()) == {0} for row in empty.table().values())
     scene.image()
@@ -150,13 +150,13 @@ def test_nothing_there_and_nothing_found(scene):
 
 
 @pytest.mark.parametrize("iou", [0.3, 0.5, 0.75])
-def test_right_and_ignored_are_pycocotools(random_scene, iou):
+def test_true_positives_and_ignored_ones_are_those_of_pycocotools(random_scene, iou):
     """Some objects made crowd; a detection is right, ignored or wrong as in its evalImgs."""
     rng = np.random.default_rng(9)
     for record in random_scene.records:
         object.__setattr__(record, "crowd", rng.uniform(size=len(record)) < 0.3)
     dataset = random_scene.dataset
-    rows = coco_results(dataset, random_scene.found)
+    rows = coco_results(dataset, random_scene.detections)
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
         truth.dataset = dataset.to_coco()
@@ -172,7 +172,7 @@ def test_right_and_ignored_are_pycocotools(random_scene, iou):
                 kind = "ignored" if ignored else "true positive" if matched else "wrong"
                 expected[number] = kind  # ids are the rows' numbers, from 1
     starts, last = {}, 0
-    for image_id, found in random_scene.found.items():
+    for image_id, found in random_scene.detections.items():
         starts[image_id] = last
         last += len(found)
     errors = DetectionErrors(dataset, rows, iou=iou, min_score=0)
@@ -212,8 +212,8 @@ def slow_kind(i, found, record, taken, iou, low):
     return "class and localisation" if max(other) >= low else "background"
 
 
-def test_kinds_as_loops(random_scene):
-    errors = DetectionErrors(random_scene.dataset, random_scene.found, min_score=0)
+def test_kinds_equal_those_of_slow_loops(random_scene):
+    errors = DetectionErrors(random_scene.dataset, random_scene.detections, min_score=0)
     seen = set()
     for record in random_scene.records:
         of_image = errors.image_ids == record.image_id
@@ -225,7 +225,7 @@ def test_kinds_as_loops(random_scene):
             if kind == 0
         }
         for i, kind in zip(errors.indices[of_image], errors.kinds[of_image], strict=True):
-            found = random_scene.found[record.image_id]
+            found = random_scene.detections[record.image_id]
             assert KINDS[kind] == slow_kind(i, found, record, taken, 0.5, 0.1)
             seen.add(KINDS[kind])
     assert seen == set(KINDS) - {"ignored"}
@@ -233,23 +233,23 @@ def test_kinds_as_loops(random_scene):
 
 def test_masks_are_compared_by_their_pixels(mask_scene):
     mask_scene.image([(0, A)], [(0, 0.9, A)])
-    mask_scene.found[1].masks[:, 14:] = 0  # the upper half is left, and a blurred row
+    mask_scene.detections[1].masks[:, 14:] = 0  # the upper half is left, and a blurred row
     assert kinds(mask_scene) == [("true positive", 0)]
     assert kinds(mask_scene, kind="mask", iou=0.6) == [("localisation", 0)]
-    rows = coco_results(mask_scene.dataset, mask_scene.found)
+    rows = coco_results(mask_scene.dataset, mask_scene.detections)
     again = DetectionErrors(mask_scene.dataset, rows, kind="mask", iou=0.6)
     assert KINDS[again.kinds[0]] == "localisation"
     assert again.overlaps[0] == pytest.approx(0.5, abs=0.03)
 
 
-def test_a_crowd_region_without_mask_covers_its_box(mask_scene):
+def test_a_crowd_region_without_a_mask_fills_its_box(mask_scene):
     mask_scene.image([(0, A)], [(0, 0.9, [5, 5, 15, 15])], crowd=[0])
     object.__setattr__(mask_scene.records[0], "segmentations", None)
     assert kinds(mask_scene, kind="mask") == [("ignored", 0)]
 
 
-def test_detections_as_rows_are_the_same(random_scene):
-    dataset, found = random_scene.dataset, random_scene.found
+def test_detections_and_result_rows_have_the_same_errors(random_scene):
+    dataset, found = random_scene.dataset, random_scene.detections
     rows = DetectionErrors(dataset, coco_results(dataset, found))
     objects = DetectionErrors(dataset, found)
     for name in ("image_ids", "indices", "scores", "labels", "kinds", "objects", "missed"):
@@ -267,12 +267,12 @@ def test_detections_as_rows_are_the_same(random_scene):
         ({"kind": "bbox"}, "kind must be 'box' or 'mask', not 'bbox'"),
     ],
 )
-def test_bad_arguments_are_errors(scene, scores, options, message):
+def test_arguments_out_of_range_are_refused(scene, scores, options, message):
     with pytest.raises(ValueError, match=message):
         scores(scene.dataset, {}, **options)
 
 
 @pytest.mark.parametrize("background_iou", [0, 0.6, 2])
-def test_the_lower_bound_is_below_the_threshold(scene, background_iou):
+def test_background_iou_above_iou_is_refused(scene, background_iou):
     with pytest.raises(ValueError, match=f"background_iou must be .*{background_iou}"):
         DetectionErrors(scene.dataset, {}, background_iou=background_iou)

@@ -14,18 +14,18 @@ A, B, FAR = [0, 0, 40, 40], [60, 0, 100, 40], [120, 120, 160, 160]
 
 
 def curve(scene, name="cat", **options):
-    return VocScores(scene.dataset, scene.found, **options).curves[name]
+    return VocScores(scene.dataset, scene.detections, **options).curves[name]
 
 
 def both(scene):
     """AP of the class cat by area and by 11 points."""
     return [
-        VocScores(scene.dataset, scene.found, protocol=protocol).summary()["AP/cat"]
+        VocScores(scene.dataset, scene.detections, protocol=protocol).summary()["AP/cat"]
         for protocol in ("voc", "voc07")
     ]
 
 
-def test_the_zig_zag_and_its_smoothed_curve_by_hand(scene):
+def test_precision_and_its_interpolation_are_those_computed_by_hand(scene):
     """Of four objects three are found, after one and after two more false alarms."""
     objects = [(0, A), (0, B), (0, [0, 60, 40, 100]), (0, [60, 60, 100, 100])]
     found = [(0, 0.9, A), (0, 0.8, FAR), (0, 0.7, B), (0, 0.6, FAR), (0, 0.5, FAR)]
@@ -56,23 +56,23 @@ def test_a_second_detection_of_an_object_is_wrong(scene):
     np.testing.assert_allclose(curve(scene).precision, [1, 1 / 2, 2 / 3])
 
 
-def test_only_the_object_overlapped_most_is_looked_at(scene):
+def test_a_detection_is_compared_with_the_object_overlapped_most_only(scene):
     """The second one overlaps both objects by more than a half, the taken one more: wrong."""
     near = [10, 0, 50, 40]  # of A: 30 / 50
     scene.image([(0, A), (0, near)], [(0, 0.9, A), (0, 0.8, [4, 0, 44, 40])])
     assert curve(scene).hits.tolist() == [True, False]
-    dataset, rows = scene.dataset, coco_results(scene.dataset, scene.found)
+    dataset, rows = scene.dataset, coco_results(scene.dataset, scene.detections)
     coco = coco_evaluation(dataset, rows, 0.5, [1.0]).eval["precision"]
     assert coco[0, 0, 0, 0, -1] == pytest.approx(1)
 
 
-def test_the_threshold_itself_is_enough(scene):
+def test_an_iou_equal_to_the_threshold_is_enough(scene):
     scene.image([(0, A)], [(0, 0.9, [0, 0, 40, 20])])
     assert curve(scene).hits.tolist() == [True]
     assert curve(scene, iou=0.501).hits.tolist() == [False]
 
 
-def test_difficult_objects_are_neither_to_be_found_nor_punished(scene):
+def test_difficult_objects_and_their_detections_do_not_count(scene):
     """Any number of detections on one are ignored; IoU counts, lying inside is not enough."""
     found = [(0, 0.9, B), (0, 0.8, B), (0, 0.7, [60, 0, 70, 40]), (0, 0.6, A)]
     scene.image([(0, A), (0, B)], found, difficult=[1])
@@ -83,19 +83,19 @@ def test_difficult_objects_are_neither_to_be_found_nor_punished(scene):
     np.testing.assert_allclose(both(scene), [0.5, 0.5])
 
 
-def test_a_difficult_object_overlapped_most_excuses_from_the_one_beside(scene):
+def test_a_detection_that_overlaps_a_difficult_object_most_is_ignored(scene):
     scene.image([(0, A), (0, [8, 0, 48, 40])], [(0, 0.9, [6, 0, 46, 40])], difficult=[1])
     assert curve(scene).hits.tolist() == []
     assert both(scene) == [0.0, 0.0]
 
 
-def test_difficult_objects_of_another_class_excuse_nothing(scene):
+def test_a_detection_on_a_difficult_object_of_another_class_is_wrong(scene):
     scene.image([(1, B), (0, A)], [(0, 0.9, B)], difficult=[0])
     assert curve(scene).hits.tolist() == [False]
     assert curve(scene, "dog").positives == 0
 
 
-def test_crowd_regions_excuse_what_lies_in_them(scene):
+def test_detections_inside_crowd_regions_are_ignored(scene):
     crowd = [0, 60, 200, 200]
     found = [(0, 0.9, FAR), (0, 0.8, [0, 40, 10, 60]), (1, 0.7, FAR), (0, 0.6, A)]
     scene.image([(0, A), (0, crowd)], found, crowd=[1])
@@ -105,18 +105,18 @@ def test_crowd_regions_excuse_what_lies_in_them(scene):
 
 def test_classes_without_objects_are_not_in_the_mean(scene):
     scene.image([(0, A), (1, B)], [(0, 0.9, A), (2, 0.9, FAR)])
-    summary = VocScores(scene.dataset, scene.found).summary()
+    summary = VocScores(scene.dataset, scene.detections).summary()
     assert list(summary) == ["mAP", "AP/cat", "AP/dog", "AP/owl"]
     np.testing.assert_equal(list(summary.values()), [0.5, 1.0, 0.0, np.nan])
     assert np.isnan(curve(scene, "owl").recall).all()
 
 
 @pytest.mark.parametrize("protocol", ["voc", "voc07"])
-def test_no_objects_and_no_detections(scene, protocol):
+def test_without_objects_ap_is_nan_and_without_detections_zero(scene, protocol):
     nothing = VocScores(scene.dataset, {}, protocol=protocol).summary()
     assert all(np.isnan(score) for score in nothing.values())
     scene.image([], [(0, 0.9, A)])
-    alone = VocScores(scene.dataset, scene.found, protocol=protocol).summary()
+    alone = VocScores(scene.dataset, scene.detections, protocol=protocol).summary()
     assert all(np.isnan(score) for score in alone.values())
     scene.image([(0, A)])
     assert VocScores(scene.dataset, {}, protocol=protocol).summary()["AP/cat"] == 0.0
@@ -134,7 +134,7 @@ def slow_average_precisions(scene, label, iou):
 
     queue = [
         (-float(score), image_id, [float(v) for v in box])
-        for image_id, found in scene.found.items()
+        for image_id, found in scene.detections.items()
         for box, score, k in zip(found.boxes, found.scores, found.labels, strict=True)
         if k == label
     ]
@@ -165,9 +165,11 @@ def slow_average_precisions(scene, label, iou):
 
 
 @pytest.mark.parametrize("iou", [0.3, 0.5, 0.75])
-def test_the_rules_as_loops_give_the_same(random_scene, iou):
+def test_scores_equal_those_of_slow_loops(random_scene, iou):
     for protocol, which in (("voc", 0), ("voc07", 1)):
-        scores = VocScores(random_scene.dataset, random_scene.found, protocol=protocol, iou=iou)
+        scores = VocScores(
+            random_scene.dataset, random_scene.detections, protocol=protocol, iou=iou
+        )
         for label, name in enumerate(scores.classes):
             expected = slow_average_precisions(random_scene, label, iou)[which]
             assert scores.average_precision(name) == pytest.approx(expected, abs=1e-12)
@@ -188,7 +190,7 @@ def coco_evaluation(dataset, rows, iou, recalls):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_area_is_pycocotools_at_every_recall_there_is(scene, seed):
+def test_the_area_equals_pycocotools_at_all_reached_recalls(scene, seed):
     """Objects apart, so that the protocols agree; at recalls 1/P .. P/P, the sum is the area.
 
     At its own 101 recalls pycocotools is off by less than a step of 0.01 for each of the falls.
@@ -205,7 +207,7 @@ def test_the_area_is_pycocotools_at_every_recall_there_is(scene, seed):
             [(0, box) for box in boxes.tolist()],
             [(0, *pair) for pair in zip(scores.tolist(), moved.tolist(), strict=True)],
         )
-    dataset, rows = scene.dataset, coco_results(scene.dataset, scene.found)
+    dataset, rows = scene.dataset, coco_results(scene.dataset, scene.detections)
     got = VocScores(dataset, rows).curves["cat"]
     recalls = np.arange(1, got.positives + 1) / got.positives
     precision = coco_evaluation(dataset, rows, 0.5, recalls).eval["precision"][0, :, 0, 0, -1]
@@ -218,7 +220,7 @@ def test_the_area_is_pycocotools_at_every_recall_there_is(scene, seed):
 def test_masks_are_compared_by_their_pixels(mask_scene):
     """A box of 40 x 40 filled on its left alone: IoU of boxes 1, of masks a half."""
     mask_scene.image([(0, A)], [(0, 0.9, A)])
-    mask_scene.found[1].masks[:, :, 14:] = 0
+    mask_scene.detections[1].masks[:, :, 14:] = 0
     assert curve(mask_scene).hits.tolist() == [True]
     assert curve(mask_scene, kind="mask", iou=0.6).hits.tolist() == [False]
     assert curve(mask_scene, kind="mask", iou=0.4).hits.tolist() == [True]
@@ -235,7 +237,7 @@ def test_masks_are_compared_by_their_pixels(mask_scene):
         ({"kind": "mask"}, r"1\.png: object 0 has no segmentation"),
     ],
 )
-def test_bad_arguments_are_errors(scene, options, message):
+def test_arguments_out_of_range_are_refused(scene, options, message):
     scene.image([(0, A)])
     with pytest.raises(ValueError, match=message):
         VocScores(scene.dataset, {}, **options)

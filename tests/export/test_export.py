@@ -33,18 +33,49 @@ def called(monkeypatch):
     return calls
 
 
-@pytest.mark.parametrize("name", ["saved_model", "litert", "onnx", "openvino"])
-def test_formats_reach_their_functions(name, called, tmp_path):
-    model = SimpleNamespace()
-    assert Detector.export(model, tmp_path / "new", name, overwrite=True) == tmp_path / "new"
-    assert called == [(name, model, tmp_path / "new", {"overwrite": True})]
+PATHS = {
+    "tf_saved_model": "new",
+    "litert": "new.tflite",
+    "onnx": "new.onnx",
+    "openvino": "new.xml",
+}
 
 
-def test_saved_model_is_the_default(called, tmp_path):
-    rk.export.export(SimpleNamespace(), str(tmp_path))
+@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize("stated", [True, False])
+def test_formats_reach_their_functions_by_name_and_by_ending(name, stated, called, tmp_path):
+    model, path = SimpleNamespace(), tmp_path / PATHS[name]
+    assert Detector.export(model, path, name if stated else None, overwrite=True) == path
+    function = "saved_model" if name == "tf_saved_model" else name
+    assert called == [(function, model, path, {"overwrite": True})]
+
+
+@pytest.mark.parametrize("folder", ["cells-1.0", "cells.v2", "a.b/c"])
+def test_a_folder_of_any_name_is_a_saved_model(folder, called):
+    rk.export.export(SimpleNamespace(), folder)
     assert called[0][0] == "saved_model"
 
 
-def test_another_format_is_named():
-    with pytest.raises(ValueError, match="format must be one of saved_model, litert, onnx, openv"):
-        Detector.export(SimpleNamespace(), "new", "coreml")
+@pytest.mark.parametrize(
+    ("format", "path", "reason"),
+    [
+        ("tf_saved_model", "x.tflite", "has not the ending of format 'tf_saved_model'"),
+        ("onnx", "x.tflite", "'onnx': its file ends in .onnx"),
+        ("litert", "x.onnx", "'litert': its file ends in .tflite"),
+        ("openvino", "x", "'openvino': its file ends in .xml"),
+        (None, "x.keras", "ending of a file, and a SavedModel is a folder"),
+        ("tf_saved_model", "saved_model.pb", "ending of a file"),
+        (None, "x.h5", "ending of a file"),
+    ],
+)
+def test_an_ending_that_is_not_of_the_format_is_refused(format, path, reason, called):
+    with pytest.raises(ValueError, match=reason):
+        Detector.export(SimpleNamespace(), path, format)
+    assert called == []
+
+
+@pytest.mark.parametrize("name", ["coreml", "saved_model"])
+def test_another_format_is_named(name):
+    message = "format must be one of tf_saved_model, litert, onnx, openvino; received"
+    with pytest.raises(ValueError, match=message):
+        Detector.export(SimpleNamespace(), "new", name)

@@ -64,8 +64,8 @@ def test_paths_are_checked_before_anything_is_converted(model, tmp_path):
         litert(model, there)
     with pytest.raises(ValueError, match=r"must end in \.tflite; received .*model\.lite"):
         litert(model, tmp_path / "model.lite")
-    with pytest.raises(FileNotFoundError, match=r"missing: no such folder"):
-        litert(model, tmp_path / "missing" / "model.tflite")
+    with pytest.raises(NotADirectoryError, match=r"model\.tflite is a file, not a folder"):
+        litert(model, there / "model.tflite")
     with pytest.raises(TypeError, match="only detectors of this package are exported; got str"):
         litert("model.keras", tmp_path / "new.tflite")
     (tmp_path / "folder.tflite").mkdir()

@@ -18,7 +18,7 @@ from rcnn_keras.export.fixed_size import letterboxed
 from rcnn_keras.export.litert import litert, quantized
 
 litert_interpreter = pytest.importorskip("ai_edge_litert.interpreter")
-TOOL = Path(__file__).parents[2] / "tools" / "detect_litert.py"
+TOOL = Path(__file__).parents[2] / "examples" / "detect_litert.py"
 SIZE = (64, 96)
 BUILTINS = (
     "ADD AVERAGE_POOL_2D BROADCAST_TO CAST CEIL CONCATENATION CONV_2D CUMSUM "

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 HERE = Path(__file__).parent
-CLIENT = HERE.parents[1] / "tools" / "serving_client.py"
+CLIENT = HERE.parents[1] / "examples" / "serving_client.py"
 
 
 def encoded(image, kind, **options):

@@ -39,7 +39,7 @@ def kinds_of(sampled, image=0):
 
 
 def test_hand_worked():
-    sampled = AnchorSampler(count=20)(ANCHORS, targets(), SIZES, IDS, STEP)
+    sampled = AnchorSampler(batch_size_per_image=20)(ANCHORS, targets(), SIZES, IDS, STEP)
     assert kinds_of(sampled) == {a: k for a, k in KINDS.items() if k is not None}
     indices, kinds, _ = sampled
     assert indices.shape == kinds.shape == (1, 20)
@@ -48,14 +48,20 @@ def test_hand_worked():
 
 
 def test_thresholds():
-    sampled = AnchorSampler(0.45, 0.28, count=20)(ANCHORS, targets(), SIZES, IDS, STEP)
+    sampled = AnchorSampler(0.45, 0.28, batch_size_per_image=20)(
+        ANCHORS, targets(), SIZES, IDS, STEP
+    )
     assert kinds_of(sampled) == {0: 1, 1: 1, 2: 1, 3: 0, 4: 0, 5: 1, 7: 0}
 
 
 def test_border():
-    sampled = AnchorSampler(count=20, ignore_border=True)(ANCHORS, targets(), SIZES, IDS, STEP)
+    sampled = AnchorSampler(batch_size_per_image=20, ignore_border=True)(
+        ANCHORS, targets(), SIZES, IDS, STEP
+    )
     assert kinds_of(sampled) == {a: k for a, k in KINDS.items() if k is not None and a != 7}
-    wide = AnchorSampler(count=20, ignore_border=True)(ANCHORS, targets(), SIZES + 5, IDS, STEP)
+    wide = AnchorSampler(batch_size_per_image=20, ignore_border=True)(
+        ANCHORS, targets(), SIZES + 5, IDS, STEP
+    )
     assert 7 in kinds_of(wide)
 
 
@@ -63,32 +69,42 @@ def test_the_best_anchor_is_sought_inside_the_border():
     """The box's best anchor crosses the border; the best of those inside takes its place."""
     anchors = np.array([[-2, 0, 20, 20], [0, 0, 12, 20], [50, 50, 60, 60]], np.float32)
     goal = targets(boxes=[[[0, 0, 20, 20]]], labels=[[0]], crowd=[[False]])
-    sampled = AnchorSampler(count=9, ignore_border=True)(anchors, goal, SIZES, IDS, STEP)
+    sampled = AnchorSampler(batch_size_per_image=9, ignore_border=True)(
+        anchors, goal, SIZES, IDS, STEP
+    )
     assert kinds_of(sampled) == {1: 1, 2: 0}
-    everywhere = AnchorSampler(count=9)(anchors, goal, SIZES, IDS, STEP)
+    everywhere = AnchorSampler(batch_size_per_image=9)(anchors, goal, SIZES, IDS, STEP)
     assert kinds_of(everywhere) == {0: 1, 2: 0}
 
 
 def test_crowds_are_no_ground_truth():
-    sampled = AnchorSampler(count=20)(ANCHORS, targets(crowd=[[True, False]]), SIZES, IDS, STEP)
+    sampled = AnchorSampler(batch_size_per_image=20)(
+        ANCHORS, targets(crowd=[[True, False]]), SIZES, IDS, STEP
+    )
     assert kinds_of(sampled) == {0: 0, 1: 0, 2: 0, 3: 0, 4: 0, 5: 1, 7: 0}
 
 
 def test_padded_boxes_are_no_ground_truth():
-    sampled = AnchorSampler(count=20)(ANCHORS, targets(labels=[[-1, 1]]), SIZES, IDS, STEP)
+    sampled = AnchorSampler(batch_size_per_image=20)(
+        ANCHORS, targets(labels=[[-1, 1]]), SIZES, IDS, STEP
+    )
     assert kinds_of(sampled) == {0: 0, 1: 0, 2: 0, 3: 0, 4: 0, 5: 1, 7: 0}
 
 
 def test_image_without_objects_gives_negatives_alone():
     nothing = targets(np.zeros((1, 2, 4)), [[-1, -1]])
-    indices, kinds, deltas = AnchorSampler(count=6)(ANCHORS, nothing, SIZES, IDS, STEP)
+    indices, kinds, deltas = AnchorSampler(batch_size_per_image=6)(
+        ANCHORS, nothing, SIZES, IDS, STEP
+    )
     assert kinds.numpy().tolist() == [[0] * 6]
     assert len(set(indices.numpy()[0])) == 6
     assert np.isfinite(deltas).all()
 
 
 def test_deltas_decode_to_the_matched_box(reference):
-    indices, kinds, deltas = AnchorSampler(count=20)(ANCHORS, targets(), SIZES, IDS, STEP)
+    indices, kinds, deltas = AnchorSampler(batch_size_per_image=20)(
+        ANCHORS, targets(), SIZES, IDS, STEP
+    )
     expected = {0: GT[0], 1: GT[0], 5: GT[1]}
     for place in np.flatnonzero(kinds[0] == 1):
         anchor = int(indices[0, place])
@@ -110,7 +126,7 @@ def crowded():
 @pytest.mark.parametrize(("fraction", "positives"), [(0.5, 32), (0.25, 16), (0.0, 0)])
 def test_share_of_positives(crowded, fraction, positives):
     anchors, gt, sizes = crowded
-    sampler = AnchorSampler(count=64, positive_fraction=fraction)
+    sampler = AnchorSampler(batch_size_per_image=64, positive_fraction=fraction)
     indices, kinds, _ = sampler(anchors, gt, sizes, np.array([1, 2, 3]), STEP)
     assert (kinds.numpy() == 1).sum(axis=1).tolist() == [positives] * 3
     assert (kinds.numpy() == 0).sum(axis=1).tolist() == [64 - positives] * 3
@@ -121,7 +137,7 @@ def test_draw_depends_on_seed_image_and_step_alone(crowded):
     anchors, gt, sizes = crowded
 
     def draw(seed, image_ids, step):
-        sampler = AnchorSampler(count=64, seed=seed)
+        sampler = AnchorSampler(batch_size_per_image=64, seed=seed)
         return sampler(anchors, gt, sizes, np.array(image_ids), np.array(step))[0].numpy()
 
     drawn = draw(5, [1, 2, 3], 10)

@@ -27,7 +27,7 @@ def second_stage():
     return logits, deltas, rois, count, SIZES
 
 
-def one_image(reference, second_stage, image, threshold, nms_iou, most):
+def one_image(reference, second_stage, image, threshold, nms_thresh, most):
     """Score, box and class of each detection, class by class as the paper does it."""
     logits, deltas, rois, count, sizes = second_stage
     found = []
@@ -43,16 +43,16 @@ def one_image(reference, second_stage, image, threshold, nms_iou, most):
             ):
                 boxes.append(box)
                 scores.append(powers[k + 1] / sum(powers))
-        found += [(scores[i], boxes[i], k) for i in reference.nms(boxes, scores, nms_iou)]
+        found += [(scores[i], boxes[i], k) for i in reference.nms(boxes, scores, nms_thresh)]
     found.sort(key=lambda detection: -detection[0])
     return found[:most]
 
 
 @pytest.mark.parametrize(
-    ("threshold", "nms_iou", "most"), [(0.05, 0.5, 100), (0.3, 0.3, 100), (0.05, 0.6, 7)]
+    ("threshold", "nms_thresh", "most"), [(0.05, 0.5, 100), (0.3, 0.3, 100), (0.05, 0.6, 7)]
 )
-def test_against_a_slow_reference(reference, second_stage, threshold, nms_iou, most):
-    out = DetectionLayer(threshold, nms_iou, most, WEIGHTS)(*second_stage)
+def test_against_a_slow_reference(reference, second_stage, threshold, nms_thresh, most):
+    out = DetectionLayer(threshold, nms_thresh, most, WEIGHTS)(*second_stage)
     assert out["boxes"].shape == (2, most, 4)
     assert {name: x.dtype.name for name, x in out.items()} == {
         "boxes": "float32",
@@ -61,7 +61,7 @@ def test_against_a_slow_reference(reference, second_stage, threshold, nms_iou, m
         "num_detections": "int32",
     }
     for image in range(2):
-        expected = one_image(reference, second_stage, image, threshold, nms_iou, most)
+        expected = one_image(reference, second_stage, image, threshold, nms_thresh, most)
         n = len(expected)
         assert out["num_detections"][image] == n
         assert n >= 5
@@ -165,3 +165,18 @@ def test_the_number_of_rois_may_be_unknown(second_stage):
     expected = layer(*second_stage)
     for name, values in graph(*second_stage).items():
         np.testing.assert_allclose(values, expected[name], atol=1e-4)
+
+
+def test_portable_detections_are_the_native_ones_with_more_candidates_than_are_sorted():
+    """All 9,000 scores pass a threshold of 0; the best 2,048 are enough for 100 detections."""
+    rng = np.random.default_rng(2)
+    corner = rng.uniform(0, 500, (1, 300, 2))
+    rois = np.concatenate([corner, corner + rng.uniform(10, 80, corner.shape)], axis=2)
+    logits, deltas = rng.normal(0, 2, (1, 300, 31)), rng.normal(0, 1, (1, 300, 30, 4))
+    inputs = [x.astype("float32") for x in (logits, deltas, rois)]
+    inputs += [np.int32([300]), np.int32([(600, 600)])]
+    native = DetectionLayer(0.0, 0.5, 100, WEIGHTS)(*inputs)
+    portable = DetectionLayer(0.0, 0.5, 100, WEIGHTS, kernels="portable")(*inputs)
+    assert native["num_detections"] == [100]
+    for name, expected in native.items():
+        np.testing.assert_array_equal(portable[name], expected)

@@ -73,9 +73,9 @@ EXAMPLES = {
     ),
     AnchorSampler: (
         lambda: {
-            "positive_iou": 0.6,
-            "negative_iou": 0.2,
-            "count": 6,
+            "fg_iou_thresh": 0.6,
+            "bg_iou_thresh": 0.2,
+            "batch_size_per_image": 6,
             "positive_fraction": 0.4,
             "ignore_border": True,
             "seed": 3,
@@ -86,7 +86,7 @@ EXAMPLES = {
     DetectionLayer: (
         lambda: {
             "score_threshold": 0.1,
-            "nms_iou": 0.4,
+            "nms_thresh": 0.4,
             "max_detections": 8,
             "box_weights": (4.0, 3.0, 2.0, 1.0),
             "margins": True,
@@ -125,7 +125,7 @@ EXAMPLES = {
         lambda: {
             "pre_nms_top_n": (8, 7),
             "post_nms_top_n": (6, 5),
-            "nms_iou": 0.3,
+            "nms_thresh": 0.3,
             "score_threshold": 0.2,
             "kernels": "portable",
         },
@@ -161,13 +161,13 @@ EXAMPLES = {
     ),
     RoISampler: (
         lambda: {
-            "positive_iou": 0.6,
-            "negative_iou": 0.4,
-            "count": 6,
+            "fg_iou_thresh": 0.6,
+            "bg_iou_thresh": 0.4,
+            "batch_size_per_image": 6,
             "positive_fraction": 0.4,
             "box_weights": (4.0, 3.0, 2.0, 1.0),
             "seed": 3,
-            "lowest_iou": 0.1,
+            "bg_iou_low_thresh": 0.1,
         },
         (BOXES, COUNT, TARGETS, IDS, STEP),
     ),

@@ -45,7 +45,7 @@ def one_image(reference, rpn, image, pre, post, threshold):
     ],
 )
 def test_against_a_slow_reference(reference, rpn, pre, post, training):
-    layer = ProposalLayer(pre, post, nms_iou=0.5)
+    layer = ProposalLayer(pre, post, nms_thresh=0.5)
     proposals, count = layer(*rpn, SIZES, training=training)
     pre, post = (pre[0], post[0]) if training else (pre[1], post[1])
     assert proposals.shape == (2, post, 4)

@@ -28,7 +28,7 @@ def targets(boxes=(GT,), labels=(LABELS,), crowd=((False, False, False),)):
 
 
 def sampled(gt, proposals=PROPOSALS, num_proposals=(4,), **options):
-    sampler = RoISampler(**{"count": 16, "positive_fraction": 1.0} | options)
+    sampler = RoISampler(**{"batch_size_per_image": 16, "positive_fraction": 1.0} | options)
     found = sampler(proposals, np.array(num_proposals, np.int32), gt, np.array([3]), np.array(0))
     return [x.numpy() for x in found]
 
@@ -52,13 +52,13 @@ def test_hand_worked():
 
 
 def test_background_below_the_lowest_iou_is_left_out():
-    rois, classes, _, _ = sampled(targets(), lowest_iou=0.1)
+    rois, classes, _, _ = sampled(targets(), bg_iou_low_thresh=0.1)
     assert boxes_of(rois, classes, 0) == [[10, 10, 30, 18]]
     assert (classes >= 0).sum() == 5
 
 
 def test_thresholds():
-    rois, classes, _, _ = sampled(targets(), positive_iou=0.95, negative_iou=0.1)
+    rois, classes, _, _ = sampled(targets(), fg_iou_thresh=0.95, bg_iou_thresh=0.1)
     assert boxes_of(rois, classes, 5) == [[10, 10, 30, 30]]
     assert boxes_of(rois, classes, 1) == [[60, 60, 80, 80]]
     assert boxes_of(rois, classes, 0) == [[90, 10, 99, 20]]
@@ -113,7 +113,7 @@ def test_share_of_foreground_and_the_draw():
     count = np.array([120, 120], np.int32)
 
     def draw(image_ids, step, proposals=proposals, seed=0):
-        sampler = RoISampler(count=32, positive_fraction=0.25, seed=seed)
+        sampler = RoISampler(batch_size_per_image=32, positive_fraction=0.25, seed=seed)
         found = sampler(proposals, count, gt, np.array(image_ids), np.array(step))
         return found[0].numpy(), found[1].numpy()
 

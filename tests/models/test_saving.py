@@ -1,6 +1,7 @@
 """A model file is there whole or not at all."""
 
 import keras
+import numpy as np
 import pytest
 
 
@@ -34,3 +35,31 @@ def test_a_file_that_is_there_is_not_overwritten_unasked(
     monkeypatch.setattr("builtins.input", lambda question: "n")
     make_detector(scenes.classes).save(path, overwrite=False)
     assert path.read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["best.h5", "best.hdf5", "best", "best.weights.h5", "best.KERAS"])
+def test_files_that_could_not_be_loaded_again_are_refused(name, scenes, make_detector, tmp_path):
+    with pytest.raises(ValueError, match=r"a detector is saved to a \.keras file, or its weights"):
+        make_detector(scenes.classes).save(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["best.h5", "best.weights.h5"])
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_callback_that_would_save_such_a_file_stops_fit_before_it_begins(
+    name, alone, scenes, make_detector, tmp_path
+):
+    detector = make_detector(scenes.classes)
+    detector.compile(keras.optimizers.SGD())
+    callback = keras.callbacks.ModelCheckpoint(tmp_path / name, monitor="loss")
+    with pytest.raises(ValueError, match=rf"{name}: a detector is saved to a \.keras file"):
+        detector.fit(None, callbacks=callback if alone else [callback])
+
+
+def test_weights_alone_are_saved_and_loaded(scenes, make_detector, tmp_path):
+    detector, other = make_detector(scenes.classes), make_detector(scenes.classes)
+    detector.box_head.class_logits.bias.assign_add(detector.box_head.class_logits.bias + 1)
+    detector.save_weights(tmp_path / "best.weights.h5")
+    other.load_weights(tmp_path / "best.weights.h5")
+    for ours, theirs in zip(other.get_weights(), detector.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)

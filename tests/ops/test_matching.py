@@ -19,7 +19,7 @@ def random_overlaps(rng, *shape):
     return np.round(overlaps, 1).astype("float32")
 
 
-def slow_match(overlaps, valid, positive, negative, force_best):
+def slow_match(overlaps, valid, positive, negative, allow_low_quality_matches):
     """One image: candidate by candidate, box by box."""
     boxes, candidates = overlaps.shape
     matches, kinds = np.zeros(candidates, int), np.full(candidates, NEGATIVE)
@@ -32,7 +32,7 @@ def slow_match(overlaps, valid, positive, negative, force_best):
             kinds[a] = POSITIVE
         elif best >= negative:
             kinds[a] = IGNORED
-    if force_best:
+    if allow_low_quality_matches:
         for n in range(boxes):
             top = max(overlaps[n])
             for a in range(candidates):
@@ -51,10 +51,10 @@ def slow_sample(kinds, priorities, count, fraction):
     return positives + negatives + [0] * missing, sampled
 
 
-@pytest.mark.parametrize("force_best", [False, True])
+@pytest.mark.parametrize("allow_low_quality_matches", [False, True])
 @pytest.mark.parametrize("thresholds", [(0.7, 0.3), (0.5, 0.5)])
 @pytest.mark.parametrize("seed", range(3))
-def test_match_is_that_of_loops(seed, thresholds, force_best):
+def test_match_is_that_of_loops(seed, thresholds, allow_low_quality_matches):
     rng = np.random.default_rng(seed)
     overlaps = random_overlaps(rng, 3, 5, 40)
     overlaps[0, 2] *= 0.4  # a box with no good candidate, one with none at all
@@ -62,9 +62,11 @@ def test_match_is_that_of_loops(seed, thresholds, force_best):
     valid = rng.uniform(size=(3, 5)) < 0.7
     valid[0, 2] = valid[1, 3] = True
     valid[2] = False
-    matches, kinds = match_table(overlaps, valid, *thresholds, force_best)
+    matches, kinds = match_table(overlaps, valid, *thresholds, allow_low_quality_matches)
     for b in range(3):
-        slow_matches, slow_kinds = slow_match(overlaps[b], valid[b], *thresholds, force_best)
+        slow_matches, slow_kinds = slow_match(
+            overlaps[b], valid[b], *thresholds, allow_low_quality_matches
+        )
         np.testing.assert_array_equal(kinds[b], slow_kinds)
         if valid[b].any():
             np.testing.assert_array_equal(matches[b], slow_matches)
@@ -89,11 +91,11 @@ def test_thresholds_include_the_upper_and_exclude_the_lower():
     np.testing.assert_array_equal(kinds, [[POSITIVE, IGNORED, IGNORED, NEGATIVE, NEGATIVE]])
 
 
-@pytest.mark.parametrize("force_best", [False, True])
-def test_without_valid_ground_truth_every_candidate_is_negative(force_best):
+@pytest.mark.parametrize("allow_low_quality_matches", [False, True])
+def test_without_valid_ground_truth_every_candidate_is_negative(allow_low_quality_matches):
     overlaps = np.ones((2, 3, 6), "float32")
     valid = np.array([[False, False, False], [False, True, False]])
-    matches, kinds = match_table(overlaps, valid, 0.7, 0.3, force_best)
+    matches, kinds = match_table(overlaps, valid, 0.7, 0.3, allow_low_quality_matches)
     np.testing.assert_array_equal(kinds[0], [NEGATIVE] * 6)
     np.testing.assert_array_equal(kinds[1], [POSITIVE] * 6)
     np.testing.assert_array_equal(matches[1], [1] * 6)
@@ -102,20 +104,24 @@ def test_without_valid_ground_truth_every_candidate_is_negative(force_best):
 
 def test_every_candidate_that_shares_the_best_overlap_is_forced():
     overlaps = np.float32([[[0.4, 0.4, 0.1, 0.39]]])
-    _, kinds = match_table(overlaps, np.array([[True]]), 0.7, 0.3, force_best=True)
+    _, kinds = match_table(overlaps, np.array([[True]]), 0.7, 0.3, allow_low_quality_matches=True)
     np.testing.assert_array_equal(kinds, [[POSITIVE, POSITIVE, NEGATIVE, IGNORED]])
 
 
 def test_a_forced_candidate_keeps_the_box_that_it_overlaps_most():
     overlaps = np.float32([[[0.6, 0.9], [0.2, 0.0]]])  # box 1 has candidate 0 or none
-    matches, kinds = match_table(overlaps, np.array([[True, True]]), 0.7, 0.3, force_best=True)
+    matches, kinds = match_table(
+        overlaps, np.array([[True, True]]), 0.7, 0.3, allow_low_quality_matches=True
+    )
     np.testing.assert_array_equal(kinds, [[POSITIVE, POSITIVE]])
     np.testing.assert_array_equal(matches, [[0, 0]])
 
 
 def test_nothing_is_forced_on_a_box_that_nothing_overlaps():
     overlaps = np.zeros((1, 2, 4), "float32")
-    _, kinds = match_table(overlaps, np.array([[True, True]]), 0.7, 0.3, force_best=True)
+    _, kinds = match_table(
+        overlaps, np.array([[True, True]]), 0.7, 0.3, allow_low_quality_matches=True
+    )
     np.testing.assert_array_equal(kinds, [[NEGATIVE] * 4])
 
 
@@ -188,7 +194,7 @@ def test_every_candidate_is_as_likely_as_the_others(by):
 
 def test_compiled_matching_is_the_eager_one(compiled):
     def matching(overlaps, valid, priorities):
-        matches, kinds = match_table(overlaps, valid, 0.7, 0.3, force_best=True)
+        matches, kinds = match_table(overlaps, valid, 0.7, 0.3, allow_low_quality_matches=True)
         return matches, *sample(kinds, priorities, 10, 0.5)
 
     rng = np.random.default_rng(2)

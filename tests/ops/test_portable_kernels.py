@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from rcnn_keras.ops import (
-    every_row,
+    flatten_batch,
     grouped_nms,
     in_chunks,
     in_equal_chunks,
@@ -202,6 +202,30 @@ def test_chunks_of_one_size():
     )
     for ours, theirs in zip(in_equal_chunks(*arguments), in_chunks(*arguments), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    rois, image = every_row(rows.reshape(1, 7, 2).repeat(2, axis=0))
+    rois, image = flatten_batch(rows.reshape(1, 7, 2).repeat(2, axis=0))
     np.testing.assert_array_equal(image, np.repeat([0, 1], 7))
     np.testing.assert_array_equal(rois, np.concatenate([rows, rows]))
+
+
+@pytest.mark.parametrize("awkward", ["random", "equal scores", "few scores", "whole pixels"])
+def test_a_limit_of_candidates_keeps_the_best(awkward):
+    """2,000 candidates above the threshold: those beyond the best 100 are as if they were not."""
+    rng = np.random.default_rng(1)
+    low = rng.uniform(0, 400, (2, 2000, 2))
+    boxes = np.concatenate([low, low + rng.uniform(1, 60, low.shape)], -1).astype("float32")
+    scores = rng.uniform(0.1, 1, size=(2, 2000)).astype("float32")
+    boxes, scores = (x.astype("float32") for x in AWKWARD[awkward](boxes, scores))
+    groups = np.arange(2000) % 3
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :100]
+    beyond = np.ones(scores.shape, bool)
+    np.put_along_axis(beyond, best, False, axis=1)
+    without = np.where(beyond, -np.inf, scores).astype("float32")
+    settings = (boxes, without, groups, 0.3, 60, 0.05)
+    limited = grouped_nms(boxes, scores, *settings[2:], "portable", max_candidates=100)
+    for ours, theirs in zip(limited, grouped_nms(*settings), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    if awkward == "random":  # enough are left of the best 100 that the others do not matter
+        few = (boxes, scores, groups, 0.3, 20, 0.05)
+        limited = grouped_nms(*few, "portable", max_candidates=100)
+        for ours, theirs in zip(limited, grouped_nms(*few), strict=True):
+            np.testing.assert_array_equal(ours, theirs)

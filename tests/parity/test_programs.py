@@ -11,7 +11,7 @@ TOOLS = Path(__file__).parents[2] / "tools" / "parity"
 
 
 @pytest.mark.parametrize("name", ["run.py", "store.py"])
-def test_answers_help(name, monkeypatch, capsys):
+def test_programs_answer_help(name, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [name, "--help"])
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(TOOLS / name), run_name="__main__")
@@ -19,7 +19,7 @@ def test_answers_help(name, monkeypatch, capsys):
     assert capsys.readouterr().out.startswith(f"usage: {name}")
 
 
-def test_cases_are_of_every_kind():
+def test_cases_cover_seeds_batch_sizes_and_numbers_of_objects():
     found = cases("maskrcnn_resnet50_fpn", (3, 4))
     assert {case.seed for case in found} == {3, 4}
     assert {len(case.sizes) for case in found} == {1, 2}

@@ -27,7 +27,7 @@ def ours_of(case, theirs):
 
 
 @pytest.mark.parametrize("case", FORWARD, ids=lambda case: case.model)
-def test_every_stage_is_torchvisions(case):
+def test_every_stage_equals_torchvision(case):
     theirs = theirs_of(case)
     rows = compare.forward(case, ours_of(case, theirs), seeded, theirs)
     assert {row.stage: row.error for row in rows if not row.passed} == {}
@@ -42,7 +42,7 @@ def test_every_stage_is_torchvisions(case):
 
 
 @pytest.mark.parametrize("case", TRAINING, ids=lambda case: case.model)
-def test_losses_and_gradients_are_torchvisions(case):
+def test_losses_and_gradients_equal_torchvision(case):
     theirs = theirs_of(case)
     model = ours_of(case, theirs)
     losses, gradients = compare.losses_and_gradients(case, model, seeded)
@@ -65,7 +65,7 @@ CHANGES = {
 }
 
 
-def test_differences_are_found():
+def test_changed_numbers_fail_the_comparison():
     case = FORWARD[0]
     theirs = theirs_of(case)
     changed = {name: change(theirs[name]) for name, (_, change) in CHANGES.items()}
@@ -75,7 +75,7 @@ def test_differences_are_found():
     assert not failed & {"images", "features 0", "features 2", "RPN logits", "anchors"}
 
 
-def test_ties_may_change_places_and_others_not():
+def test_only_ties_may_be_reordered():
     boxes = np.arange(16.0).reshape(4, 4)
     expected = {"boxes": boxes, "scores": np.array([0.9, 0.5 + 4e-6, 0.5, 0.4])}
     ours = {"boxes": boxes[[0, 2, 1, 3]]}
@@ -87,7 +87,7 @@ def test_ties_may_change_places_and_others_not():
     np.testing.assert_array_equal(order, np.arange(4))
 
 
-def test_a_tie_at_the_end_may_be_broken_otherwise():
+def test_a_tie_at_the_end_may_be_broken_either_way():
     boxes = np.arange(16.0).reshape(4, 4)
     expected = {"boxes": boxes, "scores": np.array([0.9, 0.6, 0.5 + 4e-6, 0.5])}
     ours = {"boxes": boxes + np.array([[0], [0], [0], [50]])}
@@ -99,7 +99,7 @@ def test_a_tie_at_the_end_may_be_broken_otherwise():
     np.testing.assert_array_equal(order, np.arange(4))
 
 
-def test_weights_belong_to_names_and_seeds():
+def test_weights_depend_on_names_and_seeds():
     shapes = {"a.weight": (4, 3, 2, 2), "b.weight": (4, 3, 2, 2), "b.num_batches_tracked": ()}
     state = seeded.seeded_state(shapes, 1)
     assert not np.allclose(state["a.weight"], state["b.weight"])

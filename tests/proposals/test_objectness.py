@@ -18,7 +18,7 @@ def scenes(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def learnt(scenes):
+def objectness(scenes):
     return Objectness.fit(scenes[:10], windows=800)
 
 
@@ -31,22 +31,22 @@ def recall(proposals, scenes):
     return np.concatenate(found).mean()
 
 
-def test_learns_all_cues(learnt):
-    assert list(learnt.cues) == list(CUES)
-    assert 0.001 < learnt.prior < 0.2
-    for name, cue in learnt.cues.items():
+def test_fit_has_likelihoods_of_all_cues(objectness):
+    assert list(objectness.cues) == list(CUES)
+    assert 0.001 < objectness.prior < 0.2
+    for name, cue in objectness.cues.items():
         assert cue.theta in CUES[name][1]
 
 
-def test_first_proposals_find_more_than_first_windows(learnt, scenes):
-    """On scenes that were not learnt from."""
+def test_first_proposals_find_more_than_first_windows(objectness, scenes):
+    """On scenes that it was not fitted to."""
     scenes = scenes[10:]
     sampled = [sample_windows(scene.height, scene.width, 30) for scene in scenes]
-    proposed = [learnt.propose(scene.path, 30, candidates=3000)[0] for scene in scenes]
+    proposed = [objectness.propose(scene.path, 30, candidates=3000)[0] for scene in scenes]
     assert recall(proposed, scenes) > recall(sampled, scenes) + 0.25
 
 
-def test_objects_score_higher_than_their_neighbourhood(learnt, scenes):
+def test_objects_score_higher_than_their_neighbourhood(objectness, scenes):
     higher = []
     for scene in scenes[10:]:
         moved = scene.boxes + np.float32([0.7, 0.7, 0.7, 0.7]) * np.tile(
@@ -54,12 +54,12 @@ def test_objects_score_higher_than_their_neighbourhood(learnt, scenes):
         )
         inside = (moved[:, 2] <= scene.width) & (moved[:, 3] <= scene.height)
         boxes = np.concatenate([scene.boxes[inside], moved[inside]])
-        higher += list(np.greater(*learnt.score(scene.path, boxes).reshape(2, -1)))
+        higher += list(np.greater(*objectness.score(scene.path, boxes).reshape(2, -1)))
     assert len(higher) > 4
     assert np.mean(higher) > 0.7
 
 
-def test_fit_is_that_of_counting(scenes):
+def test_fit_equals_counting_window_by_window(scenes):
     """Prior and histograms against the definition, window by window."""
     scenes = scenes[:4]
     fitted = Objectness.fit(scenes, windows=200, seed=5)
@@ -83,9 +83,9 @@ def test_fit_is_that_of_counting(scenes):
             np.testing.assert_allclose(shares, np.array(counts) / np.sum(counts))
 
 
-def test_theta_has_the_greatest_posterior_of_the_grid(scenes, monkeypatch):
+def test_fit_takes_the_theta_of_the_greatest_posterior(scenes, monkeypatch):
     def cue(image, windows, theta):
-        """Tells bright windows only where theta is 2; noise otherwise."""
+        """Separates bright windows only if theta is 2; noise otherwise."""
         means = [
             image[int(y1) : int(y2) + 1, int(x1) : int(x2) + 1].mean()
             for x1, y1, x2, y2 in windows.tolist()
@@ -114,22 +114,22 @@ def test_score_is_bayes_rule():
     assert scores.dtype == np.float32
 
 
-def test_a_value_on_an_edge_lies_above_it():
+def test_a_value_equal_to_an_edge_belongs_to_the_bin_above():
     cue = Likelihoods(1.0, [0.0, 1.0], [0.2, 0.3, 0.5], [0.5, 0.3, 0.2])
     ratios = np.log([0.4, 1, 1, 2.5, 2.5])
     np.testing.assert_allclose(cue.log_ratio(np.array([-1, 0, 0.5, 1, 9])), ratios)
 
 
-def test_proposals_are_sorted_apart_and_inside(learnt, scenes):
-    boxes, scores = learnt.propose(scenes[0].path, 50, candidates=2000)
+def test_proposals_are_sorted_suppressed_and_inside_the_image(objectness, scenes):
+    boxes, scores = objectness.propose(scenes[0].path, 50, candidates=2000)
     assert boxes.shape == (50, 4)
     assert boxes.dtype == scores.dtype == np.float32
     assert np.all(np.diff(scores) <= 0)
-    np.testing.assert_allclose(learnt.score(scenes[0].path, boxes), scores, rtol=1e-5)
+    np.testing.assert_allclose(objectness.score(scenes[0].path, boxes), scores, rtol=1e-5)
     assert overlaps(boxes, boxes)[~np.eye(50, dtype=bool)].max() <= 0.7 + 1e-5
-    again = objectness_windows(scenes[0].path, learnt, count=50, candidates=2000)
+    again = objectness_windows(scenes[0].path, objectness, count=50, candidates=2000)
     np.testing.assert_array_equal(again, boxes)
-    other, _ = learnt.propose(scenes[0].path, 50, candidates=2000, seed=1)
+    other, _ = objectness.propose(scenes[0].path, 50, candidates=2000, seed=1)
     assert not np.array_equal(other, boxes)
 
 
@@ -143,27 +143,27 @@ def test_proposals_are_sorted_apart_and_inside(learnt, scenes):
         np.zeros((60, 60, 3), np.float32),
     ],
 )
-def test_gray_flat_and_tiny_images(learnt, image):
-    boxes, scores = learnt.propose(image, 20, candidates=300)
+def test_gray_flat_and_tiny_images_have_proposals(objectness, image):
+    boxes, scores = objectness.propose(image, 20, candidates=300)
     assert 0 < len(boxes) == len(scores) <= 20
     assert np.isfinite(scores).all()
     assert boxes.min() >= 0
     assert np.all(boxes[:, 2:] <= [image.shape[1], image.shape[0]])
 
 
-def test_gray_is_gray_in_three_channels(learnt, scenes):
+def test_a_gray_image_equals_its_three_channels(objectness, scenes):
     gray = rk.data.read_image(scenes[0].path)[..., 1]
     boxes = sample_windows(*gray.shape, 100)
     three = np.repeat(gray[..., None], 3, axis=-1)
-    np.testing.assert_array_equal(learnt.score(gray, boxes), learnt.score(three, boxes))
+    np.testing.assert_array_equal(objectness.score(gray, boxes), objectness.score(three, boxes))
 
 
-def test_large_images_are_looked_at_in_small(learnt, scenes):
+def test_large_images_are_shrunk_for_the_cues(objectness, scenes):
     """An image of 4000 pixels: the same objects, in its own pixels."""
     small = cv2.resize(rk.data.read_image(scenes[0].path), (400, 320))
     large = cv2.resize(small, (4000, 3200), interpolation=cv2.INTER_NEAREST)
-    boxes, scores = learnt.propose(small, 20, candidates=500)
-    enlarged, same = learnt.propose(large, 20, candidates=500)
+    boxes, scores = objectness.propose(small, 20, candidates=500)
+    enlarged, same = objectness.propose(large, 20, candidates=500)
     np.testing.assert_allclose(enlarged, boxes * 10, rtol=1e-4, atol=0.01)
     np.testing.assert_allclose(same, scores, atol=1e-5)
 
@@ -177,27 +177,27 @@ def test_large_images_are_looked_at_in_small(learnt, scenes):
         ("nowhere.png", "nowhere.png: no such file"),
     ],
 )
-def test_unusable_images_are_refused(learnt, image, message):
+def test_unusable_images_are_refused(objectness, image, message):
     with pytest.raises(rk.data.ImageError, match=message):
-        learnt.propose(image)
+        objectness.propose(image)
     with pytest.raises(rk.data.ImageError, match=message):
-        learnt.score(image, np.zeros((0, 4)))
+        objectness.score(image, np.zeros((0, 4)))
 
 
-def test_unusable_arguments_are_refused(learnt, scenes):
+def test_unusable_arguments_are_refused(objectness, scenes):
     image = np.zeros((30, 40, 3), np.uint8)
     with pytest.raises(ValueError, match=r"box 0 is .* inside the image of 30x40"):
-        learnt.score(image, [[0, 0, 41, 3]])
+        objectness.score(image, [[0, 0, 41, 3]])
     with pytest.raises(ValueError, match="not 0 and"):
-        learnt.propose(image, 0)
+        objectness.propose(image, 0)
     with pytest.raises(ValueError, match=r"and 1\.5"):
-        learnt.propose(image, iou_threshold=1.5)
+        objectness.propose(image, iou_threshold=1.5)
     with pytest.raises(ValueError, match="not 0 and 5"):
         Objectness.fit(scenes, images=0, windows=5)
-    assert learnt.score(image, []).shape == (0,)
+    assert objectness.score(image, []).shape == (0,)
 
 
-def test_nothing_is_learnt_from_no_objects(scenes):
+def test_fit_without_objects_is_refused(scenes):
     empty = [scene.select(np.zeros(len(scene), bool)) for scene in scenes[:2]]
     for records in (empty, []):
         dataset = rk.data.DetectionDataset(records, scenes.classes)

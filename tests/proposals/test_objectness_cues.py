@@ -49,7 +49,7 @@ def stretched(x1, y1, x2, y2, factor):
 
 
 @pytest.mark.parametrize("theta", [1.1, 1.5, 3.0])
-def test_color_contrast_is_that_of_masks(image, windows, theta):
+def test_color_contrast_equals_that_computed_with_masks(image, windows, theta):
     lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB).astype(int)
     bins = [
         (light // 32, *(min(max((c - 128) // 12, -4), 3) for c in color))
@@ -75,7 +75,7 @@ def test_color_contrast_is_that_of_masks(image, windows, theta):
 
 
 @pytest.mark.parametrize("theta", [1.25, 3.0])
-def test_edge_density_is_that_of_masks(image, windows, theta):
+def test_edge_density_equals_that_computed_with_masks(image, windows, theta):
     edges = objectness_cues._edges(image)
     expected = []
     for window in windows:
@@ -90,7 +90,7 @@ def test_edge_density_is_that_of_masks(image, windows, theta):
 
 
 @pytest.mark.parametrize("theta", [30.0, 300.0])
-def test_superpixels_straddling_is_that_of_masks(image, windows, theta):
+def test_superpixels_straddling_equals_that_computed_with_masks(image, windows, theta):
     segmentation = cv2.ximgproc.segmentation.createGraphSegmentation(0.8, theta, 1)
     labels = segmentation.processImage(image)
     assert labels.max() > 2
@@ -107,7 +107,7 @@ def test_superpixels_straddling_is_that_of_masks(image, windows, theta):
     assert found[-4] == 1  # the whole image cuts nothing
 
 
-def test_an_object_has_more_of_each_cue_than_what_cuts_it(image):
+def test_an_object_scores_higher_in_each_cue_than_windows_that_cut_it(image):
     windows = np.float32([[7, 9, 29, 31], [17, 19, 39, 41]])
     for cue, theta in (
         (objectness_cues.color_contrast, 1.5),
@@ -127,7 +127,7 @@ ALL = [
 
 @pytest.mark.parametrize(("cue", "theta"), ALL)
 @pytest.mark.parametrize("size", [(8, 8), (1, 1), (1, 30), (40, 30)])
-def test_flat_and_tiny_images(cue, theta, size):
+def test_cues_are_finite_on_flat_and_tiny_images(cue, theta, size):
     image = np.full((*size, 3), 90, np.uint8)
     windows = np.float32([[0, 0, size[1], size[0]], [0, 0, 0.2, 0.2]])
     values = cue(image, windows, theta)

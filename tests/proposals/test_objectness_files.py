@@ -13,7 +13,7 @@ def image():
 
 
 @pytest.fixture
-def learnt():
+def objectness():
     rng = np.random.default_rng(1)
     contrast, density = (
         Likelihoods.fit(theta, rng.uniform(0.1, 1, 50), rng.uniform(0, 0.8, 200))
@@ -22,23 +22,23 @@ def learnt():
     return Objectness(0.01, {"color_contrast": contrast, "edge_density": density})
 
 
-def test_saved_parameters_come_back(learnt, image, tmp_path):
+def test_saved_parameters_are_loaded_unchanged(objectness, image, tmp_path):
     path = tmp_path / "objectness.json"
-    learnt.save(path)
-    learnt.save(path)  # over an older one
+    objectness.save(path)
+    objectness.save(path)  # over an older one
     assert [file.name for file in tmp_path.iterdir()] == ["objectness.json"]
     assert path.stat().st_size < 20_000
     loaded = Objectness.load(path)
     boxes = sample_windows(40, 50, 60)
-    scores = learnt.score(image, boxes)
+    scores = objectness.score(image, boxes)
     np.testing.assert_array_equal(loaded.score(image, boxes), scores)
     from_path = objectness_windows(image, path, count=5, candidates=100)
-    np.testing.assert_array_equal(from_path, learnt.propose(image, 5, candidates=100)[0])
+    np.testing.assert_array_equal(from_path, objectness.propose(image, 5, candidates=100)[0])
 
 
-def test_failed_save_leaves_the_file_that_was_there(learnt, tmp_path, monkeypatch):
+def test_a_failed_save_keeps_the_older_file(objectness, tmp_path, monkeypatch):
     path = tmp_path / "objectness.json"
-    learnt.save(path)
+    objectness.save(path)
     before = path.read_bytes()
 
     def full(*_):
@@ -46,7 +46,7 @@ def test_failed_save_leaves_the_file_that_was_there(learnt, tmp_path, monkeypatc
 
     monkeypatch.setattr("os.replace", full)
     with pytest.raises(OSError, match="disk full"):
-        learnt.save(path)
+        objectness.save(path)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["objectness.json"]
 
@@ -75,9 +75,9 @@ def test_failed_save_leaves_the_file_that_was_there(learnt, tmp_path, monkeypatc
         ),
     ],
 )
-def test_foreign_parameters_are_refused(learnt, tmp_path, change, message):
+def test_invalid_parameters_are_refused(objectness, tmp_path, change, message):
     path = tmp_path / "objectness.json"
-    learnt.save(path)
+    objectness.save(path)
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))

@@ -52,7 +52,7 @@ def test_windows_are_of_all_sizes_and_aspects():
     assert np.median(aspect) == pytest.approx(1, rel=0.03)
 
 
-def test_windows_find_unknown_boxes():
+def test_windows_cover_random_boxes_of_all_sizes():
     """From a tenth to a half of the image's side."""
     rng = np.random.default_rng(0)
     size = rng.uniform(40, 200, (300, 2))
@@ -65,13 +65,13 @@ def test_windows_find_unknown_boxes():
     ("arguments", "message"),
     [((0, 5, 3), "not 0x5"), ((5, 5, -1), "not -1 and 0"), ((5, 5, 3, -2), "not 3 and -2")],
 )
-def test_impossible_windows_are_refused(arguments, message):
+def test_sampling_arguments_out_of_range_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         sample_windows(*arguments)
 
 
 @pytest.mark.parametrize(
-    ("box", "told"),
+    ("box", "message"),
     [
         ([0, 0, 41, 30], "box 1 is"),
         ([-0.5, 0, 4, 3], "box 1 is"),
@@ -81,25 +81,25 @@ def test_impossible_windows_are_refused(arguments, message):
         ([np.nan, 0, 4, 3], "nan"),
     ],
 )
-def test_boxes_outside_are_refused(box, told):
+def test_boxes_outside_the_image_are_refused(box, message):
     good = [0, 0, 40, 30]
     assert check_windows(np.array([good]), 30, 40).dtype == np.float32
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         check_windows(np.array([good, box]), 30, 40)
 
 
 @pytest.mark.parametrize("boxes", [np.ones((3, 5)), np.ones(4), np.ones((2, 4), bool), [["a"] * 4]])
-def test_what_is_no_boxes_is_refused(boxes):
+def test_arrays_that_are_not_boxes_are_refused(boxes):
     with pytest.raises(ValueError, match=r"shape \(n, 4\)"):
         check_windows(boxes, 30, 40)
 
 
-def test_no_boxes_are_boxes():
+def test_an_empty_array_of_boxes_is_accepted():
     for boxes in ([], np.zeros((0, 4))):
         assert check_windows(boxes, 30, 40).shape == (0, 4)
 
 
-def test_pixels_are_rounded_and_never_none():
+def test_pixels_are_rounded_and_at_least_one():
     windows = np.float32([[1.4, 2.6, 5.5, 7.4], [3.2, 3.2, 3.3, 3.4], [9.8, 6.9, 10, 7]])
     expected = [[1, 3, 6, 7], [3, 3, 4, 4], [9, 6, 10, 7]]
     np.testing.assert_array_equal(to_pixels(windows, 7, 10), expected)
@@ -111,7 +111,7 @@ def test_scaled_windows_keep_their_centre():
     np.testing.assert_allclose(scaled(windows, 2, 40, 60), expected)
 
 
-def test_overlaps_are_those_of_loops():
+def test_overlaps_equal_those_of_slow_loops():
     a, b = sample_windows(30, 40, 20), sample_windows(30, 40, 7, seed=1)
     expected = [[iou(x, y) for y in b.astype(float)] for x in a.astype(float)]
     np.testing.assert_allclose(overlaps(a, b), expected, atol=1e-5)
@@ -120,7 +120,7 @@ def test_overlaps_are_those_of_loops():
 
 @pytest.mark.parametrize("threshold", [0.2, 0.5, 0.8])
 @pytest.mark.parametrize("count", [5, 1000])
-def test_suppression_is_that_of_loops(threshold, count):
+def test_suppression_equals_that_of_slow_loops(threshold, count):
     windows = sample_windows(60, 80, 300)
     scores = np.random.default_rng(0).integers(0, 40, 300) / 40  # many are equal
     kept = []
@@ -131,5 +131,5 @@ def test_suppression_is_that_of_loops(threshold, count):
     np.testing.assert_array_equal(suppress(windows, scores, threshold, count), kept[:count])
 
 
-def test_suppression_of_nothing():
+def test_suppression_of_no_windows_keeps_none():
     assert suppress(np.zeros((0, 4), np.float32), np.zeros(0), 0.5, 9).shape == (0,)

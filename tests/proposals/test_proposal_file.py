@@ -21,7 +21,7 @@ def path(tmp_path):
     return tmp_path / "proposals.npz"
 
 
-def test_what_is_saved_is_loaded(path):
+def test_saved_proposals_are_loaded_unchanged(path):
     sizes = {7: (480, 640), 12: (50, 60)}
     save_proposals(path, BOXES, method="by hand", arguments={"n": (1, 2)}, image_sizes=sizes)
     found = load_proposals(path)
@@ -48,7 +48,7 @@ def test_what_is_saved_is_loaded(path):
 def test_numpy_reads_the_file_without_this_package(path):
     save_proposals(path, BOXES, method="by hand")
     with np.load(path) as arrays:
-        assert arrays["boxes"].dtype == np.uint16  # they lie on whole pixels
+        assert arrays["boxes"].dtype == np.uint16  # all coordinates are whole pixels
         assert arrays["row_splits"].tolist() == [0, 2, 2, 3]
         assert arrays["image_ids"].tolist() == [7, 3, 12]
     assert json.loads(zipfile.ZipFile(path).read("header.json"))["method"] == "by hand"
@@ -57,20 +57,20 @@ def test_numpy_reads_the_file_without_this_package(path):
 @pytest.mark.parametrize(
     "corner", [0.5, -1.0, 65_536.0, np.float32(1 / 3)], ids=["half", "negative", "far", "third"]
 )
-def test_boxes_off_the_whole_pixels_are_kept_exactly(path, corner):
+def test_fractional_and_large_coordinates_are_kept_exactly(path, corner):
     boxes = np.float32([[corner, 0, 70_000, 10], [1, 2, 3, 4]])
     save_proposals(path, {1: boxes}, method="by hand")
     np.testing.assert_array_equal(load_proposals(path)[1], boxes)
 
 
-def test_no_image_and_no_box(path):
+def test_files_without_images_or_boxes_are_loaded(path):
     save_proposals(path, {}, method="by hand")
     assert dict(load_proposals(path)) == {}
     save_proposals(path, {5: []}, method="by hand")
     assert load_proposals(path)[5].shape == (0, 4)
 
 
-def test_the_same_proposals_are_the_same_bytes(path, monkeypatch):
+def test_the_same_proposals_give_the_same_bytes(path, monkeypatch):
     save_proposals(path, BOXES, method="by hand")
     first = path.read_bytes()
     monkeypatch.setattr("time.time", lambda: 2_000_000_000.0)
@@ -80,7 +80,7 @@ def test_the_same_proposals_are_the_same_bytes(path, monkeypatch):
     assert {entry.date_time[0] for entry in zipfile.ZipFile(path).infolist()} == {1980}
 
 
-def test_a_failed_write_leaves_the_older_file(path):
+def test_a_failed_write_keeps_the_older_file(path):
     save_proposals(path, BOXES, method="by hand")
     before = path.read_bytes()
     with pytest.raises(ValueError, match="image 2"):
@@ -96,28 +96,28 @@ def test_a_failed_write_leaves_the_older_file(path):
     [
         ([[1, 2, 3]], r"image 9: boxes must be \(R, 4\), not \(1, 3\)"),
         ([1, 2, 3, 4], r"image 9: .*\(4,\)"),
-        ([[0, 0, 1, 1], [3, 0, 2, 5]], r"image 9: \[3.0, 0.0, 2.0, 5.0\] is no box"),
+        ([[0, 0, 1, 1], [3, 0, 2, 5]], r"image 9: \[3.0, 0.0, 2.0, 5.0\] is not a box"),
         ([[0, 0, np.nan, 1]], "image 9: .*nan"),
         ([[0, 0, np.inf, 1]], "image 9: .*inf"),
     ],
 )
-def test_what_is_no_box_is_refused(path, boxes, message):
+def test_invalid_boxes_are_refused(path, boxes, message):
     with pytest.raises(ValueError, match=message):
         save_proposals(path, {9: boxes}, method="by hand")
     assert not path.exists()
 
 
-def test_a_torn_file_is_named_wherever_it_ends(path, tmp_path):
+def test_a_file_truncated_anywhere_is_refused_by_its_name(path, tmp_path):
     save_proposals(path, BOXES, method="by hand")
     whole = path.read_bytes()
-    torn = tmp_path / "torn.npz"
+    truncated = tmp_path / "truncated.npz"
     for length in range(0, len(whole), 53):
-        torn.write_bytes(whole[:length])
-        with pytest.raises(ValueError, match=r"torn\.npz is no whole file of proposals"):
-            load_proposals(torn)
+        truncated.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=r"truncated\.npz is not a complete file of proposals"):
+            load_proposals(truncated)
 
 
-def test_damage_inside_a_file_is_named(path):
+def test_damage_inside_a_file_is_refused_by_its_name(path):
     many = {i: np.random.default_rng(i).random((50, 2)).repeat(2, 1) * 100 for i in range(20)}
     many = {i: np.sort(boxes)[:, [0, 2, 1, 3]] for i, boxes in many.items()}
     save_proposals(path, many, method="by hand")
@@ -125,13 +125,13 @@ def test_damage_inside_a_file_is_named(path):
     middle = len(content) // 2
     content[middle : middle + 20] = bytes(255 - value for value in content[middle : middle + 20])
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"proposals\.npz is no whole file of proposals"):
+    with pytest.raises(ValueError, match=r"proposals\.npz is not a complete file of proposals"):
         load_proposals(path)
 
 
-def test_foreign_files_are_named(path):
+def test_files_of_another_kind_are_refused_by_their_name(path):
     def refused(message):
-        with pytest.raises(ValueError, match=rf"proposals\.npz is no whole file.*{message}"):
+        with pytest.raises(ValueError, match=rf"proposals\.npz is not a complete file.*{message}"):
             load_proposals(path)
 
     path.write_text("image,x1\n")
@@ -159,7 +159,7 @@ def test_foreign_files_are_named(path):
         {"image_sizes": np.zeros((3,), np.int32)},
     ],
 )
-def test_arrays_that_do_not_fit_are_refused(path, changed):
+def test_arrays_of_mismatched_lengths_are_refused(path, changed):
     save_proposals(path, BOXES, method="by hand")
     with np.load(path) as arrays:
         content = dict(arrays)
@@ -167,11 +167,11 @@ def test_arrays_that_do_not_fit_are_refused(path, changed):
     np.savez(path.with_suffix(""), **(content | changed))
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("header.json", header)
-    with pytest.raises(ValueError, match=r"proposals\.npz is no whole file"):
+    with pytest.raises(ValueError, match=r"proposals\.npz is not a complete file"):
         load_proposals(path)
 
 
-def test_missing_images_are_named():
+def test_images_without_proposals_are_named():
     dataset = draw_shapes(13, size=(32, 40))
     ids = [record.image_id for record in dataset]
     check_proposals(dict.fromkeys([*ids, 1000], np.zeros((1, 4))), dataset)

@@ -1,4 +1,4 @@
-"""Whole data sets: the same bytes however they come about."""
+"""Proposals of whole datasets: the same bytes whoever computes them and after any stop."""
 
 import importlib
 import multiprocessing
@@ -17,8 +17,8 @@ import rcnn_keras
 from rcnn_keras.data.coco import load_coco
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.synthetic import draw_shapes
-from rcnn_keras.engines import Processes, run_shards
-from rcnn_keras.engines.worker import Outcome
+from rcnn_keras.parallel import Processes, run_shards
+from rcnn_keras.parallel.worker import Outcome
 from rcnn_keras.proposals import check_proposals, load_proposals, propose, selective_search
 from rcnn_keras.proposals.propose import run_method
 
@@ -38,7 +38,7 @@ def finished(dataset, tmp_path_factory):
     return path
 
 
-def test_the_file_holds_what_the_method_gives(dataset, finished):
+def test_the_file_holds_the_boxes_of_the_method(dataset, finished):
     found = load_proposals(finished)
     check_proposals(found, dataset)
     assert list(found) == [record.image_id for record in dataset]
@@ -62,7 +62,7 @@ def test_the_number_of_workers_changes_no_byte(dataset, finished, tmp_path):
     assert len(found) == 6
 
 
-def test_a_finished_file_is_not_made_again(dataset, finished, monkeypatch):
+def test_a_finished_file_is_not_computed_again(dataset, finished, monkeypatch):
     before = finished.stat()
     module = importlib.import_module("rcnn_keras.proposals.propose")
     monkeypatch.setattr(module, "run_shards", None)
@@ -94,7 +94,7 @@ def stopped(dataset, out, after, **arguments):
         propose(dataset, out, progress=progress, **arguments)
 
 
-def test_a_stopped_run_goes_on(dataset, finished, tmp_path, monkeypatch):
+def test_a_stopped_run_resumes(dataset, finished, tmp_path, monkeypatch):
     out, parts = tmp_path / "proposals.npz", tmp_path / "proposals.npz.parts"
     stopped(dataset, out, 2, workers=2)
     assert not out.exists()
@@ -138,7 +138,7 @@ def test_parts_of_other_arguments_or_data_are_refused(dataset, tmp_path):
     propose(dataset, out, workers=1)
 
 
-def test_a_folder_of_other_things_is_left_alone(dataset, tmp_path):
+def test_a_folder_of_other_files_is_refused_and_left_unchanged(dataset, tmp_path):
     out, parts = tmp_path / "proposals.npz", tmp_path / "proposals.npz.parts"
     parts.mkdir()
     (parts / "diary.txt").write_text("dear diary")
@@ -147,16 +147,16 @@ def test_a_folder_of_other_things_is_left_alone(dataset, tmp_path):
     assert (parts / "diary.txt").read_text() == "dear diary"
 
 
-def test_a_torn_part_is_named(dataset, tmp_path):
+def test_a_truncated_part_is_refused_by_its_name(dataset, tmp_path):
     out = tmp_path / "proposals.npz"
     stopped(dataset, out, 1, workers=1)
     (part,) = (tmp_path / "proposals.npz.parts").glob("*.npz")
     part.write_bytes(part.read_bytes()[:100])
-    with pytest.raises(ValueError, match=rf"{part.name} is no whole file of proposals"):
+    with pytest.raises(ValueError, match=rf"{part.name} is not a complete file of proposals"):
         propose(dataset, out, workers=1)
 
 
-def test_bad_images_are_named_and_the_others_kept(tmp_path):
+def test_unreadable_images_are_reported_and_the_others_kept(tmp_path):
     images = tmp_path / "images"
     dataset = draw_shapes(5, size=(48, 64), out=images)
     bad, small = Path(dataset[1].path), Path(dataset[3].path)
@@ -180,7 +180,7 @@ def test_bad_images_are_named_and_the_others_kept(tmp_path):
     assert out.read_bytes() == (tmp_path / "again.npz").read_bytes()
 
 
-def test_images_in_memory(dataset, finished, tmp_path):
+def test_images_in_memory_have_the_same_proposals_as_files(dataset, finished, tmp_path):
     pixels = [np.asarray(Image.open(record.path).convert("RGB")) for record in dataset]
     in_memory = DetectionDataset(
         [replace(r, path="", pixels=p) for r, p in zip(dataset, pixels, strict=True)],
@@ -213,13 +213,13 @@ def test_arguments_are_checked_before_any_work(dataset, tmp_path, arguments, mes
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_data_set_without_images(tmp_path):
+def test_a_dataset_without_images_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no images"):
         propose(DetectionDataset([], ["thing"]), tmp_path / "proposals.npz")
 
 
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
-def test_a_worker_that_is_killed_costs_its_image(workers, dataset, finished, tmp_path):
+def test_a_killed_worker_changes_no_byte(workers, dataset, finished, tmp_path):
     out = tmp_path / "proposals.npz"
     killed = []
 
@@ -234,7 +234,9 @@ def test_a_worker_that_is_killed_costs_its_image(workers, dataset, finished, tmp
     assert out.read_bytes() == finished.read_bytes()
 
 
-def test_an_image_that_kills_every_worker_is_told(dataset, finished, tmp_path):
+def test_an_image_that_kills_every_worker_is_reported_and_the_others_kept(
+    dataset, finished, tmp_path
+):
     class Dying(Processes):
         def outcomes(self, work, shards):
             for place, shard in enumerate(shards):
@@ -250,7 +252,7 @@ def test_an_image_that_kills_every_worker_is_told(dataset, finished, tmp_path):
     assert out.read_bytes() == finished.read_bytes()
 
 
-def test_workers_have_no_tensorflow_and_give_what_the_method_gives():
+def test_workers_import_no_tensorflow_and_return_the_boxes_of_the_method():
     image = np.random.default_rng(0).integers(0, 256, (60, 80, 3)).astype(np.uint8)
     work = partial(run_method, "selective_search", {"similarities": ["size"]})
     ((_, found),) = run_shards(work, [(0, image)], Processes(1))
@@ -277,7 +279,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on(finished, tmp_path):
+def test_a_killed_run_resumes(finished, tmp_path):
     images = tmp_path / "images"
     draw_shapes(6, size=(48, 64), out=images)
     (tmp_path / "script.py").write_text(KILLED)

@@ -31,7 +31,7 @@ def opencv(rgb, switch):
     return rows(np.stack([x, y, x + w, y + h], axis=1))
 
 
-def test_fast_is_that_of_opencv(scene):
+def test_fast_mode_equals_opencv(scene):
     expected = opencv(scene, "Fast")
     boxes = selective_search(scene)
     assert boxes.dtype == np.float32
@@ -39,12 +39,12 @@ def test_fast_is_that_of_opencv(scene):
     assert rows(boxes) == expected
 
 
-def test_quality_is_that_of_opencv_but_for_the_hue(scene, monkeypatch):
+def test_quality_mode_equals_opencv_except_for_the_hue(scene, monkeypatch):
     """OpenCV means the hue, but its copy is overwritten by blue before it is searched."""
     quality = rows(selective_search(scene, "quality"))
     assert rows(selective_search(scene, "fast")) < quality
     expected = opencv(scene, "Quality")
-    if quality != expected:  # an OpenCV that has repaired it needs no more
+    if quality != expected:  # not needed with an OpenCV that has fixed it
         blue = {"hue": lambda rgb: np.ascontiguousarray(rgb[..., 2])}
         module = importlib.import_module("rcnn_keras.proposals.selective_search")
         monkeypatch.setattr(module, "COLOUR_SPACES", module.COLOUR_SPACES | blue)
@@ -71,7 +71,7 @@ def test_the_order_is_by_the_smallest_value_of_any_grouping(scene, monkeypatch):
     assert found == sorted(found)
 
 
-def test_large_boxes_come_early_and_small_ones_not_last_alone(scene):
+def test_large_boxes_tend_to_come_first_without_a_strict_order(scene):
     boxes = selective_search(scene)
     areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
     half = len(boxes) // 2
@@ -80,7 +80,7 @@ def test_large_boxes_come_early_and_small_ones_not_last_alone(scene):
 
 
 @pytest.mark.parametrize("similarity", SIMILARITIES)
-def test_one_similarity_is_that_of_opencv(scene, similarity):
+def test_one_similarity_equals_opencv(scene, similarity):
     """Both colour spaces and all k in one search, by OpenCV's strategy of that name."""
     segmentation = cv2.ximgproc.segmentation
     name = {"colour": "Color"}.get(similarity, similarity.capitalize())
@@ -95,7 +95,7 @@ def test_one_similarity_is_that_of_opencv(scene, similarity):
     assert rows(selective_search(scene, similarities=[similarity])) == expected
 
 
-def test_a_choice_takes_the_place_of_the_combinations(scene):
+def test_chosen_similarities_replace_the_combinations(scene):
     all_four = rows(selective_search(scene, similarities=SIMILARITIES))
     without_colour = rows(selective_search(scene, similarities=("texture", "size", "fill")))
     assert rows(selective_search(scene)) == all_four | without_colour
@@ -104,7 +104,7 @@ def test_a_choice_takes_the_place_of_the_combinations(scene):
     np.testing.assert_array_equal(backwards, selective_search(scene, similarities=SIMILARITIES))
 
 
-def test_small_boxes_are_left_out_and_the_order_stays(scene):
+def test_min_size_leaves_out_small_boxes_and_keeps_the_order(scene):
     boxes = selective_search(scene)
     sides = (boxes[:, 2:] - boxes[:, :2]).min(axis=1)
     assert 0 < (sides < 24).sum() < len(boxes)
@@ -115,7 +115,7 @@ def test_small_boxes_are_left_out_and_the_order_stays(scene):
 @pytest.mark.parametrize(
     "shape", [(8, 8, 3), (8, 8), (1, 1), (1, 40), (40, 1, 3), (2, 2), (64, 48, 3)]
 )
-def test_one_colour_is_one_box(shape):
+def test_an_image_of_one_colour_has_one_box(shape):
     boxes = selective_search(np.full(shape, 77, np.uint8), min_size=20)
     assert boxes.tolist() == [[0, 0, shape[1], shape[0]]]
     assert boxes.dtype == np.float32
@@ -127,22 +127,22 @@ def test_the_whole_image_is_always_proposed(mode):
     image[:, 150:] = 220
     boxes = selective_search(image, mode).tolist()
     assert [0, 0, 300, 1] in boxes
-    assert len(boxes) > 1  # which OpenCV does not join, as it sees no neighbours
+    assert len(boxes) > 1  # which OpenCV does not merge, as it finds no neighbours
 
 
-def test_gray_is_the_same_as_its_rgb(scene):
+def test_a_gray_image_equals_its_rgb_image(scene):
     gray = scene[..., 0]
     expected = selective_search(np.repeat(gray[..., None], 3, axis=2))
     np.testing.assert_array_equal(selective_search(gray), expected)
     assert len(expected) > 20
 
 
-def test_a_view_that_is_not_contiguous(scene):
+def test_a_view_that_is_not_contiguous_is_accepted(scene):
     expected = selective_search(np.ascontiguousarray(scene[::-1, ::-1]))
     np.testing.assert_array_equal(selective_search(scene[::-1, ::-1]), expected)
 
 
-def test_a_large_image_is_searched_small_and_its_boxes_come_back():
+def test_boxes_of_a_shrunk_image_are_in_its_own_pixels():
     image = np.full((300, 801, 3), 30, np.uint8)
     image[60:240, 90:450] = (220, 40, 40)
     boxes = selective_search(image, max_side=100)
@@ -193,7 +193,7 @@ def test_arguments_out_of_range_are_refused(arguments, message):
         selective_search(np.zeros((9, 9, 3), np.uint8), **arguments)
 
 
-def test_it_finds_what_is_in_a_photograph(shared_data):
+def test_objects_of_a_photograph_are_found(shared_data):
     boxes = selective_search(read_image(shared_data / "photos" / "coffee.png"))
     cup, saucer = [155, 20, 410, 310], [80, 65, 480, 385]
     for wanted in (cup, saucer):

@@ -45,7 +45,7 @@ def box_around(mask):
     return np.array([x.min(), y.min(), x.max() + 1, y.max() + 1])
 
 
-def test_colour_is_that_of_opencv_before_and_after_a_merge(regions):
+def test_colour_similarity_equals_opencv_before_and_after_a_merge(regions):
     image, numbers, sizes = regions
     own = strategy("Color", regions)
     histograms = [colour_histogram(image, numbers == i) for i in range(5)]
@@ -59,7 +59,7 @@ def test_colour_is_that_of_opencv_before_and_after_a_merge(regions):
     np.testing.assert_allclose(merged, both, atol=1e-12)
 
 
-def test_colour_histogram_by_hand():
+def test_colour_histogram_equals_that_counted_by_hand():
     image = np.zeros((2, 2, 3), np.uint8)
     image[0, 0], image[0, 1] = (0, 10, 255), (11, 10, 245)
     image[1] = 99  # outside the region
@@ -73,7 +73,7 @@ def test_colour_histogram_by_hand():
     np.testing.assert_allclose(histogram, expected)
 
 
-def test_size_and_fill_are_those_of_opencv(regions):
+def test_size_and_fill_similarities_equal_opencv(regions):
     _, numbers, sizes = regions
     by_size, by_fill = strategy("Size", regions), strategy("Fill", regions)
     boxes = [box_around(numbers == i) for i in range(5)]
@@ -84,15 +84,15 @@ def test_size_and_fill_are_those_of_opencv(regions):
         assert fill == pytest.approx(by_fill.get(i, j), abs=1e-6)
 
 
-def test_fill_by_hand():
+def test_fill_similarity_equals_that_computed_by_hand():
     left, right = np.array([0, 0, 2, 4]), np.array([2, 0, 4, 4])
     assert fill_similarity(8, 8, left, right, 100) == 1  # nothing is left between them
     assert fill_similarity(8, 8, left, right + np.array([2, 0, 2, 0]), 100) == pytest.approx(0.92)
     assert size_similarity(8, 8, 100) == pytest.approx(0.84)
 
 
-def test_texture_orders_regions_as_opencv_does():
-    """Its filter is another, so that only the likeness of stripes to stripes is the same."""
+def test_texture_similarity_orders_regions_as_opencv_does():
+    """Its filter differs, so that only the order of similarities is the same."""
     image = np.full((60, 90, 3), 128, np.uint8)
     image[:, :30] = np.where(np.arange(30) % 6 < 3, 40, 200)[None, :, None]
     image[:, 30:60] = np.where(np.arange(60) % 6 < 3, 40, 200)[:, None, None]
@@ -111,7 +111,7 @@ def test_texture_histogram_is_a_distribution(regions):
     np.testing.assert_allclose(histogram.reshape(24, 10).sum(axis=1), 1 / 24)
 
 
-def test_turning_an_image_turns_the_directions():
+def test_rotating_an_image_rotates_the_directions():
     noise = np.random.default_rng(0).integers(0, 40, (40, 63, 3))
     image = (np.arange(63) % 9 * 20)[None, :, None].astype(np.uint8) + noise.astype(np.uint8)
     everywhere = np.ones(image.shape[:2], bool)
@@ -123,12 +123,12 @@ def test_turning_an_image_turns_the_directions():
     assert np.abs(expected - upright).max() > 5e-3
 
 
-def test_without_texture_all_is_in_the_first_bins():
+def test_an_image_without_texture_fills_only_the_first_bins():
     histogram = texture_histogram(np.full((9, 9, 3), 50, np.uint8), np.ones((9, 9), bool))
     np.testing.assert_allclose(histogram.reshape(24, 10)[:, 0], 1 / 24)
 
 
-def test_derivatives_of_a_slope():
+def test_derivatives_of_a_ramp_are_its_slope():
     x, y = np.meshgrid(np.arange(20), np.arange(20))
     image = (3 * x + 5 * y)[..., None].astype(np.uint8)
     found = gaussian_derivatives(image)[:, 5:-5, 5:-5, 0]
@@ -138,7 +138,7 @@ def test_derivatives_of_a_slope():
     np.testing.assert_allclose(found, np.broadcast_to(expected, found.shape), atol=1e-4)
 
 
-def test_derivatives_of_one_point_are_those_of_a_gaussian():
+def test_derivatives_of_a_point_are_those_of_a_gaussian():
     image = np.zeros((15, 15, 1), np.uint8)
     image[7, 7] = 200
     found = gaussian_derivatives(image)[0, ..., 0]
@@ -158,6 +158,6 @@ def test_derivatives_of_one_point_are_those_of_a_gaussian():
     ],
 )
 @pytest.mark.parametrize("histogram", [colour_histogram, texture_histogram])
-def test_what_is_no_region_is_refused(histogram, image, mask, message):
+def test_images_and_masks_that_do_not_fit_are_refused(histogram, image, mask, message):
     with pytest.raises(ValueError, match=message):
         histogram(image, mask)

@@ -38,7 +38,7 @@ def shown(viewer):
     return drawn(viewer.figure.axes[0].images[0].get_array())
 
 
-def test_the_first_ones_are_drawn():
+def test_only_the_first_proposals_are_drawn():
     assert drawn(draw_proposals(IMAGE, BOXES, 3)) == [0, 1, 2]
     assert drawn(draw_proposals(IMAGE, BOXES, 50)) == [0, 1, 2, 3, 4]
     assert (IMAGE == 90).all()
@@ -46,13 +46,13 @@ def test_the_first_ones_are_drawn():
         draw_proposals(IMAGE, BOXES, 0)
 
 
-def test_the_first_one_lies_on_top():
+def test_the_first_proposal_is_drawn_on_top():
     boxes = np.float32([[10, 60, 100, 100], [10, 60, 100, 100]])
     colour = ImageColor.getrgb(PALETTE[0])
     assert (np.asarray(draw_proposals(IMAGE, boxes, 2))[99, 50] == colour).all()
 
 
-def test_keys_show_more_and_fewer(viewer):
+def test_keys_show_more_and_fewer_proposals(viewer):
     assert shown(viewer) == [0, 1]
     press(viewer, "m")
     assert shown(viewer) == [0, 1, 2, 3]
@@ -68,7 +68,7 @@ def test_keys_show_more_and_fewer(viewer):
     assert viewer.figure.axes[0].get_yscale() == "linear"  # matplotlib's own l is off
 
 
-def test_more_begins_at_what_there_is():
+def test_the_viewer_shows_at_most_all_proposals():
     plt.switch_backend("agg")
     viewer = ProposalViewer(IMAGE, BOXES, 100)
     press(viewer, "l")
@@ -82,6 +82,6 @@ def test_q_closes_the_window(viewer):
     assert not plt.fignum_exists(viewer.figure.number)
 
 
-def test_without_a_window_it_is_told(viewer):
-    with pytest.raises(ValueError, match="no window here: its backend is agg"):
+def test_a_backend_without_windows_is_refused(viewer):
+    with pytest.raises(ValueError, match="cannot open a window here: its backend is agg"):
         check_window()

@@ -62,7 +62,7 @@ def test_defaults_are_those_of_the_constructors(write):
     assert configuration.optimizer.momentum == 0.9
 
 
-def test_paths_are_taken_from_the_files_folder(write, tmp_path):
+def test_paths_are_relative_to_the_folder_of_the_file(write, tmp_path):
     data = load_configuration(write(GOOD)).data
     assert data.train[0].annotations == str(tmp_path / "a.json")
     assert data.train[0].images == str(tmp_path / "pictures")
@@ -73,7 +73,7 @@ def test_paths_are_taken_from_the_files_folder(write, tmp_path):
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_the_resolved_configuration_reads_back_the_same_from_another_folder(path, write):
+def test_the_resolved_configuration_loads_equal_from_another_folder(path, write):
     configuration = load_configuration(path)
     text = configuration.to_yaml()
     again = load_configuration(write(text))
@@ -161,7 +161,7 @@ WEIGHTS = "model.backbone_weights"
     ],
 )
 def test_model_arguments_are_checked_before_anything_is_built(write, override, message):
-    """Where two do not fit, the error may be told of the one that is a default."""
+    """If two conflict, the error may name the one that is a default."""
     (error,) = errors_of(write(GOOD), [f"model.{override}"])
     assert "model." in error
     assert message in error
@@ -192,12 +192,12 @@ def test_imagenet_weights_need_an_architecture_that_has_them(write, overrides, m
     assert message in error
 
 
-def test_all_wrong_arguments_of_a_model_are_told_at_once(write):
+def test_all_wrong_arguments_of_a_model_are_reported_at_once(write):
     errors = errors_of(write(GOOD), ["model.box_units=0", "model.norm=x", "model.max_size=1"])
     assert len(errors) == 3
 
 
-def test_the_data_has_the_classes_and_training_the_only_seed(write):
+def test_classes_and_seed_are_not_arguments_of_the_model(write):
     errors = errors_of(write(GOOD), ["model.seed=3", "model.classes=[a]", "training.jit_compile=1"])
     assert len(errors) == 3
     assert all("unknown key" in error for error in errors)
@@ -214,7 +214,7 @@ def keys_in(node, path=()):
 
 
 @pytest.mark.parametrize("value", ["[1]", "[]", "[[1], {a: 1}]", "{0: 1}", "x", "-1.5", ".nan"])
-def test_no_value_in_any_place_is_more_than_an_error(write, value):
+def test_a_wrong_value_at_any_key_is_reported_as_an_error(write, value):
     """A list where a number belongs, a tuple that is too short: each has its line."""
     text = GOOD + "schedule: {name: step, milestones: [2]}\n"
     erasing = "data.augment.1={RandomErasing: {area: [0.1, 0.2]}}"
@@ -238,12 +238,12 @@ def test_no_value_in_any_place_is_more_than_an_error(write, value):
         ("training.evaluate_every=13", "training.evaluate_every = 13: should be at most"),
     ],
 )
-def test_sections_must_agree(write, override, message):
+def test_conflicting_sections_are_refused(write, override, message):
     (error,) = errors_of(write(GOOD), [override])
     assert message in error
 
 
-def test_alternating_reads_back_the_same(write):
+def test_an_alternating_configuration_loads_equal(write):
     assert load_configuration(write(GOOD)).training.alternating is None
     alternating = "training.alternating={detector_epochs: 8}"
     configuration = load_configuration(write(GOOD), [alternating, "model.rpn_objectness=softmax"])
@@ -262,13 +262,13 @@ def test_alternating_reads_back_the_same(write):
         (["early_stopping_patience=2"], "early_stopping_patience does not go with alternating"),
     ],
 )
-def test_what_alternating_refuses(write, overrides, message):
+def test_wrong_alternating_configurations_are_refused(write, overrides, message):
     overrides = ["alternating={detector_epochs: 8}", *overrides]
     errors = errors_of(write(GOOD), [f"training.{override}" for override in overrides])
     assert any(message in error for error in errors), errors
 
 
-def test_several_sizes_read_back_the_same(write):
+def test_a_configuration_with_several_sizes_loads_equal(write):
     configuration = load_configuration(write(GOOD), ["model.min_size=[480, 688, 600]"])
     assert configuration.model_arguments["min_size"] == (480, 688, 600)
     assert load_configuration(write(configuration.to_yaml())) == configuration
@@ -282,8 +282,8 @@ def test_several_sizes_read_back_the_same(write):
 def test_mask_rcnn_takes_the_same_arguments_and_needs_masks(write):
     mask_rcnn = "model.architecture=mask_rcnn"
     configuration = load_configuration(write(GOOD), [mask_rcnn])
-    assert configuration.learns_masks
-    assert not load_configuration(write(GOOD)).learns_masks
+    assert configuration.trains_masks
+    assert not load_configuration(write(GOOD)).trains_masks
     assert configuration.model_arguments == load_configuration(write(GOOD)).model_arguments
     records = "data={format: records, train: {root: a}, val: {root: a}, shuffle: shards}"
     data = load_configuration(write(GOOD), [records]).data
@@ -293,7 +293,7 @@ def test_mask_rcnn_takes_the_same_arguments_and_needs_masks(write):
     voc = "data={format: voc, train: {root: a}, val: {root: a}}"
     assert load_configuration(write(GOOD), [voc]).data.format == "voc"
     (error,) = errors_of(write(GOOD), [mask_rcnn, voc])
-    assert "data.format = 'voc': mask_rcnn learns masks" in error
+    assert "data.format = 'voc': mask_rcnn is trained on masks" in error
 
 
 def test_overrides_are_yaml_values_that_reach_into_lists_and_missing_sections(write):
@@ -332,13 +332,13 @@ def test_errors_in_overrides_name_the_override(write):
     [
         ("epochs", "--set epochs: should look like key.sub=value"),
         ("training..epochs=3", "should look like key.sub=value"),
-        ("training.epochs.more=3", "training.epochs is 12, no section"),
-        ("training.epochs.a.b=3", "'a' is looked for in 12"),
+        ("training.epochs.more=3", "training.epochs is 12, not a section"),
+        ("training.epochs.a.b=3", "'a' is not a key of 12"),
         ("data.val.7.annotations=x", "'7' should be one of 0..1"),
-        ("training.epochs=[3", "--set training.epochs=[3: the value: "),
+        ("training.epochs=[3", "--set training.epochs=[3: the value is not YAML: "),
     ],
 )
-def test_impossible_overrides_are_refused(write, override, message):
+def test_invalid_overrides_are_refused(write, override, message):
     (error,) = errors_of(write(GOOD), [override])
     assert message in error
 
@@ -348,17 +348,17 @@ def test_impossible_overrides_are_refused(write, override, message):
     [
         ("model: {", ":1:9: "),
         ("model: 1\nmodel: 2", ":2:1: the key 'model' is given twice"),
-        ("- a", "a mapping of sections is wanted, not ['a']"),
-        ("", "a mapping of sections is wanted, not None"),
+        ("- a", "expected a mapping of sections, not ['a']"),
+        ("", "expected a mapping of sections, not None"),
     ],
 )
-def test_what_is_no_configuration_at_all(write, text, message):
+def test_files_that_are_not_configurations_are_refused(write, text, message):
     (error,) = errors_of(write(text))
     assert error.startswith(str(write(text)))
     assert message in error
 
 
-def test_a_missing_file_and_a_binary_file(tmp_path):
+def test_a_missing_file_and_a_binary_file_are_refused(tmp_path):
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     (missing,) = errors_of(tmp_path / "none.yaml")
     (binary,) = errors_of(tmp_path / "binary.yaml")
@@ -369,3 +369,51 @@ def test_a_missing_file_and_a_binary_file(tmp_path):
 @pytest.mark.parametrize("text", ["1e-4", "1E-4", "+1.e-4", ".1e-3", "0.0001"])
 def test_numbers_may_have_exponents_without_a_dot(write, text):
     assert read_document(write(f"rate: {text}")).values == {"rate": 1e-4}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "data/#1/train.json",
+        "photos #2/train.json",
+        "#5/train.json",
+        "set: a/train.json",
+        "train: val.json",
+        "{x}/train.json",
+        "[2024] photos/train.json",
+        "@home/train.json",
+        "*/train.json",
+        "%25/train.json",
+        "!new/train.json",
+        "&a/train.json",
+        "& a/train.json",
+        "|pipe/train.json",
+        "C:\\data\\train.json",
+    ],
+)
+def test_a_path_with_characters_of_yaml_is_taken_as_it_stands(text, tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("data: {train: {}}")
+    document = read_document(path, [f"data.train.annotations={text}"])
+    assert document.values["data"]["train"]["annotations"] == text
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-4", 1e-4),
+        ("[[8], [16]]", [[8], [16]]),
+        ("{name: adam}", {"name": "adam"}),
+        ("null", None),
+        ("~", None),
+        ("", None),
+        ("'#5: a'", "#5: a"),
+        ('"[1]"', "[1]"),
+        ("3 # a comment", 3),
+        ("false", False),
+    ],
+)
+def test_other_values_of_overrides_are_those_of_yaml(text, value, tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("{}")
+    assert read_document(path, [f"a.b={text}"]).values == {"a": {"b": value}}

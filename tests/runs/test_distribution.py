@@ -1,4 +1,4 @@
-"""Which strategy a run gets, and what it says when another worker is gone."""
+"""Which strategy a run gets, and what is reported when another worker is lost."""
 
 import json
 
@@ -32,7 +32,7 @@ def made(monkeypatch):
     return found
 
 
-def test_auto_is_what_the_machine_has(made, monkeypatch):
+def test_auto_is_the_strategy_for_the_devices_of_the_machine(made, monkeypatch):
     assert build_strategy("auto") is tf.distribute.get_strategy()
     devices = {"GPU": ["GPU:0"], "CPU": ["CPU:0"]}
     monkeypatch.setattr(tf.config, "list_logical_devices", devices.get)
@@ -46,7 +46,7 @@ def test_auto_is_what_the_machine_has(made, monkeypatch):
     assert made[1:] == [("MultiWorkerMirroredStrategy",)]
 
 
-def test_without_gpus_mirrored_takes_all_logical_cpus(made):
+def test_without_gpus_mirrored_uses_all_logical_cpus(made):
     build_strategy("mirrored")
     ((_, devices),) = made
     assert [device.name for device in devices] == ["/device:CPU:0", "/device:CPU:1"]
@@ -63,7 +63,7 @@ def test_without_gpus_mirrored_takes_all_logical_cpus(made):
         ("auto", '{"cluster": {"ps": ["a:1"]}}', r"the cluster has \['ps'\]; only workers"),
     ],
 )
-def test_what_does_not_go_together(made, monkeypatch, distribute, text, message):
+def test_conflicts_with_tf_config_are_refused(made, monkeypatch, distribute, text, message):
     if text is not None:
         monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(ValueError, match=message):
@@ -82,10 +82,10 @@ def test_a_lost_worker_has_an_exit_status_of_its_own(monkeypatch):
     monkeypatch.setitem(main.commands, "lose", lose)
     done = CliRunner().invoke(main, ["lose"])
     assert done.exit_code == LostWorkerError.exit_status == 75
-    assert "another worker is gone: connection refused" in done.output
+    assert "another worker is lost: connection refused" in done.output
 
 
-def test_on_one_device_errors_stay_what_they_are():
+def test_on_one_device_errors_are_unchanged():
     with (
         pytest.raises(tf.errors.UnavailableError),
         lost_workers(tf.distribute.get_strategy()),
@@ -93,7 +93,7 @@ def test_on_one_device_errors_stay_what_they_are():
         raise tf.errors.UnavailableError(None, None, "something else")
 
 
-def test_the_configuration(tmp_path, write_config):
+def test_the_configuration_accepts_only_known_strategies(tmp_path, write_config):
     path = write_config(
         tmp_path, {"model": {"architecture": "faster_rcnn"}, "training": {"epochs": 1}}
     )

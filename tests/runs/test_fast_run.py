@@ -57,7 +57,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_the_road(folder):
+def test_a_run_trains_scores_and_detects(folder):
     result = rcnn("train", folder / "fast.yaml", "--out", folder / "run")
     assert result.exit_code == 0, result.output
     scores = json.loads((folder / "run" / "scores.json").read_text())
@@ -88,7 +88,7 @@ def test_the_road(folder):
     assert len(rows) == len(found) > 0
 
 
-def test_the_first_proposals_are_kept(folder):
+def test_max_proposals_keeps_the_first_ones(folder):
     train_set, _ = read_data(load_configuration(folder / "fast.yaml").data)
     boxes = load_proposals(folder / "train.npz")
     for record in train_set:
@@ -101,15 +101,15 @@ def test_the_first_proposals_are_kept(folder):
         ("data.val.proposals=null", r"data\.val\.proposals = None: fast_rcnn needs a file"),
         ("model={architecture: faster_rcnn}", "faster_rcnn finds its own proposals"),
         ("model.rpn_nms_thresh=0.5", "unknown key"),
-        ("training.alternating={detector_epochs: 1}", "fast_rcnn has no RPN to train in turn"),
+        ("training.alternating={detector_epochs: 1}", "fast_rcnn has no RPN to train alternately"),
     ],
 )
-def test_configurations_that_do_not_fit(change, message, folder):
+def test_conflicting_configurations_are_refused(change, message, folder):
     with pytest.raises(ConfigurationError, match=message):
         load_configuration(folder / "fast.yaml", [change])
 
 
-def test_a_file_of_other_images_is_told_before_training(folder, tmp_path):
+def test_proposals_of_other_images_are_refused_before_training(folder, tmp_path):
     save_proposals(tmp_path / "other.npz", {7: np.zeros((0, 4), "f4")}, method="selective_search")
     change = f"data.train.proposals={tmp_path / 'other.npz'}"
     result = rcnn("train", folder / "fast.yaml", "--out", tmp_path / "run", "--set", change)
@@ -118,9 +118,7 @@ def test_a_file_of_other_images_is_told_before_training(folder, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_evaluate_asks_for_proposals_and_refuses_what_it_does_not_need(
-    folder, tmp_path, small_arguments
-):
+def test_evaluate_requires_proposals_and_refuses_unneeded_ones(folder, tmp_path, small_arguments):
     classes = ["circle", "triangle", "square", "star"]
     arguments = {k: v for k, v in MODEL.items() if k != "architecture"}
     FastRCNN(classes=classes, **arguments).save(tmp_path / "fast.keras")

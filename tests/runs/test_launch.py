@@ -44,7 +44,7 @@ def is_running(process):
     return state != "Z"  # dead, and its parent has not looked yet
 
 
-def test_each_worker_is_told_of_all_and_its_lines_are_marked(tmp_path, capfd):
+def test_each_worker_has_all_addresses_and_its_lines_have_its_number(tmp_path, capfd):
     assert launch(worker(tmp_path, "print(os.environ['TF_CONFIG'])"), workers=3) == 0
     lines = sorted(capfd.readouterr().out.splitlines())
     configs = [json.loads(line.removeprefix(f"[{i}] ")) for i, line in enumerate(lines)]
@@ -72,7 +72,7 @@ time.sleep(600)
 """
 
 
-def test_all_start_again_after_one_was_killed(tmp_path, capfd):
+def test_all_workers_restart_after_one_was_killed(tmp_path, capfd):
     assert launch(worker(tmp_path, KILLED_ONCE), workers=2, grace=0.5) == 0
     for index in (0, 1):
         found = processes(tmp_path, index)
@@ -91,21 +91,21 @@ def test_all_start_again_after_one_was_killed(tmp_path, capfd):
         ("sys.exit(2)", 2, 1),
     ],
 )
-def test_how_often_and_after_what(tmp_path, code, status, starts):
+def test_killed_and_lost_workers_are_retried_and_errors_are_not(tmp_path, code, status, starts):
     assert launch(worker(tmp_path, code), workers=1, retries=2) == status
     assert len(processes(tmp_path, 0)) == starts
 
 
-def test_later_starts_may_have_another_command(tmp_path):
+def test_restarts_may_have_another_command(tmp_path):
     first = worker(tmp_path, "os.kill(os.getpid(), signal.SIGKILL)")
     assert launch(first, workers=1, again=worker(tmp_path, "sys.exit()")) == 0
     assert len(processes(tmp_path, 0)) == 2
 
 
 LAUNCHER = """
-import signal, sys
+import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
-sys.argv[0] = "rcnn"
+os.environ["RCNN_KERAS_LEAN"] = "1"
 from rcnn_keras.runs.launch import launch
 sys.exit(launch(sys.argv[1:], workers=2, grace=0.5))
 """
@@ -123,12 +123,12 @@ def test_a_signal_ends_all_workers(tmp_path, number, status):
 
 
 @pytest.mark.parametrize(("name", "value"), [("workers", 0), ("retries", -1)])
-def test_numbers_out_of_range(name, value):
+def test_numbers_out_of_range_are_refused(name, value):
     with pytest.raises(ValueError, match=f"{name} must be at least .*, not {value}"):
         launch(["true"], **{"workers": 1} | {name: value})
 
 
-def test_the_command(monkeypatch):
+def test_the_command_passes_its_arguments_to_launch(monkeypatch):
     calls = []
 
     def record(command, **how):

@@ -42,7 +42,7 @@ def test_the_logs_have_the_mask_loss_and_scores_of_boxes_and_masks(run):
     assert float(row["val_mask_AP"]) == pytest.approx(history.history["val_mask_AP"][0])
 
 
-def test_the_files_have_boxes_and_masks(run):
+def test_the_files_of_a_run_have_boxes_and_masks(run):
     configuration, out, _ = run
     scores = json.loads((out / "scores.json").read_text())
     classes = ("circle", "triangle", "square", "star")
@@ -72,7 +72,7 @@ def test_overwriting_removes_the_plots_of_masks_too(run, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_saved_model_scores_as_it_did_in_training(run):
+def test_the_saved_model_has_the_scores_logged_in_training(run):
     configuration, out, history = run
     _, val_set = read_data(configuration.data)
     model = keras.models.load_model(out / "best.keras")
@@ -84,7 +84,7 @@ def test_the_saved_model_scores_as_it_did_in_training(run):
             np.testing.assert_allclose(value, expected, atol=1e-6, err_msg=name)
 
 
-def test_masks_are_what_is_watched(config, tmp_path):
+def test_callbacks_monitor_the_ap_of_masks(config, tmp_path):
     for architecture, monitor in (("mask_rcnn", "val_mask_AP"), ("faster_rcnn", "val_AP")):
         configuration = load_configuration(config, [f"model.architecture={architecture}"])
         callbacks = build_callbacks(
@@ -118,7 +118,7 @@ def test_data_without_masks_is_refused_before_training(config, part, tmp_path):
     read_data(boxes.data)
 
 
-def test_the_callback_looks_for_masks_before_training(run):
+def test_the_callback_refuses_data_without_masks_before_training(run):
     _, out, _ = run
     model = keras.models.load_model(out / "last.keras")
     drawn = draw_shapes(1, size=(64, 64))

@@ -70,13 +70,13 @@ def errors_of(path, *overrides):
     return caught.value.errors
 
 
-def test_a_path_is_taken_from_the_files_folder(folder):
+def test_a_path_is_relative_to_the_folder_of_the_file(folder):
     configuration = load_configuration(folder / "config.yaml")
     assert configuration.model.preset == str(folder / "trained" / "best.keras")
     assert configuration.model_arguments == {"frozen_stages": 2, "min_size": 48}
 
 
-def test_the_resolved_configuration_leaves_to_the_preset_what_is_its(folder, tmp_path):
+def test_the_resolved_configuration_leaves_out_the_presets_arguments(folder, tmp_path):
     configuration = load_configuration(folder / "config.yaml")
     text = configuration.to_yaml()
     assert yaml.safe_load(text)["model"] == {
@@ -103,7 +103,7 @@ def test_without_a_preset_all_arguments_are_stated(folder):
     [
         ("preset=trained/bets.keras", "bets.keras: no such file; did you mean"),
         ("preset=config.yaml", "no preset is named 'config.yaml'"),
-        ("preset=./config.yaml", "config.yaml is no .keras file"),
+        ("preset=./config.yaml", "config.yaml is not a .keras file"),
         ("preset=maskrcnn_resnet50_coco", "did you mean 'maskrcnn_resnet50_fpn_coco'"),
         ("preset=3", "should be a valid string"),
         ("backbone=resnet50_fpn", "= 'resnet50_fpn': must be 'resnet18_fpn', as the weights"),
@@ -115,20 +115,20 @@ def test_without_a_preset_all_arguments_are_stated(folder):
         ("min_sise=3", "unknown key, did you mean 'min_size'?"),
     ],
 )
-def test_what_is_wrong_is_told_when_the_file_is_read(folder, override, message):
+def test_wrong_presets_are_refused_when_the_file_is_read(folder, override, message):
     (error,) = errors_of(folder / "config.yaml", f"model.{override}")
     key = override.partition("=")[0]
     assert error.startswith(f"--set model.{key}: model.{key}")
     assert message in error
 
 
-def test_all_that_is_wrong_is_told_at_once(folder):
+def test_all_conflicts_with_a_preset_are_reported_at_once(folder):
     errors = errors_of(folder / "config.yaml", "model.box_units=16", "model.max_size=32")
     assert len(errors) == 2
     assert any("model.min_size = 48: must be at most max_size=32" in error for error in errors)
 
 
-def test_a_published_preset_is_checked_without_fetching_it(folder):
+def test_a_published_preset_is_checked_without_a_download(folder):
     path = folder / "published.yaml"
     assert load_configuration(path).model.preset == "maskrcnn_resnet50_fpn_coco"
     (error,) = errors_of(path, "model.backbone=resnet101_fpn")
@@ -139,11 +139,11 @@ def test_a_published_preset_is_checked_without_fetching_it(folder):
     load_configuration(path, [*mobilenet, "model.anchor_sizes=[[8], [16], [32]]"])
 
 
-def test_the_model_has_the_weights_and_the_classes_of_the_data(folder, capsys):
+def test_the_model_has_the_weights_and_the_classes_of_the_data(folder, logged):
     path = folder / "trained" / "best.keras"
     configuration = load_configuration(folder / "config.yaml", ["data.classes=[sharp, flat]"])
     model = build_model(configuration, read_data(configuration.data)[0])
-    assert capsys.readouterr().out.startswith(f"{path}: weights kept in backbone, ")
+    assert logged().startswith(f"{path}: weights kept in backbone, ")
     assert model.classes == ("sharp", "flat")
     assert (model.min_size, model.max_size, model.get_config()["frozen_stages"]) == (48, 64, 2)
     trained = keras.models.load_model(path, compile=False)
@@ -159,7 +159,7 @@ def test_the_model_has_the_weights_and_the_classes_of_the_data(folder, capsys):
 
 
 @pytest.mark.slow
-def test_a_run_from_a_preset(folder, tmp_path):
+def test_a_run_from_a_preset_trains_and_reports(folder, tmp_path):
     configuration = load_configuration(folder / "config.yaml")
     out = tmp_path / "run"
     train(configuration, out)
@@ -175,7 +175,7 @@ def test_a_run_from_a_preset(folder, tmp_path):
         assert np.any(before != after) == moves, name
 
 
-def test_what_a_run_starts_from_is_not_removed(folder):
+def test_the_file_that_a_run_starts_from_is_not_removed(folder):
     configuration = load_configuration(folder / "config.yaml")
     with pytest.raises(FileExistsError, match=r"best\.keras is what the run starts from"):
         train(configuration, folder / "trained", overwrite=True)

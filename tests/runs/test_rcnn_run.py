@@ -1,4 +1,4 @@
-"""R-CNN on the command line: training in stages, stopped and gone on with, scores, detections."""
+"""R-CNN on the command line: training in stages, interrupted and resumed, scores, detections."""
 
 import inspect
 import json
@@ -16,7 +16,7 @@ from rcnn_keras.models import RCNN
 from rcnn_keras.proposals import save_proposals
 from rcnn_keras.runs.configuration import load_configuration
 from rcnn_keras.runs.document import ConfigurationError
-from rcnn_keras.runs.folder import clear, remove_torn
+from rcnn_keras.runs.folder import clear, remove_unfinished
 from rcnn_keras.runs.run import build_model
 from rcnn_keras.training import train_rcnn
 from rcnn_keras.training.rcnn import stages
@@ -77,7 +77,7 @@ def run(folder):
     return out
 
 
-def test_a_run_has_what_every_run_has(folder, run):
+def test_a_run_writes_the_files_of_every_run(folder, run):
     assert load_configuration(run / "config.yaml") == load_configuration(folder / "rcnn.yaml")
     model = keras.models.load_model(run / "best.keras")
     assert isinstance(model, RCNN)
@@ -94,7 +94,7 @@ def test_a_run_has_what_every_run_has(folder, run):
     assert not (run / "stages" / "fine_tuning").exists()
 
 
-def test_the_result_is_scored_and_detects(folder, run):
+def test_the_resulting_model_is_scored_and_detects(folder, run):
     data, best = folder / "val" / "annotations.json", run / "best.keras"
     result = rcnn(
         *("evaluate", best, "--data", data, "--proposals", folder / "val.npz"),
@@ -114,7 +114,7 @@ def test_the_result_is_scored_and_detects(folder, run):
 
 
 @pytest.mark.slow
-def test_a_stopped_run_goes_on_and_a_finished_one_is_kept(folder, run, tmp_path, monkeypatch):
+def test_an_interrupted_run_resumes_and_a_finished_one_is_kept(folder, run, tmp_path, monkeypatch):
     result = rcnn("train", folder / "rcnn.yaml", "--out", run)
     assert result.exit_code == 1
     assert "holds a finished run" in result.output
@@ -133,7 +133,7 @@ def test_a_stopped_run_goes_on_and_a_finished_one_is_kept(folder, run, tmp_path,
         np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-7)
 
 
-def test_another_configuration_wants_another_folder(folder, run, tmp_path):
+def test_another_configuration_is_refused_in_the_same_folder(folder, run, tmp_path):
     shutil.copytree(run / "stages", tmp_path / "stages")
     shutil.copy(run / "config.yaml", tmp_path)
     other = "training.svm_c=0.01"
@@ -142,13 +142,13 @@ def test_another_configuration_wants_another_folder(folder, run, tmp_path):
     assert "unfinished run of another configuration" in result.output
 
 
-def test_overwriting_removes_what_a_run_wrote(run, tmp_path):
+def test_overwriting_removes_the_files_of_a_run(run, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(run, out)
     (out / ".stages.abc").mkdir()  # of a run that was killed
     (out / "notes.txt").write_text("mine")
     clear(out)
-    remove_torn(out)
+    remove_unfinished(out)
     assert [path.name for path in out.iterdir()] == ["notes.txt"]
 
 
@@ -164,7 +164,7 @@ def test_the_keys_of_training_are_the_arguments_of_the_stages(folder):
         assert value == parameters[{"features": "engine"}.get(name, name)].default, name
 
 
-def test_the_seed_draws_the_weights(folder):
+def test_the_seed_determines_the_initial_weights(folder):
     drawn = draw_shapes(1, size=(64, 64))
     first, again, other = (
         build_model(load_configuration(folder / "rcnn.yaml", change), drawn).get_weights()
@@ -197,13 +197,13 @@ def test_the_seed_draws_the_weights(folder):
         ("model.architecture=rcn", "should be 'fast_rcnn', 'faster_rcnn', 'mask_rcnn', 'rcnn'"),
     ],
 )
-def test_a_configuration_is_checked_whole(change, message, folder):
+def test_wrong_configurations_of_stages_are_refused(change, message, folder):
     with pytest.raises(ConfigurationError) as caught:
         load_configuration(folder / "rcnn.yaml", [change])
     assert any(message in error for error in caught.value.errors), caught.value.errors
 
 
-def test_without_scikit_learn_a_line_says_how_to_get_it(folder, tmp_path, monkeypatch):
+def test_without_scikit_learn_the_error_says_how_to_install_it(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     result = rcnn("train", folder / "rcnn.yaml", "--out", tmp_path / "run")
     assert result.exit_code == 1

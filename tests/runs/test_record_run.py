@@ -1,4 +1,4 @@
-"""A model trains and scores on record files as on the files that were packed."""
+"""A model trains and scores on record files as on the image files."""
 
 import keras
 import numpy as np
@@ -20,7 +20,7 @@ def sets(tmp_path_factory, here):
     return folder, files, save_tfrecord(files, folder / "records", shard_size=2, engine=here())
 
 
-def test_a_configuration_names_record_files(sets, small_arguments, tmp_path, capsys):
+def test_a_run_trains_on_the_configured_record_files(sets, small_arguments, tmp_path, capsys):
     folder, files, _ = sets
     config = tmp_path / "config.yaml"
     model = {**small_arguments, "architecture": "faster_rcnn"}
@@ -40,7 +40,7 @@ def test_a_configuration_names_record_files(sets, small_arguments, tmp_path, cap
 
 
 @pytest.mark.slow
-def test_fit_and_scores_are_those_of_the_files(sets, small_arguments):
+def test_fit_and_scores_equal_those_of_the_image_files(sets, small_arguments):
     _, files, records = sets
     histories = []
     for dataset in (files, records):
@@ -60,6 +60,6 @@ def test_fit_and_scores_are_those_of_the_files(sets, small_arguments):
         np.testing.assert_allclose(histories[1][name], values, rtol=1e-5, err_msg=name)
 
 
-def test_loaded_again_it_is_the_same(sets):
+def test_loaded_record_files_equal_the_dataset(sets):
     folder, _, records = sets
     assert load_tfrecord(folder / "records").to_coco() == records.to_coco()

@@ -33,7 +33,7 @@ def config(tmp_path_factory, write_config):
     return write_config(tmp_path_factory.mktemp("config"), SECTIONS, train_images=4)
 
 
-def test_a_run_writes_what_it_promises(run):
+def test_a_run_writes_all_its_files(run):
     configuration, out, history = run
     assert load_configuration(out / "config.yaml") == configuration
     with (out / "history.csv").open() as file:
@@ -54,7 +54,7 @@ def test_a_run_writes_what_it_promises(run):
     assert not (out / "checkpoints").exists()
 
 
-def test_the_best_model_scores_what_was_measured_while_training(run):
+def test_the_best_model_has_the_scores_logged_in_training(run):
     """With `ema_momentum`, measured and saved are the averaged weights."""
     configuration, out, history = run
     _, val_set = read_data(configuration.data)
@@ -64,7 +64,7 @@ def test_the_best_model_scores_what_was_measured_while_training(run):
         assert best[name] == pytest.approx(history.history[f"val_{name}"][epoch], abs=1e-6)
 
 
-def test_a_finished_run_is_overwritten_only_on_demand(run):
+def test_a_finished_run_is_overwritten_only_if_requested(run):
     configuration, out, _ = run
     before = (out / "best.keras").stat().st_mtime_ns
     with pytest.raises(FileExistsError, match=r"holds a finished run: .*--out.*--overwrite"):
@@ -72,7 +72,7 @@ def test_a_finished_run_is_overwritten_only_on_demand(run):
     assert (out / "best.keras").stat().st_mtime_ns == before
 
 
-def test_a_stopped_run_is_overwritten_only_on_demand(config, tmp_path):
+def test_an_unfinished_run_is_overwritten_only_if_requested(config, tmp_path):
     configuration = load_configuration(config, ["training.checkpoint=null"])
     (tmp_path / "config.yaml").write_text(configuration.to_yaml())
     assert not resumes(tmp_path, configuration)  # nothing to lose
@@ -87,7 +87,7 @@ def test_a_stopped_run_is_overwritten_only_on_demand(config, tmp_path):
         train(configuration, tmp_path)
 
 
-def test_overwriting_begins_when_the_data_is_known_to_be_sound(config, tmp_path):
+def test_nothing_is_overwritten_before_the_data_was_checked(config, tmp_path):
     (tmp_path / "best.keras").write_text("good")
     configuration = load_configuration(config, ["data.val.annotations=none.json"])
     with pytest.raises(DatasetError):
@@ -109,7 +109,7 @@ def test_overwriting_removes_what_a_run_wrote_and_nothing_else(run, tmp_path):
     assert sorted(path for path in out.rglob("*") if path.is_file()) == sorted(mine)
 
 
-def test_a_trained_run_without_its_report_goes_on_to_it(run, tmp_path):
+def test_a_trained_run_without_a_report_is_only_scored(run, tmp_path):
     configuration, finished, _ = run
     for name in ("config.yaml", "history.csv"):
         shutil.copy(finished / name, tmp_path)
@@ -130,7 +130,7 @@ def test_the_model_is_compiled_as_configured(config):
     assert (model.anchor_sampler.seed, model.roi_sampler.seed) == (3, 4)
 
 
-def test_precision_reaches_the_model_and_nothing_after_it(config):
+def test_precision_applies_to_the_model_only(config):
     configuration = load_configuration(config, ["training.precision=mixed_bfloat16"])
     train_set, _ = read_data(configuration.data)
     model = build_model(configuration, train_set)
@@ -144,7 +144,7 @@ class Stopped(Exception):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("epoch", [0, 1])
-def test_a_run_that_was_stopped_ends_as_the_unbroken_one(epoch, config, run, tmp_path):
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(epoch, config, run, tmp_path):
     """Stopped while an epoch is scored, it has the same history and weights, bit by bit."""
     configuration, whole, history = run
     score = CocoEvaluation.on_epoch_end
@@ -177,9 +177,9 @@ def test_a_run_that_was_stopped_ends_as_the_unbroken_one(epoch, config, run, tmp
     assert [path.name for path in tmp_path.glob(".*")] == []
 
 
-def test_a_run_is_resumed_only_where_one_was_begun(config, tmp_path):
+def test_a_run_is_resumed_only_if_one_was_started(config, tmp_path):
     configuration = load_configuration(config)
-    with pytest.raises(FileNotFoundError, match=r"holds no run to go on with.*--out.*--resume"):
+    with pytest.raises(FileNotFoundError, match=r"holds no run to resume.*--out.*--resume"):
         train(configuration, tmp_path / "none", resume=True)
     assert not (tmp_path / "none").exists()
     with pytest.raises(ValueError, match="either resumed or overwritten"):
@@ -204,7 +204,7 @@ def test_classes_of_validation_must_be_those_of_training(config, tmp_path):
         read_data(configuration.data)
 
 
-def test_classes_in_another_order_are_brought_in_line(config, tmp_path):
+def test_classes_in_another_order_are_mapped_to_those_of_training(config, tmp_path):
     content = json.loads((config.parent / "val" / "annotations.json").read_text())
     renumbered = {1: 4, 2: 3, 3: 2, 4: 1}
     for category in content["categories"]:
@@ -224,7 +224,7 @@ def test_classes_in_another_order_are_brought_in_line(config, tmp_path):
         np.testing.assert_array_equal(ours.labels, theirs.labels)
 
 
-def test_several_files_are_joined(config):
+def test_several_files_are_concatenated(config):
     sources = "[{annotations: train/annotations.json}, {annotations: val/annotations.json}]"
     configuration = load_configuration(config, [f"data.train={sources}"])
     train_set, val_set = read_data(configuration.data)
@@ -232,7 +232,7 @@ def test_several_files_are_joined(config):
     assert len({record.image_id for record in train_set}) == 6
 
 
-def test_what_is_wrong_in_all_files_is_told_at_once(config):
+def test_problems_of_all_files_are_reported_at_once(config):
     configuration = load_configuration(
         config, ["data.train.annotations=one.json", "data.val.annotations=two.json"]
     )
@@ -273,7 +273,7 @@ def test_images_are_decoded_before_training(tmp_path, write_config, capsys):
     assert capsys.readouterr().out == "checking 3 images\n"
 
 
-def test_optional_callbacks(config, tmp_path):
+def test_optional_callbacks_are_added_and_removed_by_the_configuration(config, tmp_path):
     configuration = load_configuration(
         config,
         [
@@ -298,7 +298,7 @@ def test_optional_callbacks(config, tmp_path):
     ]
 
 
-def test_the_history_has_a_column_for_what_comes_later_and_survives_a_stop(tmp_path):
+def test_the_history_file_has_columns_of_later_epochs_and_is_resumed(tmp_path):
     path = tmp_path / "history.csv"
     first = HistoryFile(path)
     first.on_epoch_end(0, {"loss": 2.0})

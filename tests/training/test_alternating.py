@@ -1,4 +1,4 @@
-"""The four steps: what each of them changes, in what order they run, and what comes out."""
+"""The four steps: what each of them changes, their order, and their result."""
 
 import csv
 import shutil
@@ -79,7 +79,7 @@ def parts_of(model):
         ("4_detector", "3_rpn", {"box_head"}),
     ],
 )
-def test_what_a_step_changes(run, initial, step, since, learns):
+def test_a_step_changes_the_weights_of_its_layers_only(run, initial, step, since, learns):
     _, out, _ = run
     before, after = parts_of(loaded(out, since) if since else initial), parts_of(loaded(out, step))
     for part, values in before.items():
@@ -87,7 +87,7 @@ def test_what_a_step_changes(run, initial, step, since, learns):
         assert differ == {part in learns}, part
 
 
-def test_the_history_has_the_losses_that_were_trained(run):
+def test_the_history_has_only_the_trained_losses(run):
     _, out, history = run
     with (out / "history.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -102,7 +102,7 @@ def test_the_history_has_the_losses_that_were_trained(run):
     assert set(history.history) == {"loss", *DETECTOR}
 
 
-def test_the_result_is_one_ordinary_detector(run, scenes):
+def test_the_result_is_an_ordinary_detector(run, scenes):
     _, out, _ = run
     assert {path.name for path in out.iterdir() if path.is_dir()} == {*NAMES, "pictures"}
     for name in ("scores.json", "report.html"):
@@ -116,7 +116,7 @@ def test_the_result_is_one_ordinary_detector(run, scenes):
 
 
 def test_a_finished_training_is_only_loaded(run, initial, scenes, tmp_path, recwarn):
-    """The model is whole again: it trains, saves and loads as one that never alternated."""
+    """The model trains, saves and loads as one that was never trained alternately."""
     _, out, _ = run
 
     def sgd(model, epochs):
@@ -135,11 +135,11 @@ def test_a_finished_training_is_only_loaded(run, initial, scenes, tmp_path, recw
     assert [str(w.message) for w in recwarn if "optimizer" in str(w.message)] == []
 
 
-def test_step_two_learns_on_the_proposals_of_step_one(run, initial, scenes):
+def test_step_two_is_trained_on_the_proposals_of_step_one(run, initial, scenes):
     _, out, _ = run
     inputs, _ = next(iter(scenes.batches(2, min_size=64, max_size=64)))
     own = initial.first_stage(dict(inputs), training=True)
-    with alternating._learning(initial, alternating.STEPS[1], out):
+    with alternating._trained_layers(initial, alternating.STEPS[1], out):
         first = initial.first_stage(dict(inputs), training=True)
     expected = loaded(out, "1_rpn").first_stage(dict(inputs), training=True)
     assert first["proposals"].shape == (2, 20, 4)  # as many as in training
@@ -152,8 +152,8 @@ def test_step_two_learns_on_the_proposals_of_step_one(run, initial, scenes):
 
 
 @pytest.mark.slow
-def test_a_stopped_run_goes_on_with_the_next_step(run, tmp_path, capsys):
-    """Stopped in step 3, which had written something; then 3 and 4 run, on what 1 and 2 left."""
+def test_an_interrupted_run_resumes_with_the_unfinished_step(run, tmp_path, capsys):
+    """Interrupted in step 3 after files were written; 3 and 4 then run on the results of 1, 2."""
     configuration, finished, _ = run
     for name in NAMES[:2]:
         shutil.copytree(finished / name, tmp_path / name)
@@ -181,7 +181,7 @@ def test_a_stopped_run_goes_on_with_the_next_step(run, tmp_path, capsys):
         train(configuration, tmp_path)
 
 
-def test_what_does_not_fit_is_refused(run, scenes, tmp_path):
+def test_wrong_epochs_and_a_folder_of_another_model_are_refused(run, scenes, tmp_path):
     _, out, _ = run
 
     def fail(model, epochs):
@@ -196,16 +196,16 @@ def test_what_does_not_fit_is_refused(run, scenes, tmp_path):
     with pytest.raises(RuntimeError, match="no optimizer"):
         train_alternating(other, scenes.batches(2), fail, epochs=EPOCHS, out=tmp_path, verbose=0)
     assert list(tmp_path.iterdir()) == []
-    assert other.trained_losses == other.loss_names  # and the model is whole
+    assert other.trained_losses == other.loss_names  # and the model is an ordinary one again
     assert [weight.path for weight in other.trainable_weights] == trainable
 
 
-def test_mask_heads_and_pyramids_learn_with_their_side(scenes):
+def test_the_mask_head_is_trained_with_the_second_stage_and_the_pyramid_with_the_backbone(scenes):
     small = SMALL | {"backbone": "resnet18_fpn", "anchor_sizes": ((16,),) * 5, "fpn_channels": 8}
     model = MaskRCNN(classes=scenes.classes, **small)
     learns = []
     for step in (alternating.STEPS[0], *alternating.STEPS[2:]):
-        with alternating._learning(model, step, None):
+        with alternating._trained_layers(model, step, None):
             learns.append({layer.name for layer in model.layers if layer.trainable_weights})
             assert {name.startswith("rpn_") for name in model.trained_losses} == {step.rpn}
             assert not model.backbone.get_layer("conv1").trainable
@@ -213,7 +213,7 @@ def test_mask_heads_and_pyramids_learn_with_their_side(scenes):
     assert learns == [{"backbone", "fpn", "rpn_head"}, {"rpn_head"}, {"box_head", "mask_head"}]
 
 
-def test_the_schedule_of_a_step_has_its_length(config):
+def test_the_schedule_is_scaled_to_the_length_of_a_step(config):
     configuration = load_configuration(config)
     model = keras.Sequential([keras.layers.Dense(1)])
     model.build((None, 1))

@@ -1,6 +1,6 @@
-"""A training that is stopped and started again ends as one left in peace, to the last bit.
+"""A training that is interrupted and resumed ends as an uninterrupted one, to the last bit.
 
-Most of it is seen on a network of two layers, whose start takes no time.
+Most tests use a network of two layers, which starts quickly.
 """
 
 import json
@@ -77,7 +77,7 @@ def network(rate=0.1):
         ]
     )
     optimizer = keras.optimizers.SGD(rate, momentum=0.9, use_ema=True, ema_momentum=0.5)
-    model.compile(optimizer, "mse", run_eagerly=True)  # a graph's making takes longer
+    model.compile(optimizer, "mse", run_eagerly=True)  # building a graph takes longer
     return model
 
 
@@ -135,7 +135,7 @@ def undisturbed(tmp_path_factory):
     return *fit(folder), folder
 
 
-def test_a_step_more_or_less_would_show(undisturbed, tmp_path):
+def test_one_step_more_or_less_changes_the_result(undisturbed, tmp_path):
     """The comparison below can fail: the state moves with every step."""
     with pytest.raises(Stopped):
         fit(tmp_path, Stop(after=3))
@@ -160,7 +160,7 @@ def test_a_step_more_or_less_would_show(undisturbed, tmp_path):
     ],
     ids=["first step", "last of an epoch", "first end", "last end", "again and again"],
 )
-def test_stopped_anywhere_it_ends_the_same(stops, undisturbed, tmp_path):
+def test_a_training_stopped_anywhere_ends_as_an_uninterrupted_one(stops, undisturbed, tmp_path):
     for stop in stops:
         with pytest.raises(Stopped):
             fit(tmp_path, stop)
@@ -172,7 +172,7 @@ def test_a_finished_training_is_not_trained_again(undisturbed):
     assert_same(again, undisturbed)
 
 
-def test_a_training_that_stopped_early_stays_so(tmp_path):
+def test_a_training_that_stopped_early_is_not_continued(tmp_path):
     early = [keras.callbacks.EarlyStopping("loss", mode="max", min_delta=10.0, patience=1)]
     swap = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)]
     first = fit(tmp_path, callbacks=early + swap)
@@ -180,7 +180,7 @@ def test_a_training_that_stopped_early_stays_so(tmp_path):
     assert_same(fit(tmp_path, Stop(after=1), callbacks=early + swap), first)
 
 
-def test_when_it_is_saved(tmp_path, monkeypatch):
+def test_checkpoints_are_saved_around_epoch_ends_and_every_few_steps(tmp_path, monkeypatch):
     steps = []
     save = rk.training.checkpoint.save
 
@@ -230,7 +230,7 @@ def test_a_signal_saves_after_the_step(number, error, undisturbed, listens, tmp_
     assert_same(fit(tmp_path, every_steps=100), undisturbed)
 
 
-def test_a_signal_while_scoring_ends_at_once(undisturbed, listens, tmp_path):
+def test_a_signal_while_scoring_ends_the_training_at_once(undisturbed, listens, tmp_path):
     after = []
     stop = Stop(at_end_of=1, how=lambda: (os.kill(os.getpid(), signal.SIGINT), after.append(1)))
     with pytest.raises(KeyboardInterrupt):
@@ -240,7 +240,7 @@ def test_a_signal_while_scoring_ends_at_once(undisturbed, listens, tmp_path):
     assert_same(fit(tmp_path), undisturbed)
 
 
-def test_a_second_signal_quits_at_once():
+def test_a_second_signal_ends_the_process_at_once():
     program = (
         "import os, signal\n"
         "from rcnn_keras.training.checkpoint import StopRequest, stop_requests\n"
@@ -258,7 +258,7 @@ def test_a_second_signal_quits_at_once():
     assert b"Once more ends it at once" in ended.stderr
 
 
-def test_of_other_data_it_is_saved_after_each_epoch(tmp_path):
+def test_training_on_unknown_data_is_saved_after_each_epoch(tmp_path):
     model = network()
     checkpoint = rk.callbacks.Checkpoint(tmp_path, every_steps=1, keep=9)
     with checkpoint.resumed(model, rows(0), [checkpoint], epochs=2, verbose=0) as (given, *begin):
@@ -271,7 +271,7 @@ def test_of_other_data_it_is_saved_after_each_epoch(tmp_path):
         assert begin == [2, 0]
 
 
-def test_callbacks_of_one_s_own_take_part(tmp_path):
+def test_the_state_of_the_users_callbacks_is_saved(tmp_path):
     class Mine(keras.callbacks.Callback):
         seen = ()
 
@@ -333,7 +333,7 @@ def make(small_arguments):
     return build
 
 
-def test_a_detector_of_other_kind_classes_or_data_is_refused_before_training(
+def test_another_architecture_other_classes_or_data_are_refused_before_training(
     scenes, make, tmp_path
 ):
     checkpoint = rk.callbacks.Checkpoint(tmp_path)
@@ -377,7 +377,7 @@ def test_a_detector_is_described_the_same_in_every_process(scenes, make):
     assert json.dumps(first) == json.dumps(second)
 
 
-def test_the_scores_stand_between_two_evaluations(scenes):
+def test_the_last_scores_are_logged_between_two_evaluations(scenes):
     scoring = rk.callbacks.CocoEvaluation(scenes, every=2)
     scoring.set_state({"val_AP": 0.25})
     logs = {}

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: what is kept, and what becomes of torn, altered and unwritable ones."""
+"""Checkpoints on disk: which are kept, and the handling of damaged and unwritable ones."""
 
 import errno
 import shutil
@@ -36,7 +36,7 @@ def names(directory):
     return [path.name for path in checkpoints(directory)]
 
 
-def test_what_was_saved_comes_back(directory):
+def test_a_saved_checkpoint_is_loaded_unchanged(directory):
     found, expected = latest(directory), saved(15)
     assert found.step == 15
     assert found.state["best"] == expected.state["best"]
@@ -46,14 +46,14 @@ def test_what_was_saved_comes_back(directory):
         np.testing.assert_array_equal(found.arrays[name], array)
 
 
-def test_sha256sum_agrees(directory):
+def test_sha256sum_confirms_the_files(directory):
     folder = directory / "step_00000015"
     checked = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=folder, capture_output=True)
     assert checked.returncode == 0
     assert checked.stdout.decode().splitlines() == ["state.json: OK", "arrays.npz: OK"]
 
 
-def test_the_last_ones_are_kept(directory):
+def test_only_the_last_checkpoints_are_kept(directory):
     save(directory, saved(20), keep=2)
     assert names(directory) == ["step_00000015", "step_00000020"]
     assert latest(directory / "nowhere") is None
@@ -71,26 +71,26 @@ def alter(path):
 
 @pytest.mark.parametrize("name", ["state.json", "arrays.npz", "SHA256SUMS"])
 @pytest.mark.parametrize("damage", [cut_off, alter, lambda path: path.unlink()])
-def test_of_a_damaged_one_is_told_and_the_one_before_it_taken(directory, name, damage):
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_used(directory, name, damage):
     damage(directory / "step_00000015" / name)
-    # A sum that was altered accuses its file.
-    what = rf"step_00000015 .*({name}|arrays\.npz); the checkpoint before it is taken"
+    # An altered checksum is reported as damage of its file.
+    what = rf"step_00000015 .*({name}|arrays\.npz); the checkpoint before it is used"
     with pytest.warns(UserWarning, match=what):
         assert latest(directory).step == 10
 
 
-def test_where_it_went_on_from_an_earlier_one_the_damaged_one_goes(directory):
+def test_a_damaged_checkpoint_of_a_later_step_is_removed_on_the_next_save(directory):
     alter(directory / "step_00000015" / "arrays.npz")
     save(directory, saved(12), keep=2)
     assert names(directory) == ["step_00000010", "step_00000012"]
 
 
-def test_without_a_sound_one_nothing_is_started(directory):
+def test_without_a_valid_checkpoint_loading_fails(directory):
     for folder in checkpoints(directory):
         cut_off(folder / "arrays.npz")
     with (
         pytest.warns(UserWarning, match="arrays.npz"),
-        pytest.raises(CheckpointError, match="no checkpoint is sound"),
+        pytest.raises(CheckpointError, match="no checkpoint is valid"),
     ):
         latest(directory)
     assert len(names(directory)) == 3
@@ -104,7 +104,7 @@ def test_a_later_format_is_refused(tmp_path, monkeypatch):
         latest(tmp_path)
 
 
-def test_on_a_full_disk_those_before_it_are_kept(directory, monkeypatch):
+def test_on_a_full_disk_earlier_checkpoints_are_kept(directory, monkeypatch):
     def full(path, **arrays):
         path.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -117,7 +117,7 @@ def test_on_a_full_disk_those_before_it_are_kept(directory, monkeypatch):
     assert sorted(path.name for path in directory.iterdir()) == names(directory)
 
 
-def test_room_is_looked_for_before_anything_is_written(directory, monkeypatch):
+def test_free_space_is_checked_before_anything_is_written(directory, monkeypatch):
     usage = shutil.disk_usage(directory)._replace(free=3_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     prepare(directory, 1_000_000)
@@ -126,13 +126,13 @@ def test_room_is_looked_for_before_anything_is_written(directory, monkeypatch):
     assert latest(directory).step == 15
 
 
-def test_a_folder_that_cannot_be_is_told(tmp_path):
+def test_a_folder_that_cannot_be_created_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"no checkpoints can be written to .*file"):
         prepare(tmp_path / "file" / "checkpoints", 1)
 
 
-def test_what_a_killed_run_was_writing_is_removed(directory):
+def test_unfinished_writes_of_a_killed_run_are_removed(directory):
     torn = directory / ".step_00000020.abc" / "step_00000020"
     torn.mkdir(parents=True)
     (torn / "state.json").write_text("{")

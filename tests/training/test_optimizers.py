@@ -20,7 +20,7 @@ def small_model():
             layers.Dense(3),
         ]
     )
-    for variable in model.trainable_variables:  # nothing at 0, which would not show its decay
+    for variable in model.trainable_variables:  # no value at 0, where decay has no effect
         variable.assign(np.full(variable.shape, 2.0))
     return model
 
@@ -30,7 +30,7 @@ def zero_gradients(model):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_decay_shrinks_the_kernels_alone_and_by_rate_times_decay(name):
+def test_only_kernels_decay_and_by_rate_times_decay(name):
     model = small_model()
     kernels = [model.layers[0].kernel, model.layers[-1].kernel]
     optimizer = build_optimizer(name, model, StepDecay(0.5, [1]), weight_decay=0.1)
@@ -42,12 +42,12 @@ def test_decay_shrinks_the_kernels_alone_and_by_rate_times_decay(name):
         np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-6, err_msg=variable.path)
 
 
-def test_undecayed_are_biases_gains_and_offsets():
+def test_biases_gains_and_offsets_are_not_decayed():
     names = sorted(variable.name for variable in undecayed(small_model()))
     assert names == ["beta", "beta", "bias", "bias", "gamma", "gamma"]
 
 
-def test_decoupled_decay_equals_torchs_under_momentum_once_it_has_gathered():
+def test_decoupled_decay_equals_torchs_once_its_momentum_has_accumulated():
     """Torch: v = m v + d w, w -= lr v. Ours: w -= lr d / (1 - m) w. The same rate of shrinking."""
     model = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1, use_bias=False)])
     kernel = model.layers[0].kernel

@@ -86,7 +86,7 @@ def trained(name, scenes, precision):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_the_loss_is_that_of_float32(name, scenes):
+def test_mixed_precision_trains_to_the_loss_of_float32(name, scenes):
     losses = {}
     for precision in POLICIES:
         losses[precision], found, model = trained(name, scenes, precision)

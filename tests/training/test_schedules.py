@@ -54,7 +54,7 @@ def test_constant_keeps_the_rate_and_ignores_milestones():
     np.testing.assert_allclose(rates(schedule), 0.3, rtol=1e-6)
 
 
-def test_warm_up_of_n_minus_1_steps_from_one_nth_is_the_nth_parts():
+def test_a_warm_up_of_n_minus_1_steps_from_one_nth_rises_by_one_nth():
     schedule = LinearWarmup(StepDecay(1.0), steps=9, factor=0.1)
     np.testing.assert_allclose(rates(schedule), np.minimum((STEPS + 1) / 10, 1), rtol=1e-6)
 
@@ -71,6 +71,6 @@ def test_schedules_survive_keras_serialization_inside_an_optimizer(name):
 
 
 @pytest.mark.parametrize(("steps", "factor"), [(0, 0.1), (5, -0.1), (5, 1.1)])
-def test_impossible_warm_ups_are_refused(steps, factor):
+def test_warm_up_arguments_out_of_range_are_refused(steps, factor):
     with pytest.raises(ValueError, match=f"steps={steps}, factor={factor}"):
         LinearWarmup(StepDecay(1.0), steps, factor)

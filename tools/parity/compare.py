@@ -8,7 +8,7 @@ from cases import SAMPLES, Case, drawn_objects, sampled
 from numpy.typing import NDArray
 
 import rcnn_keras as rk
-from rcnn_keras.convert.torchvision import detector_slots
+from rcnn_keras.convert.torchvision import detector_targets
 from rcnn_keras.data.inputs import unlabelled
 
 FEATURES = 1e-4  # of the largest feature, logit or delta of a map
@@ -113,7 +113,7 @@ def training(case: Case, model, drawing, theirs) -> list[Row]:
         expected = float(theirs[f"loss/{name}"])
         error = abs(ours - expected) / max(abs(expected), 1e-12)
         rows.append(Row(case.name, name, error, LOSSES))
-    slots, errors = detector_slots(model), {}
+    slots, errors = detector_targets(model), {}
     for name, gradient in gradients.items():
         expected = slots[name].arrange(theirs[f"gradient/{name}"])
         norm, difference = np.linalg.norm(expected), np.linalg.norm(gradient - expected)
@@ -135,7 +135,7 @@ def losses_and_gradients(case: Case, model, drawing):
     trained = {id(variable) for variable in model.trainable_variables}
     variables = {
         name: slot.variable.value
-        for name, slot in detector_slots(model).items()
+        for name, slot in detector_targets(model).items()
         if id(slot.variable) in trained
     }
     gradients = tape.gradient(total, variables)

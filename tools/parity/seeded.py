@@ -1,4 +1,4 @@
-"""Weights and images that both sides of the comparison draw anew, so that none need be shipped.
+"""Weights and images that both sides of the comparison draw themselves, so that none are shipped.
 
 A tensor depends on its PyTorch name, its shape and a seed alone. Each layer keeps the size of its
 input's signal; the layers that end a head are larger, so that scores and boxes spread as a trained

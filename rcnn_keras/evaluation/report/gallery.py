@@ -1,6 +1,6 @@
-"""Pictures of the worst cases: what a detector is surest of and wrong, and what it misses.
+"""Pictures of the worst errors: false positives of the highest scores, and missed objects.
 
-A picture is two panels cut out of the image: the ground truth, and what was found there.
+A picture has two panels, crops of the same part of the image: ground truth and detections.
 """
 
 import math
@@ -21,11 +21,11 @@ from rcnn_keras.data.images import read_image
 from rcnn_keras.data.masks import decode_mask
 from rcnn_keras.evaluation.errors import FALSE_POSITIVES, MISSED, Case, DetectionErrors
 
-MARGIN = 0.6  # of the longer side of what is shown, on all sides
+MARGIN = 0.6  # around the boxes shown, as a share of their longer side
 
-LEAST = 48  # pixels that a cut-out has at least, where the image has them
+MIN_CROP = 48  # pixels, the smallest side of a crop, where the image has them
 
-WIDE = 240  # pixels to which small cut-outs are enlarged at least
+MIN_PANEL = 240  # pixels to which small crops are enlarged at least
 
 
 class Picture(NamedTuple):
@@ -47,14 +47,14 @@ def draw_worst(
     """Draw the false positives of the highest scores, by kind, and the largest missed objects.
 
     A false positive is drawn alone on the right; beside a missed object all detections of the
-    errors' `min_score` are. Masks are drawn if the errors are told by masks.
+    errors' `min_score` are. Masks are drawn if the errors are those of masks.
 
     Args:
-        folder: where the PNG files `error_<kind>_<number>.png` are written; made if missing.
+        folder: where the PNG files `error_<kind>_<number>.png` are written; created if missing.
         errors: of these detections on this dataset.
         dataset: images and ground truth.
-        detections: by image id, those that the errors were told of.
-        count: how many of each kind at the most.
+        detections: by image id, those that `errors` was computed from.
+        count: how many of each kind at most.
         kinds: which kinds, in which order.
 
     Returns:
@@ -77,43 +77,43 @@ def draw_worst(
 
 
 def _draw(
-    case: Case, record: Record, found: Detections | None, errors: DetectionErrors
+    case: Case, record: Record, detections: Detections | None, errors: DetectionErrors
 ) -> Image.Image:
     """Return both panels of a case."""
     with_masks = errors.kind == "mask"
     shown = [record.boxes[case.object]] if case.object >= 0 else []
-    if found is not None and case.detection >= 0:
-        found = _select(found, np.array([case.detection]))
-        shown.append(found.boxes[0])
-    elif found is not None:
-        found = found.above(errors.min_score)
+    if detections is not None and case.detection >= 0:
+        detections = _select(detections, np.array([case.detection]))
+        shown.append(detections.boxes[0])
+    elif detections is not None:
+        detections = detections.above(errors.min_score)
     window = _window(np.array(shown), record)
     left, top, right, bottom = window
     pixels = read_image(record.image)
-    cut = np.ascontiguousarray(pixels[top:bottom, left:right])
-    zoom = math.ceil(WIDE / max(cut.shape[:2]))
-    truth = _cut_record(record, window, with_masks)
-    panels = [visualize.draw(cut, truth, classes=errors.classes, zoom=zoom)]
-    if found is None:
+    crop = np.ascontiguousarray(pixels[top:bottom, left:right])
+    zoom = math.ceil(MIN_PANEL / max(crop.shape[:2]))
+    truth = _crop_record(record, window, with_masks)
+    panels = [visualize.draw(crop, truth, classes=errors.classes, zoom=zoom)]
+    if detections is None:
         nothing = truth.select(np.zeros(len(truth), bool))
-        panels.append(visualize.draw(cut, nothing, zoom=zoom))
+        panels.append(visualize.draw(crop, nothing, zoom=zoom))
     else:
-        found = _cut_detections(found, window, with_masks)
-        panels.append(visualize.draw(cut, found, min_score=0, zoom=zoom))
+        detections = _crop_detections(detections, window, with_masks)
+        panels.append(visualize.draw(crop, detections, min_score=0, zoom=zoom))
     return visualize.grid(panels, columns=2)
 
 
 def _window(boxes: np.ndarray, record: Record) -> tuple[int, int, int, int]:
-    """Return the corners `xyxy` in whole pixels of what to cut out around boxes."""
+    """Return the corners `xyxy` in whole pixels of the crop around boxes."""
     low, high = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
-    half = max(float((high - low).max()) * (0.5 + MARGIN), LEAST / 2)
+    half = max(float((high - low).max()) * (0.5 + MARGIN), MIN_CROP / 2)
     centre, size = (low + high) / 2, np.array([record.width, record.height])
     left, top = np.clip(np.floor(centre - half), 0, size - 1).astype(int).tolist()
     right, bottom = np.clip(np.ceil(centre + half), [left + 1, top + 1], size).astype(int).tolist()
     return left, top, right, bottom
 
 
-def _cut_record(record: Record, window: tuple[int, int, int, int], with_masks: bool) -> Record:
+def _crop_record(record: Record, window: tuple[int, int, int, int], with_masks: bool) -> Record:
     """Return the objects that reach into a window, in its pixels."""
     left, top, right, bottom = window
     boxes = np.clip(record.boxes - [left, top] * 2, 0, [right - left, bottom - top] * 2)
@@ -122,12 +122,12 @@ def _cut_record(record: Record, window: tuple[int, int, int, int], with_masks: b
         boxes=boxes,
         height=bottom - top,
         width=right - left,
-        segmentations=_cut_masks(record, window) if with_masks else None,
+        segmentations=_crop_masks(record, window) if with_masks else None,
     )
     return record.select((boxes[:, 2:] > boxes[:, :2]).all(axis=1))
 
 
-def _cut_masks(record: Record, window: tuple[int, int, int, int]) -> tuple | None:
+def _crop_masks(record: Record, window: tuple[int, int, int, int]) -> tuple | None:
     if record.segmentations is None:
         return None
     left, top, right, bottom = window
@@ -141,25 +141,26 @@ def _cut_masks(record: Record, window: tuple[int, int, int, int]) -> tuple | Non
     return tuple(masks)
 
 
-def _cut_detections(
-    found: Detections, window: tuple[int, int, int, int], with_masks: bool
+def _crop_detections(
+    detections: Detections, window: tuple[int, int, int, int], with_masks: bool
 ) -> Detections:
-    """Return the detections that reach into a window, in its pixels; boxes go on outside it."""
+    """Return the detections that reach into a window, in its pixels; boxes may extend beyond it."""
     left, top, right, bottom = window
-    boxes = (found.boxes - [left, top] * 2).astype(np.float32)
+    boxes = (detections.boxes - [left, top] * 2).astype(np.float32)
     size = bottom - top, right - left
-    found = replace(found, boxes=boxes, image_size=size, masks=found.masks if with_masks else None)
+    masks = detections.masks if with_masks else None
+    detections = replace(detections, boxes=boxes, image_size=size, masks=masks)
     inside = (boxes[:, 2:] > 0).all(axis=1) & (boxes[:, :2] < size[::-1]).all(axis=1)
-    return _select(found, np.flatnonzero(inside))
+    return _select(detections, np.flatnonzero(inside))
 
 
-def _select(found: Detections, index: np.ndarray) -> Detections:
+def _select(detections: Detections, index: np.ndarray) -> Detections:
     return replace(
-        found,
-        boxes=found.boxes[index],
-        scores=found.scores[index],
-        labels=found.labels[index],
-        masks=None if found.masks is None else found.masks[index],
+        detections,
+        boxes=detections.boxes[index],
+        scores=detections.scores[index],
+        labels=detections.labels[index],
+        masks=None if detections.masks is None else detections.masks[index],
     )
 
 

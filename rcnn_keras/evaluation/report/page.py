@@ -1,4 +1,4 @@
-"""A report on a trained detector: one HTML page beside its plots and pictures."""
+"""A report on a trained detector: an HTML page with its plots and pictures."""
 
 import math
 import os
@@ -12,10 +12,10 @@ from urllib.parse import quote
 
 import numpy as np
 
-from rcnn_keras.data.written_aside import written_aside
 from rcnn_keras.evaluation.report import plots
 from rcnn_keras.evaluation.report.gallery import Picture
 from rcnn_keras.evaluation.report.sections import Plot, Section
+from rcnn_keras.utils.atomic import atomic_write
 
 MEANINGS = {
     "mAP": "mean over the classes",
@@ -33,8 +33,8 @@ Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]  # recall and precision of 
 PACKAGES = ("rcnn-keras", "keras", "tensorflow", "numpy")
 
 
-class _Kind(NamedTuple):
-    """Scores of boxes or of masks: a word for them, and what their plots' names begin with."""
+class _ScoreGroup(NamedTuple):
+    """Scores of boxes or of masks: a word for them, and the prefix of their plots' names."""
 
     word: str
     prefix: str
@@ -67,44 +67,44 @@ def write_report(
     The page needs no network, and the folder may be moved: all links are relative.
 
     Args:
-        folder: made where it does not exist; files of an earlier report are overwritten.
+        folder: created if missing; files of an earlier report are overwritten.
         title: heading of the page.
         scores: scores in 0..1 (`AP`, `AP50`, .., or `mAP`, and `AP/<class>`); NaN is shown as
             n/a.
-        history: a Keras history, one value an epoch. Every `loss` is plotted with its `val_` twin,
-            and `val_AP`, `val_AP50` and `val_AP75` with their `val_mask_` kin; what is not there
-            is left out.
+        history: a Keras history, one value per epoch. Every training loss is plotted with its
+            `val_` counterpart, and `val_AP`, `val_AP50` and `val_AP75` with their `val_mask_`
+            counterparts; what is missing is left out.
         precision_recall: for each class recall `(101,)` and precision `(101,)` at IoU 0.50.
-        mask_scores: the same scores of masks; None for a detector of boxes alone.
+        mask_scores: the same scores of masks; None for a detector without masks.
         mask_precision_recall: as `precision_recall`, of masks.
         pictures: image files to show; those outside the folder are copied to `pictures/`.
-        sections: further parts, between the curves and the pictures.
-        command: what to type to train or evaluate this again.
+        sections: further sections, between the curves and the pictures.
+        command: the command that trains or evaluates this again.
         notes: paragraphs under the title.
 
     Returns:
         The path of `report.html`.
 
     Raises:
-        ValueError: a score is outside 0..1, or a curve's recall and precision do not fit.
+        ValueError: a score is outside 0..1, or a curve's recall and precision differ in length.
         FileNotFoundError: a picture does not exist.
     """
     from jinja2 import Environment, StrictUndefined
 
     history = history or {}
-    kinds = [_Kind("", "", scores, precision_recall or {}, plots.AP_NAMES)]
+    groups = [_ScoreGroup("", "", scores, precision_recall or {}, plots.AP_NAMES)]
     if mask_scores is not None:
-        of_masks = mask_scores, mask_precision_recall or {}
-        kinds = [
-            kinds[0]._replace(word="box "),
-            _Kind("mask ", "mask_", *of_masks, plots.MASK_AP_NAMES),
+        mask_values = mask_scores, mask_precision_recall or {}
+        groups = [
+            groups[0]._replace(word="box "),
+            _ScoreGroup("mask ", "mask_", *mask_values, plots.MASK_AP_NAMES),
         ]
     shown = [Picture(Path(picture), Path(picture).stem) for picture in pictures]
     paths = [p.path for p in (*shown, *(p for section in sections for p in section.pictures))]
-    _check(kinds, paths)
+    _check(groups, paths)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    links = _gather(folder, paths)
+    links = _link_pictures(folder, paths)
     source = resources.files("rcnn_keras.evaluation.report").joinpath("page.html.j2")
     template = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -112,30 +112,30 @@ def write_report(
     page = template.render(
         title=title,
         notes=notes,
-        groups=[_tiles(kind) for kind in kinds],
-        columns=[f"{kind.word}{name}" for kind in kinds for name in kind.columns],
-        classes=_class_rows(kinds),
-        plots=_write_plots(folder, _run_plots(history, kinds)),
+        groups=[_tiles(group) for group in groups],
+        columns=[f"{group.word}{name}" for group in groups for name in group.columns],
+        classes=_class_rows(groups),
+        plots=_write_plots(folder, _run_plots(history, groups)),
         sections=[_section(folder, section, links) for section in sections],
-        pictures=_shown(links, shown),
+        pictures=_captioned(links, shown),
         command=command,
         machine=_machine(),
         versions=_versions(),
     )
     report = folder / "report.html"
-    with written_aside(report) as aside:
-        aside.write_text(page, encoding="utf-8")
+    with atomic_write(report) as aside:
+        aside.write_text(page, encoding="utf-8", errors="backslashreplace")
     return report
 
 
-def _check(kinds: Sequence[_Kind], pictures: Sequence[Path]) -> None:
-    for kind in kinds:
-        for name, score in kind.scores.items():
+def _check(groups: Sequence[_ScoreGroup], pictures: Sequence[Path]) -> None:
+    for group in groups:
+        for name, score in group.scores.items():
             if not (0 <= score <= 1 or math.isnan(score)):
                 raise ValueError(
-                    f"write_report: {kind.word}score {name} must be in 0..1 or NaN, not {score!r}"
+                    f"write_report: {group.word}score {name} must be in 0..1 or NaN, not {score!r}"
                 )
-        shapes = {np.shape(curve) for pair in kind.precision_recall.values() for curve in pair}
+        shapes = {np.shape(curve) for pair in group.precision_recall.values() for curve in pair}
         if len(shapes) > 1 or any(len(shape) != 1 for shape in shapes):
             raise ValueError(
                 "write_report: precision_recall needs recall and precision of one length for all "
@@ -146,29 +146,29 @@ def _check(kinds: Sequence[_Kind], pictures: Sequence[Path]) -> None:
             raise FileNotFoundError(f"write_report: no such picture: {picture}")
 
 
-def _tiles(kind: _Kind) -> dict[str, Any]:
+def _tiles(group: _ScoreGroup) -> dict[str, Any]:
     tiles = [
         {"name": name, "text": _number(value), "meaning": MEANINGS.get(name, "")}
-        for name, value in kind.scores.items()
+        for name, value in group.scores.items()
         if not name.startswith("AP/")
     ]
-    return {"title": f"{kind.word}scores".capitalize(), "tiles": tiles}
+    return {"title": f"{group.word}scores".capitalize(), "tiles": tiles}
 
 
-def _class_rows(kinds: Sequence[_Kind]) -> list[dict[str, Any]]:
-    """Return the rows of the table of classes; a row's bar is as long as its last kind's AP.
+def _class_rows(groups: Sequence[_ScoreGroup]) -> list[dict[str, Any]]:
+    """Return the rows of the table of classes; a row's bar shows the AP of the last group.
 
     AP50 is the mean precision over the recalls.
     """
     rows = []
-    for name in (n.removeprefix("AP/") for n in kinds[0].scores if n.startswith("AP/")):
+    for name in (n.removeprefix("AP/") for n in groups[0].scores if n.startswith("AP/")):
         cells = []
-        for kind in kinds:
+        for group in groups:
             ap50 = math.nan
-            if name in kind.precision_recall:
-                ap50 = float(np.mean(kind.precision_recall[name][1]))
-            cells += [_number(kind.scores[f"AP/{name}"]), _number(ap50)][: len(kind.columns)]
-        score = kinds[-1].scores[f"AP/{name}"]
+            if name in group.precision_recall:
+                ap50 = float(np.mean(group.precision_recall[name][1]))
+            cells += [_number(group.scores[f"AP/{name}"]), _number(ap50)][: len(group.columns)]
+        score = groups[-1].scores[f"AP/{name}"]
         percent = 0 if math.isnan(score) else round(100 * score, 1)
         rows.append({"name": name, "cells": cells, "percent": percent})
     return rows
@@ -178,22 +178,24 @@ def _number(score: float) -> str:
     return "n/a" if math.isnan(score) else f"{score:.3f}"
 
 
-def _run_plots(history: Mapping[str, Sequence[float]], kinds: Sequence[_Kind]) -> list[Plot]:
-    """Return the plots of a run and of its scores that there is data for."""
-    found = []
+def _run_plots(history: Mapping[str, Sequence[float]], groups: Sequence[_ScoreGroup]) -> list[Plot]:
+    """Return the plots of a run and of its scores for which there is data."""
+    available = []
     if plots.loss_names(history):
         draw = _with_data(plots.plot_losses, history)
-        found.append(Plot("losses", "Losses by epoch", draw, wide=True))
-    for kind in kinds:
-        if any(name in history for name in kind.ap_names):
-            caption = f"{kind.word}average precision on the validation images by epoch".capitalize()
-            draw = _with_data(plots.plot_average_precision, history, names=kind.ap_names)
-            found.append(Plot(f"{kind.prefix}average_precision", caption, draw))
-        if kind.precision_recall:
-            caption = f"{kind.word}precision by recall".capitalize() + " at IoU 0.50"
-            draw = _with_data(plots.plot_precision_recall, kind.precision_recall)
-            found.append(Plot(f"{kind.prefix}precision_recall", caption, draw))
-    return found
+        available.append(Plot("losses", "Losses by epoch", draw, wide=True))
+    for group in groups:
+        if any(name in history for name in group.ap_names):
+            caption = (
+                f"{group.word}average precision on the validation images by epoch".capitalize()
+            )
+            draw = _with_data(plots.plot_average_precision, history, names=group.ap_names)
+            available.append(Plot(f"{group.prefix}average_precision", caption, draw))
+        if group.precision_recall:
+            caption = f"{group.word}precision by recall".capitalize() + " at IoU 0.50"
+            draw = _with_data(plots.plot_precision_recall, group.precision_recall)
+            available.append(Plot(f"{group.prefix}precision_recall", caption, draw))
+    return available
 
 
 def _with_data(plot: Callable[..., None], data: Any, **options: Any) -> Callable[..., None]:
@@ -218,25 +220,25 @@ def _section(folder: Path, section: Section, links: Mapping[Path, str]) -> dict[
         "header": section.header,
         "rows": section.rows,
         "plots": _write_plots(folder, section.plots),
-        "pictures": _shown(links, section.pictures),
+        "pictures": _captioned(links, section.pictures),
     }
 
 
-def _gather(folder: Path, pictures: Sequence[Path]) -> dict[Path, str]:
+def _link_pictures(folder: Path, pictures: Sequence[Path]) -> dict[Path, str]:
     """Return the relative links of the pictures, copying those from elsewhere."""
     links = {}
     for i, picture in enumerate(pictures):
-        inside = picture.resolve()
-        if not inside.is_relative_to(folder.resolve()):
-            # the number keeps pictures of one name from different folders apart
-            inside = folder.resolve() / "pictures" / f"{i:03d}_{picture.name}"
-            inside.parent.mkdir(exist_ok=True)
-            shutil.copyfile(picture, inside)
-        links[picture] = quote(inside.relative_to(folder.resolve()).as_posix())
+        path = picture.resolve()
+        if not path.is_relative_to(folder.resolve()):
+            # the number distinguishes pictures of the same name from different folders
+            path = folder.resolve() / "pictures" / f"{i:03d}_{picture.name}"
+            path.parent.mkdir(exist_ok=True)
+            shutil.copyfile(picture, path)
+        links[picture] = quote(os.fsencode(path.relative_to(folder.resolve()).as_posix()))
     return links
 
 
-def _shown(links: Mapping[Path, str], pictures: Sequence[Picture]) -> list[dict[str, str]]:
+def _captioned(links: Mapping[Path, str], pictures: Sequence[Picture]) -> list[dict[str, str]]:
     return [{"name": caption, "link": links[path]} for path, caption in pictures]
 
 

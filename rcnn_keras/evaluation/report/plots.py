@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 class Theme:
     """Colours of a plot, as matplotlib takes them."""
 
-    ground: str
-    ink: str
-    faint: str
+    background: str
+    foreground: str
+    grid: str
 
 
-LIGHT = Theme(ground="#ffffff", ink="#1f2933", faint="#d3d9e0")
+LIGHT = Theme(background="#ffffff", foreground="#1f2933", grid="#d3d9e0")
 
-DARK = Theme(ground="#1b2027", ink="#e4e8ed", faint="#3d4651")
+DARK = Theme(background="#1b2027", foreground="#e4e8ed", grid="#3d4651")
 
 
 def new_figure(
@@ -44,26 +44,26 @@ def new_figure(
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08, wspace=0.03, hspace=0.04)
-    figure = Figure(figsize=size, dpi=160, facecolor=theme.ground, layout=layout)
+    figure = Figure(figsize=size, dpi=160, facecolor=theme.background, layout=layout)
     FigureCanvasAgg(figure)
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in panels:
-        axes.set_facecolor(theme.ground)
-        axes.grid(color=theme.faint, linewidth=0.6)
+        axes.set_facecolor(theme.background)
+        axes.grid(color=theme.grid, linewidth=0.6)
         axes.set_axisbelow(True)
-        axes.tick_params(colors=theme.ink, labelsize=8, length=0)
+        axes.tick_params(colors=theme.foreground, labelsize=8, length=0)
         for side, spine in axes.spines.items():
-            spine.set_color(theme.faint)
+            spine.set_color(theme.grid)
             spine.set_visible(side in ("left", "bottom"))
     return figure, panels
 
 
 def style_legend(legend: "Legend", theme: Theme) -> None:
     """Give a legend the colours of a theme."""
-    legend.get_frame().set(facecolor=theme.ground, edgecolor=theme.faint, alpha=0.85)
-    legend.get_title().set_color(theme.ink)
+    legend.get_frame().set(facecolor=theme.background, edgecolor=theme.grid, alpha=0.85)
+    legend.get_title().set_color(theme.foreground)
     for text in legend.get_texts():
-        text.set_color(theme.ink)
+        text.set_color(theme.foreground)
 
 
 def add_legend(axes: "Axes", theme: Theme, title: str | None = None) -> None:
@@ -72,22 +72,22 @@ def add_legend(axes: "Axes", theme: Theme, title: str | None = None) -> None:
 
 
 def colors(theme: Theme) -> list[str]:
-    """Return the palette without what is too near to the ground to be seen on it."""
-    unseen = PALETTE[6] if theme is LIGHT else PALETTE[5]  # yellow on white, blue on black
-    return [color for color in PALETTE if color != unseen]
+    """Return the palette without the colour that has too little contrast to the background."""
+    low_contrast = PALETTE[6] if theme is LIGHT else PALETTE[5]  # yellow on white, blue on black
+    return [color for color in PALETTE if color != low_contrast]
 
 
 def plain(name: str) -> str:
-    """Return a class name that matplotlib does not read as mathematics."""
+    """Return a class name that matplotlib does not render as mathematics."""
     return name.replace("$", r"\$")
 
 
 def save_figure(figure: "Figure", path: str | PathLike[str]) -> None:
-    """Write a figure to a file, whose ending says in which format."""
+    """Write a figure to a file in the format of the file's ending."""
     figure.savefig(path, facecolor=figure.get_facecolor())
 
 
-# Right is green, the faults have the palette's other colours, what is missed has the grid's.
+# True positives are green, errors have the palette's other colours, missed objects the grid's.
 ERROR_COLORS = {
     "true positive": PALETTE[2],
     "duplicate": PALETTE[1],
@@ -98,16 +98,16 @@ ERROR_COLORS = {
     "missed": None,
 }
 
-COUNTED = 21  # rows up to which a confusion matrix has its counts written into it
+MAX_ROWS_WITH_COUNTS = 21  # of a confusion matrix
 
 
 def plot_errors(
     path: str | PathLike[str], table: Mapping[str, Mapping[str, int]], theme: Theme = LIGHT
 ) -> None:
-    """Write a PNG with a stacked bar for each class: what its detections are, and what is missed.
+    """Write a PNG with a stacked bar for each class: its detections by kind, and missed objects.
 
-    The parts are shares of all of the class, whose number stands beside its name; ignored
-    detections are left out, and classes of which there is nothing.
+    Each segment is a share of the class's total, which stands beside its name; ignored detections
+    are left out, and classes without detections and objects.
 
     Args:
         path: the file to write.
@@ -122,15 +122,15 @@ def plot_errors(
     starts = np.cumsum(shares, axis=1) - shares
     figure, (axes,) = new_figure(theme, 1, 1, (7.2, 1.5 + 0.26 * max(len(rows), 2)))
     names = [f"{plain(name)}  ({number:.0f})" for name, number in zip(rows, total, strict=True)]
-    places = np.arange(len(rows))
+    positions = np.arange(len(rows))
     for i, (kind, color) in enumerate(ERROR_COLORS.items()):
-        color = color or theme.faint
-        axes.barh(places, shares[:, i], 0.72, starts[:, i], color=color, label=kind)
-    axes.set_yticks(places, names)
+        color = color or theme.grid
+        axes.barh(positions, shares[:, i], 0.72, starts[:, i], color=color, label=kind)
+    axes.set_yticks(positions, names)
     axes.set_ylim(max(len(rows), 1) - 0.5, -0.5)  # the first class on top
     axes.set_xlim(0, 1)
     axes.grid(False, axis="y")
-    axes.set_xlabel("share of detections and missed objects", color=theme.ink, fontsize=8)
+    axes.set_xlabel("share of detections and missed objects", color=theme.foreground, fontsize=8)
     style_legend(figure.legend(loc="outside upper center", ncols=4, fontsize=8), theme)
     save_figure(figure, path)
 
@@ -142,7 +142,7 @@ def plot_confusion(
 
     Args:
         path: the file to write.
-        counts: `(n, n)`; row: the true class, column: the class found.
+        counts: `(n, n)`; row: the true class, column: the predicted class.
         names: n names, background among them.
         theme: the colours.
 
@@ -155,24 +155,24 @@ def plot_confusion(
     if counts.shape != (n, n):
         raise ValueError(f"plot_confusion: counts of shape {counts.shape} for {n} names")
     full = PALETTE[5] if theme is LIGHT else PALETTE[1]
-    colors = LinearSegmentedColormap.from_list("shares", [theme.ground, full])
+    colors = LinearSegmentedColormap.from_list("shares", [theme.background, full])
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    written = n <= COUNTED
-    side = (0.5 if written else 0.16) * n + 1.8
+    with_counts = n <= MAX_ROWS_WITH_COUNTS
+    side = (0.5 if with_counts else 0.16) * n + 1.8
     figure, (axes,) = new_figure(theme, 1, 1, (max(side, 3.6), max(side, 3.2)))
     axes.imshow(shares, cmap=colors, vmin=0, vmax=1)
     axes.grid(False)
     texts = [plain(name) for name in names]
     axes.set_xticks(range(n), texts, rotation=90 if n > 4 else 0)
     axes.set_yticks(range(n), texts)
-    if not written:
+    if not with_counts:
         axes.tick_params(labelsize=5)
-    for row, column in np.argwhere(counts) if written else ():
-        ink = theme.ground if shares[row, column] > 0.5 else theme.ink
+    for row, column in np.argwhere(counts) if with_counts else ():
+        color = theme.background if shares[row, column] > 0.5 else theme.foreground
         text = str(counts[row, column])
-        axes.text(column, row, text, color=ink, fontsize=8, ha="center", va="center")
-    axes.set_xlabel("found", color=theme.ink)
-    axes.set_ylabel("true", color=theme.ink)
+        axes.text(column, row, text, color=color, fontsize=8, ha="center", va="center")
+    axes.set_xlabel("found", color=theme.foreground)
+    axes.set_ylabel("true", color=theme.foreground)
     save_figure(figure, path)
 
 
@@ -182,7 +182,7 @@ MASK_AP_NAMES = ("val_mask_AP", "val_mask_AP50", "val_mask_AP75")
 
 SINGLE = (5.4, 3.6)  # inches, of a plot with one panel
 
-NAMED_CLASSES = 12  # more lines than this are drawn gray, and only their mean has a name
+MAX_NAMED_CLASSES = 12  # more lines are drawn gray, and only their mean is in the legend
 
 
 def loss_names(history: Mapping[str, Sequence[float]]) -> list[str]:
@@ -192,12 +192,12 @@ def loss_names(history: Mapping[str, Sequence[float]]) -> list[str]:
 
 
 def plot_losses(path: Path, history: Mapping[str, Sequence[float]], theme: Theme = LIGHT) -> None:
-    """Write a PNG with one panel for each named loss: training, and validation if there is any.
+    """Write a PNG with one panel for each named loss: training, and validation if available.
 
     Args:
         path: the file to write.
-        history: a Keras history; for each name one value an epoch. `loss` and the names that end
-            in `_loss` are drawn, with their `val_` twins; NaN leaves a gap.
+        history: a Keras history; for each name one value per epoch. `loss` and the names that end
+            in `_loss` are drawn, with their `val_` counterparts; NaN leaves a gap.
     """
     names = loss_names(history)
     columns = min(3, len(names))
@@ -207,8 +207,8 @@ def plot_losses(path: Path, history: Mapping[str, Sequence[float]], theme: Theme
         _plot_epochs(axes, history[name], "training", PALETTE[5] if theme is LIGHT else PALETTE[1])
         if f"val_{name}" in history:
             _plot_epochs(axes, history[f"val_{name}"], "validation", PALETTE[0])
-        axes.set_title(name, color=theme.ink, fontsize=10)
-        axes.set_xlabel("epoch", color=theme.ink, fontsize=8)
+        axes.set_title(name, color=theme.foreground, fontsize=10)
+        axes.set_xlabel("epoch", color=theme.foreground, fontsize=8)
         axes.set_ylim(bottom=0)
     for axes in panels[len(names) :]:
         axes.remove()
@@ -227,12 +227,12 @@ def plot_average_precision(
     Those that are not in the history are left out.
     """
     figure, (axes,) = new_figure(theme, 1, 1, SINGLE)
-    for name, color in zip(names, (theme.ink, *colors(theme)), strict=False):
+    for name, color in zip(names, (theme.foreground, *colors(theme)), strict=False):
         if name in history:
             _plot_epochs(axes, history[name], name.removeprefix("val_"), color)
     axes.set_ylim(0, 1)
-    axes.set_xlabel("epoch", color=theme.ink)
-    axes.set_ylabel("average precision", color=theme.ink)
+    axes.set_xlabel("epoch", color=theme.foreground)
+    axes.set_ylabel("average precision", color=theme.foreground)
     add_legend(axes, theme)
     save_figure(figure, path)
 
@@ -248,7 +248,7 @@ def plot_precision_recall(
             recall points are the same for all, as COCO's 101 are.
     """
     figure, (axes,) = new_figure(theme, 1, 1, SINGLE)
-    named = len(curves) <= NAMED_CLASSES
+    named = len(curves) <= MAX_NAMED_CLASSES
     palette = colors(theme)
     for i, (name, (recall, precision)) in enumerate(curves.items()):
         if named:
@@ -256,16 +256,16 @@ def plot_precision_recall(
             label = f"{np.mean(precision):.3f}  {plain(name)}"
             axes.plot(recall, precision, color=color, linestyle=style, linewidth=1.5, label=label)
         else:
-            axes.plot(recall, precision, color=theme.ink, linewidth=0.8, alpha=0.3)
+            axes.plot(recall, precision, color=theme.foreground, linewidth=0.8, alpha=0.3)
     if len(curves) > 1:
         recall = next(iter(curves.values()))[0]
         mean = np.mean([precision for _, precision in curves.values()], axis=0)
         label = f"{mean.mean():.3f}  mean of {len(curves)} classes"
-        axes.plot(recall, mean, color=theme.ink, linewidth=2.5, label=label)
+        axes.plot(recall, mean, color=theme.foreground, linewidth=2.5, label=label)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
-    axes.set_xlabel("recall", color=theme.ink)
-    axes.set_ylabel("precision", color=theme.ink)
+    axes.set_xlabel("recall", color=theme.foreground)
+    axes.set_ylabel("precision", color=theme.foreground)
     add_legend(axes, theme, title="AP50")
     save_figure(figure, path)
 
@@ -276,20 +276,20 @@ def plot_voc_curves(
     scores: Mapping[str, float],
     theme: Theme = LIGHT,
 ) -> None:
-    """Write a PNG of precision by recall for each class: the zig-zag, thin, and interpolated.
+    """Write a PNG of precision by recall for each class: measured, thin, and interpolated.
 
     Args:
         path: the file to write.
-        curves: of each class; those without objects to be found are left out.
+        curves: of each class; those without objects that must be found are left out.
         scores: the average precision of each class, for the legend.
         theme: the colours. Of more than 12 classes only the interpolated curves are drawn, gray.
     """
     known = {name: curve for name, curve in curves.items() if curve.positives}
     figure, (axes,) = new_figure(theme, 1, 1, SINGLE)
-    named = len(known) <= NAMED_CLASSES
+    named = len(known) <= MAX_NAMED_CLASSES
     palette = colors(theme)
     for i, (name, curve) in enumerate(known.items()):
-        color = palette[i % len(palette)] if named else theme.ink
+        color = palette[i % len(palette)] if named else theme.foreground
         style = ("-", "--")[i // len(palette) % 2] if named else "-"
         if named:
             axes.plot(curve.recall, curve.precision, color=color, linewidth=0.7, alpha=0.6)
@@ -307,8 +307,8 @@ def plot_voc_curves(
         )
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
-    axes.set_xlabel("recall", color=theme.ink)
-    axes.set_ylabel("precision", color=theme.ink)
+    axes.set_xlabel("recall", color=theme.foreground)
+    axes.set_ylabel("precision", color=theme.foreground)
     if named and known:
         add_legend(axes, theme, title="AP")
     save_figure(figure, path)

@@ -1,4 +1,4 @@
-"""Parts of a report beside its scores: each a text, a table, plots and pictures."""
+"""Sections of a report besides its scores: each has a text, a table, plots and pictures."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from rcnn_keras.evaluation.report.gallery import Picture
 from rcnn_keras.evaluation.report.plots import ERROR_COLORS, Theme, plot_voc_curves
 from rcnn_keras.evaluation.voc import VocScores
 
-MOST_CONFUSED = 12  # rows of the table of confusions
+MAX_CONFUSIONS = 12  # rows of the table of confusions
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a report; what is empty is left out.
+    """A section of a report; what is empty is left out.
 
     Attributes:
         title: its heading.
@@ -52,14 +52,14 @@ def error_section(errors: DetectionErrors, pictures: Sequence[Picture] = ()) -> 
     table = errors.table()
     columns = ("objects", *ERROR_COLORS, "ignored")
     text = (
-        f"Detections of score {errors.min_score:g} and more, by {_overlap(errors.kind)}: right "
-        f"from {errors.iou:g} on, badly localised from {errors.background_iou:g} on. Each counts "
-        "for the first of: true positive, ignored (on a crowd region or difficult object), "
+        f"Detections of score {errors.min_score:g} and more, by {_overlap(errors.kind)}: correct "
+        f"from {errors.iou:g}, badly localised from {errors.background_iou:g}. Each counts as the "
+        "first that holds of: true positive, ignored (on a crowd region or difficult object), "
         "duplicate, localisation, wrong class, class and localisation, background."
     )
     if pictures:
         text += (
-            " The pictures show ground truth on the left, what was found on the right: the false "
+            " The pictures show ground truth on the left, detections on the right: the false "
             "positives of the highest scores and the largest objects missed."
         )
     return Section(
@@ -75,13 +75,14 @@ def error_section(errors: DetectionErrors, pictures: Sequence[Picture] = ()) -> 
 def confusion_section(matrix: ConfusionMatrix) -> Section:
     """Return the plot of a confusion matrix, and a table of the most frequent confusions."""
     wrong = matrix.counts * (1 - np.eye(len(matrix.names), dtype=int))
-    order = np.argsort(-wrong, axis=None, kind="stable")[:MOST_CONFUSED]
+    order = np.argsort(-wrong, axis=None, kind="stable")[:MAX_CONFUSIONS]
     pairs = zip(*np.unravel_index(order, wrong.shape), strict=True)
     text = (
-        f"Detections of score {matrix.min_score:g} and more; the best first, each takes the free "
-        f"object that it overlaps most, whatever its class, from {_overlap(matrix.kind)} "
-        f"{matrix.iou:g} on. Objects taken for background are missed; what takes no object counts "
-        "as found on background, duplicates and badly localised detections with it."
+        f"Detections of score {matrix.min_score:g} and more; by falling score, each is matched to "
+        f"the unmatched object that it overlaps most, whatever its class, from "
+        f"{_overlap(matrix.kind)} {matrix.iou:g}. Objects in the column background are missed; "
+        "detections without an object are in the row background, among them duplicates and badly "
+        "localised ones."
     )
     caption = "Confusion matrix: numbers count, colours are shares of a row"
     return Section(
@@ -96,13 +97,13 @@ def confusion_section(matrix: ConfusionMatrix) -> Section:
 def voc_section(scores: VocScores, mask_scores: VocScores | None = None) -> Section:
     """Return the precision-recall curves of Pascal VOC scores, of boxes and of masks."""
     plots = []
-    for prefix, word, each in (("", "boxes", scores), ("mask_", "masks", mask_scores)):
-        if each is not None:
-            ap = {name: each.average_precision(name) for name in each.classes}
-            draw = partial(_draw_curves, each, ap)
-            caption = f"Precision by recall of {word} at IoU {each.iou:.2f}"
+    for prefix, word, part in (("", "boxes", scores), ("mask_", "masks", mask_scores)):
+        if part is not None:
+            ap = {name: part.average_precision(name) for name in part.classes}
+            draw = partial(_draw_curves, part, ap)
+            caption = f"Precision by recall of {word} at IoU {part.iou:.2f}"
             plots.append(Plot(f"{prefix}precision_recall", caption, draw))
-    text = "Thin lines are precision as the score falls, thick ones are interpolated."
+    text = "Thin lines are the measured precision, thick lines the interpolated one."
     return Section("Precision and recall", text, plots=plots)
 
 

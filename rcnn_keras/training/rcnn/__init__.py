@@ -1,4 +1,4 @@
-"""R-CNN's training in three stages: fine-tuning, one SVM a class, box regression."""
+"""R-CNN's training in three stages: fine-tuning, one SVM per class, box regression."""
 
 from rcnn_keras.training.rcnn.stages import TrainedRCNN, train_rcnn
 

@@ -1,6 +1,6 @@
 """Stage 3: ridge regression from pool5 to the nearest ground truth (R-CNN, appendix C).
 
-n windows, P numbers of pool5, K classes.
+n windows, P features of pool5, K classes.
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,22 +10,22 @@ import numpy as np
 
 from rcnn_keras.training.rcnn.features import FeatureCache
 
-ROWS_A_CHUNK = 4096  # of examples; each chunk goes through all of the P x P numbers
+EXAMPLES_PER_CHUNK = 4096  # each chunk updates all P x P numbers
 
 
 def train_box_regressors(
     cache: FeatureCache, num_classes: int, ridge: float
 ) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """Fit for each class what moves its proposals onto their objects.
+    """Fit for each class the regression that moves its proposals onto their objects.
 
-    Examples of a class are the windows with IoU above 0.6 with an object of it that is the nearest
-    of all. Features are scaled to a mean norm of 20 as in the published code, which gives `ridge`
-    its meaning; the scale is part of the kernel that is returned.
+    Examples of a class are the windows with IoU above 0.6 with an object of the class, if no other
+    object overlaps them more. Features are scaled to a mean norm of 20 as in the published code,
+    on which the meaning of `ridge` depends; the returned kernel includes the scale.
 
     Args:
-        cache: filled.
-        num_classes: K. A class without examples leaves its proposals where they are.
-        ridge: lambda, what a square unit of weight costs; 1000 in the paper.
+        cache: filled with all features.
+        num_classes: K. A class without examples does not move its proposals.
+        ridge: lambda, the penalty of squared weights; 1000 in the paper.
 
     Returns:
         Kernel `(P, 4K)` and bias `(4K,)` float32, the four deltas of a class side by side, and the
@@ -47,8 +47,8 @@ def ridge_regression(
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """Minimise `|Y - X w - b|^2 + ridge * |w|^2` in closed form, in float64.
 
-    The bias is not penalised: with it out of the way, features and targets are centred. Examples
-    are looked at once, chunk by chunk; P x P numbers are in memory and not the examples.
+    The bias is not penalised, which is why features and targets are centred. Examples are read
+    once, chunk by chunk; memory holds P x P numbers and not the examples.
 
     Args:
         chunks: features `(m, P)` and targets `(m, T)`, at least one chunk, which may be empty.
@@ -84,7 +84,7 @@ def _examples(
         of_class = windows.labels[windows.nearest[near]] == label
         scaled = features[of_class] * np.float32(scale)
         chunk.append((scaled, windows.targets()[near[of_class]]))
-        if index == len(cache) - 1 or sum(len(x) for x, _ in chunk) >= ROWS_A_CHUNK:
+        if index == len(cache) - 1 or sum(len(x) for x, _ in chunk) >= EXAMPLES_PER_CHUNK:
             x, y = zip(*chunk, strict=True)
             yield np.concatenate(x), np.concatenate(y)
             chunk = []

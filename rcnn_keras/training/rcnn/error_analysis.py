@@ -1,4 +1,4 @@
-"""Average precision with and without each part (R-CNN, table 2 and appendix B)."""
+"""Average precision of R-CNN's variants (R-CNN, table 2 and appendix B)."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -14,16 +14,16 @@ from rcnn_keras.models import RCNN
 from rcnn_keras.training.rcnn.features import FeatureExtractor
 
 VARIANTS = {
-    f"{classifier}{' + box regression' if moved else ''}": (classifier, moved)
-    for classifier, moved in product(("softmax", "svm"), (False, True))
+    f"{classifier}{' + box regression' if regression else ''}": (classifier, regression)
+    for classifier, regression in product(("softmax", "svm"), (False, True))
 }
 
 
 def error_analysis(model: RCNN, dataset: DetectionDataset) -> dict[str, dict[str, float]]:
-    """Score the four ways from features to detections, on features computed once.
+    """Score the four variants of detection, on features computed once.
 
     Args:
-        model: trained.
+        model: a trained model.
         dataset: images with proposals and ground truth, of the model's classes.
 
     Returns:
@@ -32,27 +32,27 @@ def error_analysis(model: RCNN, dataset: DetectionDataset) -> dict[str, dict[str
     """
     extract = FeatureExtractor(model)
     variants = {
-        name: model.variant(classifier=classifier, box_regression=moved)
-        for name, (classifier, moved) in VARIANTS.items()
+        name: model.variant(classifier=classifier, box_regression=regression)
+        for name, (classifier, regression) in VARIANTS.items()
     }
     detect = {
         name: tf.function(variant.second_stage, reduce_retracing=True)
         for name, variant in variants.items()
     }
-    found: dict[str, dict[int, Any]] = {name: {} for name in variants}
+    detections: dict[str, dict[int, Any]] = {name: {} for name in variants}
     for record in dataset:
-        assert record.proposals is not None  # `train_rcnn` saw to it
+        assert record.proposals is not None  # checked by `train_rcnn`
         first = extract(record, record.proposals)
         for name, variant in variants.items():
             outputs = tf.nest.map_structure(lambda x: x[0].numpy(), detect[name](first))
-            found[name][record.image_id] = variant._in_given_pixels(outputs, record)
-    most = model.detection_layer.max_detections
-    scores = {name: CocoScores(dataset, found[name], most) for name in variants}
+            detections[name][record.image_id] = variant._in_given_pixels(outputs, record)
+    max_detections = model.detection_layer.max_detections
+    scores = {name: CocoScores(dataset, detections[name], max_detections) for name in variants}
     return {name: score.summary() | _ap50(score) for name, score in scores.items()}
 
 
 def _ap50(scores: CocoScores) -> dict[str, float]:
-    """Return `AP50/<class>`: at IoU 0.5, where the paper compares."""
+    """Return `AP50/<class>`, AP at IoU 0.5, which the paper compares."""
     curves = scores.precision_recall(0.5)
     return {f"AP50/{name}": float(precision.mean()) for name, (_, precision) in curves.items()}
 
@@ -69,12 +69,12 @@ def table(scores: dict[str, dict[str, float]], classes: Sequence[str]) -> list[s
 
 
 def analysis_section(scores: dict[str, dict[str, float]], classes: Sequence[str]) -> Section:
-    """Return the same table as a part of a report."""
+    """Return the table as a section of a report."""
     return Section(
         "Parts of R-CNN",
         "AP at IoU 0.50 of each class and their mean, and AP at IoU 0.50 to 0.95, of the softmax "
-        "that fine-tuning left and of the SVMs, with proposals as they came and moved by box "
-        "regression; all on the same features.",
+        "of fine-tuning and of the SVMs, without and with box regression; all on the same "
+        "features.",
         ("scored by", *classes, "AP50", "AP"),
         [
             (variant, *("n/a" if math.isnan(value) else f"{value:.3f}" for value in values))

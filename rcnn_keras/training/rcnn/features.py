@@ -1,4 +1,4 @@
-"""The windows that R-CNN trains on, and their features on disk: computed once, read often.
+"""The windows that R-CNN is trained on, and their features, computed once and kept on disk.
 
 FOLDER/key.txt             what the features depend on, as a hash
 FOLDER/<image id>_fc7.npy    `(w, F)` of every window, ground truth first
@@ -6,7 +6,7 @@ FOLDER/<image id>_pool5.npy  `(v, P)` of the windows near to ground truth, in th
 FOLDER/<image id>_norms.npy  `(w, 2)` Euclidean norms of pool5 and fc7 of every window
 
 w windows of an image (its ground truth and its proposals), v of them near to ground truth, F and P
-numbers a window, K classes.
+features per window, K classes.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,11 +19,12 @@ import tensorflow as tf
 
 from rcnn_keras.data.dataset import DetectionDataset, Record
 from rcnn_keras.data.images import read_image
-from rcnn_keras.data.written_aside import written_aside
-from rcnn_keras.engines import Engine, run_shards
 from rcnn_keras.models import RCNN
 from rcnn_keras.models.loading import load_detector
 from rcnn_keras.ops import encode_boxes, iou
+from rcnn_keras.parallel import Engine, run_shards
+from rcnn_keras.parallel.resumable import ResumableFolder
+from rcnn_keras.utils.atomic import atomic_write
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +48,8 @@ class Windows:
         return len(self.labels)
 
     def classes(self, positive_iou: float) -> np.ndarray:
-        """Return `(w,)` int32: 1 + the label that a window is an example of, 0 for background."""
-        label = self.labels[self.nearest]  # with nothing to find there is nothing near either
+        """Return each window's class `(w,)` int32: 1 + its object's label, 0 for background."""
+        label = self.labels[self.nearest]  # without ground truth no window is near
         return np.where(self.best() >= positive_iou, label + 1, 0).astype(np.int32)
 
     def best(self) -> np.ndarray:
@@ -56,16 +57,16 @@ class Windows:
         return self.overlaps.max(axis=1, initial=0.0)
 
     def targets(self) -> np.ndarray:
-        """Return `(w, 4)` float32, what turns each window into its nearest ground truth.
+        """Return `(w, 4)` float32, the deltas from each window to its nearest ground truth.
 
         These are `t_x = (G_x - P_x) / P_w`, `t_y`, `t_w = log(G_w / P_w)` and `t_h` of the paper's
-        appendix C; meaningless for windows that are near to nothing.
+        appendix C; meaningless for windows without an object nearby.
         """
         return np.asarray(encode_boxes(self.boxes[self.nearest], self.boxes))
 
 
 def image_windows(record: Record, num_classes: int) -> Windows:
-    """Return the windows of a record; crowd regions and boxes without area are no ground truth.
+    """Return the windows of a record, without crowd regions and ground truth without area.
 
     Raises:
         ValueError: for a record without proposals.
@@ -79,20 +80,20 @@ def image_windows(record: Record, num_classes: int) -> Windows:
     overlaps = np.zeros((len(windows), num_classes), np.float32)
     nearest = np.full(len(windows), -1, np.int32)
     if len(boxes):
-        found = np.asarray(iou(windows, boxes))
-        nearest = found.argmax(axis=1).astype(np.int32)
+        ious = np.asarray(iou(windows, boxes))
+        nearest = ious.argmax(axis=1).astype(np.int32)
         for label in np.unique(labels):
-            overlaps[:, label] = found[:, labels == label].max(axis=1)
-    kinds = np.full(len(windows), -1, np.int32)
-    kinds[: len(boxes)] = labels
-    return Windows(windows, kinds, overlaps, nearest)
+            overlaps[:, label] = ious[:, labels == label].max(axis=1)
+    window_labels = np.full(len(windows), -1, np.int32)
+    window_labels[: len(boxes)] = labels
+    return Windows(windows, window_labels, overlaps, nearest)
 
 
-NEAR_IOU = 0.6  # windows that overlap ground truth by more are trained to regress to it
+NEAR_IOU = 0.6  # windows of a larger IoU with ground truth are trained to regress to it
 
-TARGET_NORM = 20.0  # to which the published code scales the mean norm of features
+TARGET_NORM = 20.0  # mean norm to which the published code scales features
 
-IMAGES_A_LINE = 500  # of the log
+IMAGES_PER_LOG_LINE = 500
 
 SHARD_SIZE = 20  # images that a worker takes at a time
 
@@ -101,6 +102,7 @@ class FeatureExtractor:
     """Computes the features of windows of an image, as the detector does for its proposals."""
 
     def __init__(self, model: RCNN):
+        self.value_range = model.value_range
         self._first_stage = tf.function(
             lambda image, boxes: model.first_stage(
                 {
@@ -120,7 +122,7 @@ class FeatureExtractor:
 
     def __call__(self, record: Record, boxes: np.ndarray) -> dict[str, tf.Tensor]:
         """Return the model's first stage for `(w, 4)` boxes, `pool5` `(1, w + 1, P)` and so on."""
-        image = read_image(record.image)
+        image = read_image(record.image, self.value_range)
         return self._first_stage(image, boxes)
 
 
@@ -128,25 +130,17 @@ class FeatureCache(Sequence[tuple[np.ndarray, Windows]]):
     """The features of a dataset's windows in a folder; item i is `(fc7 (w, F), windows)`.
 
     Args:
-        folder: made if missing.
-        key: of the network's weights and arguments and of the windows.
+        folder: created if missing.
+        key: fingerprint of the network's weights and arguments and of the windows.
         dataset: images with proposals.
 
     Raises:
-        ValueError: if the folder has the features of another key.
+        ValueError: if the folder has features of another key.
     """
 
     def __init__(self, folder: Path, key: str, dataset: DetectionDataset):
-        folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.dataset = folder, dataset
-        file = folder / "key.txt"
-        if not file.exists():
-            with written_aside(file) as aside:
-                aside.write_text(key)
-        elif file.read_text() != key:
-            raise ValueError(
-                f"{folder} has features of another network or of other windows: remove the folder"
-            )
+        ResumableFolder(folder, {"network and windows": key}, "features")
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -172,27 +166,28 @@ class FeatureCache(Sequence[tuple[np.ndarray, Windows]]):
         return TARGET_NORM / mean if mean > 0 else 1.0
 
     def fill(self, model: RCNN, log: Callable[[str], None], engine: Engine | None = None) -> int:
-        """Compute what is not there yet, image by image; return of how many images.
+        """Compute the missing features, image by image; return the number of those images.
 
         Args:
             model: the network.
-            log: called with a line now and then.
+            log: called with lines of progress.
             engine: workers that share the images, with one thread and a copy of the model each;
-                they need the folder. By default this process computes, on all its threads.
+                they need access to the folder. By default this process computes, on all threads.
         """
         missing = [i for i in range(len(self)) if not self._path(i, "norms").exists()]
         if engine is None:
             extract = FeatureExtractor(model)
             for done, index in enumerate(missing, start=1):
                 write_features(self.folder, extract, self.dataset[index], self.windows(index))
-                if done % IMAGES_A_LINE == 0:
+                if done % IMAGES_PER_LOG_LINE == 0:
                     log(f"features of {done} of {len(missing)} images")
         elif missing:
             copy = self.folder / "model.keras"
-            with written_aside(copy) as aside:
+            with atomic_write(copy) as aside:
                 model.save(aside)
-            parts = [tuple(missing[i : i + SHARD_SIZE]) for i in range(0, len(missing), SHARD_SIZE)]
-            shards = ([(self.dataset[i], self.windows(i)) for i in part] for part in parts)
+            starts = range(0, len(missing), SHARD_SIZE)
+            indices = [tuple(missing[start : start + SHARD_SIZE]) for start in starts]
+            shards = ([(self.dataset[i], self.windows(i)) for i in shard] for shard in indices)
             done = 0
             for shard, _ in run_shards(partial(fill_shard, self.folder, copy), shards, engine):
                 done += len(shard)
@@ -208,7 +203,7 @@ class FeatureCache(Sequence[tuple[np.ndarray, Windows]]):
 
 
 def fill_shard(folder: Path, model: Path, shard: Sequence[tuple[Record, Windows]]) -> None:
-    """Write the features of some images; what a worker does."""
+    """Write the features of a shard of images; runs in a worker."""
     extract = _extractor(model)
     for record, windows in shard:
         write_features(folder, extract, record, windows)
@@ -217,19 +212,19 @@ def fill_shard(folder: Path, model: Path, shard: Sequence[tuple[Record, Windows]
 def write_features(
     folder: Path, extract: FeatureExtractor, record: Record, windows: Windows
 ) -> None:
-    """Compute and write the features of an image, `norms` last."""
-    found = extract(record, windows.boxes)
-    pool5, fc7 = (found[name][0, :-1].numpy() for name in ("pool5", "fc7"))
+    """Compute and write the features of an image; `norms` last, as the mark of completion."""
+    features = extract(record, windows.boxes)
+    pool5, fc7 = (features[name][0, :-1].numpy() for name in ("pool5", "fc7"))
     norms = np.stack([np.linalg.norm(x, axis=1) for x in (pool5, fc7)], axis=1)
     near = windows.best() > NEAR_IOU
     for name, rows in (("fc7", fc7), ("pool5", pool5[near]), ("norms", norms)):
-        with written_aside(folder / f"{record.image_id}_{name}.npy") as aside:
+        with atomic_write(folder / f"{record.image_id}_{name}.npy") as aside:
             np.save(aside, rows)
 
 
 @cache
 def _extractor(model: Path) -> FeatureExtractor:
-    """Return a worker's extractor, which it makes once."""
+    """Return a worker's extractor, created once."""
     detector = load_detector(model)
     assert isinstance(detector, RCNN)
     return FeatureExtractor(detector)

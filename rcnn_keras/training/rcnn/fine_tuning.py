@@ -20,24 +20,24 @@ from rcnn_keras.training.rcnn.features import image_windows
 
 POSITIVE_IOU = 0.5
 MOMENTUM = 0.9
-STEPS_A_LINE = 500  # of the log
+STEPS_PER_LOG_LINE = 500
 DECODED_IMAGES = 256  # kept in memory: 140 MB for those of Pascal VOC
 
 
 class WindowSampler:
-    """Draws batches of windows from all images: so many positives, so many of background.
+    """Samples batches of windows from all images, with fixed numbers of objects and background.
 
-    A window is a positive of the class of its nearest ground truth from IoU 0.5 up, and background
-    otherwise. What a step draws is a function of the seed and its number.
+    A window is a positive of the class of its nearest ground truth if their IoU is at least 0.5,
+    and background otherwise. The windows of a step are a function of the seed and its number.
 
     Args:
         dataset: images with proposals.
-        positives: windows of objects in a batch.
-        negatives: windows of background.
-        seed: of the draws.
+        positives: windows of objects per batch.
+        negatives: windows of background per batch.
+        seed: of the sampling.
 
     Raises:
-        ValueError: if the dataset has no windows of one kind.
+        ValueError: if the dataset has no windows of objects or of background.
     """
 
     def __init__(
@@ -48,43 +48,43 @@ class WindowSampler:
         self.boxes = np.concatenate([w.boxes for w in windows])
         self.classes = np.concatenate([w.classes(POSITIVE_IOU) for w in windows])
         self.seed = seed
-        kinds = (
+        groups = (
             ("objects", np.flatnonzero(self.classes > 0), positives),
             ("background", np.flatnonzero(self.classes == 0), negatives),
         )
-        for name, found, wanted in kinds:
-            if wanted and not len(found):
+        for name, indices, count in groups:
+            if count and not len(indices):
                 raise ValueError(f"no proposal of the dataset is a window of {name}")
-        self.kinds = [(found, wanted) for _, found, wanted in kinds]
+        self.groups = [(indices, count) for _, indices, count in groups]
 
     @property
     def batch_size(self) -> int:
-        """Windows in a batch."""
-        return sum(wanted for _, wanted in self.kinds)
+        """Windows per batch."""
+        return sum(count for _, count in self.groups)
 
     def draw(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the windows of a step, positives first.
 
         Returns:
-            `(n,)` int64 numbers of images in the dataset, `(n, 4)` float32 boxes, and `(n,)` int32
+            `(n,)` int64 indices of images in the dataset, `(n, 4)` float32 boxes, and `(n,)` int32
             classes, 0 for background.
         """
         rng = np.random.default_rng((self.seed, step))
-        drawn = np.concatenate([found[rng.integers(len(found), size=n)] for found, n in self.kinds])
+        drawn = np.concatenate([rows[rng.integers(len(rows), size=n)] for rows, n in self.groups])
         return self.images[drawn], self.boxes[drawn], self.classes[drawn]
 
 
 def crop_batches(
     model: RCNN, dataset: DetectionDataset, sampler: WindowSampler, start: int = 0
 ) -> tf.data.Dataset:
-    """Return batches of `(crops (n, S, S, 3), classes (n,))` without end, from step `start` on."""
+    """Return batches of `(crops (n, S, S, 3), classes (n,))` without end, from step `start`."""
     records = list(dataset)
     crop_size, context = model.region_features.crop_size, model.region_features.context
 
     @lru_cache(DECODED_IMAGES)
     def read(index: int) -> np.ndarray:
         record = records[index]
-        return read_image(record.image)
+        return read_image(record.image, model.value_range)
 
     def crop(index: tf.Tensor, box: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         image = tf.numpy_function(lambda i: read(int(i)), [index], tf.uint8)
@@ -120,32 +120,34 @@ def fine_tune(
 ) -> None:
     """Train the network and its softmax of K + 1 classes by SGD with momentum 0.9.
 
-    Stopped and called again it goes on at the step of the last checkpoint, with the windows and the
-    dropout that it would have had.
+    Interrupted and called again it resumes at the step of the last checkpoint, with the windows and
+    dropout of an uninterrupted training.
 
     Args:
         model: whose `network` and `class_logits` are trained.
         dataset: images with proposals.
         steps: batches in all.
         learning_rate: 0.001 in the paper, a tenth of the pre-training's.
-        sampler: draws the windows.
+        sampler: of the windows.
         checkpoint: saves the training.
-        key: of all that the training depends on; with another one it is not gone on with.
-        log: takes lines of text.
+        key: fingerprint of all that the training depends on; a checkpoint of another is refused.
+        log: called with lines of text.
     """
     crops = keras.Input(model.network.input_shape[1:], name="crops")
-    tuned = _Classifier(crops, model.class_logits(model.network(crops)["fc7"]), name="fine_tuning")
-    tuned.compile(
+    logits = model.class_logits(model.network(crops)["fc7"])
+    classifier = _Classifier(crops, logits, name="fine_tuning")
+    classifier.compile(
         keras.optimizers.SGD(learning_rate, momentum=MOMENTUM),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
+    callbacks = [checkpoint, _LogLines(steps, log)]
     with (
         plain_errors(dataset),
         checkpoint.resumed(
-            tuned, {"key": key}, [checkpoint, _Lines(steps, log)], epochs=1, steps=steps, verbose=0
+            classifier, {"key": key}, callbacks, epochs=1, steps=steps, verbose=0
         ) as (callbacks, epoch, done),
     ):
-        tuned.fit(
+        classifier.fit(
             crop_batches(model, dataset, sampler, done),
             steps_per_epoch=steps,
             initial_epoch=epoch,
@@ -155,7 +157,7 @@ def fine_tune(
         )
 
 
-class _Lines(keras.callbacks.Callback):
+class _LogLines(keras.callbacks.Callback):
     """Log the mean loss and accuracy of every 500 steps."""
 
     def __init__(self, steps: int, log: Callable[[str], None]):
@@ -165,17 +167,17 @@ class _Lines(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         done = batch + 1
-        if done % STEPS_A_LINE == 0 or done == self.steps:
+        if done % STEPS_PER_LOG_LINE == 0 or done == self.steps:
             loss, accuracy = logs["loss"], logs["accuracy"]
             self.log(f"step {done} of {self.steps}: loss {loss:.4f}, accuracy {accuracy:.4f}")
             self.model.reset_metrics()
 
 
 class _Classifier(keras.Model):
-    """A model whose dropout is told the step.
+    """A model whose dropout is a function of the step.
 
-    Its accuracy is there from the start, for a checkpoint to restore; Keras builds what `compile`
-    is given in the first step.
+    Its accuracy is built from the start, so that a checkpoint can restore it; Keras builds the
+    metrics of `compile` in the first step.
     """
 
     def __init__(self, *args, **kwargs):

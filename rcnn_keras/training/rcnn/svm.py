@@ -1,6 +1,6 @@
-"""Stage 2: one linear SVM a class, with hard negative mining (R-CNN, 2.3).
+"""Stage 2: one linear SVM per class, with hard negative mining (R-CNN, 2.3).
 
-w windows of an image, F numbers a window, K classes.
+w windows of an image, F features per window, K classes.
 """
 
 import importlib.util
@@ -11,28 +11,28 @@ import numpy as np
 
 from rcnn_keras.training.rcnn.features import Windows
 
-NEGATIVE_IOU = 0.3  # windows that overlap every object of a class by less are its negatives
+NEGATIVE_IOU = 0.3  # windows of a smaller IoU with every object of a class are its negatives
 # The published code's numbers.
 POSITIVE_WEIGHT = 2.0
-BIAS_SCALE = 10.0  # the bias is the weight of a feature of this value
+BIAS_SCALE = 10.0  # the bias is the weight of a constant feature of this value
 HARD_MARGIN = -1.0001  # negatives above this are hard
 EASY_MARGIN = -1.2  # negatives below this are dropped
-NEGATIVES_A_RETRAINING = 2000
-MOST_PASSES = 10
-MOST_ITERATIONS = 100_000  # of the solver, which is rarely near to it
-NEVER = -20.0  # margin of a class that has nothing to learn from
+NEGATIVES_PER_RETRAINING = 2000
+MAX_PASSES = 10
+MAX_ITERATIONS = 100_000  # of the solver, which rarely needs as many
+NEVER = -20.0  # margin of a class without examples
 
 
 @dataclass
 class SVMs:
-    """What the mining ends with.
+    """The result of hard negative mining.
 
     Attributes:
         kernel: `(F, K)` float32.
         bias: `(K,)` float32.
         rounds: for each pass over the images a dict: `images` seen so far, and for each class
             number lists of `added` hard negatives, `kept` negatives and `retrainings`.
-        converged: whether the last pass found no hard negative any more.
+        converged: whether the last pass found no new hard negative.
     """
 
     kernel: np.ndarray
@@ -42,35 +42,35 @@ class SVMs:
 
 
 @dataclass
-class _OneClass:
-    """The examples of one class that are in memory, and its SVM."""
+class _ClassSVM:
+    """The SVM of one class, and the examples that are in memory."""
 
     positives: np.ndarray
     negatives: list[np.ndarray] = field(default_factory=list)
     keys: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int64))  # image, row
     weights: np.ndarray | None = None
     bias: float = NEVER
-    waiting: int = 0  # negatives that the SVM has not seen
+    pending: int = 0  # negatives that the SVM was not trained with
     added: int = 0  # in this pass
     retrainings: int = 0
 
     def add(self, image: int, features: np.ndarray, margins: np.ndarray, allowed: np.ndarray):
-        """Take the negatives of an image that are hard and not here yet; all, without an SVM."""
+        """Add the new hard negatives of an image; all its negatives if there is no SVM yet."""
         hard = allowed if self.weights is None else allowed & (margins > HARD_MARGIN)
         known = self.keys[self.keys[:, 0] == image, 1]
         rows = np.setdiff1d(np.flatnonzero(hard), known)
         self.negatives.append(features[rows])
         self.keys = np.concatenate([self.keys, np.stack([np.full_like(rows, image), rows], 1)])
-        self.waiting += len(rows)
+        self.pending += len(rows)
         self.added += len(rows)
 
     def retrain(self, c: float) -> None:
-        """Solve for the examples that are here, and drop the easy negatives."""
+        """Train on the examples in memory, and drop the easy negatives."""
         negatives = np.concatenate(self.negatives)
         self.weights, self.bias = linear_svm(self.positives, negatives, c)
         keep = negatives @ self.weights + self.bias >= EASY_MARGIN
         self.negatives, self.keys = [negatives[keep]], self.keys[keep]
-        self.waiting = 0
+        self.pending = 0
         self.retrainings += 1
 
     def end_pass(self) -> tuple[int, int, int]:
@@ -86,46 +86,46 @@ def train_svms(
     *,
     c: float,
     log: Callable[[str], None],
-    most_passes: int = MOST_PASSES,
+    max_passes: int = MAX_PASSES,
 ) -> SVMs:
-    """Train one SVM a class, looking for hard negatives image by image.
+    """Train one SVM per class, mining hard negatives image by image.
 
     Positives are the ground truth boxes; negatives the windows with IoU below 0.3 with all of the
-    class. A negative is hard when its margin is above -1. An SVM is trained anew whenever 2,000
-    hard negatives have come together, and at the end of a pass; easy ones (below -1.2) are dropped
-    then. The passes end when one finds nothing new: what was never taken in, or dropped, lies
-    beyond the margin, so the solution is the one for all negatives.
+    class. A negative is hard when its margin is above -1. An SVM is trained again whenever 2,000
+    new hard negatives were found, and at the end of a pass; easy ones (below -1.2) are then
+    dropped. Mining ends when a pass finds no new ones: all other negatives lie beyond the margin,
+    so the solution is that for all negatives.
 
     Args:
         images: for each image features `(w, F)`, scaled, and their windows.
-        num_classes: K. A class without ground truth, or without negatives, gets an SVM that never
-            finds it.
-        c: what a unit of hinge loss costs; that of a positive costs twice as much.
-        log: takes lines of text.
-        most_passes: after which mining ends all the same.
+        num_classes: K. A class without ground truth or without negatives gets an SVM that never
+            predicts it.
+        c: weight of the hinge loss; that of positives has twice this weight.
+        log: called with lines of text.
+        max_passes: number of passes after which mining ends in any case.
 
     Raises:
         ImportError: without scikit-learn; says how to get it.
     """
     require_sklearn()
-    classes = [_OneClass(p) for p in _positives(images, num_classes)]
+    svms = [_ClassSVM(p) for p in _positives(images, num_classes)]
     rounds: list[dict] = []
     converged = False
-    while not converged and len(rounds) < most_passes:
+    while not converged and len(rounds) < max_passes:
         for number in range(len(images)):
             features, windows = images[number]
             features = np.asarray(features)
-            margins = features @ _kernel(classes, features) + [one.bias for one in classes]
+            margins = features @ _kernel(svms, features) + [svm.bias for svm in svms]
             last = number == len(images) - 1
-            for k, one in enumerate(classes):
-                if not len(one.positives):
+            for k, svm in enumerate(svms):
+                if not len(svm.positives):
                     continue
-                first = one.weights is None
+                first = svm.weights is None
                 allowed = windows.overlaps[:, k] < NEGATIVE_IOU
-                one.add(number, features, margins[:, k], allowed)
-                if one.waiting and (first or last or one.waiting > NEGATIVES_A_RETRAINING):
-                    one.retrain(c)
-        added, kept, retrainings = zip(*(one.end_pass() for one in classes), strict=True)
+                svm.add(number, features, margins[:, k], allowed)
+                if svm.pending and (first or last or svm.pending > NEGATIVES_PER_RETRAINING):
+                    svm.retrain(c)
+        added, kept, retrainings = zip(*(svm.end_pass() for svm in svms), strict=True)
         seen = len(images) * (len(rounds) + 1)
         rounds.append({"images": seen, "added": added, "kept": kept, "retrainings": retrainings})
         log(
@@ -133,14 +133,14 @@ def train_svms(
             f"{sum(kept)} kept, {sum(retrainings)} trainings"
         )
         converged = sum(added) == 0
-    bias = np.array([one.bias for one in classes], np.float32)
-    return SVMs(_kernel(classes, images[0][0]), bias, rounds, converged)
+    bias = np.array([svm.bias for svm in svms], np.float32)
+    return SVMs(_kernel(svms, images[0][0]), bias, rounds, converged)
 
 
-def _kernel(classes: Sequence[_OneClass], features: np.ndarray) -> np.ndarray:
-    """Return the weights of all classes, `(F, K)` float32, zeros where there are none yet."""
+def _kernel(svms: Sequence[_ClassSVM], features: np.ndarray) -> np.ndarray:
+    """Return the weights of all classes, `(F, K)` float32, zeros for classes without an SVM."""
     zeros = np.zeros(features.shape[1])
-    weights = [zeros if one.weights is None else one.weights for one in classes]
+    weights = [zeros if svm.weights is None else svm.weights for svm in svms]
     return np.stack(weights, axis=1).astype(np.float32)
 
 
@@ -152,7 +152,7 @@ def linear_svm(positives: np.ndarray, negatives: np.ndarray, c: float) -> tuple[
     Args:
         positives: `(p, F)`.
         negatives: `(n, F)`.
-        c: cost of a unit of loss.
+        c: weight of the loss.
     """
     from sklearn.svm import LinearSVC
 
@@ -161,7 +161,7 @@ def linear_svm(positives: np.ndarray, negatives: np.ndarray, c: float) -> tuple[
         loss="hinge",
         class_weight={1: POSITIVE_WEIGHT, -1: 1.0},
         intercept_scaling=BIAS_SCALE,
-        max_iter=MOST_ITERATIONS,
+        max_iter=MAX_ITERATIONS,
         random_state=0,
     )
     signs = np.repeat([1, -1], [len(positives), len(negatives)])
@@ -170,7 +170,7 @@ def linear_svm(positives: np.ndarray, negatives: np.ndarray, c: float) -> tuple[
 
 
 def require_sklearn() -> None:
-    """Raise an ImportError that says how to get scikit-learn, if it is missing."""
+    """Raise an ImportError that says how to install scikit-learn, if it is missing."""
     if importlib.util.find_spec("sklearn") is None:
         raise ImportError(
             "the SVMs of R-CNN are trained by scikit-learn: pip install 'rcnn-keras[rcnn]', or "
@@ -180,9 +180,9 @@ def require_sklearn() -> None:
 
 def _positives(images: Sequence[tuple[np.ndarray, Windows]], num_classes: int) -> list[np.ndarray]:
     """Return the features of each class's ground truth, `(p_k, F)`."""
-    found: list[list[np.ndarray]] = [[] for _ in range(num_classes)]
+    positives: list[list[np.ndarray]] = [[] for _ in range(num_classes)]
     for number in range(len(images)):
         features, windows = images[number]
-        for k, rows in enumerate(found):
+        for k, rows in enumerate(positives):
             rows.append(np.asarray(features)[windows.labels == k])
-    return [np.concatenate(rows) for rows in found]
+    return [np.concatenate(rows) for rows in positives]

@@ -67,7 +67,7 @@ def report(tmp_path, pictures):
     )
 
 
-def test_the_page_holds_the_numbers(report):
+def test_the_page_has_all_scores(report):
     page = Page(report)
     for text in ("Shapes <1>", "0.511", "0.873", "n/a", "0.400", "0.623", "0.743", "0.250"):
         assert text in page.texts
@@ -82,7 +82,7 @@ def test_names_are_escaped(report):
     assert "b" not in page.tags
 
 
-def test_every_link_is_a_file_of_the_folder_wherever_it_lies(report, tmp_path):
+def test_every_link_is_a_file_of_the_folder_also_after_a_move(report, tmp_path):
     moved = Path(shutil.move(report.parent, tmp_path / "elsewhere"))
     for path in ("a", "b"):
         shutil.rmtree(tmp_path / path)
@@ -93,7 +93,7 @@ def test_every_link_is_a_file_of_the_folder_wherever_it_lies(report, tmp_path):
         Image.open(moved / unquote(link)).verify()
 
 
-def test_pictures_of_one_name_are_kept_apart(report):
+def test_pictures_of_the_same_name_are_not_mixed_up(report):
     links = dict.fromkeys(x for x in Page(report).links if x.startswith("pictures/"))
     colors = [Image.open(report.parent / unquote(x)).getpixel((0, 0)) for x in links]
     assert colors == [(255, 0, 0), (0, 0, 255)]
@@ -108,7 +108,7 @@ def test_pictures_inside_the_folder_are_linked_where_they_are(tmp_path):
     assert not (tmp_path / "pictures").exists()
 
 
-def test_what_is_not_there_is_left_out(tmp_path):
+def test_missing_parts_are_left_out(tmp_path):
     report = write_report(tmp_path, title="t", scores={"AP": 0.1})
     page = Page(report)
     assert page.links == []
@@ -116,7 +116,7 @@ def test_what_is_not_there_is_left_out(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
-def test_a_history_without_average_precision(tmp_path):
+def test_a_history_without_average_precision_has_loss_curves_only(tmp_path):
     history = {"loss": [1.0, 0.5], "learning_rate": [0.1, 0.1]}
     report = write_report(tmp_path, title="t", scores={"AP": 0.1}, history=history)
     assert set(Page(report).links) == {"losses.png", "losses_dark.png"}
@@ -164,7 +164,7 @@ def test_masks_have_plots_of_their_own(mask_report):
         assert boxes.read_bytes() != masks.read_bytes()
 
 
-def test_nothing_comes_from_the_network(report):
+def test_the_page_loads_nothing_from_the_network(report):
     assert not re.search(r"https?:|//", report.read_text("utf-8"))
 
 
@@ -178,7 +178,9 @@ def test_nothing_comes_from_the_network(report):
         ({"pictures": ["nowhere.png"]}, FileNotFoundError, "nowhere"),
     ],
 )
-def test_bad_arguments_are_named_before_anything_is_written(tmp_path, arguments, error, message):
+def test_wrong_arguments_are_refused_before_anything_is_written(
+    tmp_path, arguments, error, message
+):
     with pytest.raises(error, match=message):
         write_report(tmp_path / "new", **{"title": "t", "scores": {"AP": 0.5}, **arguments})
     assert not (tmp_path / "new").exists()
@@ -189,7 +191,7 @@ def has_color(path, color, pixels_at_least=50):
     return bool((pixels == ImageColor.getrgb(color)).all(1).sum() >= pixels_at_least)
 
 
-def test_losses_are_plotted_with_their_validation_twins(tmp_path):
+def test_losses_are_plotted_with_their_validation_losses(tmp_path):
     training, validation = PALETTE[5], PALETTE[0]
     plots.plot_losses(tmp_path / "both.png", {"loss": [2, 1], "val_loss": [3, 2]})
     plots.plot_losses(tmp_path / "one.png", {"loss": [2, 1], "val_box_loss": [3, 2]})
@@ -204,18 +206,18 @@ def test_the_total_loss_comes_first():
     assert plots.loss_names(history) == ["loss", "box_loss", "class_loss"]
 
 
-@pytest.mark.parametrize("count", [1, 2, plots.NAMED_CLASSES + 1])
-def test_precision_by_recall_of_few_and_many_classes(tmp_path, count):
+@pytest.mark.parametrize("count", [1, 2, plots.MAX_NAMED_CLASSES + 1])
+def test_precision_by_recall_is_plotted_for_few_and_many_classes(tmp_path, count):
     """Hostile names are text too: a lone dollar, mathematics, and what legends hide."""
     names = ["$a_{$ \\frac", "_hidden", *(f"class {i}" for i in range(20))][:count]
     data = {name: (RECALL, np.full(101, (i + 1) / 20)) for i, name in enumerate(names)}
     plots.plot_precision_recall(tmp_path / "a.png", data)
-    assert has_color(tmp_path / "a.png", PALETTE[0]) == (count <= plots.NAMED_CLASSES)
+    assert has_color(tmp_path / "a.png", PALETTE[0]) == (count <= plots.MAX_NAMED_CLASSES)
     # the mean is a thick line over the whole width; text alone has far fewer pixels
-    assert has_color(tmp_path / "a.png", plots.LIGHT.ink, 2500) == (count > 1)
+    assert has_color(tmp_path / "a.png", plots.LIGHT.foreground, 2500) == (count > 1)
 
 
-def test_matplotlib_is_left_as_it_was(tmp_path):
+def test_the_global_state_of_matplotlib_is_unchanged(tmp_path):
     from matplotlib import pyplot, rcParams
 
     before = dict(rcParams), pyplot.get_backend(), pyplot.get_fignums()

@@ -1,4 +1,4 @@
-"""The parts of a report beside its scores, as a page and by themselves."""
+"""The sections of a report, on a page and by themselves."""
 
 import re
 from html.parser import HTMLParser
@@ -23,7 +23,7 @@ A, B, FAR = [0, 0, 40, 40], [60, 0, 100, 40], [120, 120, 160, 160]
 
 @pytest.fixture
 def mixed(scene):
-    """A cat found, one missed; a dog taken for an owl twice; a cat on nothing."""
+    """A cat found, one missed; a dog detected as an owl twice; a cat on background."""
     scene.image(
         [(0, A), (0, B), (1, FAR)], [(0, 0.9, A), (2, 0.8, FAR), (0, 0.7, [60, 90, 99, 130])]
     )
@@ -55,7 +55,7 @@ class Tables(HTMLParser):
 
 
 def test_the_page_has_the_tables_plots_and_pictures(mixed, tmp_path):
-    args = mixed.dataset, mixed.found
+    args = mixed.dataset, mixed.detections
     errors, confusion = DetectionErrors(*args), ConfusionMatrix(*args)
     scores = VocScores(*args)
     worst = draw_worst(tmp_path / "elsewhere", errors, *args)
@@ -93,12 +93,12 @@ def test_the_page_has_the_tables_plots_and_pictures(mixed, tmp_path):
     text = report.read_text("utf-8")
     for title in ("Precision and recall", "Errors", "Confusions"):
         assert f"<h2>{title}</h2>" in text
-    assert "IoU of boxes: right from 0.5 on, badly localised from 0.1 on" in text
+    assert "IoU of boxes: correct from 0.5, badly localised from 0.1" in text
     assert "wrong class: owl 0.80, IoU 1.00 with dog, 1.png" in text
     assert not re.search(r"https?:|//", text)
 
 
-def test_what_is_empty_is_left_out_and_names_are_escaped(tmp_path):
+def test_empty_parts_are_left_out_and_names_are_escaped(tmp_path):
     report = write_report(
         tmp_path, title="t", scores={"mAP": 0.5}, sections=[Section("<b>&", rows=[("<i>", 3)])]
     )
@@ -111,7 +111,7 @@ def test_what_is_empty_is_left_out_and_names_are_escaped(tmp_path):
 
 def test_a_plot_is_drawn_light_and_dark(tmp_path):
     def draw(path, theme):
-        Image.new("RGB", (4, 4), theme.ground).save(path)
+        Image.new("RGB", (4, 4), theme.background).save(path)
 
     section = Section("s", plots=[Plot("mine", "Mine", draw)])
     write_report(tmp_path, title="t", scores={"mAP": 0.5}, sections=[section])
@@ -121,7 +121,7 @@ def test_a_plot_is_drawn_light_and_dark(tmp_path):
     assert sum(light) > 700 > 200 > sum(dark)
 
 
-def test_pictures_of_sections_and_of_the_page_are_kept_apart(tmp_path):
+def test_pictures_of_the_same_name_in_sections_and_page_are_not_mixed_up(tmp_path):
     paths = [tmp_path / "a" / "x.png", tmp_path / "b" / "x.png"]
     for path, color in zip(paths, ("red", "blue"), strict=True):
         path.parent.mkdir()
@@ -137,7 +137,7 @@ def test_pictures_of_sections_and_of_the_page_are_kept_apart(tmp_path):
 
 
 def test_the_most_frequent_confusions_come_first(mixed):
-    matrix = ConfusionMatrix(mixed.dataset, mixed.found)
+    matrix = ConfusionMatrix(mixed.dataset, mixed.detections)
     matrix.counts[:] = np.arange(16).reshape(4, 4)
     rows = confusion_section(matrix).rows
     assert rows[0] == ("background", "owl", 14)

@@ -10,7 +10,7 @@ Y = RNG.normal(-2, 1, (60, 4)) + X[:, :4]
 
 @pytest.mark.parametrize("ridge", [1e-6, 3.0, 1000.0])
 @pytest.mark.parametrize("cuts", [[], [10, 10, 43]], ids=["whole", "chunks"])
-def test_against_least_squares(ridge, cuts):
+def test_ridge_regression_equals_least_squares_with_extra_examples(ridge, cuts):
     """A ridge is so many more examples of zero, sqrt(lambda) of each feature, without a bias."""
     features = np.block([[X, np.ones((60, 1))], [np.sqrt(ridge) * np.eye(7), np.zeros((7, 1))]])
     expected = np.linalg.lstsq(features, np.concatenate([Y, np.zeros((7, 4))]), rcond=None)[0]
@@ -21,7 +21,7 @@ def test_against_least_squares(ridge, cuts):
     np.testing.assert_allclose(bias, expected[-1], atol=1e-8)
 
 
-def test_without_examples_nothing_moves():
+def test_without_examples_weights_are_zero():
     weights, bias, count = ridge_regression([(X[:0], Y[:0])], 1000.0)
     assert (weights.shape, count) == ((7, 4), 0)
     assert not weights.any()

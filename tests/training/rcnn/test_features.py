@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rcnn_keras.engines import Processes
+from rcnn_keras.parallel import Processes
 from rcnn_keras.training.rcnn import features
 from rcnn_keras.training.rcnn.features import FeatureCache, FeatureExtractor
 
@@ -14,7 +14,7 @@ def cache(scenes, make_rcnn, tmp_path):
     return cache, model
 
 
-def test_it_has_the_detector_s_features_of_every_window(cache):
+def test_the_cache_has_the_detectors_features_of_every_window(cache):
     cache, model = cache
     extract = FeatureExtractor(model)
     norms = {"pool5": [], "fc7": []}
@@ -33,11 +33,11 @@ def test_it_has_the_detector_s_features_of_every_window(cache):
         assert cache.scale(name) * np.mean(found) == pytest.approx(20, rel=1e-4)
 
 
-def test_what_is_there_is_not_computed_again(cache, monkeypatch):
+def test_cached_features_are_not_computed_again(cache, monkeypatch):
     cache, model = cache
     path = cache.folder / f"{cache.dataset[1].image_id}_norms.npy"
     path.unlink()  # written last, so without it the image's features may be half there
-    monkeypatch.setattr(features, "IMAGES_A_LINE", 1)
+    monkeypatch.setattr(features, "IMAGES_PER_LOG_LINE", 1)
     lines = []
     assert cache.fill(model, lines.append) == 1
     assert lines == ["features of 1 of 1 images"]
@@ -47,7 +47,7 @@ def test_what_is_there_is_not_computed_again(cache, monkeypatch):
 def test_features_of_another_key_are_refused(cache):
     cache, _ = cache
     FeatureCache(cache.folder, "a key", cache.dataset)
-    with pytest.raises(ValueError, match="features of another network or of other windows"):
+    with pytest.raises(ValueError, match=r"other features .*: network and windows is"):
         FeatureCache(cache.folder, "another", cache.dataset)
 
 

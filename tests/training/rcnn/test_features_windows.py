@@ -17,7 +17,7 @@ RECORD = Record(
 )
 
 
-def test_overlaps_by_hand():
+def test_overlaps_equal_those_computed_by_hand():
     windows = image_windows(RECORD, 3)
     assert len(windows) == 3 + 4
     np.testing.assert_array_equal(windows.labels, [0, 1, 0, -1, -1, -1, -1])
@@ -28,7 +28,7 @@ def test_overlaps_by_hand():
     np.testing.assert_array_equal(windows.classes(0.6), [1, 2, 1, 0, 2, 0, 0])
 
 
-def test_targets_by_hand():
+def test_targets_equal_those_computed_by_hand():
     """P = (0, 0, 10, 20), G = (0, 0, 10, 10): G_y is 5 above P_y, of P's 20; half as high."""
     targets = image_windows(RECORD, 3).targets()
     np.testing.assert_allclose(targets[:3], 0, atol=1e-7)
@@ -37,7 +37,7 @@ def test_targets_by_hand():
 
 
 @pytest.mark.parametrize("proposals", [np.zeros((0, 4)), [[1, 2, 3, 4]]])
-def test_an_image_without_objects(proposals):
+def test_windows_of_an_image_without_objects_are_background(proposals):
     empty = Record(2, "b.png", 9, 9, np.zeros((0, 4)), [], [], proposals=proposals)
     windows = image_windows(empty, 2)
     assert len(windows) == len(proposals)
@@ -45,6 +45,6 @@ def test_an_image_without_objects(proposals):
     assert not windows.classes(0.5).any()
 
 
-def test_a_record_without_proposals_is_named():
+def test_a_record_without_proposals_is_refused():
     with pytest.raises(ValueError, match=r"c\.png has no proposals"):
         image_windows(Record(3, "c.png", 9, 9, np.zeros((0, 4)), [], []), 2)

@@ -9,7 +9,7 @@ from rcnn_keras.training.rcnn.features import FeatureExtractor
 from rcnn_keras.training.rcnn.fine_tuning import WindowSampler, crop_batches, fine_tune
 
 
-def test_a_batch_has_its_positives_and_its_background(scenes):
+def test_a_batch_has_its_numbers_of_objects_and_background(scenes):
     dataset = scenes[0]
     images, boxes, classes = WindowSampler(dataset, 32, 96, seed=1).draw(5)
     assert boxes.shape == (128, 4)
@@ -36,7 +36,7 @@ def test_a_draw_depends_on_seed_and_step_alone(scenes):
     assert not np.array_equal(draws[0], draws[2])
 
 
-def test_crops_are_what_the_detector_sees(scenes, make_rcnn):
+def test_crops_equal_those_of_the_detector(scenes, make_rcnn):
     dataset = scenes[0]
     model = make_rcnn(dataset.classes)
     sampler = WindowSampler(dataset, 2, 2)
@@ -57,8 +57,8 @@ class Stopped(Exception):
 
 
 @pytest.mark.slow
-def test_stopped_it_goes_on_at_its_step(scenes, make_rcnn, tmp_path, monkeypatch):
-    """Windows, dropout, momentum: nothing is drawn that a checkpoint does not know of."""
+def test_interrupted_fine_tuning_resumes_at_its_step(scenes, make_rcnn, tmp_path, monkeypatch):
+    """Windows, dropout and momentum are all restored by a checkpoint."""
     dataset = scenes[0][:4]
     lines = []
     how = {"learning_rate": 0.01, "sampler": WindowSampler(dataset, 2, 2), "key": "k", "steps": 4}
@@ -89,7 +89,7 @@ def test_stopped_it_goes_on_at_its_step(scenes, make_rcnn, tmp_path, monkeypatch
         fine_tune(second, dataset, checkpoint=checkpoint, **(how | {"key": "other"}))
 
 
-def test_data_without_one_kind_of_windows_is_refused():
+def test_data_without_windows_of_objects_is_refused():
     pixels = np.zeros((50, 50, 3), "u1")
     empty = Record(
         1, "a", 50, 50, np.zeros((0, 4)), [], [], proposals=[[0, 0, 9, 9]], pixels=pixels

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 import rcnn_keras as rk
+from rcnn_keras.parallel.resumable import Result, once
 from rcnn_keras.runs.scoring import evaluate
 from rcnn_keras.training import train_rcnn
 from rcnn_keras.training.rcnn import stages
 from rcnn_keras.training.rcnn.features import FeatureCache, FeatureExtractor
-from rcnn_keras.training.rcnn.finished import once
 
 svm = pytest.importorskip("sklearn.svm")
 
@@ -32,10 +32,11 @@ def fail(*args, **kwargs):
 
 
 def cache_of(out, dataset):
-    return FeatureCache(out / "features", (out / "features" / "key.txt").read_text(), dataset)
+    (key,) = json.loads((out / "features" / "header.json").read_text()).values()
+    return FeatureCache(out / "features", key, dataset)
 
 
-def test_the_model_s_margins_are_scikit_learn_s(run, scenes):
+def test_the_models_margins_equal_those_of_scikit_learn(run, scenes):
     """Those of an SVM that saw all negatives at once."""
     trained, out = run
     cache = cache_of(out, scenes[0])
@@ -58,7 +59,7 @@ def test_the_model_s_margins_are_scikit_learn_s(run, scenes):
     assert spread > 0.5  # some class could be learnt
 
 
-def test_the_regressors_are_the_ridge_s(run, scenes):
+def test_the_regressors_equal_ridge_regression(run, scenes):
     trained, out = run
     cache = cache_of(out, scenes[0])
     scale = cache.scale("pool5")
@@ -79,7 +80,7 @@ def test_the_regressors_are_the_ridge_s(run, scenes):
         np.testing.assert_allclose(deltas, centred @ weights + y.mean(axis=0), atol=1e-4)
 
 
-def test_the_error_analysis_has_all_four(run, scenes):
+def test_the_error_analysis_scores_all_four_variants(run, scenes):
     trained, out = run
     assert list(trained.scores) == VARIANTS
     written = json.loads((out / "error_analysis.json").read_text())
@@ -98,7 +99,7 @@ def test_the_error_analysis_has_all_four(run, scenes):
         assert summary["AP50"] == pytest.approx(trained.scores[name]["AP50"], abs=2e-3)
 
 
-def test_the_saved_model_is_the_trained_one(run):
+def test_the_saved_model_equals_the_trained_one(run):
     trained, out = run
     saved = keras.models.load_model(out / "rcnn.keras")
     for a, b in zip(trained.model.weights, saved.weights, strict=True):
@@ -119,17 +120,17 @@ def test_finished_stages_are_not_run_again(run, scenes, make_rcnn, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"steps": 4}, "fine_tuned.npz is of a training with other data, arguments"),
-        ({"svm_c": 0.2}, "svm.npz is of a training with other"),
-        ({"ridge": 10.0}, "box_regressor.npz is of a training with other"),
+        ({"steps": 4}, "fine_tuned.npz was made from other data, arguments"),
+        ({"svm_c": 0.2}, "svm.npz was made from other"),
+        ({"ridge": 10.0}, "box_regressor.npz was made from other"),
     ],
 )
-def test_other_arguments_want_another_folder(change, message, run, scenes, make_rcnn):
+def test_other_arguments_are_refused_in_the_same_folder(change, message, run, scenes, make_rcnn):
     with pytest.raises(ValueError, match=message):
         train_rcnn(make_rcnn(scenes[0].classes), scenes[0], run[1], **(FAST | change))
 
 
-def test_stopped_among_the_svms_it_goes_on_from_the_features(
+def test_a_training_interrupted_among_the_svms_resumes_from_the_features(
     scenes, make_rcnn, tmp_path, monkeypatch
 ):
     def stop(*args, **kwargs):
@@ -148,12 +149,12 @@ def test_stopped_among_the_svms_it_goes_on_from_the_features(
     assert list(tmp_path.glob(".*")) == []
 
 
-def test_a_result_that_was_altered_is_made_again(tmp_path):
+def test_an_altered_result_is_computed_again(tmp_path):
     made = []
 
     def compute():
         made.append(1)
-        return [np.arange(1000)], "notes"
+        return Result("notes", [np.arange(1000)])
 
     path = tmp_path / "svm.npz"
     for _ in range(2):
@@ -162,8 +163,8 @@ def test_a_result_that_was_altered_is_made_again(tmp_path):
     content = bytearray(path.read_bytes())
     content[-4000] ^= 1
     path.write_bytes(content)
-    with pytest.warns(UserWarning, match=r"svm\.npz was altered .*its stage runs again"):
-        arrays, notes = once(path, "key", compute)
+    with pytest.warns(UserWarning, match=r"svm\.npz was altered .*it is computed again"):
+        notes, arrays = once(path, "key", compute)
     assert (len(made), notes) == (2, "notes")
     np.testing.assert_array_equal(arrays[0], np.arange(1000))
 
@@ -178,7 +179,7 @@ def test_a_result_that_was_altered_is_made_again(tmp_path):
         ({"val": "others"}, "the data's classes"),
     ],
 )
-def test_bad_arguments_are_told_before_any_work(change, message, scenes, make_rcnn, tmp_path):
+def test_wrong_arguments_are_refused_before_any_work(change, message, scenes, make_rcnn, tmp_path):
     val = {
         "bare": rk.data.draw_shapes(1, size=(96, 96)),
         "others": scenes[1].with_classes(["star"]),
@@ -190,12 +191,24 @@ def test_bad_arguments_are_told_before_any_work(change, message, scenes, make_rc
 
 
 @pytest.mark.slow
-def test_it_learns(tmp_path, monkeypatch, capsys):
+def test_a_short_training_finds_most_shapes(tmp_path, monkeypatch, capsys):
     """The tool's recipe, shorter, finds most shapes of scenes that it did not see."""
-    tool = runpy.run_path(str(Path(__file__).parents[3] / "tools" / "rcnn_shapes.py"))
+    tool = runpy.run_path(
+        str(Path(__file__).parents[3] / "tools" / "benchmarks" / "rcnn_variants.py")
+    )
     monkeypatch.setattr(
         "sys.argv",
-        ["rcnn_shapes", "--out", str(tmp_path), "--train", "100", "--val", "30", "--steps", "300"],
+        [
+            "rcnn_variants",
+            "--out",
+            str(tmp_path),
+            "--train",
+            "100",
+            "--val",
+            "30",
+            "--steps",
+            "300",
+        ],
     )
     tool["main"]()
     scores = json.loads((tmp_path / "error_analysis.json").read_text())

@@ -38,7 +38,7 @@ def objective(positives, negatives, weights, bias):
     return (weights @ weights + (bias / 10) ** 2) / 2 + C * loss
 
 
-def test_the_svm_solves_what_it_says():
+def test_the_svm_minimises_its_objective():
     """No step from the solution, small or large, makes the objective less."""
     examples = all_examples(drawn_images(), 0)
     weights, bias = linear_svm(*examples, C)
@@ -53,18 +53,18 @@ def test_the_svm_solves_what_it_says():
 def mined():
     """Mining with retrainings every 60 negatives, so that there are many."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(svm, "NEGATIVES_A_RETRAINING", 60)
+    patch.setattr(svm, "NEGATIVES_PER_RETRAINING", 60)
     lines = []
     result = train_svms(drawn_images(), K, c=C, log=lines.append)
     patch.undo()
     return result, lines
 
 
-def test_mining_ends_when_a_pass_finds_nothing_new(mined):
+def test_mining_ends_when_a_pass_finds_no_new_negatives(mined):
     result, lines = mined
     added = np.array([r["added"] for r in result.rounds])
     assert result.converged
-    assert 2 <= len(added) < svm.MOST_PASSES
+    assert 2 <= len(added) < svm.MAX_PASSES
     assert np.all(added[:-1, :2].sum(axis=1) > 0)
     assert not added[-1].any()
     assert [r["images"] for r in result.rounds] == [30 * (i + 1) for i in range(len(added))]
@@ -72,7 +72,7 @@ def test_mining_ends_when_a_pass_finds_nothing_new(mined):
     assert max(result.rounds[0]["retrainings"]) > 1
 
 
-def test_the_result_is_that_of_all_negatives(mined):
+def test_the_mined_svms_equal_those_of_all_negatives(mined):
     result, _ = mined
     images = drawn_images()
     for k in (0, 1):
@@ -80,18 +80,18 @@ def test_the_result_is_that_of_all_negatives(mined):
         weights, bias = linear_svm(positives, negatives, C)
         np.testing.assert_allclose(result.kernel[:, k], weights, atol=2e-3)
         np.testing.assert_allclose(result.bias[k], bias, atol=2e-3)
-        # and it needed but a part of them
+        # and only some of them were needed
         assert result.rounds[-1]["kept"][k] < 0.8 * len(negatives)
 
 
-def test_a_class_without_ground_truth_is_never_found(mined):
+def test_a_class_without_ground_truth_is_never_predicted(mined):
     result, _ = mined
     assert not result.kernel[:, 2].any()
     assert result.bias[2] == svm.NEVER
     assert all(r["added"][2] == 0 for r in result.rounds)
 
 
-def test_images_without_windows_do_no_harm(mined):
+def test_images_without_windows_are_accepted(mined):
     result, _ = mined
     empty = (
         np.zeros((0, F), "f4"),
@@ -103,12 +103,12 @@ def test_images_without_windows_do_no_harm(mined):
 
 
 def test_passes_are_limited():
-    found = train_svms(drawn_images(), K, c=C, log=lambda line: None, most_passes=1)
+    found = train_svms(drawn_images(), K, c=C, log=lambda line: None, max_passes=1)
     assert len(found.rounds) == 1
     assert not found.converged
 
 
-def test_without_scikit_learn_it_says_how_to_get_it(monkeypatch):
+def test_without_scikit_learn_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ImportError, match="pip install scikit-learn"):
         train_svms(drawn_images(), K, c=C, log=print)
