@@ -301,7 +301,7 @@ class BatchCheck:
         outside = (np.minimum(x1, y1) < -TOLERANCE) | (x2 > width + TOLERANCE)
         outside |= y2 > height + TOLERANCE
         as_xywh = (x1 + x2 <= width + TOLERANCE) & (y1 + y2 <= height + TOLERANCE)
-        xywh = " They look like (x, y, width, height)." if (as_xywh | ~real).all() else ""
+        xywh = " Or are they (x, y, width, height)?" if (as_xywh | ~real).all() else ""
         rules = (
             (~np.isfinite(boxes).all(axis=-1), "is not finite"),
             (
@@ -318,7 +318,7 @@ class BatchCheck:
                 box = [round(float(v), 4) for v in boxes[i, n]]
                 more = int(broken.sum()) - 1
                 rule = rule.replace("{w}", str(sizes[i, 1])).replace("{h}", str(sizes[i, 0]))
-                also = f"; so do {more} more of this batch" if more else ""
+                also = f"; the same is true of {more} more of this batch" if more else ""
                 self._fail(f"{where}, {names[i]}: box {n} {box} {rule}{also}")
         if real.any() and boxes[real].max() <= 1:
             i, n = np.argwhere(real)[0]

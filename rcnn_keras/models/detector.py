@@ -54,6 +54,10 @@ class Detector(ReplicatedTraining, WholeFiles, KerasModel, keras.Model):
     `first_stage` (what runs once on the images), `second_stage` (from there to detections) and
     `losses_of` (from there to named losses).
 
+    A detector can stand inside a functional model, `keras.Model(images, detector(images))`.
+    `copy.deepcopy` copies it with its weights; `keras.models.clone_model` rebuilds its graph alone,
+    a plain functional model of `images` and `image_sizes` that detects and does not train.
+
     Attributes:
         loss_names: of the named losses.
         takes_proposals: whether inputs have `"proposals" (B, R, 4)` in pixels of the images, and
@@ -119,6 +123,16 @@ class Detector(ReplicatedTraining, WholeFiles, KerasModel, keras.Model):
         inputs = ensure_nonempty(inputs)  # the last batch may have fewer images than replicas
         found = super().call({k: inputs[k] for k in self.input_names}, training=False)
         return {name: values[: inputs["num_images"]] for name, values in found.items()}
+
+    def compute_output_spec(self, inputs: Any, training: bool | None = None) -> dict[str, Any]:
+        """Return the detections' shapes and types, for a functional model around the detector.
+
+        So that `keras.Model(images, detector(images))` needs no more than the images.
+        """
+        images = inputs["images"] if isinstance(inputs, dict) else inputs
+        return keras.tree.map_structure(
+            lambda x: keras.KerasTensor((images.shape[0], *x.shape[1:]), x.dtype), self.output
+        )
 
     @property
     def input_names(self) -> list[str]:
