@@ -10,7 +10,6 @@ B images a batch, H and W their padded height and width, N objects, K classes.
 """
 
 import difflib
-import types
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -69,7 +68,7 @@ def checked(model: Any, x: Any, y: Any = None, *, source: str, targets: bool = T
         return check.dataset(x)
     if isinstance(x, keras.utils.PyDataset):
         return CheckedPyDataset(x, check)
-    if isinstance(x, types.GeneratorType):
+    if isinstance(x, Iterator):
         return check.generator(x)
     if isinstance(x, (Mapping, np.ndarray, tf.Tensor, tf.RaggedTensor, list, tuple)):
         check.form((x, y) if targets else x)

@@ -139,9 +139,13 @@ class TwoStageDetector(Detector):
             layer.trainable = not is_of(layer, self._stages[: int(stages)])
         self._config["frozen_stages"] = int(stages)
 
-    def _resolve_auto_jit_compile(self):
-        """Leave XLA to those who ask for it, also on a GPU: losses list what they sampled."""
-        return False
+    def compile(self, *args: Any, jit_compile: bool | str = "auto", **options: Any) -> None:
+        """Compile as `Detector` does; `jit_compile="auto"` leaves XLA out, also on a GPU.
+
+        The losses gather what they sampled, whose number XLA has to know beforehand. XLA also drops
+        the checks for values that are not finite.
+        """
+        super().compile(*args, jit_compile=jit_compile != "auto" and jit_compile, **options)
 
     def features_of(self, inputs: dict, training: bool) -> dict[str, Any]:
         """Run backbone and pyramid once.
