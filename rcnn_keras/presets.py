@@ -334,7 +334,7 @@ def _published(preset: Preset, folder: Path) -> "Detector":
         return keras.models.load_model(path, compile=False)
     source = fetch(preset.name, folder)
     model = torchvision.load(preset.network, source)
-    model.freeze_backbone()
+    model.freeze_backbone(None)
     if not os.access(folder, os.W_OK):
         LOG.warning("%s cannot be written: %s is converted at each call", folder, source)
         return model
@@ -357,6 +357,6 @@ def _on_backbone(preset, classes, architecture, cache, arguments) -> "Detector":
     model = (architecture or FasterRCNN)(classes=classes, **config)
     torchvision.load_backbone(model, path)
     if "frozen_stages" not in arguments:
-        model.freeze_backbone()
+        model.freeze_backbone(None)
     LOG.info("%s: the backbone's weights are kept, all other layers are new", preset.name)
     return model

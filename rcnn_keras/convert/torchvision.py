@@ -170,7 +170,7 @@ def load(
     _check_norm(config["norm"], f"{name}: norm")
     model = build(classes=_classes(state, classes, source), **config)
     if model.get_config()["norm"] == "frozen_batch" and "frozen_stages" not in arguments:
-        model.freeze_backbone()
+        model.freeze_backbone(None)
     targets = detector_targets(model)
     if frozen:
         published = name in WITHOUT_EPSILON and "backbone" not in arguments

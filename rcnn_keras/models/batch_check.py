@@ -10,7 +10,6 @@ B images a batch, H and W their padded height and width, N objects, K classes.
 """
 
 import difflib
-import types
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -69,7 +68,7 @@ def checked(model: Any, x: Any, y: Any = None, *, source: str, targets: bool = T
         return check.dataset(x)
     if isinstance(x, keras.utils.PyDataset):
         return CheckedPyDataset(x, check)
-    if isinstance(x, types.GeneratorType):
+    if isinstance(x, Iterator):
         return check.generator(x)
     if isinstance(x, (Mapping, np.ndarray, tf.Tensor, tf.RaggedTensor, list, tuple)):
         check.form((x, y) if targets else x)
@@ -301,7 +300,7 @@ class BatchCheck:
         outside = (np.minimum(x1, y1) < -TOLERANCE) | (x2 > width + TOLERANCE)
         outside |= y2 > height + TOLERANCE
         as_xywh = (x1 + x2 <= width + TOLERANCE) & (y1 + y2 <= height + TOLERANCE)
-        xywh = " They look like (x, y, width, height)." if (as_xywh | ~real).all() else ""
+        xywh = " Or are they (x, y, width, height)?" if (as_xywh | ~real).all() else ""
         rules = (
             (~np.isfinite(boxes).all(axis=-1), "is not finite"),
             (
@@ -318,7 +317,7 @@ class BatchCheck:
                 box = [round(float(v), 4) for v in boxes[i, n]]
                 more = int(broken.sum()) - 1
                 rule = rule.replace("{w}", str(sizes[i, 1])).replace("{h}", str(sizes[i, 0]))
-                also = f"; so do {more} more of this batch" if more else ""
+                also = f"; the same is true of {more} more of this batch" if more else ""
                 self._fail(f"{where}, {names[i]}: box {n} {box} {rule}{also}")
         if real.any() and boxes[real].max() <= 1:
             i, n = np.argwhere(real)[0]

@@ -39,7 +39,7 @@ from rcnn_keras.models.keras_internals import (
 )
 from rcnn_keras.models.keras_model import KerasModel, check_process, refuse
 from rcnn_keras.models.saving import WholeFiles
-from rcnn_keras.ops import after, check_finite, num_replicas, sum_over_replicas
+from rcnn_keras.ops import after, check_finite, num_replicas, scoped_gradients, sum_over_replicas
 
 
 class Detector(ReplicatedTraining, WholeFiles, KerasModel, keras.Model):
@@ -53,6 +53,10 @@ class Detector(ReplicatedTraining, WholeFiles, KerasModel, keras.Model):
     A subclass builds its layers, hands them to `_connect`, and writes three methods:
     `first_stage` (what runs once on the images), `second_stage` (from there to detections) and
     `losses_of` (from there to named losses).
+
+    A detector can stand inside a functional model, `keras.Model(images, detector(images))`.
+    `copy.deepcopy` copies it with its weights; `keras.models.clone_model` rebuilds its graph alone,
+    a plain functional model of `images` and `image_sizes` that detects and does not train.
 
     Attributes:
         loss_names: of the named losses.
@@ -106,6 +110,7 @@ class Detector(ReplicatedTraining, WholeFiles, KerasModel, keras.Model):
         """Return each loss as `(sum, count)` from the first stage's results."""
         raise NotImplementedError(f"{type(self).__name__} does not say what its losses are")
 
+    @scoped_gradients()
     def call(self, inputs, training=None):
         """Return detections; while training, the first stage's results, on which losses run."""
         inputs = complete_inputs(inputs)
@@ -119,11 +124,22 @@ class Detector(ReplicatedTraining, WholeFiles, KerasModel, keras.Model):
         found = super().call({k: inputs[k] for k in self.input_names}, training=False)
         return {name: values[: inputs["num_images"]] for name, values in found.items()}
 
+    def compute_output_spec(self, inputs: Any, training: bool | None = None) -> dict[str, Any]:
+        """Return the detections' shapes and types, for a functional model around the detector.
+
+        So that `keras.Model(images, detector(images))` needs no more than the images.
+        """
+        images = inputs["images"] if isinstance(inputs, dict) else inputs
+        return keras.tree.map_structure(
+            lambda x: keras.KerasTensor((images.shape[0], *x.shape[1:]), x.dtype), self.output
+        )
+
     @property
     def input_names(self) -> list[str]:
         """Names of the inputs that the functional graph reads."""
         return [tensor.name for tensor in self.inputs]
 
+    @scoped_gradients()
     def train_step(self, data):
         """Take Keras' own step, with a look at images, loss and gradients on the way.
 
@@ -155,6 +171,7 @@ class Detector(ReplicatedTraining, WholeFiles, KerasModel, keras.Model):
         apply_summed_gradients(self.optimizer, after(check, gradients), weights)
         return self.compute_metrics(x, y, first)
 
+    @scoped_gradients()
     def test_step(self, data):
         """Run the first stage alone, as at inference, and the losses on it."""
         x, y, _ = keras.utils.unpack_x_y_sample_weight(data)

@@ -9,6 +9,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from rcnn_keras.models.batch_check import checked
+
 
 def refuse(given: dict[str, Any]) -> None:
     """Raise a ValueError that names each of Keras' arguments that a detector cannot use."""
@@ -80,6 +82,39 @@ class KerasModel:
         )
         warn_of_slow_precision(self.dtype_policy.name)
         super().compile(optimizer, **options)  # type: ignore[misc]
+
+    def train_on_batch(
+        self: Any,
+        x: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        class_weight: Any = None,
+        return_dict: bool = False,
+    ) -> Any:
+        """Take a step as `keras.Model.train_on_batch` does, on a batch that is checked.
+
+        Raises:
+            BatchError: for a batch that a detector cannot train on.
+            ValueError: for weights of images or classes.
+        """
+        check_process(self._process)
+        refuse({"sample_weight": sample_weight, "class_weight": class_weight})
+        checked(self, x, y, source="training data")
+        return super().train_on_batch(x, y, return_dict=return_dict)  # type: ignore[misc]
+
+    def test_on_batch(
+        self: Any, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False
+    ) -> Any:
+        """Return the losses as `keras.Model.test_on_batch` does, of a batch that is checked.
+
+        Raises:
+            BatchError: for a batch that a detector cannot be evaluated on.
+            ValueError: for weights of images.
+        """
+        check_process(self._process)
+        refuse({"sample_weight": sample_weight})
+        checked(self, x, y, source="data")
+        return super().test_on_batch(x, y, return_dict=return_dict)  # type: ignore[misc]
 
     def compile_from_config(self: Any, config: dict[str, Any]) -> None:
         """Compile as a saved model was, and make the optimizer's variables."""

@@ -165,7 +165,7 @@ class TwoStageDetector(Detector):
         self.freeze_backbone(config["frozen_stages"])
         self._recomputed = Recomputed(self.backbone, stages) if stages else None
 
-    def freeze_backbone(self, stages: int | None = None) -> None:
+    def freeze_backbone(self, stages: int | None) -> None:
         """Freeze the first stages of the backbone, and unfreeze the others.
 
         A stage begins where the map is halved: a ResNet has its stem and four more, VGG-16 five
@@ -173,9 +173,10 @@ class TwoStageDetector(Detector):
         frozen stage keeps its statistics. Compile the model after it.
 
         Args:
-            stages: how many; by default what suits a few hundred images: 2 of a ResNet
+            stages: how many, as `frozen_stages` of the constructor; 0 trains all. None is the
+                backbone's standard number, which suits a few hundred images: 2 of a ResNet
                 (torchvision's choice) and of VGG-16 (that of the Fast R-CNN paper), 3 of
-                MobileNetV3 (torchvision's), none of ZF (the paper's), 2 of others. 0 trains all.
+                MobileNetV3 (torchvision's), none of ZF (the paper's), 2 of others.
 
         Raises:
             ValueError: if the backbone has fewer stages.
@@ -228,9 +229,13 @@ class TwoStageDetector(Detector):
         model._config |= _plain(given)  # Keras writes a layer that was read in another way
         return model
 
-    def _resolve_auto_jit_compile(self):
-        """Leave XLA to those who ask for it, also on a GPU: losses list what they sampled."""
-        return False
+    def compile(self, *args: Any, jit_compile: bool | str = "auto", **options: Any) -> None:
+        """Compile as `Detector` does; `jit_compile="auto"` leaves XLA out, also on a GPU.
+
+        The losses gather what they sampled, whose number XLA has to know beforehand. XLA also drops
+        the checks for values that are not finite.
+        """
+        super().compile(*args, jit_compile=jit_compile != "auto" and jit_compile, **options)
 
     def features_of(self, inputs: dict, training: bool) -> dict[str, Any]:
         """Run backbone and pyramid once.

@@ -30,6 +30,7 @@ from rcnn_keras.ops.execution import (
     recomputing,
     sum_over_replicas,
 )
+from rcnn_keras.ops.gradients import scoped_gradients
 from rcnn_keras.ops.masks import (
     mask_targets,
     pack_bits,
@@ -96,6 +97,7 @@ __all__ = [
     "roi_pool",
     "sample",
     "scatter_valid",
+    "scoped_gradients",
     "select_rows",
     "stateless_uniform",
     "sum_over_replicas",

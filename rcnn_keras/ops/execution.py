@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import tensorflow as tf
 
+from rcnn_keras.ops.gradients import scoped_gradients
 from rcnn_keras.ops.types import Tensor
 
 Nest = TypeVar("Nest")  # a tensor, or tensors in tuples, lists and dicts
@@ -50,6 +51,7 @@ Tensors = TypeVar("Tensors")  # in a dict or a tuple
 _state = threading.local()  # a strategy's replicas are traced each in a thread of its own
 
 
+@scoped_gradients()
 def recompute(function: Callable[[Tensor], Tensors], x: Tensor) -> Tensors:
     """Call a function of one tensor, whose gradient calls it once more.
 

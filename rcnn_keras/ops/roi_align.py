@@ -24,6 +24,7 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from rcnn_keras.ops.boxes import area
+from rcnn_keras.ops.gradients import scoped_gradients
 from rcnn_keras.ops.types import Tensor
 
 CANONICAL_SIZE, CANONICAL_LEVEL = 224.0, 4  # Feature Pyramid Networks, equation 1
@@ -158,6 +159,7 @@ def _pool(
     return _adaptive_means(maps, low, size, image, pooled_size)
 
 
+@scoped_gradients()
 def _means(
     maps: tuple[Tensor, Tensor],
     low: Tensor,

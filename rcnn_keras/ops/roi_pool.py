@@ -17,6 +17,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from rcnn_keras.ops.gradients import scoped_gradients
 from rcnn_keras.ops.types import Tensor
 
 # How many lists there are so far, the maxima in each, and the numbers of their cells.
@@ -94,6 +95,7 @@ def rounded(x: Tensor) -> Tensor:
     return tf.sign(x) * tf.where(tf.abs(x) - whole >= 0.5, whole + 1, whole)
 
 
+@scoped_gradients()
 @tf.custom_gradient
 def _rectangle_maxima(
     features: Tensor, cells: Tensor

@@ -101,3 +101,13 @@ def test_a_forked_child_is_refused_at_once(detector, monkeypatch):
     for use in (detector.fit, detector.evaluate, detector.predict, detector.detect):
         with pytest.raises(RuntimeError, match="load the model in each process"):
             use(IMAGES)
+
+
+@pytest.mark.parametrize("method", ["train_on_batch", "test_on_batch"])
+def test_single_batches_are_checked(detector, method):
+    images = np.full((1, 96, 96, 3), 9, "uint8")
+    targets = {"boxes": np.array([[[30.0, 5.0, 5.0, 30.0]]]), "labels": np.zeros((1, 1), "int32")}
+    with pytest.raises(BatchError, match=r"image 0: box 0 .* has no area"):
+        getattr(detector, method)(images, targets)
+    with pytest.raises(ValueError, match="sample_weight is not supported"):
+        getattr(detector, method)(images, targets, sample_weight=np.ones(1))

@@ -93,7 +93,7 @@ def test_group_norm_stays(scenes, make_detector):
 def test_a_frozen_stage_stands_still(backbone, default, first_trained, scenes, make_detector):
     anchors = {"resnet18_fpn": ((16,),) * 5, "vgg16": ((16,),)}.get(backbone, ((16,),) * 3)
     model = make_detector(scenes.classes, backbone=backbone, anchor_sizes=anchors)
-    model.freeze_backbone()
+    model.freeze_backbone(None)
     assert model.get_config()["frozen_stages"] == default
     trained = [layer.name for layer in model.backbone.layers if layer.trainable_weights]
     assert trained[0] == first_trained

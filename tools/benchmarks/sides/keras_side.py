@@ -32,7 +32,7 @@ def build(args):
         box_batch_size_per_image=workload.rois,
     )
     if workload.norm == "frozen_batch":
-        model.freeze_backbone()
+        model.freeze_backbone(None)
     for name, slot in detector_targets(model).items():
         slot.variable.assign(slot.arrange(tensor_of(workload, name, slot.shape)))
     if args.folded:

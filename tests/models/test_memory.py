@@ -1,0 +1,30 @@
+"""What stays of a model that is no longer used."""
+
+import gc
+import weakref
+
+import keras
+import pytest
+from tensorflow.python.framework.func_graph import FuncGraph
+
+ARCHITECTURES = {
+    "pyramid": {"recompute_stages": 1},
+    "one map": {"backbone": "resnet18", "anchor_sizes": ((16, 32),)},
+}
+
+
+@pytest.mark.parametrize("arguments", ARCHITECTURES.values(), ids=ARCHITECTURES)
+def test_nothing_stays_of_a_trained_model(make_detector, scenes, arguments):
+    gc.collect()
+    before = {id(o) for o in gc.get_objects() if isinstance(o, FuncGraph)}
+    model = make_detector(scenes.classes, **arguments)
+    model.compile(keras.optimizers.SGD(0.001))
+    model.fit(scenes.batches(2), steps_per_epoch=1, verbose=0)
+    model.detect([record.image for record in scenes[:1]])
+    reference = weakref.ref(model)
+    del model
+    keras.backend.clear_session()
+    gc.collect()
+    assert reference() is None
+    stayed = [o for o in gc.get_objects() if isinstance(o, FuncGraph) and id(o) not in before]
+    assert stayed == []
