@@ -315,6 +315,10 @@ WHOLE: Rule = (_is_whole, "must be a whole number of at least 0")
 SHARE: Rule = (_is_share, "must be in 0..1")
 BOOL: Rule = (_is_bool, "must be True or False")
 OPTIONAL_BOOL: Rule = (_is_optional_bool, "must be None, True or False")
+OPTIONAL_WHOLE: Rule = (
+    _optional(_is_whole),
+    "must be None or a whole number of at least 0",
+)
 OPTIONAL_COUNT: Rule = (_optional(_is_count), "must be None or a whole number of at least 1")
 NORM: Rule = _one_of(*KINDS)
 LAYER: Rule = (
@@ -360,8 +364,8 @@ TWO_STAGE: dict[str, Rule] = DETECTOR | {  # of all but R-CNN
         "must be a number above 0",
     ),
     "stride_in_1x1": BOOL,
-    "frozen_stages": WHOLE,
-    "recompute_stages": (_optional(_is_whole), "must be None or a whole number of at least 0"),
+    "frozen_stages": OPTIONAL_WHOLE,
+    "recompute_stages": OPTIONAL_WHOLE,
     "feature_pyramid": OPTIONAL_BOOL,
     "fpn_channels": COUNT,
     "head_norm": NORM,

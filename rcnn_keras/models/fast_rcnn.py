@@ -84,7 +84,7 @@ class FastRCNN(TwoStageDetector):
         backbone_width: float = 1.0,
         backbone_weights: str | None = None,
         stride_in_1x1: bool = False,
-        frozen_stages: int = 0,
+        frozen_stages: int | None = 0,
         recompute_stages: int | None = None,
         feature_pyramid: bool | None = None,
         fpn_channels: int = 256,

@@ -65,7 +65,8 @@ class FasterRCNN(TwoStageDetector):
             (`resnet50`, `resnet101` with `stride_in_1x1=True`, `vgg16`, and all of its networks
             that are named above). Keras fetches them and keeps them in `~/.keras/models`.
         stride_in_1x1: stride in a bottleneck's first 1x1 convolution, as in the first ResNet paper.
-        frozen_stages: how many of the backbone's first stages are frozen, see `freeze_backbone`.
+        frozen_stages: how many of the backbone's first stages are frozen; None is its standard
+            number, see `freeze_backbone`.
         recompute_stages: how many of the backbone's first stages run a second time for the gradient
             and keep no maps for it, see `freeze_backbone` for what a stage is. 2 of
             ResNet-50 save a fifth of the memory of a step. Default 2 for networks of this package
@@ -171,7 +172,7 @@ class FasterRCNN(TwoStageDetector):
         backbone_width: float = 1.0,
         backbone_weights: str | None = None,
         stride_in_1x1: bool = False,
-        frozen_stages: int = 0,
+        frozen_stages: int | None = 0,
         recompute_stages: int | None = None,
         feature_pyramid: bool | None = None,
         fpn_channels: int = 256,
