@@ -19,6 +19,7 @@ from rcnn_keras.runs.configuration import load_configuration
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
+ARCHITECTURE = (ROOT / "docs" / "design" / "architecture.md").read_text("utf-8")
 
 
 def block(language, section):
@@ -107,10 +108,22 @@ def test_files_it_names_exist():
     paths = set(re.findall(r"\b(?:configs|docs|examples|tests|tools|rcnn_keras)/[\w./]*\w", README))
     paths |= {f"configs/{name}" for name in re.findall(r"(?<![\w/])\w+\.yaml", README)}
     paths |= set(re.findall(r"\]\((?!https?:|#)([^)\s]+)\)", README))
-    tree = re.search(r"```\nrcnn_keras/\n(.*?)```", README, re.DOTALL)[1]
-    paths |= {f"rcnn_keras/{name}" for name in re.findall(r"^  (\S+)", tree, re.MULTILINE)}
     assert len(paths) > 10
     assert sorted(path for path in paths if not (ROOT / path).exists()) == []
+
+
+def test_the_architecture_page_has_every_module_and_no_other():
+    tree = re.search(r"```\nrcnn_keras/\n(.*?)```", ARCHITECTURE, re.DOTALL)[1]
+    named, room = set(), ""
+    for line in tree.splitlines():
+        if found := re.match(r"  (\w+/)", line):
+            room = found[1]
+        elif not line.startswith("   "):
+            room = ""
+        named |= {f"{room}{name}" for name in re.findall(r"\b([\w/]+\.py)\b", line)}
+    package = ROOT / "rcnn_keras"
+    modules = {path.relative_to(package).as_posix() for path in package.rglob("*.py")}
+    assert named == {name for name in modules if not name.endswith("__init__.py")}
 
 
 def test_anchors_it_links_to_exist():
