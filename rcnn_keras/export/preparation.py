@@ -54,10 +54,13 @@ def check_free(folder: Path, overwrite: bool, mark: str) -> None:
         FileExistsError: likewise.
         OSError: if nothing can be written there.
     """
-    check_output_folder(folder)
     if not folder.exists():
+        check_output_folder(folder)
         return
     if not overwrite:
         raise FileExistsError(f"{folder} exists: name another folder, or allow to overwrite it")
     if not (folder / mark).exists():
-        raise FileExistsError(f"{folder} is not overwritten: it has no {mark}, so it is no export")
+        raise FileExistsError(
+            f"{folder} is not overwritten: it has no {mark}, so it is not an export"
+        )
+    check_output_folder(folder)

@@ -304,7 +304,7 @@ class Detector(ReplicatedTraining, WholeFiles, KerasModel, keras.Model):
 
     def _steps_taken(self) -> int:
         """Return how many batches the optimizer has seen."""
-        if self.optimizer is None:  # not compiled, which Keras reports
+        if getattr(self, "optimizer", None) is None:  # not compiled, which Keras reports
             return 0
         accumulated = self.optimizer.gradient_accumulation_steps or 1
         return int(self.optimizer.iterations.numpy()) * accumulated

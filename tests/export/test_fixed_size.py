@@ -12,11 +12,12 @@ from rcnn_keras.export.onnx_openvino import onnx, openvino
 class Sides:
     """What `letterboxed` reads of a detector."""
 
-    antialias = False
+    antialias, value_range = False, "full"
 
     def __init__(self, min_size, max_size, mean=(123.675, 116.28, 103.53)):
         self.min_size, self.max_size = min_size, max_size
-        self.normalize = type("Mean", (), {"mean": mean})
+        statistics = {"mean": mean, "std": (1.0, 1.0, 1.0), "padding": (0.0, 0.0, 0.0)}
+        self.normalize = type("Normalize", (), statistics)
 
 
 @pytest.fixture(scope="module")

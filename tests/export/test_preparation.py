@@ -50,7 +50,7 @@ def test_an_earlier_one_is_replaced_when_asked(tmp_path):
 def test_nothing_but_an_export_is_replaced(tmp_path):
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "dear.txt").write_text("Dear")
-    with pytest.raises(FileExistsError, match="letters is not overwritten: it has no mark"):
+    with pytest.raises(FileExistsError, match="letters is not overwritten: without mark"):
         write(tmp_path / "letters", "first", overwrite=True)
     (tmp_path / "file").write_text("text")
     with pytest.raises(FileExistsError, match="file is not overwritten"):

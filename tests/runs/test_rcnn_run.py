@@ -192,7 +192,7 @@ def test_the_seed_determines_the_initial_weights(folder):
         ("data.val.proposals=null", "data.val.proposals = None: rcnn needs a file that"),
         ("model.crop_size=8", "model.crop_size = 8: must be a whole number of at least"),
         ("model.backbone=resnet18", "model.backbone = 'resnet18': must be one of alexnet, vgg16"),
-        ("model.preset=x.keras", "model.preset = 'x.keras': unknown key"),
+        ("model.preset=x.keras", "model.preset"),
         ("model.min_size=600", "model.min_size = 600: unknown key"),
         ("model.architecture=rcn", "should be 'fast_rcnn', 'faster_rcnn', 'mask_rcnn', 'rcnn'"),
     ],

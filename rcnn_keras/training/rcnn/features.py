@@ -175,7 +175,7 @@ class FeatureCache(Sequence[tuple[np.ndarray, Windows]]):
                 they need access to the folder. By default this process computes, on all threads.
         """
         missing = [i for i in range(len(self)) if not self._path(i, "norms").exists()]
-        if engine is None:
+        if missing and engine is None:
             extract = FeatureExtractor(model)
             for done, index in enumerate(missing, start=1):
                 write_features(self.folder, extract, self.dataset[index], self.windows(index))
