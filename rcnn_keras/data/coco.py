@@ -46,7 +46,7 @@ def load_coco(
 
     What other tools write differently is read, and counted: numbers as text, ids that are file
     names, flat polygons, categories listed twice or of one name. Categories without objects that
-    are the root of a hierarchy or stand for the background are no classes, unless `classes` has
+    are the root of a hierarchy or stand for the background are not classes, unless `classes` has
     them. A file that is listed under several ids is one image.
 
     Args:
@@ -68,7 +68,7 @@ def load_coco(
 
     Raises:
         DatasetError: if the file or an image cannot be used; lists everything that is wrong.
-        ValueError: for a name in `classes` that is no category, with the nearest one; or another
+        ValueError: for a name in `classes` that is not a category, with the nearest one; or another
             word for `crowd` or `without_mask`.
 
     Warns:
@@ -346,7 +346,7 @@ def _box(
 
 
 def _polygons(file: str, where: str, stated: list, log: ProblemLog) -> list:
-    """Return polygons as COCO writes them, if other tools' way to write them can be told."""
+    """Return polygons as COCO writes them, if other tools' way to write them is recognised."""
     polygons, repairs = as_polygons(stated)
     for message in repairs:
         log.repaired(file, where, "segmentation", as_json(stated), message)

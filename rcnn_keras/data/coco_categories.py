@@ -92,7 +92,7 @@ def _join(
     with_objects: set[int],
     log: ProblemLog,
 ) -> None:
-    """Join categories of one name: the first with objects stays, or the first that is no root."""
+    """Join categories of one name; the first with objects stays, or else the first but a root."""
     same: dict[str, list[int]] = {}
     for id, name in categories.names.items():
         same.setdefault(name, []).append(id)
@@ -114,7 +114,7 @@ def _leave_out(
     wanted: Collection[str],
     log: ProblemLog,
 ) -> None:
-    """Leave out what is no class of objects."""
+    """Leave out what is not a class of objects."""
     of_others = {
         parent
         for id, parent in parents.items()

@@ -43,7 +43,7 @@ def whole_number(value: Any) -> int | None:
 class Ids:
     """The ids of the images, annotations or categories of a COCO file, as whole numbers.
 
-    A text that is no number, such as a file name, gets a number after the largest in the list.
+    A text that is not a number, such as a file name, gets a number after the largest in the list.
 
     Args:
         file: the COCO file.
@@ -79,7 +79,7 @@ class Ids:
     def read(self, item: dict[str, Any], key: str, where: str) -> int | None:
         """Return the id under a key, None if it is none; texts are noted as repaired.
 
-        A number that stands for a text is no id of the file's.
+        A number that stands for a text is not an id of the file's.
         """
         value = item.get(key)
         if type(value) is int and not self.given:  # nearly always, and there are a million of them

@@ -199,7 +199,7 @@ def _are_points(values: Any) -> bool:
 
 
 def _point(value: Any) -> list[float]:
-    """Return the two numbers of a point, none if it is no point."""
+    """Return the two numbers of a point, None if it is not a point."""
     inner = value[0] if isinstance(value, list) and len(value) == 1 else value
     return inner if _are_numbers(inner) and len(inner) == 2 else []
 

@@ -28,7 +28,7 @@ def apply_rules(record: Record, log: ProblemLog, crowd: Crowd, without_mask: Wit
     """Return a record whose objects follow the rules of `load_coco`; changes go to the log.
 
     Raises:
-        ValueError: boxes are to be filled, and the masks are in a record file.
+        ValueError: boxes are to be filled, and the masks are in a TFRecord file.
     """
     if crowd == "objects" and record.crowd.any():
         _note(record, record.crowd, log, "crowd region read as an ordinary object")
@@ -43,8 +43,8 @@ def apply_rules(record: Record, log: ProblemLog, crowd: Crowd, without_mask: Wit
         return record.select(~missing)
     if record.tfrecord is not None:
         raise ValueError(
-            f'{record.path}: without_mask="box" cannot change the masks in a record file; pack the '
-            "original data with it: rcnn data pack --without-mask box"
+            f'{record.path}: without_mask="box" cannot change the masks in a TFRecord file; pack '
+            "the original data with it: rcnn data pack --without-mask box"
         )
     _note(record, missing, log, "box filled for an object without a mask")
     stated = record.segmentations or (None,) * len(record)

@@ -53,7 +53,7 @@ def in_fractions(item: Object) -> bool:
 
 
 def _reach(values: Any) -> float:
-    """Return the largest absolute number in nested lists, infinity if something is no number."""
+    """Return the largest absolute number in nested lists, infinity if something is not a number."""
     if isinstance(values, list):
         return max(map(_reach, values), default=np.inf)
     return abs(values) if type(values) in (int, float) else np.inf

@@ -47,7 +47,7 @@ SURE_AREA = 1.0
 
 AT_ONCE = 64  # images whose headers a thread reads in one go
 
-# Published boxes are rounded to two decimals: so far over the border is no fault of the labels.
+# Published boxes are rounded to two decimals: so far over the border is not a fault of the labels.
 ROUNDING = 0.01
 
 

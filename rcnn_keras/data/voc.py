@@ -221,7 +221,7 @@ def _objects(file: str, tree: ET.Element, names: tuple[str, ...], log: ProblemLo
 def _corners(
     file: str, where: str, item: ET.Element, log: ProblemLog
 ) -> tuple[float, float, float, float] | None:
-    """Return the corners `xyxy` of an object, None if they are no box."""
+    """Return the corners `xyxy` of an object, None if they are not a box."""
     box = item.find("bndbox")
     if box is None:
         log.fatal(file, where, "bndbox", "missing", "the object has no box")

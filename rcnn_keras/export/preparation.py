@@ -60,4 +60,6 @@ def check_free(folder: Path, overwrite: bool, mark: str) -> None:
     if not overwrite:
         raise FileExistsError(f"{folder} exists: name another folder, or allow to overwrite it")
     if not (folder / mark).exists():
-        raise FileExistsError(f"{folder} is not overwritten: it has no {mark}, so it is no export")
+        raise FileExistsError(
+            f"{folder} is not overwritten: it has no {mark}, so it is not an export"
+        )

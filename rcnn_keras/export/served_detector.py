@@ -62,7 +62,7 @@ def decode_image(
     size = tf.cond(jpeg, lambda: _jpeg_size(contents), lambda: _png_size(contents))
     contents = after(check_pixels(size, place), contents)
 
-    # The decoder tells the two apart by itself.
+    # The decoder recognises the format by itself.
     def decode() -> tf.Tensor:
         return tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE")
 

@@ -34,8 +34,8 @@ from rcnn_keras.ops.gradients import scoped_gradients
 from rcnn_keras.ops.masks import (
     mask_targets,
     pack_bits,
-    packed_masks,
     portable_mask_targets,
+    to_bitmasks,
     unpack_bits,
 )
 from rcnn_keras.ops.matching import match, sample
@@ -85,7 +85,6 @@ __all__ = [
     "nms_loop",
     "num_replicas",
     "pack_bits",
-    "packed_masks",
     "portable_mask_targets",
     "portable_roi_align",
     "portable_roi_pool",
@@ -102,6 +101,7 @@ __all__ = [
     "stateless_uniform",
     "sum_over_replicas",
     "take_rows",
+    "to_bitmasks",
     "top_k",
     "unpack_bits",
     "valid_boxes",

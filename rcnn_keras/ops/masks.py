@@ -45,7 +45,7 @@ def unpack_bits(packed: Tensor, width: int | Tensor) -> Tensor:
     return ops.reshape(bits, (*shape[:-1], shape[-1] * 8))[..., :width]
 
 
-def packed_masks(masks: Tensor, height: int | Tensor, width: int | Tensor) -> Tensor:
+def to_bitmasks(masks: Tensor, height: int | Tensor, width: int | Tensor) -> Tensor:
     """Return masks of either form as `pack_bits` packs them, and see that they fit the images.
 
     Args:

@@ -94,7 +94,7 @@ def _portable_nms(
     places = tf.cast(count - tf.range(count), tf.float32)
     above = float(np.nextafter(np.float32(iou_threshold), np.float32(1)))
     index, found = nms(boxes, tf.where(sound, places, 0.0), above, max_output, 0.0)
-    order = tf.pad(order, [[0, 0], [0, 1]])  # lest there be nothing to gather from
+    order = tf.pad(order, [[0, 0], [0, 1]])  # so that there is something to gather from
     index = take_rows(order, index)
     return tf.where(tf.range(max_output) < found[:, None], index, 0), found
 

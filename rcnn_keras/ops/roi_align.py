@@ -282,7 +282,7 @@ def _adaptive_means(
     maps: tuple[Tensor, Tensor], low: Tensor, size: Tensor, image: Tensor, pooled_size: int
 ) -> Tensor:
     """`_means` with a sample for each position a cell has, rounded up; 0 for RoIs of no area."""
-    # By float64, lest the graph optimiser's multiplication by 1/S be another float32.
+    # By float64: the graph optimiser's multiplication by 1/S would be another float32.
     cell = tf.cast(tf.cast(size, tf.float64) / pooled_size, tf.float32)
     ratios = tf.cast(tf.math.ceil(cell), tf.int32)
     empty = tf.reduce_any(ratios <= 0, axis=1)
