@@ -9,11 +9,18 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from rcnn_keras.data.coco_categories import Categories, read_categories
 from rcnn_keras.data.coco_folders import find_images, only_coco_file
+from rcnn_keras.data.coco_json import (
+    FROM_TEXT,
+    Categories,
+    Ids,
+    number,
+    read_categories,
+    shown,
+    whole_number,
+)
 from rcnn_keras.data.dataset import DetectionDataset, check_known, check_names
 from rcnn_keras.data.entries import Entry, Object
-from rcnn_keras.data.json_values import FROM_TEXT, Ids, number, shown, whole_number
 from rcnn_keras.data.masks import PolygonBuffer, as_polygons
 from rcnn_keras.data.object_rules import Crowd, WithoutMask, check_rules
 from rcnn_keras.data.problems import Problem, ProblemLog, as_json

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
 
-from rcnn_keras.data.json_values import FROM_TEXT, number
+from rcnn_keras.data.coco_json import FROM_TEXT, number
 from rcnn_keras.data.tfrecord_images import TFRecordSegmentations
 
 if TYPE_CHECKING:

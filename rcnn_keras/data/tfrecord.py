@@ -36,9 +36,14 @@ from PIL import Image
 from rcnn_keras.data.bitmasks import encode_runs
 from rcnn_keras.data.dataset import DetectionDataset, Record, check_known, check_names, plain
 from rcnn_keras.data.images import ImageError, decode_upright, read_header, read_image
-from rcnn_keras.data.object_rules import Crowd, WithoutMask, apply_rules, check_rules
+from rcnn_keras.data.object_rules import (
+    Crowd,
+    WithoutMask,
+    apply_rules,
+    check_rules,
+    find_suspicious,
+)
 from rcnn_keras.data.problems import DatasetError, Problem, ProblemLog
-from rcnn_keras.data.suspicions import find_suspicious
 from rcnn_keras.data.tfrecord_images import TFRecordImage, TFRecordSegmentations
 from rcnn_keras.data.validation import warn_repaired
 from rcnn_keras.parallel import Engine, run_shards

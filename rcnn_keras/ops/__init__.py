@@ -39,7 +39,7 @@ from rcnn_keras.ops.masks import (
     unpack_bits,
 )
 from rcnn_keras.ops.matching import match, sample
-from rcnn_keras.ops.nms import grouped_nms, nms, nms_loop
+from rcnn_keras.ops.nms import grouped_nms, nms, nms_loop, top_k
 from rcnn_keras.ops.normalization import batch_norm, local_response_norm
 from rcnn_keras.ops.random import drawing_for, drawn_for, stateless_uniform
 from rcnn_keras.ops.roi_align import (
@@ -50,7 +50,6 @@ from rcnn_keras.ops.roi_align import (
     roi_levels,
 )
 from rcnn_keras.ops.roi_pool import listed_roi_pool, portable_roi_pool, roi_pool
-from rcnn_keras.ops.top_k import top_k
 from rcnn_keras.ops.warp import portable_warp_regions, warp_regions
 from rcnn_keras.ops.winograd import winograd_conv
 
