@@ -35,7 +35,9 @@ def smooth_l1(prediction: Tensor, target: Tensor, beta: float = SMOOTH_L1_BETA) 
     return ops.where(error < beta, 0.5 * error * error / beta, error - 0.5 * beta)
 
 
-def rpn_losses(logits: Tensor, deltas: Tensor, target_deltas: Tensor, kinds: Tensor) -> Losses:
+def rpn_losses(
+    logits: Tensor, deltas: Tensor, target_deltas: Tensor, match_labels: Tensor
+) -> Losses:
     """Return the RPN's two losses (Faster R-CNN, equation 1).
 
     The paper writes `sum(L_cls) / N_cls + lambda * sum(p* L_reg) / N_reg` with N_cls = 256, the
@@ -47,12 +49,12 @@ def rpn_losses(logits: Tensor, deltas: Tensor, target_deltas: Tensor, kinds: Ten
             classes the difference of their logits, of which this is the same cross-entropy.
         deltas: `(B, S, 4)` predictions for them.
         target_deltas: `(B, S, 4)`.
-        kinds: `(B, S)` 1 positive, 0 negative, -1 padding.
+        match_labels: `(B, S)` 1 positive, 0 negative, -1 padding.
 
     Returns:
         `{"rpn_objectness_loss": (sum, count), "rpn_box_loss": (sum, count)}`.
     """
-    sampled, positive = kinds != IGNORED, kinds == POSITIVE
+    sampled, positive = match_labels != IGNORED, match_labels == POSITIVE
     n_cls = ops.sum(ops.cast(sampled, "float32"))
     n_reg = n_cls
     p_star = ops.cast(positive, "float32")
@@ -74,7 +76,7 @@ def box_head_losses(
 
     Args:
         logits: `(B, S, K + 1)`, background first.
-        deltas: `(B, S, K, 4)`; only those of the RoI's own class are judged.
+        deltas: `(B, S, K, 4)`; only those of the RoI's own class count.
         target_deltas: `(B, S, 4)`.
         classes: `(B, S)` 0 background, 1..K foreground, -1 padding.
         beta: where smooth L1 turns from quadratic to linear; 1 in the paper.

@@ -59,8 +59,8 @@ def draw(
 
     Raises:
         ImageError: the image cannot be read.
-        ValueError: an argument is out of range, `font` is no font, the boxes belong to an image of
-            another size, or a segmentation is malformed.
+        ValueError: an argument is out of range, `font` is not a font, the boxes belong to an image
+            of another size, or a segmentation is malformed.
     """
     if not 0 <= min_score <= 1:
         raise ValueError(f"draw: min_score must be in 0..1, not {min_score!r}")

@@ -268,7 +268,7 @@ def test_that_the_checker_lets_pass(module, source):
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_docstrings(file):
+def test_public_names_have_docstrings(file):
     assert undocumented(FILES[file].read_text()) == []
 
 
@@ -279,7 +279,7 @@ def _own(): ...
 class A:
     """Doc."""
     def method(self): ...
-    def told(self):
+    def reported(self):
         """Doc."""
         def inner(): ...
 '''

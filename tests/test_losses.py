@@ -21,21 +21,21 @@ def slow_smooth_l1(prediction, target, beta=BETA):
     return error**2 / (2 * beta) if error < beta else error - beta / 2
 
 
-def slow_rpn_losses(logits, deltas, goals, kinds):
+def slow_rpn_losses(logits, deltas, target_deltas, match_labels):
     """Sums over the samples of a batch, and how many there are."""
     objectness, box, count = 0.0, 0.0, 0
-    for at in np.ndindex(*kinds.shape):
-        if kinds[at] == -1:
+    for at in np.ndindex(*match_labels.shape):
+        if match_labels[at] == -1:
             continue
         p = 1 / (1 + math.exp(-float(logits[at])))
-        objectness -= math.log(p if kinds[at] == 1 else 1 - p)
-        if kinds[at] == 1:
-            box += sum(map(slow_smooth_l1, deltas[at], goals[at]))
+        objectness -= math.log(p if match_labels[at] == 1 else 1 - p)
+        if match_labels[at] == 1:
+            box += sum(map(slow_smooth_l1, deltas[at], target_deltas[at]))
         count += 1
     return objectness, box, count
 
 
-def slow_box_head_losses(logits, deltas, goals, classes):
+def slow_box_head_losses(logits, deltas, target_deltas, classes):
     """Sums over the samples of a batch, and how many there are."""
     class_loss, box, count = 0.0, 0.0, 0
     for at in np.ndindex(*classes.shape):
@@ -45,30 +45,30 @@ def slow_box_head_losses(logits, deltas, goals, classes):
         z = logits[at].astype(float)
         class_loss += math.log(sum(np.exp(z))) - z[u]
         if u > 0:
-            box += sum(map(slow_smooth_l1, deltas[at][u - 1], goals[at]))
+            box += sum(map(slow_smooth_l1, deltas[at][u - 1], target_deltas[at]))
         count += 1
     return class_loss, box, count
 
 
-def near(rng, goals, shape):
-    """Predictions within and beyond beta of `goals`."""
+def near(rng, target_deltas, shape):
+    """Predictions within and beyond beta of `target_deltas`."""
     scale = rng.choice([0.05, 1.0], shape)
-    return (goals + rng.normal(size=shape) * scale).astype("float32")
+    return (target_deltas + rng.normal(size=shape) * scale).astype("float32")
 
 
 def rpn_batch(rng, images, samples):
-    goals = rng.normal(size=(images, samples, 4)).astype("float32")
+    target_deltas = rng.normal(size=(images, samples, 4)).astype("float32")
     logits = rng.normal(size=(images, samples)).astype("float32")
-    kinds = rng.choice([1, 0, -1], (images, samples), p=[0.3, 0.4, 0.3]).astype("int32")
-    return logits, near(rng, goals, goals.shape), goals, kinds
+    match_labels = rng.choice([1, 0, -1], (images, samples), p=[0.3, 0.4, 0.3]).astype("int32")
+    return logits, near(rng, target_deltas, target_deltas.shape), target_deltas, match_labels
 
 
 def box_head_batch(rng, images, samples, classes=3):
-    goals = rng.normal(size=(images, samples, 4)).astype("float32")
+    target_deltas = rng.normal(size=(images, samples, 4)).astype("float32")
     logits = rng.normal(size=(images, samples, classes + 1)).astype("float32")
-    deltas = near(rng, goals[:, :, None], (images, samples, classes, 4))
+    deltas = near(rng, target_deltas[:, :, None], (images, samples, classes, 4))
     own = rng.integers(-1, classes + 1, (images, samples)).astype("int32")
-    return logits, deltas, goals, own
+    return logits, deltas, target_deltas, own
 
 
 def with_gradient(loss, predictions, *truth):
@@ -101,19 +101,19 @@ def test_smooth_l1_defaults_to_a_ninth():
 def test_the_difference_of_two_logits_has_the_softmaxs_cross_entropy_and_gradient():
     rng = np.random.default_rng(4)
     pairs = rng.normal(0, 3, (2, 9, 2)).astype("float32")  # background, object
-    _, deltas, goals, kinds = rpn_batch(rng, 2, 9)
+    _, deltas, target_deltas, match_labels = rpn_batch(rng, 2, 9)
     scores = tf.constant(pairs)
     with tf.GradientTape() as tape:
         tape.watch(scores)
-        losses = rpn_losses(scores[..., 1] - scores[..., 0], deltas, goals, kinds)
+        losses = rpn_losses(scores[..., 1] - scores[..., 0], deltas, target_deltas, match_labels)
         total, _ = losses["rpn_objectness_loss"]
     p = np.exp(pairs.astype(float))
     p /= p.sum(-1, keepdims=True)
     expected, slope = 0.0, np.zeros_like(p)
-    for at in np.ndindex(*kinds.shape):
-        if kinds[at] != -1:
-            expected -= math.log(p[at][kinds[at]])
-            slope[at] = p[at] - np.eye(2)[kinds[at]]
+    for at in np.ndindex(*match_labels.shape):
+        if match_labels[at] != -1:
+            expected -= math.log(p[at][match_labels[at]])
+            slope[at] = p[at] - np.eye(2)[match_labels[at]]
     np.testing.assert_allclose(total, expected, rtol=1e-5)
     np.testing.assert_allclose(tape.gradient(total, scores), slope, atol=1e-5)
 
@@ -186,21 +186,25 @@ def test_losses_and_gradients_are_torchvisions(stage):
 
 def test_gradients_in_closed_form():
     rng = np.random.default_rng(3)
-    logits, deltas, goals, kinds = rpn_batch(rng, 2, 20)
-    _, (of_logits, of_deltas) = with_gradient(rpn_losses, [logits, deltas], goals, kinds)
-    n = (kinds >= 0).sum()
-    expected = np.where(kinds >= 0, 1 / (1 + np.exp(-logits)) - (kinds == 1), 0) / n
+    logits, deltas, target_deltas, match_labels = rpn_batch(rng, 2, 20)
+    _, (of_logits, of_deltas) = with_gradient(
+        rpn_losses, [logits, deltas], target_deltas, match_labels
+    )
+    n = (match_labels >= 0).sum()
+    expected = np.where(match_labels >= 0, 1 / (1 + np.exp(-logits)) - (match_labels == 1), 0) / n
     np.testing.assert_allclose(of_logits, expected, atol=1e-6)
-    slope = np.clip((deltas - goals) / BETA, -1, 1)
-    np.testing.assert_allclose(of_deltas, slope * (kinds == 1)[..., None] / n, atol=1e-6)
+    slope = np.clip((deltas - target_deltas) / BETA, -1, 1)
+    np.testing.assert_allclose(of_deltas, slope * (match_labels == 1)[..., None] / n, atol=1e-6)
 
-    logits, deltas, goals, classes = box_head_batch(rng, 2, 20)
-    _, (of_logits, of_deltas) = with_gradient(box_head_losses, [logits, deltas], goals, classes)
+    logits, deltas, target_deltas, classes = box_head_batch(rng, 2, 20)
+    _, (of_logits, of_deltas) = with_gradient(
+        box_head_losses, [logits, deltas], target_deltas, classes
+    )
     n = (classes >= 0).sum()
     p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     own = np.arange(4) == classes[..., None]
     np.testing.assert_allclose(of_logits, (p - own) * (classes >= 0)[..., None] / n, atol=1e-6)
-    slope = np.clip((deltas - goals[:, :, None]) / BETA, -1, 1)
+    slope = np.clip((deltas - target_deltas[:, :, None]) / BETA, -1, 1)
     np.testing.assert_allclose(of_deltas, slope * own[..., 1:, None] / n, atol=1e-6)
 
 
@@ -209,12 +213,12 @@ def test_gradients_in_closed_form():
 )
 class TestBothStages:
     def test_padding_changes_nothing(self, loss, batch):
-        logits, deltas, goals, truth = batch(np.random.default_rng(4), 2, 12)
+        logits, deltas, target_deltas, truth = batch(np.random.default_rng(4), 2, 12)
         truth[:, ::3] = -1
-        expected, _ = with_gradient(loss, [logits, deltas], goals, truth)
+        expected, _ = with_gradient(loss, [logits, deltas], target_deltas, truth)
         padding = truth == -1
-        logits[padding], deltas[padding], goals[padding] = 1e4, 1e10, -1e10
-        losses, gradients = with_gradient(loss, [logits, deltas], goals, truth)
+        logits[padding], deltas[padding], target_deltas[padding] = 1e4, 1e10, -1e10
+        losses, gradients = with_gradient(loss, [logits, deltas], target_deltas, truth)
         for name in expected:
             np.testing.assert_allclose(losses[name], expected[name], rtol=1e-6)
         for gradient in gradients:
@@ -222,8 +226,10 @@ class TestBothStages:
             assert np.isfinite(gradient).all()
 
     def test_without_positives_the_box_loss_is_zero(self, loss, batch):
-        logits, deltas, goals, truth = batch(np.random.default_rng(5), 2, 12)
-        losses, gradients = with_gradient(loss, [logits, deltas], goals, np.minimum(truth, 0))
+        logits, deltas, target_deltas, truth = batch(np.random.default_rng(5), 2, 12)
+        losses, gradients = with_gradient(
+            loss, [logits, deltas], target_deltas, np.minimum(truth, 0)
+        )
         first, box_loss = losses.values()
         assert first > 0
         assert box_loss == 0
@@ -233,15 +239,15 @@ class TestBothStages:
 
     @pytest.mark.parametrize("samples", [0, 6])
     def test_without_samples_all_is_zero(self, loss, batch, samples):
-        logits, deltas, goals, truth = batch(np.random.default_rng(6), 2, samples)
+        logits, deltas, target_deltas, truth = batch(np.random.default_rng(6), 2, samples)
         truth[:] = -1
-        losses, gradients = with_gradient(loss, [logits, deltas], goals, truth)
+        losses, gradients = with_gradient(loss, [logits, deltas], target_deltas, truth)
         for value in (*losses.values(), *gradients):
             assert (np.asarray(value) == 0).all()
 
     def test_confident_logits_stay_finite(self, loss, batch):
-        logits, deltas, goals, truth = batch(np.random.default_rng(7), 2, 12)
-        losses, gradients = with_gradient(loss, [logits * 1e4, deltas], goals, truth)
+        logits, deltas, target_deltas, truth = batch(np.random.default_rng(7), 2, 12)
+        losses, gradients = with_gradient(loss, [logits * 1e4, deltas], target_deltas, truth)
         for value in (*losses.values(), *gradients):
             assert np.isfinite(value).all()
 
@@ -266,9 +272,9 @@ class TestBothStages:
         with two_replicas.scope():
             weight = tf.Variable([0.7, 1.3])
 
-        def step(logits, deltas, goals, truth):
+        def step(logits, deltas, target_deltas, truth):
             with tf.GradientTape() as tape:
-                losses = loss(logits * weight[0], deltas * weight[1], goals, truth)
+                losses = loss(logits * weight[0], deltas * weight[1], target_deltas, truth)
                 losses = [mean_over_batch(*pair) for pair in losses.values()]
                 total = sum(losses)
             return tf.stack(losses), tape.gradient(total, weight)

@@ -26,7 +26,7 @@ def app(models: tuple[str, ...], host: str, port: int | None) -> None:
       rcnn app blood_cells runs/first/best.keras --port 8000
 
     MODEL is a name that `rcnn presets` lists, or a .keras file; by default all the models that come
-    with the package are there to choose from. The page needs no network, and tells nobody anything.
+    with the package are there to choose from. The page needs no network, and sends nothing.
     """
     from rcnn_keras.preset_table import saved_models
 

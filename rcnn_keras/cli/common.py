@@ -86,7 +86,7 @@ def load_dataset(
     classes: tuple[str, ...] | None = None,
     **rules: Any,
 ) -> "DetectionDataset":
-    """Load a COCO JSON file with its images, a split of a Pascal VOC folder, or record files.
+    """Load a COCO JSON file with its images, a split of a Pascal VOC folder, or TFRecord files.
 
     A folder with a COCO file and without XML files stands for that file. `rules` are `crowd` and
     `without_mask`, as `load_coco` takes them.

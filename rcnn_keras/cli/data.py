@@ -37,7 +37,7 @@ def data() -> None:
 def check(
     annotations: Path, images: Path | None, split: str | None, crowd: str, without_mask: str
 ) -> None:
-    """Print every problem of FILE: a COCO JSON file, a VOC folder, or one of record files.
+    """Print every problem of FILE: a COCO JSON file, a VOC folder, or one of TFRecord files.
 
     \b
     Example:
@@ -45,7 +45,7 @@ def check(
 
     FATAL problems keep the data from being used; repaired ones are put right while reading; what a
     warning names is read as it stands, and is probably not what was meant. Every image is decoded,
-    of record files every byte hashed. Exit status 1 if anything is fatal.
+    of TFRecord files every byte hashed. Exit status 1 if anything is fatal.
     """
     must_exist(annotations, "annotations")
     with quiet_import():
@@ -88,9 +88,9 @@ def check(
 @click.option(
     "--shard-size",
     type=click.IntRange(1),
-    help="Most images in a record file.  [default: 500]",
+    help="Most images in a TFRecord file.  [default: 500]",
 )
-@click.option("--shards", type=click.IntRange(1), help="Record files, instead of --shard-size.")
+@click.option("--shards", type=click.IntRange(1), help="TFRecord files, instead of --shard-size.")
 @object_options
 @engine_options
 def pack(
@@ -106,7 +106,7 @@ def pack(
     workers: int | None,
     address: str | None,
 ) -> None:
-    """Pack SOURCE, a COCO JSON file or a Pascal VOC folder, into record files.
+    """Pack SOURCE, a COCO JSON file or a Pascal VOC folder, into TFRecord files.
 
     \b
     Example:
@@ -117,7 +117,7 @@ def pack(
     manifest with counts and hashes. A run that was stopped goes on when it is started again, and
     leaves the same bytes.
     """
-    must_exist(source, "data set")
+    must_exist(source, "dataset")
     if shards is not None and shard_size is not None:
         raise click.UsageError("--shards and --shard-size say the same in two ways: give one")
     chosen = engine_named(engine, workers, address)
@@ -137,4 +137,4 @@ def pack(
         )
     files = len({record.tfrecord.file for record in packed if record.tfrecord is not None})
     objects = sum(map(len, packed))
-    click.echo(f"{out}: {len(packed)} images, {objects} objects, {files} record files")
+    click.echo(f"{out}: {len(packed)} images, {objects} objects, {files} TFRecord files")

@@ -121,7 +121,7 @@ def _detect_rows(
     detector = _loaded(model, min_score)
     begun: list[tuple[float, int]] = []  # when, and how many images were done already
 
-    def tell(done: int, _: int) -> None:
+    def show(done: int, _: int) -> None:
         begun.append((time.monotonic(), done))
         del begun[1:-1]
         bar.update(done - bar.pos)
@@ -135,7 +135,7 @@ def _detect_rows(
             batch_size=batch_size,
             proposals=_search(detector),
             engine=engine,
-            progress=tell,
+            progress=show,
         )
     seconds, images = (last - first for first, last in zip(begun[0], begun[-1], strict=True))
     speed = f", {images / seconds:.1f} images a second" if images and seconds else ""
@@ -196,7 +196,9 @@ def _image_files(arguments: Iterable[str]) -> list[Path]:
 
 def _different_names(files: list[Path]) -> list[str]:
     """Return a name for each picture: the file's stem, numbered where stems are the same."""
-    names: dict[str, str] = {}  # by the name in lower case, which some file systems do not tell
+    names: dict[
+        str, str
+    ] = {}  # by the name in lower case, which some file systems do not distinguish
     numbers: dict[str, int] = {}
     for file in files:
         key, name = file.stem.casefold(), file.stem

@@ -71,9 +71,9 @@ def evaluate(
     Example:
       rcnn evaluate runs/first/best.keras --data data/bccd/test.json --images data/bccd/images
 
-    The report in --out also tells the errors apart: duplicates, bad localisation, wrong classes,
-    false alarms on background and missed objects, with a confusion matrix and the worst cases as
-    pictures.
+    The report in --out also counts the kinds of errors: duplicates, bad localisation, wrong
+    classes, false alarms on background and missed objects, with a confusion matrix and the worst
+    cases as pictures.
     """
     must_be_a_model(model)
     must_exist(annotations, "annotations")

@@ -22,7 +22,7 @@ TOP = 20
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The picture of an image (PNG), or the proposals of a data set (NPZ).",
+    help="The picture of an image (PNG), or the proposals of a dataset (NPZ).",
 )
 @click.option(
     "--method", default="selective_search", show_default=True, type=click.Choice(list(METHODS))
@@ -56,9 +56,9 @@ TOP = 20
 @click.option(
     "--images",
     type=click.Path(path_type=Path),
-    help="Data set: folder of the images of a COCO file.  [default: the file's folder]",
+    help="Dataset: folder of the images of a COCO file.  [default: the file's folder]",
 )
-@click.option("--split", help="Data set: image list of a VOC folder.  [default: train]")
+@click.option("--split", help="Dataset: image list of a VOC folder.  [default: train]")
 @engine_options
 def proposals(
     source: Path,
@@ -81,18 +81,18 @@ def proposals(
       rcnn proposals train.json --mode fast --workers 8 --out train_proposals.npz
 
     Of an IMAGE the best proposals are drawn with their ranks. Of a DATASET, a COCO JSON file, a
-    Pascal VOC folder or one of record files, all proposals go to one file to train with. A run that
-    was stopped goes on where it was when it is started again; until it is done, FILE.parts holds
-    what there is.
+    Pascal VOC folder or one of TFRecord files, all proposals go to one file to train with. A run
+    that was stopped goes on where it was when it is started again; until it is done, FILE.parts
+    holds what there is.
     """
-    must_exist(source, "image or data set")
+    must_exist(source, "image or dataset")
     if out is not None:
         check_output_file(out)
     arguments = {name: value for name, value in options.items() if value not in (None, ())}
     if source.is_dir() or source.suffix.lower() == ".json":
-        _refuse(source, "data set", {"--top": top, "--show": show or None})
+        _refuse(source, "dataset", {"--top": top, "--show": show or None})
         if out is None:
-            raise click.UsageError("a data set needs --out FILE")
+            raise click.UsageError("a dataset needs --out FILE")
         chosen = engine_named(engine, workers, address)
         with quiet_import():
             dataset = load_dataset(source, images, split)
@@ -145,7 +145,7 @@ def _propose(
     engine: Engine,
     arguments: dict[str, Any],
 ) -> None:
-    """Write the proposals of a data set, under a progress bar."""
+    """Write the proposals of a dataset, under a progress bar."""
     from rcnn_keras.proposals.propose import propose
 
     with click.progressbar(length=len(dataset), label="images") as bar:

@@ -38,7 +38,7 @@ def change_masks(
         return pack_bits(change(mask)[..., 0] >= 0.5)
 
     def nothing() -> tf.Tensor:
-        # map_fn cannot tell the size of what it gives for no masks at all.
+        # map_fn cannot know the size of what it gives for no masks at all.
         return changed(tf.zeros(tf.shape(packed)[1:], tf.uint8))[None][:0]
 
     return tf.cond(

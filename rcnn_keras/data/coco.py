@@ -9,11 +9,18 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from rcnn_keras.data.coco_categories import Categories, read_categories
 from rcnn_keras.data.coco_folders import find_images, only_coco_file
+from rcnn_keras.data.coco_json import (
+    FROM_TEXT,
+    Categories,
+    Ids,
+    number,
+    read_categories,
+    shown,
+    whole_number,
+)
 from rcnn_keras.data.dataset import DetectionDataset, check_known, check_names
 from rcnn_keras.data.entries import Entry, Object
-from rcnn_keras.data.json_values import FROM_TEXT, Ids, number, shown, whole_number
 from rcnn_keras.data.masks import PolygonBuffer, as_polygons
 from rcnn_keras.data.object_rules import Crowd, WithoutMask, check_rules
 from rcnn_keras.data.problems import Problem, ProblemLog, as_json
@@ -46,7 +53,7 @@ def load_coco(
 
     What other tools write differently is read, and counted: numbers as text, ids that are file
     names, flat polygons, categories listed twice or of one name. Categories without objects that
-    are the root of a hierarchy or stand for the background are no classes, unless `classes` has
+    are the root of a hierarchy or stand for the background are not classes, unless `classes` has
     them. A file that is listed under several ids is one image.
 
     Args:
@@ -68,7 +75,7 @@ def load_coco(
 
     Raises:
         DatasetError: if the file or an image cannot be used; lists everything that is wrong.
-        ValueError: for a name in `classes` that is no category, with the nearest one; or another
+        ValueError: for a name in `classes` that is not a category, with the nearest one; or another
             word for `crowd` or `without_mask`.
 
     Warns:
@@ -346,7 +353,7 @@ def _box(
 
 
 def _polygons(file: str, where: str, stated: list, log: ProblemLog) -> list:
-    """Return polygons as COCO writes them, if other tools' way to write them can be told."""
+    """Return polygons as COCO writes them, if other tools' way to write them is recognised."""
     polygons, repairs = as_polygons(stated)
     for message in repairs:
         log.repaired(file, where, "segmentation", as_json(stated), message)

@@ -1,4 +1,4 @@
-"""Where the parts of a COCO data set lie: its JSON file in a folder, its images near the file."""
+"""Where the parts of a COCO dataset lie: its JSON file in a folder, its images near the file."""
 
 import os
 import re

@@ -29,19 +29,20 @@ class Record:
         width: likewise.
         boxes: `(n, 4)` float32 `xyxy` in pixels, inside the image.
         labels: `(n,)` int32 in 0..K-1.
-        crowd: `(n,)` bool; true for regions of objects that are not told apart. Training leaves
+        crowd: `(n,)` bool; true for regions of objects that are not separated. Training leaves
             them out, so what lies in them counts as background; scoring ignores them.
         segmentations: per object COCO polygons (list of flat lists), an RLE dict or None; or None
-            if no object has one. Those in a record file are read when they are asked for.
+            if no object has one. Those in a TFRecord file are read when they are asked for.
         areas: `(n,)` float64 in square pixels as the file states them (in COCO, the mask's area,
             by which it sorts objects into small, medium and large); None stands for the boxes'.
         proposals: `(r, 4)` float32 `xyxy` in pixels, regions in which R-CNN and Fast R-CNN look for
             objects, best first; None if nobody looked for any.
         pixels: `(H, W, 3)` uint8 RGB of an image that is in memory and in no file; `path` then is
             a name for messages.
-        packed: where the image lies if it is in a record file; `path` then is a name for messages.
+        tfrecord: where the image lies if it is in a TFRecord file; `path` then is a name for
+            messages.
         difficult: `(n,)` bool; those of `crowd` that are single objects, which Pascal VOC marks as
-            hard to tell and scores by their own IoU. None stands for none.
+            difficult and scores by their own IoU. None stands for none.
 
     Raises:
         ValueError: if the arrays do not fit each other.

@@ -1,4 +1,4 @@
-"""What a training reads, in a few lines that tell whether it is still the same."""
+"""What a training reads, in a few lines that show whether it is still the same."""
 
 import re
 from collections.abc import Iterable
@@ -36,7 +36,7 @@ def fingerprint_of(dataset: DetectionDataset, *, masks: bool) -> dict[str, Any]:
     """Return how many images a dataset has, and the SHA-256 of them and of their objects.
 
     Image files count by name, number of bytes and size in pixels, images in memory by their
-    pixels, those in record files by the file's number of bytes and their place in it; the folder
+    pixels, those in TFRecord files by the file's number of bytes and their place in it; the folder
     that holds the files does not count.
 
     Args:

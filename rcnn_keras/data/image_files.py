@@ -96,7 +96,7 @@ def files_below(folder: str | PathLike) -> list[str]:
 
 
 def split_of(name: str) -> str | None:
-    """Return which part of a data set a folder is by its name, such as `valid` or `train2017`."""
+    """Return which part of a dataset a folder is by its name, such as `valid` or `train2017`."""
     found = SPLIT_FOLDER.fullmatch(name.lower())
     splits = [split for split, names in SPLITS.items() if found and found[1] in names]
     return splits[0] if splits else None

@@ -121,7 +121,7 @@ def read_image(
 
     Args:
         source: a file in any format of Pillow's (of several frames or pages, the first), or its
-            place in a record file; a Pillow image; or an array or tensor `(H, W)`, `(H, W, 1)`,
+            place in a TFRecord file; a Pillow image; or an array or tensor `(H, W)`, `(H, W, 1)`,
             `(H, W, 3)` or `(H, W, 4)` of integers or floats in 0..255, or of uint16 in 0..65535.
             Alpha is dropped, and gray is repeated.
         value_range: which values of an image of more than 8 bits become 0 and 255: "full" for
@@ -407,7 +407,7 @@ def decode_upright(content: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     Raises:
         tf.errors.InvalidArgumentError: while the graph runs, for bytes that cannot be decoded.
     """
-    # The kernel tells the formats apart by itself. Pillow's libjpeg transforms accurately too, and
+    # The kernel recognises the format by itself. Pillow's libjpeg transforms accurately too, and
     # smooths the colours that are stored at half the resolution.
     image = tf.io.decode_jpeg(
         content, channels=3, fancy_upscaling=True, dct_method="INTEGER_ACCURATE"

@@ -69,7 +69,7 @@ def each_image(images: Any) -> Iterator[Any]:
     it, and a tensor for its array.
 
     Raises:
-        ImageError: for what is no image: None, bytes, numbers, mappings; names its place.
+        ImageError: for what is not an image: None, bytes, numbers, mappings; names its place.
 
     Warns:
         UserWarning: for each folder, with what was passed over in it.
@@ -153,8 +153,8 @@ def with_given_proposals(
 def input_batches(batches: Batches) -> Iterator[dict[str, np.ndarray]]:
     """Yield the inputs of one pass over `Batches`, without targets and augmentation.
 
-    The same numbers as `Batches.tf_dataset` gives, which traces its graph anew for each dataset:
-    that pays for an epoch and not for an image. Threads read ahead of what is asked for.
+    The same numbers as `Batches.tf_dataset` gives, which traces its graph again for each dataset:
+    that pays for an epoch and not for an image. Threads read further images in advance.
 
     Args:
         batches: the images, in their order; of several sizes the last one is taken.
@@ -172,10 +172,10 @@ def input_batches(batches: Batches) -> Iterator[dict[str, np.ndarray]]:
     most = max((len(r.proposals) for r in dataset if r.proposals is not None), default=0)
     with ThreadPoolExecutor() as pool:
         images = ((record, pool.submit(_resized, record, batches)) for record in dataset)
-        ahead = deque(islice(images, batch_size + (os.cpu_count() or 1)))
-        while ahead:
-            batch = [ahead.popleft() for _ in range(min(batch_size, len(ahead)))]
-            ahead.extend(islice(images, len(batch)))
+        waiting = deque(islice(images, batch_size + (os.cpu_count() or 1)))
+        while waiting:
+            batch = [waiting.popleft() for _ in range(min(batch_size, len(waiting)))]
+            waiting.extend(islice(images, len(batch)))
             records = [record for record, _ in batch]
             inputs = _stacked(records, [image.result() for _, image in batch])
             if batches.proposals:

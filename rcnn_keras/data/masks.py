@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
 
-from rcnn_keras.data.json_values import FROM_TEXT, number
+from rcnn_keras.data.coco_json import FROM_TEXT, number
 from rcnn_keras.data.tfrecord_images import TFRecordSegmentations
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def _are_points(values: Any) -> bool:
 
 
 def _point(value: Any) -> list[float]:
-    """Return the two numbers of a point, none if it is no point."""
+    """Return the two numbers of a point, None if it is not a point."""
     inner = value[0] if isinstance(value, list) and len(value) == 1 else value
     return inner if _are_numbers(inner) and len(inner) == 2 else []
 

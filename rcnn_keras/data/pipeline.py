@@ -57,7 +57,7 @@ def padded_rows(rows: tf.Tensor, count: int, value: float) -> tf.Tensor:
     return tf.ensure_shape(padded, (count, *rows.shape[1:]))
 
 
-AT_ONCE = 8  # record files among which images are shuffled
+AT_ONCE = 8  # TFRecord files among which images are shuffled
 
 
 class ShardOrder:
@@ -68,10 +68,10 @@ class ShardOrder:
     on a slow disk or far away is read through once.
 
     Args:
-        records: those of one record file stand together.
+        records: those of one TFRecord file stand together.
 
     Raises:
-        ValueError: an image is in no record file.
+        ValueError: an image is in no TFRecord file.
     """
 
     def __init__(self, records: "Sequence[Record]"):
@@ -79,7 +79,7 @@ class ShardOrder:
         for record in records:
             if record.tfrecord is None:
                 raise ValueError(
-                    f"shuffle='shards' needs record files, and {record.path} is in none: "
+                    f"shuffle='shards' needs TFRecord files, and {record.path} is in none: "
                     f"`rcnn data pack` writes them"
                 )
             files.append(record.tfrecord.file)
@@ -135,10 +135,10 @@ class ImageSource(Protocol):
 
 
 def image_source(records: "Sequence[Record]", value_range: ValueRange = FULL) -> ImageSource:
-    """Return the source of these records: without Python if all of them are in record files.
+    """Return the source of these records: without Python if all of them are in TFRecord files.
 
     Raises:
-        ValueError: for record files and a `value_range` other than "full".
+        ValueError: for TFRecord files and a `value_range` other than "full".
     """
     if all(record.tfrecord is not None for record in records):
         for record in records[:1]:
@@ -175,7 +175,7 @@ class ImageFiles:
 
 
 class RecordFiles:
-    """Record files, each image read at its offset, and no Python on the way."""
+    """TFRecord files, each image read at its offset, and no Python on the way."""
 
     def __init__(self, records: "Sequence[Record]"):
         places = [record.tfrecord for record in records if record.tfrecord is not None]
@@ -229,10 +229,10 @@ def read_pixels(record: "Record", value_range: ValueRange = FULL) -> np.ndarray:
 
 
 def _check_depth(record: "Record", value_range: ValueRange) -> None:
-    """Raise ValueError for a range of values that are no longer in a record file."""
+    """Raise ValueError for a range of values that are no longer in a TFRecord file."""
     if record.tfrecord is not None and value_range != FULL:
         raise ValueError(
-            f"{record.path}: record files hold 8 bits, packed as by value_range='full', and the "
+            f"{record.path}: TFRecord files hold 8 bits, packed as by value_range='full', and the "
             f"model has value_range={value_range!r}: take the image files instead"
         )
 
@@ -261,7 +261,7 @@ class Batches:
     Args:
         dataset: the images and their objects.
         batch_size: B; the last batch of a single pass may be smaller.
-        shuffle: visit the images in a new random order each epoch; "shards" shuffles record files
+        shuffle: visit the images in a new random order each epoch; "shards" shuffles TFRecord files
             and the images among each eight of them, for files that are slow to read here and there.
         augment: `augmentation(sample, seed) -> sample`, see `rcnn_keras.data.augmentation`.
         min_size: length in pixels to which the shorter side is resized; of several, each sample
@@ -280,7 +280,7 @@ class Batches:
     Raises:
         ValueError: when a number is out of range, the dataset is empty, an image has more than
             `max_objects` objects, `masks` are wanted of an object without a sound segmentation,
-            `proposals` of an image without them, or shuffled shards of images in no record file.
+            `proposals` of an image without them, or shuffled shards of images in no TFRecord file.
         TypeError: when `augment` cannot be called.
     """
 

@@ -1,4 +1,4 @@
-"""What is wrong with an annotation file: told before any work starts, all at once."""
+"""What is wrong with an annotation file: reported before any work starts, all at once."""
 
 import json
 from collections import Counter

@@ -159,7 +159,7 @@ def _draw_scene(
 
 
 def _background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Return a muted gradient under soft blobs, strokes and grain: clutter that is no shape."""
+    """Return a muted gradient under soft blobs, strokes and grain: clutter that is not a shape."""
     level = rng.uniform(50, 205)
     coarse = (
         level + rng.uniform(-18, 18, 3) + rng.normal(0, 22, (5, 5, 1)) + rng.normal(0, 7, (5, 5, 3))

@@ -36,9 +36,14 @@ from PIL import Image
 from rcnn_keras.data.bitmasks import encode_runs
 from rcnn_keras.data.dataset import DetectionDataset, Record, check_known, check_names, plain
 from rcnn_keras.data.images import ImageError, decode_upright, read_header, read_image
-from rcnn_keras.data.object_rules import Crowd, WithoutMask, apply_rules, check_rules
+from rcnn_keras.data.object_rules import (
+    Crowd,
+    WithoutMask,
+    apply_rules,
+    check_rules,
+    find_suspicious,
+)
 from rcnn_keras.data.problems import DatasetError, Problem, ProblemLog
-from rcnn_keras.data.suspicions import find_suspicious
 from rcnn_keras.data.tfrecord_images import TFRecordImage, TFRecordSegmentations
 from rcnn_keras.data.validation import warn_repaired
 from rcnn_keras.parallel import Engine, run_shards
@@ -48,7 +53,7 @@ from rcnn_keras.utils.hashing import file_sha256, sha256
 
 
 def write_index(path: Path, records: Sequence[Record], offsets: np.ndarray, sha256: str) -> None:
-    """Write the index of a record file."""
+    """Write the index of a TFRecord file."""
     present = [_present(record) for record in records]
     columns = {
         "offsets": np.asarray(offsets, np.int64),
@@ -67,8 +72,8 @@ def write_index(path: Path, records: Sequence[Record], offsets: np.ndarray, sha2
         "has_masks": np.array([there is not None for there in present]),
         "sha256": np.array(sha256),
     }
-    with atomic_write(path) as aside:
-        np.savez(aside, **columns)  # type: ignore[arg-type]
+    with atomic_write(path) as temporary:
+        np.savez(temporary, **columns)  # type: ignore[arg-type]
 
 
 def read_index(path: Path) -> dict[str, np.ndarray]:
@@ -78,7 +83,7 @@ def read_index(path: Path) -> dict[str, np.ndarray]:
 
 
 def index_records(file: Path, columns: dict[str, np.ndarray]) -> list[Record]:
-    """Return the records of a record file by its index."""
+    """Return the records of a TFRecord file by its index."""
     names = columns["names"].tobytes().decode().split("\0")
     bounds = np.cumsum([0, *columns["counts"]])
     records = []
@@ -155,7 +160,7 @@ SHARD_FIELDS = {
 
 
 def is_tfrecord_folder(path: str | PathLike) -> bool:
-    """Return whether a folder is one of record files, finished or not."""
+    """Return whether a folder is one of TFRecord files, finished or not."""
     folder = Path(path)
     return (folder / MANIFEST).exists() or (folder / HEADER).exists()
 
@@ -167,17 +172,17 @@ def load_tfrecord(
     crowd: Crowd = "ignore",
     without_mask: WithoutMask = "keep",
 ) -> DetectionDataset:
-    """Return the data set of a folder of record files.
+    """Return the dataset of a folder of TFRecord files.
 
-    It stands wherever a data set of image files does, and gives the same batches to the bit; images
-    and masks are read at random from the files and decoded in the graph, without Python. Boxes and
-    labels are in memory, run lengths are read when they are asked for.
+    It can be used wherever a dataset of image files can, and gives the same batches to the bit;
+    images and masks are read at random from the files and decoded in the graph, without Python.
+    Boxes and labels are in memory, run lengths are read when they are asked for.
 
     Args:
         path: the folder that `save_tfrecord` or `rcnn data pack` wrote.
         classes: these classes only, in this order.
         crowd: as in `load_coco`.
-        without_mask: likewise; "box" is for the data that are packed, not for record files.
+        without_mask: likewise; "box" is for the data that are packed, not for TFRecord files.
 
     Raises:
         DatasetError: for a manifest that is missing, unfinished or of another version, record
@@ -214,7 +219,7 @@ def load_tfrecord(
 def check_tfrecord(
     path: str | PathLike, *, crowd: Crowd = "ignore", without_mask: WithoutMask = "keep"
 ) -> list[Problem]:
-    """Return every problem of a folder of record files; reads and hashes all of them.
+    """Return every problem of a folder of TFRecord files; reads and hashes all of them.
 
     Args:
         path: as in `load_tfrecord`.
@@ -241,7 +246,7 @@ def check_tfrecord(
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return the manifest of a folder of record files; DatasetError if it is not sound."""
+    """Return the manifest of a folder of TFRecord files; DatasetError if it is not sound."""
     file, log = folder / MANIFEST, ProblemLog()
     if not file.exists():
         reason = "no such file"
@@ -295,7 +300,7 @@ def _read(folder: Path, shard: dict[str, Any], log: ProblemLog) -> list[Record]:
     try:
         return index_records(file, read_index(index))
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
-        log.fatal(index, "", "", "", f"is no index of a record file: {error}")
+        log.fatal(index, "", "", "", f"is not an index of a TFRecord file: {error}")
         return []
 
 
@@ -329,7 +334,7 @@ def save_tfrecord(
     engine: Engine | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> DetectionDataset:
-    """Pack images and ground truth into record files that `load_tfrecord` reads.
+    """Pack images and ground truth into TFRecord files that `load_tfrecord` reads.
 
     Image files are kept as they are where TensorFlow decodes them to the pixels of `read_image`,
     to the bit, which is tried on each; others (16 bits, TIFF, WebP) become PNGs of these pixels.
@@ -341,15 +346,15 @@ def save_tfrecord(
     Args:
         dataset: the images, in the order in which they are packed.
         out: the folder, made if missing.
-        shard_size: most images in a record file; all hold about as many.
+        shard_size: most images in a TFRecord file; all hold about as many.
         engine: by default one process for each core.
         progress: called with the number of images that are done, and of all.
 
     Returns:
-        The data set as `load_tfrecord` reads it.
+        The dataset as `load_tfrecord` reads it.
 
     Raises:
-        ValueError: for a data set without images, a `shard_size` below 1, an object whose
+        ValueError: for a dataset without images, a `shard_size` below 1, an object whose
             segmentation is malformed, and a folder that holds other records or something else.
         DatasetError: once all other shards are done, for images that cannot be read or are not of
             their stated size; lists them.
@@ -358,7 +363,7 @@ def save_tfrecord(
     if shard_size < 1:
         raise ValueError(f"shard_size must be at least 1, not {shard_size!r}")
     if not len(dataset):
-        raise ValueError("the data set has no images")
+        raise ValueError("the dataset has no images")
     out = Path(out)
     header = _header(dataset, shard_size)
     if (out / MANIFEST).exists():
@@ -399,8 +404,8 @@ def _pack(
         "objects": sum(map(len, dataset)),
         "shards": [_described(parts.folder, shard) for shard in shards],
     }
-    with atomic_write(parts.path(MANIFEST)) as aside:
-        aside.write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
+    with atomic_write(parts.path(MANIFEST)) as temporary:
+        temporary.write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
 
 
 def pack_shard(folder: Path, shard: Shard) -> list[Problem]:
@@ -419,7 +424,7 @@ def pack_shard(folder: Path, shard: Shard) -> list[Problem]:
     if problems:
         return problems
     file = folder / f"{shard.name}.tfrecord"
-    with atomic_write(file) as aside, tf.io.TFRecordWriter(str(aside)) as writer:
+    with atomic_write(file) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
         for example in examples:
             writer.write(example)
     offsets = np.cumsum([0, *(len(example) + RECORD_FRAME for example in examples)])
@@ -428,7 +433,7 @@ def pack_shard(folder: Path, shard: Shard) -> list[Problem]:
 
 
 def _shards(dataset: DetectionDataset, shard_size: int) -> list[Shard]:
-    """Cut a data set into shards of about the same size, in order."""
+    """Cut a dataset into shards of about the same size, in order."""
     count = -(-len(dataset) // shard_size)
     bounds = [i * len(dataset) // count for i in range(count + 1)]
     return [

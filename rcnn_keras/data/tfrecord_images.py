@@ -18,10 +18,10 @@ from pycocotools import mask as rle
 
 
 class TFRecordImage(NamedTuple):
-    """An image in a record file, which `read_image` takes in a path's place.
+    """An image in a TFRecord file, which `read_image` takes in a path's place.
 
     Attributes:
-        file: the record file.
+        file: the TFRecord file.
         offset: of the image's record in it, in bytes.
         name: of the image file that was packed.
     """
@@ -32,7 +32,7 @@ class TFRecordImage(NamedTuple):
 
     @property
     def path(self) -> str:
-        """The image's name, as if the record file were a folder."""
+        """The image's name, as if the TFRecord file were a folder."""
         return f"{self.file}/{self.name}"
 
     def read(self) -> bytes:

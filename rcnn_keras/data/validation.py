@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from rcnn_keras.data.dataset import DetectionDataset, Record
-from rcnn_keras.data.entries import Entry, Object
+from rcnn_keras.data.entries import Entry, Object, join_repeated
 from rcnn_keras.data.images import (
     EXCHANGES_SIDES,
     ImageError,
@@ -34,10 +34,16 @@ from rcnn_keras.data.masks import (
     malformed,
     sound_polygon,
 )
-from rcnn_keras.data.object_rules import Crowd, WithoutMask, apply_rules
+from rcnn_keras.data.object_rules import (
+    UNIT,
+    Crowd,
+    WithoutMask,
+    apply_rules,
+    find_fractions,
+    find_suspicious,
+    in_fractions,
+)
 from rcnn_keras.data.problems import Problem, ProblemLog, describe_problems
-from rcnn_keras.data.repeated_images import join_repeated
-from rcnn_keras.data.suspicions import UNIT, find_fractions, find_suspicious, in_fractions
 
 # A box less wide or high than this many pixels has no area.
 MIN_SIDE = 1e-3
@@ -47,7 +53,7 @@ SURE_AREA = 1.0
 
 AT_ONCE = 64  # images whose headers a thread reads in one go
 
-# Published boxes are rounded to two decimals: so far over the border is no fault of the labels.
+# Published boxes are rounded to two decimals: so far over the border is not a fault of the labels.
 ROUNDING = 0.01
 
 

@@ -11,14 +11,13 @@ from rcnn_keras.data.entries import Entry, Object
 from rcnn_keras.data.image_files import NameIndex
 from rcnn_keras.data.object_rules import Crowd, WithoutMask, check_rules
 from rcnn_keras.data.problems import Problem, ProblemLog
-from rcnn_keras.data.text_files import decode_text
 from rcnn_keras.data.validation import (
     build_dataset,
     check_entries,
     existing_folder,
     warn_repaired,
 )
-from rcnn_keras.data.voc_folders import VocFolder, find_voc
+from rcnn_keras.data.voc_folders import VocFolder, decode_text, find_voc
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 TRUE = ("true", "yes", "y", "t")
@@ -221,7 +220,7 @@ def _objects(file: str, tree: ET.Element, names: tuple[str, ...], log: ProblemLo
 def _corners(
     file: str, where: str, item: ET.Element, log: ProblemLog
 ) -> tuple[float, float, float, float] | None:
-    """Return the corners `xyxy` of an object, None if they are no box."""
+    """Return the corners `xyxy` of an object, None if they are not a box."""
     box = item.find("bndbox")
     if box is None:
         log.fatal(file, where, "bndbox", "missing", "the object has no box")

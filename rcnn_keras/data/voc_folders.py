@@ -1,9 +1,10 @@
-"""Where the parts of a Pascal VOC data set lie: XML files, images, and the lists of its splits.
+"""Where the parts of a Pascal VOC dataset lie: XML files, images, and the lists of its splits.
 
 The devkit has `Annotations`, `JPEGImages` and `ImageSets/Main/<split>.txt`. Other tools have other
 names for them, a folder for each split, or all files in one.
 """
 
+import codecs
 import os
 import re
 from pathlib import Path
@@ -18,7 +19,34 @@ from rcnn_keras.data.image_files import (
     split_of,
 )
 from rcnn_keras.data.problems import ProblemLog
-from rcnn_keras.data.text_files import decode_text
+
+MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",  # begins as UTF-16's does
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+# In single bytes, so that one of two or four bytes is not meant.
+DECLARED = re.compile(rb"<\?xml[^>]*encoding\s*=\s*[\"'](?!utf-?(?:16|32))([\w.-]+)", re.IGNORECASE)
+
+
+def decode_text(content: bytes) -> tuple[str, str]:
+    """Return the text of a file and the encoding that it was read in.
+
+    That is the one of its byte order mark, or that an XML file declares, or else UTF-8; where the
+    bytes are none of it, Windows' of Western Europe, which holds all of Latin-1.
+    """
+    declared = DECLARED.match(content.lstrip())
+    marked = [encoding for mark, encoding in MARKS.items() if content.startswith(mark)]
+    encodings = [*marked, *([declared[1].decode("ascii")] if declared else []), "utf-8", "cp1252"]
+    for encoding in encodings:
+        try:
+            return content.decode(encoding), encoding
+        except (UnicodeError, LookupError):  # LookupError: there is no such encoding
+            continue
+    return content.decode("latin-1"), "latin-1"  # which has a character for each byte
+
 
 ANNOTATIONS = ("annotations", "annotation", "annots", "annot", "anns", "xmls", "xml", "labels")
 IMAGES = ("jpegimages", "images", "image", "imgs", "img", "photos")
@@ -31,11 +59,11 @@ PAIR = re.compile(r".*\.\w+\s+(.+\.xml)$", re.IGNORECASE)  # an image and its XM
 
 
 class VocFolder(NamedTuple):
-    """One split of a Pascal VOC data set on disk.
+    """One split of a Pascal VOC dataset on disk.
 
     Attributes:
         annotations: the folder of the XML files.
-        files: all XML files of the data set, relative to it.
+        files: all XML files of the dataset, relative to it.
         chosen: those of the split.
         images: the images that belong to them, by their names without endings.
         image_folder: where they lie.
@@ -52,7 +80,7 @@ def find_voc(root: str, split: str | None, log: ProblemLog) -> VocFolder | None:
     """Return the parts of one split; None, noted in the log, if there is not one reading of them.
 
     Args:
-        root: the data set, or a folder above it that has no other.
+        root: the dataset, or a folder above it that has no other.
         split: None stands for train where there are splits, and for everything where there are
             none.
         log: gets what is missing, and what was repaired.
@@ -87,7 +115,7 @@ def voc_splits(root: str) -> list[str | None]:
 
 
 def _base(root: str, split: str | None, log: ProblemLog) -> str | None:
-    """Return the folder of a data set: `root`, the only one in it, or that of the split."""
+    """Return the folder of a dataset: `root`, the only one in it, or that of the split."""
     if _has_annotations(root):
         return root
     children = _folders_in(root)
@@ -103,7 +131,7 @@ def _base(root: str, split: str | None, log: ProblemLog) -> str | None:
         return os.path.dirname(only) if is_for_xml and _has_xml(only) else only
     if inside:
         asked = "no split was asked for" if split is None else f"split {split}"
-        message = f"there are several data sets in this folder, {asked}; name one: "
+        message = f"there are several datasets in this folder, {asked}; name one: "
         log.fatal(root, "", "", "", message + ", ".join(inside))
     else:
         there = shown(sorted(os.listdir(root))) or "nothing"
@@ -112,7 +140,7 @@ def _base(root: str, split: str | None, log: ProblemLog) -> str | None:
 
 
 def _annotation_folder(base: str) -> str:
-    """Return the folder of a data set that has its XML files."""
+    """Return the folder of a dataset that has its XML files."""
     named = _named(base, ANNOTATIONS)
     if named is not None and (_xml_files(named) or not _has_xml(base)):
         return named
@@ -121,7 +149,7 @@ def _annotation_folder(base: str) -> str:
 
 
 def _images(base: str, annotations: str, files: list[str]) -> tuple[NameIndex, str]:
-    """Return the images of a data set, and the folder that has those of the XML files."""
+    """Return the images of a dataset, and the folder that has those of the XML files."""
     named = _named(base, IMAGES)
     others = [f for f in _folders_in(base) if os.path.basename(f).lower() not in MASKS]
     places = dict.fromkeys([*([named] if named else []), annotations, *others, base])
@@ -140,7 +168,7 @@ def _images(base: str, annotations: str, files: list[str]) -> tuple[NameIndex, s
 
 
 def _lists(base: str) -> dict[str, Path] | None:
-    """Return the lists of a data set by the names of their splits, None if there are none."""
+    """Return the lists of a dataset by the names of their splits, None if there are none."""
     sets = _named(base, ("imagesets",))
     main = sets and _named(sets, ("main",))
     if main or sets:

@@ -70,7 +70,7 @@ def checked_size(model: Any, size: Sequence[int] | None) -> tuple[int, int]:
     rounded up to what the pyramid divides by.
 
     Raises:
-        TypeError: if the model is no detector of this package.
+        TypeError: if the model is not a detector of this package.
         ValueError: for a size that is none, too small, or that does not divide by 32.
     """
     check_detector(model)

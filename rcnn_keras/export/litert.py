@@ -95,7 +95,7 @@ def _images(source: Any) -> list[Any]:
     else:
         folder = Path(source)
         if not folder.is_dir():
-            raise ValueError(f"calibrate: {folder} is no folder")
+            raise ValueError(f"calibrate: {folder} is not a folder")
         images = [*images_in(folder).images]
     if not images:
         raise ValueError(f"calibrate: no image in {source}")
@@ -209,7 +209,7 @@ def litert(
         The path.
 
     Raises:
-        TypeError: if the model is no detector of this package.
+        TypeError: if the model is not a detector of this package.
         ValueError: for a size or a way to quantize that cannot be, or without images to calibrate.
         FileExistsError: if there is a file and `overwrite` is False.
         ImportError: if a package is missing that quantizes.
@@ -224,17 +224,17 @@ def litert(
         )
     samples = [{"images": letterboxed(image, model, height_width)[0]} for image in images]
     graph = fixed_size(model, height_width, num_proposals)
-    with atomic_write(path) as aside:
+    with atomic_write(path) as temporary:
         graph.export(
-            aside,
+            temporary,
             format="litert",
             input_signature=[graph.signature],
             verbose=False,
             target_spec={"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]},
         )
         if quantize is not None:
-            aside.write_bytes(quantized(aside.read_bytes(), quantize, samples))
-        with zipfile.ZipFile(aside, "a") as archive:
+            temporary.write_bytes(quantized(temporary.read_bytes(), quantize, samples))
+        with zipfile.ZipFile(temporary, "a") as archive:
             archive.writestr(LABELS, "".join(f"{name}\n" for name in model.classes))
             about = about_file(model, height_width) | {"quantize": quantize}
             archive.writestr(DETECTOR, json.dumps(about, indent=1))

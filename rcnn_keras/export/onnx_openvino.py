@@ -36,7 +36,7 @@ def onnx(
         The path.
 
     Raises:
-        TypeError: if the model is no detector of this package.
+        TypeError: if the model is not a detector of this package.
         ValueError: for a size that cannot be.
         FileExistsError: if there is a file and `overwrite` is False.
         ImportError: if a package is missing.
@@ -45,11 +45,13 @@ def onnx(
     graph = _graph(model, size, num_proposals, "onnx", ("onnx", "tf2onnx"))
     import onnx as package
 
-    with atomic_write(path) as aside:
-        graph.export(str(aside), format="onnx", input_signature=[graph.signature], verbose=False)
-        content = package.load(str(aside))
+    with atomic_write(path) as temporary:
+        graph.export(
+            str(temporary), format="onnx", input_signature=[graph.signature], verbose=False
+        )
+        content = package.load(str(temporary))
         package.helper.set_model_props(content, _metadata(model, graph))
-        package.save(content, str(aside))
+        package.save(content, str(temporary))
     return path
 
 
@@ -77,7 +79,7 @@ def openvino(
         The path.
 
     Raises:
-        TypeError: if the model is no detector of this package.
+        TypeError: if the model is not a detector of this package.
         ValueError: for a size that cannot be.
         FileExistsError: if there is a file and `overwrite` is False.
         ImportError: if a package is missing.
@@ -87,17 +89,17 @@ def openvino(
     graph = _graph(model, size, num_proposals, "openvino", ("openvino",))
     import openvino as package
 
-    with atomic_write(path) as aside, atomic_write(weights) as aside_weights:
-        first = aside.with_name("exported.xml")
+    with atomic_write(path) as temporary, atomic_write(weights) as temporary_weights:
+        first = temporary.with_name("exported.xml")
         graph.export(
             str(first), format="openvino", input_signature=[graph.signature], verbose=False
         )
         content = package.Core().read_model(first)
         for name, text in _metadata(model, graph).items():
             content.set_rt_info(text, name)
-        package.save_model(content, aside, compress_to_fp16=False)
-        aside.with_suffix(".bin").replace(aside_weights)
-        path.unlink(missing_ok=True)  # lest it stand beside the weights of another
+        package.save_model(content, temporary, compress_to_fp16=False)
+        temporary.with_suffix(".bin").replace(temporary_weights)
+        path.unlink(missing_ok=True)  # so that it is never beside the weights of another
     return path
 
 

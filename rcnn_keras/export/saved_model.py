@@ -127,7 +127,7 @@ def saved_model(
         OSError: if the folder cannot be written.
         ValueError: for `paste_masks` of a detector without masks, and `winograd` without an RPN.
         ImageError: for a warm-up image that cannot be read.
-        TypeError: if the model is no detector of this package.
+        TypeError: if the model is not a detector of this package.
         ImportError: if warm-up needs a package that is missing; says which.
 
     Warns:

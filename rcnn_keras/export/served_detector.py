@@ -18,6 +18,7 @@ from rcnn_keras.data.images import MAX_PIXELS, resize_image
 from rcnn_keras.data.value_range import FULL, LEAST_RANGE, PERCENTILES, ValueRange, fixed_bounds
 from rcnn_keras.models import Detector
 from rcnn_keras.ops import after, gather_valid, scatter_valid
+from rcnn_keras.ops.interpolation import weights_at
 
 JPEG_START = b"\xff\xd8\xff"
 
@@ -62,7 +63,7 @@ def decode_image(
     size = tf.cond(jpeg, lambda: _jpeg_size(contents), lambda: _png_size(contents))
     contents = after(check_pixels(size, place), contents)
 
-    # The decoder tells the two apart by itself.
+    # The decoder recognises the format by itself.
     def decode() -> tf.Tensor:
         return tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE")
 
@@ -162,8 +163,7 @@ def _weights(first: tf.Tensor, side: tf.Tensor, extent: tf.Tensor, cells: int) -
     inside = tf.cast((pixels >= 0) & (pixels < side), tf.float32)
     points = (tf.cast(pixels, tf.float32) + 0.5) * (cells / tf.cast(side, tf.float32)) - 0.5
     points = tf.clip_by_value(points, 0.0, cells - 1.0)
-    distance = tf.abs(points[:, None] - tf.range(cells, dtype=tf.float32))
-    return tf.maximum(1.0 - distance, 0.0) * inside[:, None]
+    return weights_at(points, tf.range(cells, dtype=tf.float32)) * inside[:, None]
 
 
 Tensors = dict[str, tf.Tensor]

@@ -98,5 +98,5 @@ def models_config(names: list[str]) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    with atomic_write(path) as aside:
-        aside.write_text(text, "utf-8")
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, "utf-8")

@@ -15,7 +15,7 @@ from rcnn_keras.ops.types import Tensor
 class AnchorSampler(keras.layers.Layer):
     """Match anchors to ground truth and draw S of them an image, at most half positive.
 
-    Crowd boxes are no ground truth here: anchors on them are judged by the other boxes alone.
+    Crowd boxes are no ground truth here: anchors on them are matched to the other boxes alone.
 
     Args:
         fg_iou_thresh: anchors from this IoU up are positive, as is the best of each box.
@@ -33,7 +33,7 @@ class AnchorSampler(keras.layers.Layer):
         step: integer scalar; with seed and image id it decides the draw.
 
     Returns:
-        `indices` `(B, S)`, `kinds` `(B, S)` (1 positive, 0 negative, -1 padding) and target
+        `indices` `(B, S)`, `match_labels` `(B, S)` (1 positive, 0 negative, -1 padding) and target
         `deltas` `(B, S, 4)`.
     """
 
@@ -68,27 +68,27 @@ class AnchorSampler(keras.layers.Layer):
         if self.ignore_border:  # the best anchor of a box is sought among those inside
             inside = inside_image(anchors[None], image_sizes)
 
-        def overlap_of(n: int | Tensor) -> Tensor:
+        def iou_with(n: int | Tensor) -> Tensor:
             overlap = iou(ops.take(gt_boxes, n, axis=1)[:, None], anchors[None])[:, 0]
             return ops.where(inside, overlap, 0.0) if self.ignore_border else overlap
 
-        matches, kinds = match(
-            overlap_of,
+        matches, match_labels = match(
+            iou_with,
             gt_valid,
             self.fg_iou_thresh,
             self.bg_iou_thresh,
             allow_low_quality_matches=True,
         )
         if self.ignore_border:
-            kinds = ops.where(inside, kinds, IGNORED)
+            match_labels = ops.where(inside, match_labels, IGNORED)
         priorities = stateless_uniform(self.seed, image_ids, step, ops.shape(anchors)[0])
-        indices, kinds = sample(
-            kinds, priorities, self.batch_size_per_image, self.positive_fraction
+        indices, match_labels = sample(
+            match_labels, priorities, self.batch_size_per_image, self.positive_fraction
         )
         matched = ops.take_along_axis(matches, indices, axis=1)
         boxes = ops.take_along_axis(gt_boxes, matched[..., None], axis=1)
         deltas = encode_boxes(boxes, ops.take(anchors, indices, axis=0))
-        return indices, kinds, deltas
+        return indices, match_labels, deltas
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

@@ -49,7 +49,7 @@ class BoxHead(layers.Layer):
         self.box_deltas.build(features)
 
     def call(self, pooled: Tensor, training: bool = False) -> tuple[Tensor, Tensor]:
-        """Judge every RoI; see the class."""
+        """Classify every RoI and move its box; see the class."""
         batch, count = ops.shape(pooled)[0], ops.shape(pooled)[1]
         vectors = self.trunk(ops.reshape(pooled, (-1, *pooled.shape[2:])), training=training)
         logits = ops.reshape(self.class_logits(vectors), (batch, count, self.num_classes + 1))

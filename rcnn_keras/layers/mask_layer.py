@@ -11,7 +11,7 @@ from rcnn_keras.ops.types import Kernels, Tensor
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")
 class RealRoIs(keras.layers.Layer):
-    """Take the RoIs that have a label out of their padding, so that no mask is drawn in vain.
+    """Take the RoIs that have a label out of their padding, which then needs no masks.
 
     Args:
         kernels: `"native"`, or `"portable"` to leave the padding in: a list whose length follows

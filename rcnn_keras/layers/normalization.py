@@ -1,4 +1,4 @@
-"""What follows a convolution: batch norm that trains, batch norm that stands still, group norm."""
+"""What follows a convolution: batch norm that trains, frozen batch norm, group norm."""
 
 from typing import Any
 

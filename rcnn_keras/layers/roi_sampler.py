@@ -71,24 +71,24 @@ class RoISampler(keras.layers.Layer):
         place = ops.arange(ops.shape(proposals)[1], dtype="int32")[None]
         real = ops.concatenate([place < num_proposals[:, None], gt_valid], axis=1)
 
-        def overlap_of(n: int | Tensor) -> Tensor:
+        def iou_with(n: int | Tensor) -> Tensor:
             return iou(ops.take(gt_boxes, n, axis=1)[:, None], candidates)[:, 0]
 
         thresholds = self.fg_iou_thresh, self.bg_iou_thresh
-        matches, kinds = match(
-            overlap_of, gt_valid, *thresholds, bg_iou_low_thresh=self.bg_iou_low_thresh
+        matches, match_labels = match(
+            iou_with, gt_valid, *thresholds, bg_iou_low_thresh=self.bg_iou_low_thresh
         )
-        kinds = ops.where(real, kinds, IGNORED)
+        match_labels = ops.where(real, match_labels, IGNORED)
         priorities = stateless_uniform(self.seed, image_ids, step, ops.shape(candidates)[1])
-        indices, kinds = sample(
-            kinds, priorities, self.batch_size_per_image, self.positive_fraction
+        indices, match_labels = sample(
+            match_labels, priorities, self.batch_size_per_image, self.positive_fraction
         )
 
         rois = ops.take_along_axis(candidates, indices[..., None], axis=1)
         matches = ops.take_along_axis(matches, indices, axis=1)
         labels = ops.take_along_axis(ops.cast(targets["labels"], "int32"), matches, axis=1)
         boxes = ops.take_along_axis(gt_boxes, matches[..., None], axis=1)
-        classes = ops.where(kinds == POSITIVE, labels + 1, kinds)
+        classes = ops.where(match_labels == POSITIVE, labels + 1, match_labels)
         return rois, classes, encode_boxes(boxes, rois, self.box_weights), matches
 
     def get_config(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ B images a batch, of which a replica has its part; N ground-truth boxes.
 import tensorflow as tf
 from keras import ops
 
-from rcnn_keras.ops import gather_replicas, num_replicas, packed_masks
+from rcnn_keras.ops import gather_replicas, num_replicas, to_bitmasks
 
 LEAST_SIDE = 64  # pixels of a blank image that every backbone can make maps of
 
@@ -38,7 +38,7 @@ def complete_targets(targets, height, width):
     row = ((0, 0), (0, 1))
     masks = {}
     if "masks" in targets:
-        packed = packed_masks(targets["masks"], height, width)
+        packed = to_bitmasks(targets["masks"], height, width)
         masks = {"masks": ops.pad(packed, (*row, (0, 0), (0, 0)))}
     return masks | {
         "boxes": ops.pad(boxes, (*row, (0, 0))),
@@ -69,7 +69,7 @@ def pad_to_common_shape(inputs, targets):
     mean = tf.reduce_mean(tf.cast(shapes[:, 0], tf.float32))
     targets = dict(targets)
     if "masks" in targets:
-        masks = packed_masks(targets["masks"], *tf.unstack(size))
+        masks = to_bitmasks(targets["masks"], *tf.unstack(size))
         columns = -(-most[1] // 8) - tf.shape(masks)[3]
         targets["masks"] = _filled(masks, 2, tf.stack([most[0] - size[0], columns]))
     labels = {"labels": _with_row(targets["labels"], -1)}

@@ -34,12 +34,12 @@ from rcnn_keras.ops.gradients import scoped_gradients
 from rcnn_keras.ops.masks import (
     mask_targets,
     pack_bits,
-    packed_masks,
     portable_mask_targets,
+    to_bitmasks,
     unpack_bits,
 )
 from rcnn_keras.ops.matching import match, sample
-from rcnn_keras.ops.nms import grouped_nms, nms, nms_loop
+from rcnn_keras.ops.nms import grouped_nms, nms, nms_loop, top_k
 from rcnn_keras.ops.normalization import batch_norm, local_response_norm
 from rcnn_keras.ops.random import drawing_for, drawn_for, stateless_uniform
 from rcnn_keras.ops.roi_align import (
@@ -50,7 +50,6 @@ from rcnn_keras.ops.roi_align import (
     roi_levels,
 )
 from rcnn_keras.ops.roi_pool import listed_roi_pool, portable_roi_pool, roi_pool
-from rcnn_keras.ops.top_k import top_k
 from rcnn_keras.ops.warp import portable_warp_regions, warp_regions
 from rcnn_keras.ops.winograd import winograd_conv
 
@@ -85,7 +84,6 @@ __all__ = [
     "nms_loop",
     "num_replicas",
     "pack_bits",
-    "packed_masks",
     "portable_mask_targets",
     "portable_roi_align",
     "portable_roi_pool",
@@ -102,6 +100,7 @@ __all__ = [
     "stateless_uniform",
     "sum_over_replicas",
     "take_rows",
+    "to_bitmasks",
     "top_k",
     "unpack_bits",
     "valid_boxes",

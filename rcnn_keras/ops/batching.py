@@ -28,7 +28,7 @@ def flatten_batch(rows: Tensor) -> tuple[Tensor, Tensor]:
 def take_rows(rows: Tensor, index: Tensor) -> Tensor:
     """Take rows of each image by their numbers: `(B, R, ...)` and `(B, n)` int32 to `(B, n, ...)`.
 
-    By one list of all rows: where it is told of a batch, OpenVINO's gather crashes, or gives zeros
+    By one list of all rows: where it has a batch axis, OpenVINO's gather crashes, or gives zeros
     for the first rows.
     """
     first = tf.range(tf.shape(rows)[0])[:, None] * tf.shape(rows)[1]

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from rcnn_keras.ops.interpolation import weights_at
 from rcnn_keras.ops.types import Tensor
 
 
@@ -45,7 +46,7 @@ def unpack_bits(packed: Tensor, width: int | Tensor) -> Tensor:
     return ops.reshape(bits, (*shape[:-1], shape[-1] * 8))[..., :width]
 
 
-def packed_masks(masks: Tensor, height: int | Tensor, width: int | Tensor) -> Tensor:
+def to_bitmasks(masks: Tensor, height: int | Tensor, width: int | Tensor) -> Tensor:
     """Return masks of either form as `pack_bits` packs them, and see that they fit the images.
 
     Args:
@@ -141,8 +142,8 @@ def _all_weights(start: Tensor, stop: Tensor, extent: Tensor, cells: int, pixels
     furthest = tf.cast(extent - 1, tf.float32)
     seen = (points >= -1.0) & (points <= furthest + 1.0) & (tf.cast(sample, tf.float32) < samples)
     points = tf.clip_by_value(points, 0.0, furthest)
-    distance = tf.abs(points[..., None] - tf.cast(tf.range(pixels), tf.float32))
-    weights = tf.maximum(1.0 - distance, 0.0) * tf.cast(seen, tf.float32)[..., None]
+    weights = weights_at(points, tf.cast(tf.range(pixels), tf.float32))
+    weights *= tf.cast(seen, tf.float32)[..., None]
     return tf.reduce_sum(weights, axis=1) / samples
 
 
@@ -169,6 +170,5 @@ def _cell_weights(
     points = tf.clip_by_value(points, 0.0, furthest)
     first = tf.cast(tf.floor(points[0]), tf.int32)
     last = tf.minimum(tf.cast(tf.floor(points[-1]), tf.int32) + 2, extent)
-    distance = tf.abs(points[:, None] - tf.range(first, last, dtype=tf.float32))
-    weights = tf.maximum(1.0 - distance, 0.0) * seen[:, None]
+    weights = weights_at(points, tf.range(first, last, dtype=tf.float32)) * seen[:, None]
     return first, last, tf.reduce_mean(tf.reshape(weights, [cells, samples, last - first]), axis=1)

@@ -19,7 +19,7 @@ def real_boxes(targets: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def match(
-    overlap_of: Callable[[int | Tensor], Tensor],
+    iou: Callable[[int | Tensor], Tensor],
     gt_valid: Tensor,
     fg_iou_thresh: float,
     bg_iou_thresh: float,
@@ -37,7 +37,7 @@ def match(
     240,000 anchors would be 58 MB an image for each of the parts of which an IoU is made.
 
     Args:
-        overlap_of: function from the number of a ground-truth box, 0..N-1, to its `(B, A)` IoUs
+        iou: function from the number of a ground-truth box, 0..N-1, to its `(B, A)` IoUs
             with all candidates, in 0..1.
         gt_valid: `(B, N)` bool, which ground-truth boxes are real.
         fg_iou_thresh: threshold in 0..1.
@@ -46,15 +46,15 @@ def match(
         bg_iou_low_thresh: candidates below this IoU are ignored, in 0..1.
 
     Returns:
-        `matches` `(B, A)` int32, the index of each candidate's box, and `kinds` `(B, A)` int32:
-        1 positive, 0 negative, -1 ignored. Without ground truth every candidate is negative, or
-        ignored if there is a `bg_iou_low_thresh`.
+        `matches` `(B, A)` int32, the index of each candidate's box, and `match_labels` `(B, A)`
+        int32: 1 positive, 0 negative, -1 ignored. Without ground truth every candidate is negative,
+        or ignored if there is a `bg_iou_low_thresh`.
     """
 
     def look_at(n: Tensor, so_far: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         best, matches, forced = so_far
         valid = ops.take(gt_valid, n, axis=1)[:, None]
-        overlap = ops.where(valid, overlap_of(n), -1.0)
+        overlap = ops.where(valid, iou(n), -1.0)
         better = overlap > best
         top = ops.max(overlap, axis=1, keepdims=True)
         is_top = ops.logical_and(overlap == top, top > 0)
@@ -64,41 +64,41 @@ def match(
             ops.logical_or(forced, is_top),
         )
 
-    nothing = ops.zeros_like(overlap_of(0))
+    nothing = ops.zeros_like(iou(0))
     start = (nothing - 1.0, ops.cast(nothing, "int32"), ops.cast(nothing, "bool"))
     numbers = ops.arange(1, ops.shape(gt_valid)[1] + 1)
     last = ops.max(ops.where(gt_valid, numbers, 0))  # what follows is padding
     best, matches, forced = ops.fori_loop(0, last, look_at, start)
-    kinds = ops.where(best >= fg_iou_thresh, POSITIVE, IGNORED)
-    kinds = ops.where(best < bg_iou_thresh, NEGATIVE, kinds)
+    match_labels = ops.where(best >= fg_iou_thresh, POSITIVE, IGNORED)
+    match_labels = ops.where(best < bg_iou_thresh, NEGATIVE, match_labels)
     if bg_iou_low_thresh:
-        kinds = ops.where(best < bg_iou_low_thresh, IGNORED, kinds)
+        match_labels = ops.where(best < bg_iou_low_thresh, IGNORED, match_labels)
     if allow_low_quality_matches:
-        kinds = ops.where(forced, POSITIVE, kinds)
-    return matches, ops.cast(kinds, "int32")
+        match_labels = ops.where(forced, POSITIVE, match_labels)
+    return matches, ops.cast(match_labels, "int32")
 
 
 def sample(
-    kinds: Tensor, priorities: Tensor, count: int, positive_fraction: float
+    match_labels: Tensor, priorities: Tensor, count: int, positive_fraction: float
 ) -> tuple[Tensor, Tensor]:
     """Choose `count` candidates an image, positives first, then negatives to fill up.
 
     Args:
-        kinds: `(B, A)` int32 from `match`.
+        match_labels: `(B, A)` int32 from `match`.
         priorities: `(B, A)` float32 in 0..1, drawn at random; the highest are taken.
         count: S, how many to take.
         positive_fraction: the largest share of positives, in 0..1.
 
     Returns:
-        `indices` `(B, S)` int32 into the candidates and `kinds` `(B, S)` int32 of those; where an
-        image has too few candidates the rest have kind -1 and index 0.
+        `indices` `(B, S)` int32 into the candidates and `match_labels` `(B, S)` int32 of those;
+        where an image has too few candidates the rest have label -1 and index 0.
     """
     padding = ((0, 0), (0, count))
-    kinds = ops.pad(kinds, padding, constant_values=IGNORED)
+    match_labels = ops.pad(match_labels, padding, constant_values=IGNORED)
     priorities = ops.pad(priorities, padding)
     most_positives = int(count * positive_fraction)
-    positives, num_positives = _take(kinds == POSITIVE, priorities, most_positives)
-    negatives, num_negatives = _take(kinds == NEGATIVE, priorities, count)
+    positives, num_positives = _take(match_labels == POSITIVE, priorities, most_positives)
+    negatives, num_negatives = _take(match_labels == NEGATIVE, priorities, count)
 
     place = ops.arange(count, dtype="int32")[None]
     is_positive = place < num_positives

@@ -25,6 +25,7 @@ import tensorflow as tf
 
 from rcnn_keras.ops.boxes import area
 from rcnn_keras.ops.gradients import scoped_gradients
+from rcnn_keras.ops.interpolation import neighbours
 from rcnn_keras.ops.types import Tensor
 
 CANONICAL_SIZE, CANONICAL_LEVEL = 224.0, 4  # Feature Pyramid Networks, equation 1
@@ -250,13 +251,8 @@ def cell_weights(
     points = first[:, None] + tf.range(pooled_size * ratio, dtype=tf.float32) * step[:, None]
     furthest = tf.cast(extent - 1, tf.float32)
     seen = (points >= -1.0) & (points <= furthest + 1.0)  # neither are NaN and infinity
-    points = tf.clip_by_value(tf.where(seen, points, 0.0), 0.0, furthest)
-    seen = tf.cast(seen, tf.float32) / tf.cast(ratio, tf.float32)
-    lower = tf.floor(points)
-    beyond = points - lower
-    upper = tf.minimum(lower + 1.0, furthest)
-    positions = tf.cast(tf.stack([lower, upper], axis=-1), tf.int32)
-    weights = tf.stack([(1.0 - beyond) * seen, beyond * seen], axis=-1)
+    positions, weights = neighbours(tf.where(seen, points, 0.0), furthest)
+    weights *= (tf.cast(seen, tf.float32) / tf.cast(ratio, tf.float32))[..., None]
     shape = [-1, pooled_size, 2 * ratio]
     return tf.reshape(positions, shape), tf.reshape(weights, shape)
 
@@ -282,7 +278,7 @@ def _adaptive_means(
     maps: tuple[Tensor, Tensor], low: Tensor, size: Tensor, image: Tensor, pooled_size: int
 ) -> Tensor:
     """`_means` with a sample for each position a cell has, rounded up; 0 for RoIs of no area."""
-    # By float64, lest the graph optimiser's multiplication by 1/S be another float32.
+    # By float64: the graph optimiser's multiplication by 1/S would be another float32.
     cell = tf.cast(tf.cast(size, tf.float64) / pooled_size, tf.float32)
     ratios = tf.cast(tf.math.ceil(cell), tf.int32)
     empty = tf.reduce_any(ratios <= 0, axis=1)

@@ -80,7 +80,7 @@ def _cells(low: Tensor, high: Tensor, extent: Tensor, pooled_size: int) -> tuple
     """Return the first position and the one after the last of each cell, `(n, S)` int32."""
     low, high = rounded(low), rounded(high)
     side = tf.maximum(high - low + 1, 1)
-    # By float64, lest the graph optimiser's multiplication by 1/S be another float32.
+    # By float64: the graph optimiser's multiplication by 1/S would be another float32.
     cell = tf.cast(tf.cast(side, tf.float64) / pooled_size, tf.float32)[:, None]
     numbers = tf.range(pooled_size, dtype=tf.float32)
     first = low[:, None] + tf.floor(numbers * cell)

@@ -5,6 +5,7 @@ B images, n regions, S side of a crop, p pixels of context around the region in 
 
 import tensorflow as tf
 
+from rcnn_keras.ops.interpolation import neighbours
 from rcnn_keras.ops.roi_align import flat_table, weighted_reads
 from rcnn_keras.ops.types import Tensor
 
@@ -52,7 +53,7 @@ def portable_warp_regions(
     y, x = _centres(rois, crop_size, context)
     sizes = tf.gather(image_sizes, image)
     rows, columns = (
-        _neighbours(points - 0.5, tf.cast(sizes[:, k, None] - 1, tf.float32))
+        neighbours(points - 0.5, tf.cast(sizes[:, k, None] - 1, tf.float32))
         for k, points in enumerate((y, x))
     )
     table, _ = flat_table([tf.cast(images, tf.float32)])
@@ -60,15 +61,6 @@ def portable_warp_regions(
     start = image * (tf.shape(images)[1] * width)
     crops = weighted_reads(table, start, tf.fill(tf.shape(image), width), rows, columns)
     return _inside(crops, y, x, sizes)
-
-
-def _neighbours(points: Tensor, furthest: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the two positions that each point lies between, `(n, S, 2)` int32, and weights."""
-    points = tf.clip_by_value(points, 0.0, furthest)
-    lower = tf.floor(points)
-    positions = tf.stack([lower, tf.minimum(lower + 1.0, furthest)], axis=-1)
-    beyond = points - lower
-    return tf.cast(positions, tf.int32), tf.stack([1.0 - beyond, beyond], axis=-1)
 
 
 def _centres(rois: Tensor, crop_size: int, context: int) -> tuple[Tensor, Tensor]:

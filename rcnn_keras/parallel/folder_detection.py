@@ -102,13 +102,13 @@ def detect_files(
     }
     parts = ResumableFolder(out.with_name(f"{out.name}.parts"), header, "detections")
     if MODEL not in parts:
-        with atomic_write(parts.path(MODEL)) as aside:
-            detector.save(aside)
+        with atomic_write(parts.path(MODEL)) as temporary:
+            detector.save(temporary)
     shards = list(_shards(names))
     options = {"batch_size": batch_size, "proposals": proposals}
     work = partial(detect_shard, type(detector), parts.folder, min_score, options)
     _detect(work, parts, shards, len(files), engine, progress)
-    with atomic_write(out) as aside, aside.open("w", encoding="utf-8") as file:
+    with atomic_write(out) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write("[")
         separator = "\n"
         for shard in shards:
@@ -141,7 +141,10 @@ def detect_shard(
         found = detector.detect(shard.files, **options)
     except ImageError as error:
         return list(_unreadable(shard.files)) or [str(error)]
-    with atomic_write(folder / shard.name) as aside, aside.open("w", encoding="utf-8") as part:
+    with (
+        atomic_write(folder / shard.name) as temporary,
+        temporary.open("w", encoding="utf-8") as part,
+    ):
         for number, (file, detections) in enumerate(zip(shard.files, found, strict=True)):
             for row in detections.above(min_score).coco_rows(shard.first + number, file):
                 part.write(json.dumps(row) + "\n")

@@ -39,8 +39,8 @@ class ResumableFolder:
         elif any(not path.name.startswith(".") for path in folder.glob("*")):
             raise ValueError(f"{folder} is in the way: it holds no parts of {what}")
         else:
-            with atomic_write(file) as aside:
-                aside.write_text(json.dumps(self.header, sort_keys=True), "utf-8")
+            with atomic_write(file) as temporary:
+                temporary.write_text(json.dumps(self.header, sort_keys=True), "utf-8")
 
     def path(self, name: str) -> Path:
         """Return where the part of this name is, or will be."""
@@ -112,15 +112,15 @@ def once(path: Path, key: str, compute: Callable[[], Result], *, replace: bool =
 
 
 def _store(path: Path, key: str, result: Result) -> None:
-    with atomic_write(path) as aside:
+    with atomic_write(path) as temporary:
         if path.suffix == ".json":
             assert not result.arrays
             content = {"key": key, "values": result.values}
-            aside.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+            temporary.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
         else:
             texts = {"key": np.array(key), "values": np.array(json.dumps(result.values))}
             numbered: dict[str, Any] = {f"array_{i}": x for i, x in enumerate(result.arrays)}
-            np.savez(aside, **texts, **numbered)  # type: ignore[arg-type]
+            np.savez(temporary, **texts, **numbered)  # type: ignore[arg-type]
 
 
 def _stored(path: Path) -> tuple[str, Result] | None:

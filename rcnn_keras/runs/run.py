@@ -25,13 +25,12 @@ from rcnn_keras.runs.folder import FILES, STAGES, clear, remove_unfinished, resu
 from rcnn_keras.runs.schema import ARCHITECTURES
 from rcnn_keras.runs.scoring import evaluate
 from rcnn_keras.training.alternating import CHECKPOINTS, STEPS, train_alternating
-from rcnn_keras.training.callbacks import CocoEvaluation, HistoryFile
+from rcnn_keras.training.callbacks import CocoEvaluation, HistoryFile, warn_unscorable
 from rcnn_keras.training.checkpoint import Checkpoint
 from rcnn_keras.training.optimizers import build_optimizer
 from rcnn_keras.training.rcnn import train_rcnn
 from rcnn_keras.training.rcnn.error_analysis import analysis_section
 from rcnn_keras.training.schedules import LearningRateSchedule, build_schedule
-from rcnn_keras.training.scorable import warn_unscorable
 from rcnn_keras.utils.atomic import atomic_write
 from rcnn_keras.utils.output_paths import check_output_folder
 

@@ -29,14 +29,14 @@ def atomic_write(path: str | PathLike[str]) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-        aside = Path(folder, path.name)
-        yield aside
-        _to_disk(aside)
+        temporary = Path(folder, path.name)
+        yield temporary
+        _to_disk(temporary)
         old = Path(folder, f"{path.name}.old")
         if path.is_dir():  # nothing can be renamed to a folder that is not empty
             path.rename(old)
         try:
-            aside.replace(path)
+            temporary.replace(path)
         except OSError:
             if old.exists():
                 old.rename(path)

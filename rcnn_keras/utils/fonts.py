@@ -26,7 +26,7 @@ def font_for(texts: Iterable[str], size: int, font: str | PathLike[str] | None =
         font: file of a font (TTF, OTF or TTC) to take instead.
 
     Raises:
-        ValueError: if `font` is no font that can be read.
+        ValueError: if `font` is not a font that can be read.
 
     Warns:
         UserWarning: once for each set of characters that no font has.
@@ -78,7 +78,7 @@ def _rank(file: str) -> tuple[int, str]:
 
 @cache
 def _characters(file: str) -> frozenset[str]:
-    """Return the characters of a font file; none of one that cannot be read, or is no such font."""
+    """Return the characters of a font file; none where it cannot be read or is another format."""
     from matplotlib.ft2font import FT2Font
 
     if Path(file).name.startswith(NO_FONTS):

@@ -49,7 +49,7 @@ def test_own_models_by_their_names(served, model_file):
     assert (host, port) == ("127.0.0.1", 7999)
 
 
-def test_unknown_models_are_told_before_anything_is_served(served, model_file, tmp_path):
+def test_unknown_models_are_refused_before_anything_is_served(served, model_file, tmp_path):
     assert "model file none.keras: no such file" in error_of(model_file, "none.keras")
     message = error_of(model_file, "fasterrcnn_resnet50_fpn_coc")
     assert "did you mean 'fasterrcnn_resnet50_fpn_coco'?" in message
@@ -87,7 +87,7 @@ def test_a_place_that_is_taken(served, model_file):
     assert served == []
 
 
-def test_missing_gradio_is_told_with_the_cure(served, model_file, monkeypatch):
+def test_missing_gradio_is_reported_with_the_cure(served, model_file, monkeypatch):
     found = rcnn_keras.app.page.importlib.util.find_spec
     monkeypatch.setattr(
         rcnn_keras.app.page.importlib.util,

@@ -67,7 +67,7 @@ def test_defaults_are_those_of_the_settings(val, called, tmp_path):
         ([], "Missing option '--val'"),
     ],
 )
-def test_what_is_wrong_is_told(arguments, message, val, called, tmp_path):
+def test_wrong_arguments_are_reported(arguments, message, val, called, tmp_path):
     arguments = [str(val) if a == "VAL" else a for a in arguments]
     result = rcnn(*arguments, "--out", tmp_path / "out")
     assert result.exit_code != 0

@@ -16,13 +16,13 @@ def shapes(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_pack_and_check(shapes, tmp_path, rcnn, error_of):
+def test_packed_data_pass_their_check(shapes, tmp_path, rcnn, error_of):
     out = tmp_path / "records"
     command = ("data", "pack", shapes / "annotations.json", "--out", out, "--workers", 1)
     result = rcnn(*command, "--shards", 2)
     assert result.exit_code == 0, result.output
     objects = sum(map(len, load_tfrecord(out)))
-    assert f"{out}: 4 images, {objects} objects, 2 record files" in result.output
+    assert f"{out}: 4 images, {objects} objects, 2 TFRecord files" in result.output
     result = rcnn("data", "check", out)
     assert result.exit_code == 0
     assert "0 fatal, 0 repaired" in result.output

@@ -1,4 +1,4 @@
-"""`rcnn proposals`: pictures of an image, files of a data set, and errors that take one line."""
+"""`rcnn proposals`: pictures of an image, files of a dataset, and errors that take one line."""
 
 import json
 import shutil
@@ -72,7 +72,7 @@ def test_a_window_is_shown(shapes, monkeypatch):
     plt.close("all")
 
 
-def test_a_window_that_cannot_be_is_told_before_the_search(shapes, monkeypatch):
+def test_an_impossible_window_is_refused_before_the_search(shapes, monkeypatch):
     plt.switch_backend("agg")
     assert "cannot open a window here: its backend is agg" in error_of(
         shapes / "shapes_000000.png", "--show"
@@ -124,13 +124,13 @@ def test_a_voc_folder_gets_the_proposals_of_a_split(tmp_path):
         assert [len(boxes) for boxes in load_proposals(out).values()] == [1] * count
 
 
-def test_what_is_missing_or_does_not_fit_is_told(shapes, tmp_path):
+def test_missing_files_and_options_that_do_not_fit_are_reported(shapes, tmp_path):
     image, dataset = shapes / "shapes_000000.png", shapes / "annotations.json"
     out = tmp_path / "out"
     none = tmp_path / "none.png"
     assert f"{none}: no such file" in error_of(none, "--out", out)
     assert "an image needs --out PNG or --show" in error_of(image)
-    assert "a data set needs --out FILE" in error_of(dataset)
+    assert "a dataset needs --out FILE" in error_of(dataset)
     assert "--top is not for" in error_of(dataset, "--out", out, "--top", 5)
     assert "--show is not for" in error_of(dataset, "--out", out, "--show")
     assert "--workers is not for" in error_of(image, "--out", out, "--workers", 2)

@@ -278,7 +278,7 @@ def test_repr_is_the_call():
         (lambda: RandomErasing(fill="black"), '"noise" or "mean", got \'black\''),
     ],
 )
-def test_bad_settings(make, message):
+def test_settings_out_of_range_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 

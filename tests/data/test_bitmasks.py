@@ -55,7 +55,7 @@ def test_pack_and_unpack_of_sizes_that_are_not_known():
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_mirror(width):
+def test_mirrored_bitmasks_are_mirrored_masks(width):
     masks = drawn(width)
     mirrored = mirror_masks(np.packbits(masks, axis=-1), tf.constant(width))
     np.testing.assert_array_equal(mirrored, np.packbits(masks[..., ::-1], axis=-1))
@@ -72,7 +72,7 @@ def test_change_to_another_size(count):
     np.testing.assert_array_equal(changed, np.packbits(masks[:, 2:, 5:], axis=-1))
 
 
-def test_visible():
+def test_a_mask_with_one_pixel_is_visible():
     masks = np.zeros((3, 4, 9), bool)
     masks[1, 3, 8] = True
     assert visible_masks(np.packbits(masks, axis=-1)).numpy().tolist() == [False, True, False]

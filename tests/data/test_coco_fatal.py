@@ -19,20 +19,20 @@ class TestFatal:
             ('"text"', "is a JSON str"),
         ],
     )
-    def test_not_json(self, file, text, message):
+    def test_a_file_that_is_not_json_is_refused(self, file, text, message):
         path = file.write()
         path.write_text(text)
         with pytest.raises(DatasetError, match=message):
             load_coco(path)
         assert len(check_coco(path)) == 1
 
-    def test_not_text(self, file):
+    def test_a_file_that_is_not_text_is_refused(self, file):
         path = file.write()
         path.write_bytes(b'{"images": "\xff\xfe\xfa"}')
         with pytest.raises(DatasetError, match="is not JSON"):
             load_coco(path)
 
-    def test_no_file(self, tmp_path):
+    def test_a_missing_file_is_named(self, tmp_path):
         with pytest.raises(DatasetError, match=r"none\.json: cannot be read: No such file"):
             load_coco(tmp_path / "none.json")
 
@@ -53,7 +53,7 @@ class TestFatal:
 
     @pytest.mark.parametrize("id", [None, "", 1.5, True, 2**63, [1]])
     @pytest.mark.parametrize("kind", ["images", "annotations", "categories"])
-    def test_id_that_is_none(self, file, kind, id):
+    def test_an_unusable_id_is_named(self, file, kind, id):
         item = {"images": file.images[1], "annotations": file.annotations[1]}.get(
             kind, file.categories[2]
         )
@@ -82,7 +82,7 @@ class TestFatal:
         file.fatal("image 11: file_name = missing")
 
     @pytest.mark.parametrize("width", [-60, "-60", 60.5, "sixty", float("nan"), float("inf"), True])
-    def test_bad_size(self, file, width):
+    def test_an_impossible_size_is_named(self, file, width):
         file.images[0]["width"] = width
         file.fatal("image 11", "width = ")
 
@@ -117,11 +117,11 @@ class TestFatal:
             ([1, 2, 10**400, 4], "not finite"),
         ],
     )
-    def test_bad_box(self, file, bbox, message):
+    def test_an_impossible_box_is_named(self, file, bbox, message):
         file.annotations[0]["bbox"] = bbox
         file.fatal("annotation 1: bbox = ", message)
 
-    def test_bad_crowd_flag(self, file):
+    def test_an_unknown_crowd_flag_is_named(self, file):
         file.annotations[0]["iscrowd"] = 2
         file.fatal("annotation 1: iscrowd = 2")
         file.annotations[0]["iscrowd"] = "2"

@@ -28,7 +28,7 @@ class TestMended:
         assert dataset[0].boxes[0].tolist()[2:] == [60, 40]
 
     @pytest.mark.parametrize("bbox", [[3, 4, 0, 5], [3, 4, 5, 0], [3, 4, 0.0009, 5], [3, 4, 0, 0]])
-    def test_no_area(self, file, bbox):
+    def test_a_box_without_area_is_dropped_with_a_count(self, file, bbox):
         file.annotations[0]["bbox"] = bbox
         dataset, warning = file.repaired()
         assert "1 box without area dropped" in warning
@@ -36,13 +36,13 @@ class TestMended:
         assert dataset[0].crowd.tolist() == [True]
 
     @pytest.mark.parametrize("bbox", [[60, 4, 5, 5], [-9, 4, 9, 5], [3, 100, 5, 5]])
-    def test_outside(self, file, bbox):
+    def test_a_box_outside_the_image_is_dropped_with_a_count(self, file, bbox):
         file.annotations[0]["bbox"] = bbox
         dataset, warning = file.repaired()
         assert "1 box outside its image dropped" in warning
         assert len(dataset[0]) == 1
 
-    def test_counts(self, file):
+    def test_repairs_of_one_kind_are_counted(self, file):
         boxes = [[-5, 1, 20, 20], [1, -5, 20, 20], [1, 1, 200, 20], [1, 1, 0, 2], [1, 1, 2, 0]]
         for i, box in enumerate(boxes, start=100):
             file.annotations.append(file.annotation(i, 12, 7, box))

@@ -69,7 +69,7 @@ def test_record_refuses_arrays_that_do_not_fit(change):
         replace(record(1, [[0, 0, 1, 1]], [0]), **change)
 
 
-def test_sequence(dataset):
+def test_a_dataset_is_a_sequence_of_records(dataset):
     assert len(dataset) == 3
     assert dataset.max_objects == 2
     assert dataset[0].image_id == 7
@@ -108,7 +108,7 @@ def test_category_ids_count_from_one():
         ([], ["a", "b"], [1, 1], "2 different ids"),
     ],
 )
-def test_dataset_refuses(records, classes, ids, message):
+def test_inconsistent_records_are_refused(records, classes, ids, message):
     with pytest.raises(ValueError, match=message):
         DetectionDataset(records, classes, category_ids=ids)
 
@@ -144,7 +144,7 @@ def test_with_classes_names_the_nearest(dataset):
         dataset.with_classes(["cat", "Owls"])
 
 
-def test_to_coco(dataset):
+def test_to_coco_has_images_objects_and_categories(dataset):
     coco = dataset.to_coco()
     assert coco["categories"] == [
         {"id": 2, "name": "cat"},
@@ -168,7 +168,7 @@ def test_to_coco(dataset):
     json.dumps(coco)
 
 
-def test_round_trip(tmp_path, dataset):
+def test_a_saved_dataset_is_loaded_as_it_was(tmp_path, dataset):
     (tmp_path / "images").mkdir()
     records = []
     for r in dataset:

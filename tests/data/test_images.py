@@ -112,7 +112,7 @@ def test_16_bit_gray_files(tmp_path, ending):
 
 
 @pytest.mark.parametrize("ending", ["png", "bmp", "tiff", "ppm", "webp"])
-def test_lossless_formats(tmp_path, rgb, ending):
+def test_lossless_formats_give_their_pixels(tmp_path, rgb, ending):
     path = tmp_path / f"image.{ending}"
     Image.fromarray(rgb).save(path, **({"lossless": True} if ending == "webp" else {}))
     image = read_image(path)
@@ -129,7 +129,7 @@ def in_ycbcr():
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", in_ycbcr(), "F"])
-def test_modes(tmp_path, rgb, mode):
+def test_images_of_every_mode_become_rgb(tmp_path, rgb, mode):
     image = Image.fromarray(rgb).convert(mode)
     path = tmp_path / ("image.tiff" if mode in ("YCbCr", "F") else "image.png")
     image.save(path)
@@ -259,7 +259,7 @@ class TestBadFiles:
         (np.full((4, 4), "a"), "not numbers"),
     ],
 )
-def test_bad_arrays(array, message):
+def test_arrays_of_other_shapes_or_values_are_refused(array, message):
     with pytest.raises(ImageError, match=message):
         read_image(array)
 
@@ -269,7 +269,7 @@ def test_other_types_are_refused():
         read_image([[1, 2], [3, 4]])
 
 
-def test_arrays(rgb):
+def test_arrays_of_every_form_become_rgb(rgb):
     np.testing.assert_array_equal(read_image(rgb), rgb)
     np.testing.assert_array_equal(read_image(rgb.astype(np.float32) * 0.9), np.rint(rgb * 0.9))
     np.testing.assert_array_equal(read_image(rgb.astype(np.int64)), rgb)
@@ -278,7 +278,7 @@ def test_arrays(rgb):
     gray = np.repeat(rgb[..., :1], 3, axis=-1)
     np.testing.assert_array_equal(read_image(rgb[..., 0]), gray)
     np.testing.assert_array_equal(read_image(rgb[..., :1]), gray)
-    assert read_image(np.zeros((2, 2, 3))).max() == 0  # a black float image is no guess
+    assert read_image(np.zeros((2, 2, 3))).max() == 0  # a black float image needs no guess
     result = read_image(rgb)
     result[:] = 0
     assert rgb.any()

@@ -134,7 +134,7 @@ def test_pasted_masks_are_torchvisions(side):
         np.testing.assert_array_equal(above, expected > threshold)
 
 
-def test_paste_by_hand():
+def test_a_pasted_mask_equals_one_by_hand():
     # 2 positions a side in a box of 4 pixels: the box grows to 8, -1..7, cut to pixels -1..7
     pasted = paste_masks(np.ones((1, 2, 2)), np.float32([[1, 1, 5, 5]]), (6, 9))
     along = np.interp((np.arange(0, 9) + 1 + 0.5) * 4 / 9 - 0.5, range(4), [0, 1, 1, 0])
@@ -162,7 +162,7 @@ def test_a_box_outside_the_image_has_no_pixels(box):
     assert rle.area(encode_masks(*arguments)).tolist() == [0]
 
 
-def test_no_masks_at_all():
+def test_no_masks_give_empty_arrays():
     empty = np.zeros((0, 28, 28), np.float32), np.zeros((0, 4), np.float32), (5, 6)
     assert paste_masks(*empty).shape == (0, 5, 6)
     assert paste_masks(*empty, 0.5).dtype == bool

@@ -58,7 +58,7 @@ def listed(stream):
     return [tf.nest.map_structure(np.asarray, element) for element in stream]
 
 
-def test_shapes_and_types(dataset):
+def test_batches_have_the_documented_shapes_and_types(dataset):
     inputs, targets = next(iter(dataset.batches(3)))
     described = {k: (v.dtype.name, tuple(v.shape)) for k, v in (inputs | targets).items()}
     assert described == {
@@ -107,7 +107,7 @@ def test_resize_follows_torchvision_and_boxes_follow_the_pixels(dataset):
     np.testing.assert_allclose(targets["boxes"][0, :1], dataset[2].boxes * ratio, rtol=1e-6)
 
 
-def test_one_size_alone(dataset):
+def test_a_limit_alone_resizes_only_what_exceeds_it(dataset):
     smaller = Batches(dataset[:2], 1, max_size=25)
     sizes = [inputs["image_sizes"].numpy()[0].tolist() for inputs, _ in smaller]
     assert sizes == [[15, 25], [25, 25]]
@@ -219,7 +219,7 @@ def test_augmentation_changes_with_epoch_image_and_seed(dataset):
     assert not first & set(drawn(seed=1))
 
 
-def test_empty_image(dataset):
+def test_an_image_without_objects_gets_padding_alone(dataset):
     inputs, targets = next(
         iter(Batches(dataset[1:2], 1, augment=Compose(RandomFlip(), ScaleJitter())))
     )
@@ -228,7 +228,7 @@ def test_empty_image(dataset):
     assert inputs["images"].shape[0] == 1
 
 
-def test_max_objects(dataset):
+def test_max_objects_is_the_number_of_rows_and_is_not_exceeded(dataset):
     assert next(iter(dataset.batches(2, max_objects=5)))[1]["labels"].shape == (2, 5)
     with pytest.raises(ValueError, match=r"3\.png has 3 objects, more than max_objects=2"):
         dataset.batches(2, max_objects=2)
@@ -258,12 +258,12 @@ def test_image_that_is_not_as_its_record_says_is_named(dataset):
         ({"min_size": 100, "max_size": 50}, "max_size 50 is less than min_size 100"),
     ],
 )
-def test_bad_numbers(dataset, options, message):
+def test_numbers_out_of_range_are_refused(dataset, options, message):
     with pytest.raises(ValueError, match=message):
         Batches(dataset, **{"batch_size": 2} | options)
 
 
-def test_bad_arguments(dataset):
+def test_wrong_arguments_are_refused(dataset):
     with pytest.raises(ValueError, match="no images"):
         DetectionDataset([], ["a"]).batches(1)
     with pytest.raises(TypeError, match="augment must be callable"):
@@ -274,7 +274,7 @@ def test_bad_arguments(dataset):
         dataset.batches(3).tf_dataset(repeat=True, start_step=-1)
 
 
-def test_real_images(shared_data):
+def test_photographs_are_batched(shared_data):
     from rcnn_keras.data.coco import load_coco
 
     dataset = load_coco(shared_data / "bccd/val.json", shared_data / "bccd/images")[:4]

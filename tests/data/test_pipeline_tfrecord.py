@@ -1,4 +1,4 @@
-"""Batches of record files: those of the image files to the bit, and without Python."""
+"""Batches of TFRecord files: those of the image files to the bit, and without Python."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -117,7 +117,7 @@ def test_shuffled_shards_read_a_few_files_at_a_time(many):
 
 
 def test_shards_to_shuffle_are_needed(files, records):
-    with pytest.raises(ValueError, match=r"'shards' needs record files, and .*png is in none"):
+    with pytest.raises(ValueError, match=r"'shards' needs TFRecord files, and .*png is in none"):
         files.batches(2, shuffle="shards")
     with pytest.raises(ValueError, match="shuffle must be True, False or 'shards', got 'files'"):
         records.batches(2, shuffle="files")

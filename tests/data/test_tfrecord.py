@@ -1,4 +1,4 @@
-"""Record files: the same bytes however they come about, and every wrong input told."""
+"""TFRecord files: the same bytes however they come about, and every wrong input reported."""
 
 import os
 import signal
@@ -308,7 +308,7 @@ def test_worker_processes_give_the_same_bytes(dataset, packed, tmp_path):
     assert contents(out) == contents(packed)
 
 
-def test_real_photographs(shared_data, tmp_path, here):
+def test_photographs_are_packed_and_read_as_they_were(shared_data, tmp_path, here):
     dataset = load_coco(shared_data / "bccd/val.json", shared_data / "bccd/images")[:6]
     packed = save_tfrecord(dataset, tmp_path / "records", shard_size=4, engine=here())
     for (inputs, _), record in zip(packed.batches(1), dataset, strict=True):

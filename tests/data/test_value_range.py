@@ -105,7 +105,7 @@ def test_a_range_that_is_used_or_given_does_not_warn(tmp_path, not_warned):
 
 
 @pytest.mark.parametrize("bad", ["own", 0, -5, (5, 5), (9, 1), (1, 2, 3), None, True, float("nan")])
-def test_a_range_that_is_none_is_refused(bad):
+def test_an_unknown_range_is_refused(bad):
     with pytest.raises(ValueError, match="value_range must be 'full', 'max'"):
         read_image(TWELVE_BITS, bad)
     with pytest.raises(ValueError, match="value_range must be 'full', 'max'"):

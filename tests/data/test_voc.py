@@ -133,7 +133,7 @@ def test_image_of_the_same_stem_comes_first(folder):
     assert load_voc(folder.root)[1].path.endswith("b.PNG")
 
 
-def test_classes(folder):
+def test_given_classes_fix_their_order_and_drop_others(folder):
     dataset = load_voc(folder.root, classes=["owl", "dog", "cat"])
     assert dataset.classes == ("owl", "dog", "cat")
     assert dataset[0].labels.tolist() == [0, 2]
@@ -188,7 +188,7 @@ class TestMended:
 
 
 class TestFatal:
-    def test_no_folder(self, tmp_path):
+    def test_a_missing_folder_is_named(self, tmp_path):
         with pytest.raises(DatasetError, match="no such folder"):
             load_voc(tmp_path / "nowhere")
 
@@ -206,11 +206,11 @@ class TestFatal:
         folder.split("train", "\n")
         folder.fatal("train.txt: there is no image in this list")
 
-    def test_missing_xml(self, folder):
+    def test_a_missing_xml_file_is_named(self, folder):
         (folder.root / "Annotations/b.xml").unlink()
         folder.fatal("b.xml: cannot be read: No such file")
 
-    def test_broken_xml(self, folder):
+    def test_a_broken_xml_file_is_named(self, folder):
         (folder.root / "Annotations/b.xml").write_text("<annotation>\n<object></annotation>")
         folder.fatal("b.xml: is not XML: mismatched tag: line 2")
 
@@ -245,7 +245,7 @@ class TestFatal:
             ((1, "", 3, 4), ["ymin", "not a finite number"]),
         ],
     )
-    def test_bad_corners(self, folder, corners, texts):
+    def test_impossible_corners_are_named(self, folder, corners, texts):
         folder.xml("b", object_xml("cat", corners))
         folder.fatal("b.xml: object 0", *texts)
 
@@ -257,7 +257,7 @@ class TestFatal:
         folder.xml("b", "", size=Folder.SIZE.replace("40", "44"))
         folder.fatal("b.xml", "size = 60x44", "b.jpg is 60x40")
 
-    def test_bad_size(self, folder):
+    def test_a_size_that_is_not_positive_is_named(self, folder):
         folder.xml("b", "", size=Folder.SIZE.replace("60", "wide"))
         folder.fatal("b.xml: size: width = wide")
 

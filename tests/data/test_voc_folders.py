@@ -1,4 +1,4 @@
-"""Pascal VOC data sets as tools other than the devkit lay them out and encode them."""
+"""Pascal VOC datasets as tools other than the devkit lay them out and encode them."""
 
 import re
 import unicodedata

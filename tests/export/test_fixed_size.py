@@ -86,7 +86,7 @@ def test_paths_are_checked_before_anything_is_converted(model, tmp_path):
         ({"quantize": "full_int8"}, "'full_int8'. Everything in 8 bits is not offered: boxes and"),
         ({"quantize": "int8"}, "needs calibrate: a folder of images, or a dataset"),
         ({"quantize": "int8", "calibrate": "empty"}, "calibrate: no image in .*empty"),
-        ({"quantize": "int8", "calibrate": "nowhere"}, "calibrate: .*nowhere is no folder"),
+        ({"quantize": "int8", "calibrate": "nowhere"}, "calibrate: .*nowhere is not a folder"),
         ({"quantize": "int8", "calibrate": "broken"}, r"calibrate: .*image\.png: "),
         ({"quantize": "dynamic", "calibrate": "empty"}, "calibrate is for quantize='int8' alone"),
         ({"calibrate": "empty"}, "calibrate is for quantize='int8' alone, not for None"),

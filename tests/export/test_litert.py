@@ -165,10 +165,10 @@ def test_predictors_and_what_follows_stay_in_float(file, model, scenes):
 
 
 def test_the_layers_whose_names_are_promised_are_there(model):
-    told = litert_module.__doc__
+    table = litert_module.__doc__
     for layer in model.layers:
         if layer.weights:
-            assert f"| `{layer.name}` |" in told
+            assert f"| `{layer.name}` |" in table
             assert f"{layer.name}" in litert_module.TRUNKS
     heads = {
         model.rpn_head: ("objectness", "deltas"),
@@ -178,7 +178,7 @@ def test_the_layers_whose_names_are_promised_are_there(model):
     for head, names in heads.items():
         for name in names:
             assert getattr(head, name).name == name
-            assert f"`{name}`" in told
+            assert f"`{name}`" in table
 
 
 @pytest.mark.slow

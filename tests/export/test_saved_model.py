@@ -41,15 +41,15 @@ def test_signatures_say_names_types_and_shapes(exported):
     graph = saved_model_pb2.SavedModel.FromString((exported / "saved_model.pb").read_bytes())
     signatures = graph.meta_graphs[0].signature_def
 
-    def told(tensors):
+    def described(tensors):
         shapes = {k: [d.size for d in info.tensor_shape.dim] for k, info in tensors.items()}
         return {k: (tf.as_dtype(info.dtype).name, shapes[k]) for k, info in tensors.items()}
 
-    assert told(signatures["serving_default"].inputs) == {"images": ("uint8", [-1, -1, -1, 3])}
-    assert told(signatures["image_bytes"].inputs) == {"image_bytes": ("string", [-1])}
+    assert described(signatures["serving_default"].inputs) == {"images": ("uint8", [-1, -1, -1, 3])}
+    assert described(signatures["image_bytes"].inputs) == {"image_bytes": ("string", [-1])}
     for name in ("serving_default", "image_bytes"):
         assert signatures[name].method_name == "tensorflow/serving/predict"
-        assert told(signatures[name].outputs) == {
+        assert described(signatures[name].outputs) == {
             "boxes": ("float32", [-1, 6, 4]),
             "scores": ("float32", [-1, 6]),
             "labels": ("int32", [-1, 6]),
@@ -138,7 +138,7 @@ def test_a_failure_leaves_nothing_and_keeps_what_was_there(model, exported, tmp_
     assert (tmp_path / "new" / "saved_model.pb").exists()
 
 
-def test_a_detector_without_training_is_told(tmp_path, monkeypatch):
+def test_a_detector_without_training_is_reported(tmp_path, monkeypatch):
     untrained = FastRCNN("zf", ("cat",), box_units=4, recompute_stages=0, name="picky")
     assert is_untrained(untrained)
     assert folded(untrained) is untrained  # it has no batch norm

@@ -103,13 +103,13 @@ def test_requests_of_files_give_what_detect_gives_in_one_batch(answers, model, i
 
 
 @pytest.mark.parametrize("form", ["rows", "named rows", "pixel rows"])
-def test_json_of_rows(answers, form, detected):
+def test_row_requests_get_the_detections(answers, form, detected):
     (row,) = answers["rest"][form]["predictions"]
     assert_is({key: [value] for key, value in row.items()}, 0, detected["a"])
 
 
 @pytest.mark.parametrize("form", ["columns", "a column"])
-def test_json_of_columns(answers, form, detected):
+def test_column_requests_get_the_detections(answers, form, detected):
     assert_is(answers["rest"][form]["outputs"], 0, detected["a"])
 
 

@@ -31,7 +31,7 @@ def test_odd_sizes_on_two_levels():
     assert anchors[0].dtype == "float32"
 
 
-def test_hand_worked():
+def test_anchors_equal_those_by_hand():
     images, feature = np.zeros((1, 32, 32, 3)), np.zeros((1, 2, 2, 1))
     (anchors,) = AnchorGenerator(((32,),))(images, [feature])
     np.testing.assert_array_equal(

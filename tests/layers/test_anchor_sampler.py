@@ -19,7 +19,7 @@ ANCHORS = np.array(
     ],
     np.float32,
 )
-KINDS = {0: 1, 1: 1, 2: None, 3: 0, 4: 0, 5: 1, 6: None, 7: 0}
+MATCH_LABELS = {0: 1, 1: 1, 2: None, 3: 0, 4: 0, 5: 1, 6: None, 7: 0}
 
 
 def targets(boxes=(GT,), labels=((0, 1),), crowd=((False, False),)):
@@ -30,39 +30,41 @@ def targets(boxes=(GT,), labels=((0, 1),), crowd=((False, False),)):
     }
 
 
-def kinds_of(sampled, image=0):
+def match_labels_of(sampled, image=0):
     """`{anchor: kind}` of the anchors that were drawn, and how often padding was."""
-    indices, kinds, _ = (np.asarray(x)[image] for x in sampled)
-    drawn = {int(i): int(k) for i, k in zip(indices, kinds, strict=True) if k >= 0}
-    assert len(drawn) == np.count_nonzero(kinds >= 0)  # none twice
+    indices, match_labels, _ = (np.asarray(x)[image] for x in sampled)
+    drawn = {int(i): int(k) for i, k in zip(indices, match_labels, strict=True) if k >= 0}
+    assert len(drawn) == np.count_nonzero(match_labels >= 0)  # none twice
     return drawn
 
 
-def test_hand_worked():
+def test_samples_equal_those_by_hand():
     sampled = AnchorSampler(batch_size_per_image=20)(ANCHORS, targets(), SIZES, IDS, STEP)
-    assert kinds_of(sampled) == {a: k for a, k in KINDS.items() if k is not None}
-    indices, kinds, _ = sampled
-    assert indices.shape == kinds.shape == (1, 20)
-    assert np.count_nonzero(kinds == -1) == 14
-    assert kinds.numpy()[0].tolist() == [1] * 3 + [0] * 3 + [-1] * 14
+    assert match_labels_of(sampled) == {a: k for a, k in MATCH_LABELS.items() if k is not None}
+    indices, match_labels, _ = sampled
+    assert indices.shape == match_labels.shape == (1, 20)
+    assert np.count_nonzero(match_labels == -1) == 14
+    assert match_labels.numpy()[0].tolist() == [1] * 3 + [0] * 3 + [-1] * 14
 
 
-def test_thresholds():
+def test_thresholds_decide_positive_and_negative():
     sampled = AnchorSampler(0.45, 0.28, batch_size_per_image=20)(
         ANCHORS, targets(), SIZES, IDS, STEP
     )
-    assert kinds_of(sampled) == {0: 1, 1: 1, 2: 1, 3: 0, 4: 0, 5: 1, 7: 0}
+    assert match_labels_of(sampled) == {0: 1, 1: 1, 2: 1, 3: 0, 4: 0, 5: 1, 7: 0}
 
 
-def test_border():
+def test_anchors_across_the_border_are_left_out_if_asked():
     sampled = AnchorSampler(batch_size_per_image=20, ignore_border=True)(
         ANCHORS, targets(), SIZES, IDS, STEP
     )
-    assert kinds_of(sampled) == {a: k for a, k in KINDS.items() if k is not None and a != 7}
+    assert match_labels_of(sampled) == {
+        a: k for a, k in MATCH_LABELS.items() if k is not None and a != 7
+    }
     wide = AnchorSampler(batch_size_per_image=20, ignore_border=True)(
         ANCHORS, targets(), SIZES + 5, IDS, STEP
     )
-    assert 7 in kinds_of(wide)
+    assert 7 in match_labels_of(wide)
 
 
 def test_the_best_anchor_is_sought_inside_the_border():
@@ -72,41 +74,41 @@ def test_the_best_anchor_is_sought_inside_the_border():
     sampled = AnchorSampler(batch_size_per_image=9, ignore_border=True)(
         anchors, goal, SIZES, IDS, STEP
     )
-    assert kinds_of(sampled) == {1: 1, 2: 0}
+    assert match_labels_of(sampled) == {1: 1, 2: 0}
     everywhere = AnchorSampler(batch_size_per_image=9)(anchors, goal, SIZES, IDS, STEP)
-    assert kinds_of(everywhere) == {0: 1, 2: 0}
+    assert match_labels_of(everywhere) == {0: 1, 2: 0}
 
 
 def test_crowds_are_no_ground_truth():
     sampled = AnchorSampler(batch_size_per_image=20)(
         ANCHORS, targets(crowd=[[True, False]]), SIZES, IDS, STEP
     )
-    assert kinds_of(sampled) == {0: 0, 1: 0, 2: 0, 3: 0, 4: 0, 5: 1, 7: 0}
+    assert match_labels_of(sampled) == {0: 0, 1: 0, 2: 0, 3: 0, 4: 0, 5: 1, 7: 0}
 
 
 def test_padded_boxes_are_no_ground_truth():
     sampled = AnchorSampler(batch_size_per_image=20)(
         ANCHORS, targets(labels=[[-1, 1]]), SIZES, IDS, STEP
     )
-    assert kinds_of(sampled) == {0: 0, 1: 0, 2: 0, 3: 0, 4: 0, 5: 1, 7: 0}
+    assert match_labels_of(sampled) == {0: 0, 1: 0, 2: 0, 3: 0, 4: 0, 5: 1, 7: 0}
 
 
 def test_image_without_objects_gives_negatives_alone():
     nothing = targets(np.zeros((1, 2, 4)), [[-1, -1]])
-    indices, kinds, deltas = AnchorSampler(batch_size_per_image=6)(
+    indices, match_labels, deltas = AnchorSampler(batch_size_per_image=6)(
         ANCHORS, nothing, SIZES, IDS, STEP
     )
-    assert kinds.numpy().tolist() == [[0] * 6]
+    assert match_labels.numpy().tolist() == [[0] * 6]
     assert len(set(indices.numpy()[0])) == 6
     assert np.isfinite(deltas).all()
 
 
 def test_deltas_decode_to_the_matched_box(reference):
-    indices, kinds, deltas = AnchorSampler(batch_size_per_image=20)(
+    indices, match_labels, deltas = AnchorSampler(batch_size_per_image=20)(
         ANCHORS, targets(), SIZES, IDS, STEP
     )
     expected = {0: GT[0], 1: GT[0], 5: GT[1]}
-    for place in np.flatnonzero(kinds[0] == 1):
+    for place in np.flatnonzero(match_labels[0] == 1):
         anchor = int(indices[0, place])
         box = reference.decode(deltas[0, place], ANCHORS[anchor])
         np.testing.assert_allclose(box, expected[anchor], atol=1e-4)
@@ -127,10 +129,10 @@ def crowded():
 def test_share_of_positives(crowded, fraction, positives):
     anchors, gt, sizes = crowded
     sampler = AnchorSampler(batch_size_per_image=64, positive_fraction=fraction)
-    indices, kinds, _ = sampler(anchors, gt, sizes, np.array([1, 2, 3]), STEP)
-    assert (kinds.numpy() == 1).sum(axis=1).tolist() == [positives] * 3
-    assert (kinds.numpy() == 0).sum(axis=1).tolist() == [64 - positives] * 3
-    assert ((indices.numpy() < 100) == (kinds.numpy() == 1)).all()
+    indices, match_labels, _ = sampler(anchors, gt, sizes, np.array([1, 2, 3]), STEP)
+    assert (match_labels.numpy() == 1).sum(axis=1).tolist() == [positives] * 3
+    assert (match_labels.numpy() == 0).sum(axis=1).tolist() == [64 - positives] * 3
+    assert ((indices.numpy() < 100) == (match_labels.numpy() == 1)).all()
 
 
 def test_draw_depends_on_seed_image_and_step_alone(crowded):

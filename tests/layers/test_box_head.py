@@ -19,7 +19,7 @@ def pooled():
     return np.random.default_rng(0).normal(size=POOLED).astype(np.float32)
 
 
-def test_every_roi_alone(pooled):
+def test_each_roi_is_classified_by_itself(pooled):
     head = BoxHead(4, make_trunk())
     logits, deltas = head(pooled)
     assert logits.shape == (2, 3, 5)
@@ -40,7 +40,7 @@ def test_every_roi_alone(pooled):
                 np.testing.assert_allclose(deltas[b, r, k], expected, atol=1e-5)
 
 
-def test_trunk_is_told_whether_it_trains(pooled):
+def test_the_trunk_receives_the_training_flag(pooled):
     head = BoxHead(4, make_trunk(dropout=0.9))
     still, _ = head(pooled)
     np.testing.assert_array_equal(still, head(pooled, training=False)[0])
@@ -70,7 +70,7 @@ def test_outputs_are_float32_under_mixed_precision(pooled, mixed_bfloat16):
     assert logits.dtype == deltas.dtype == "float32"
 
 
-def test_no_rois_at_all(pooled):
+def test_no_rois_give_no_rows(pooled):
     logits, deltas = BoxHead(4, make_trunk())(pooled[:, :0])
     assert logits.shape == (2, 0, 5)
     assert deltas.shape == (2, 0, 4, 4)

@@ -101,7 +101,7 @@ def test_background_is_no_detection():
     assert one_roi([[0.94, 0.06, 1e-9]]) == [(0, 0.06)]
 
 
-def test_nothing_found():
+def test_images_without_detections_get_padding_alone():
     logits, deltas = np.zeros((2, 5, 3), np.float32), np.zeros((2, 5, 2, 4), np.float32)
     rois, count = np.ones((2, 5, 4), np.float32), np.array([5, 0], np.int32)
     for case in (rois, rois * np.array([0, 0, 40, 40], np.float32)):  # no area; no RoI, no score

@@ -65,7 +65,7 @@ def crop_network():
     return keras.Model(inputs, {"pool5": pool5, "fc7": fc7})
 
 
-# For each layer: constructor arguments, a function that makes them anew, and call arguments.
+# For each layer: constructor arguments, a function that makes them, and call arguments.
 EXAMPLES = {
     AnchorGenerator: (
         lambda: {"sizes": ((8, 9), (20, 30)), "aspect_ratios": (0.3, 2.0), "rounding": False},

@@ -44,8 +44,8 @@ def test_gradient_is_that_of_the_formula():
     for at in np.ndindex(*x.shape):
         step = np.zeros(x.shape)
         step[at] = 1e-4
-        ahead, behind = (slow(x + sign * step, 3, 0.5, 0.75).sum() for sign in (1, -1))
-        assert gradient[at] == pytest.approx((ahead - behind) / 2e-4, abs=1e-4)
+        above, below = (slow(x + sign * step, 3, 0.5, 0.75).sum() for sign in (1, -1))
+        assert gradient[at] == pytest.approx((above - below) / 2e-4, abs=1e-4)
 
 
 def test_squares_do_not_overflow_in_half_precision():

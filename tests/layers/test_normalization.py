@@ -86,7 +86,7 @@ def test_frozen_batch_norm_keeps_its_constants_exact_in_bfloat16(x, mixed_bfloat
         ("group", keras.layers.GroupNormalization),
     ],
 )
-def test_kinds(kind, cls):
+def test_each_name_gives_its_layer(kind, cls):
     layer = normalization(kind, "bn1")
     assert type(layer) is cls
     assert layer.name == "bn1"
@@ -109,7 +109,7 @@ def test_group_norm_has_32_groups(x):
     np.testing.assert_allclose(out, expected, atol=1e-4)
 
 
-def test_unknown_kind():
+def test_an_unknown_kind_is_refused():
     with pytest.raises(ValueError, match=r"norm must be one of batch, frozen_batch, group.*'layer"):
         normalization("layer", "bn1")
 

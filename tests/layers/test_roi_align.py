@@ -44,7 +44,7 @@ def test_each_image_is_read_for_its_own_rois():
     np.testing.assert_allclose(pooled.reshape(3, -1), [[k] * 18 for k in (1, 2, 3)], rtol=1e-6)
 
 
-def test_sampling_ratio():
+def test_the_sampling_ratio_is_the_number_of_points_averaged():
     feature = np.zeros((1, 1, 4, 1), np.float32)
     feature[0, 0, 1] = 1  # a tent over positions 0..2
     rois = np.array([[[0, 0, 4, 1]]], np.float32)

@@ -5,7 +5,7 @@ from rcnn_keras.layers import RoIPool
 FEATURES = np.arange(2 * 4 * 6, dtype="f4").reshape(2, 4, 6, 1)  # of images of 16 x 24 pixels
 
 
-def test_hand_worked():
+def test_maxima_equal_those_by_hand():
     """A RoI of 0..15 by 0..11 pixels has positions 0..4 by 0..3: cells of 2.5 by 2."""
     pooled = RoIPool(2, 4)([FEATURES], np.array([[[0, 0, 16, 12]], [[0, 0, 16, 12]]], "f4")).numpy()
     assert pooled.shape == (2, 1, 2, 2, 1)

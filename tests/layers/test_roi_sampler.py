@@ -37,7 +37,7 @@ def boxes_of(rois, classes, wanted):
     return sorted(rois[0][classes[0] == wanted].tolist())
 
 
-def test_hand_worked():
+def test_samples_equal_those_by_hand():
     rois, classes, deltas, matches = sampled(targets())
     assert rois.shape == (1, 16, 4)
     assert deltas.shape == (1, 16, 4)
@@ -57,7 +57,7 @@ def test_background_below_the_lowest_iou_is_left_out():
     assert (classes >= 0).sum() == 5
 
 
-def test_thresholds():
+def test_thresholds_decide_foreground_and_background():
     rois, classes, _, _ = sampled(targets(), fg_iou_thresh=0.95, bg_iou_thresh=0.1)
     assert boxes_of(rois, classes, 5) == [[10, 10, 30, 30]]
     assert boxes_of(rois, classes, 1) == [[60, 60, 80, 80]]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from rcnn_keras.ops import mask_targets, pack_bits, packed_masks, portable_mask_targets
+from rcnn_keras.ops import mask_targets, pack_bits, portable_mask_targets, to_bitmasks
 
 SIZE = 7
 
@@ -77,7 +77,7 @@ def test_in_sizes_that_xla_knows_they_are_the_same(pack, scene, compiled):
     packed = pack_bits(masks)
 
     def targets(masks, rois, sizes, image, matches):
-        masks = packed_masks(masks, *scene[0].shape[2:])
+        masks = to_bitmasks(masks, *scene[0].shape[2:])
         return portable_mask_targets(masks, sizes, rois, image, matches, SIZE)
 
     traced = compiled(

@@ -143,7 +143,7 @@ def test_a_thousand_equal_scores_are_taken_in_order():
 
 
 @pytest.mark.parametrize("run", [nms, lambda b, s, *rest: grouped_nms(b, s, s, *rest)])
-def test_few_boxes_or_none(run):
+def test_images_with_few_boxes_or_none_are_padded(run):
     for images, n in ((2, 0), (2, 1), (0, 3)):
         boxes, scores = np.ones((images, n, 4), "float32"), np.zeros((images, n), "float32")
         indices, counts = run(boxes, scores, 0.5, 6)

@@ -47,7 +47,7 @@ KINDS = ("random", "small", "no area", "zeros", "borders of levels")
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("ratio", "aligned"), [(2, False), (1, True)])
-def test_roi_align(kind, ratio, aligned):
+def test_portable_roi_align_equals_the_native_one(kind, ratio, aligned):
     rng = np.random.default_rng(ratio)
     maps = [random_map(rng, 2, SIDE // s, SIDE // s + 3, 5) for s in STRIDES]
     rois, image = boxes_of(rng, 40, kind), rng.integers(0, 2, 40).astype("int32")
@@ -88,7 +88,7 @@ def test_gradients_of_roi_align_agree():
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", [1, 3, 7])
-def test_roi_pool(kind, size):
+def test_portable_roi_pool_equals_the_native_one(kind, size):
     rng = np.random.default_rng(size)
     features = random_map(rng, 2, 33, 20, 4) - 3  # an empty cell is 0, not its maximum
     rois, image = boxes_of(rng, 60, kind), rng.integers(0, 2, 60).astype("int32")
@@ -121,7 +121,7 @@ def test_roi_pool_of_a_map_of_unknown_size():
     np.testing.assert_array_equal(pool(features), listed_roi_pool(features, rois, image, 2, 1 / 8))
 
 
-def test_warped_regions():
+def test_portable_warps_equal_the_native_ones():
     rng = np.random.default_rng(0)
     images = rng.uniform(0, 255, (2, 50, 60, 3)).astype("float32")
     sizes, image = np.int32([[50, 60], [31, 44]]), rng.integers(0, 2, 30).astype("int32")
@@ -144,7 +144,7 @@ AWKWARD = {
 
 @pytest.mark.parametrize("awkward", AWKWARD)
 @pytest.mark.parametrize("images", [1, 2])
-def test_nms(awkward, images):
+def test_portable_nms_equals_the_native_one(awkward, images):
     rng = np.random.default_rng(0)
     low = rng.uniform(0, 100, (images, 80, 2))
     boxes = np.concatenate([low, low + rng.uniform(1, 60, low.shape)], -1).astype("float32")

@@ -93,7 +93,7 @@ def test_other_calls_are_refused(detector, files, finished, tmp_path, here):
         detect_files(detector, [], tmp_path / "none.json")
 
 
-def test_damaged_images_are_told_and_the_others_kept(detector, files, tmp_path, here):
+def test_damaged_images_are_reported_and_the_others_kept(detector, files, tmp_path, here):
     copies = [tmp_path / file.name for file in files]
     for file, copy in zip(files, copies, strict=True):
         copy.write_bytes(file.read_bytes())

@@ -70,7 +70,7 @@ def engine(request):
     return Processes(2)
 
 
-def test_every_shard_once(engine):
+def test_every_shard_runs_once(engine):
     found = dict(run_shards(math.factorial, range(9), engine))
     assert found == {n: math.factorial(n) for n in range(9)}
     assert list(run_shards(math.factorial, [], engine)) == []

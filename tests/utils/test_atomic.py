@@ -11,9 +11,9 @@ def names(folder):
 
 def test_a_file_appears_when_it_is_whole(tmp_path):
     path = tmp_path / "new" / "scores.npz"
-    with atomic_write(path) as aside:
-        aside.write_text("whole")
-        assert aside.name == "scores.npz"  # numpy and Keras look at the ending
+    with atomic_write(path) as temporary:
+        temporary.write_text("whole")
+        assert temporary.name == "scores.npz"  # numpy and Keras look at the ending
         assert not path.exists()
     assert path.read_text() == "whole"
     assert names(path.parent) == ["scores.npz"]
@@ -22,8 +22,8 @@ def test_a_file_appears_when_it_is_whole(tmp_path):
 def test_a_file_replaces_an_older_one(tmp_path):
     path = tmp_path / "scores.json"
     path.write_text("old")
-    with atomic_write(str(path)) as aside:
-        aside.write_text("new")
+    with atomic_write(str(path)) as temporary:
+        temporary.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new"
 
@@ -32,9 +32,9 @@ def test_a_folder_replaces_an_older_one_whole(tmp_path):
     path = tmp_path / "model"
     (path / "variables").mkdir(parents=True)
     (path / "variables" / "left").write_text("old")
-    with atomic_write(path) as aside:
-        (aside / "assets").mkdir(parents=True)
-        (aside / "assets" / "classes").write_text("new")
+    with atomic_write(path) as temporary:
+        (temporary / "assets").mkdir(parents=True)
+        (temporary / "assets" / "classes").write_text("new")
         assert names(path) == ["variables"]
     assert names(path) == ["assets"]
     assert (path / "assets" / "classes").read_text() == "new"
@@ -46,8 +46,8 @@ def test_a_failure_leaves_what_was_there(tmp_path, there):
     path = tmp_path / "scores.json"
     if there:
         path.write_text("old")
-    with pytest.raises(ZeroDivisionError), atomic_write(path) as aside:
-        aside.write_text(f"half {1 / 0}" if aside.write_text("half") else "")
+    with pytest.raises(ZeroDivisionError), atomic_write(path) as temporary:
+        temporary.write_text(f"half {1 / 0}" if temporary.write_text("half") else "")
     assert names(tmp_path) == (["scores.json"] if there else [])
     assert not there or path.read_text() == "old"
 
@@ -65,8 +65,8 @@ def test_a_renaming_that_fails_leaves_the_older_folder(tmp_path, monkeypatch):
         raise OSError("no such right")
 
     def write():
-        with atomic_write(path) as aside:
-            aside.mkdir()
+        with atomic_write(path) as temporary:
+            temporary.mkdir()
             monkeypatch.setattr(Path, "replace", fail)
 
     path = tmp_path / "model"

@@ -26,7 +26,7 @@ FILES = {
     "detect": ("detect", "image.png", "--model", "shapes", ".json"),
     "export": ("export", "shapes", ".tflite"),
     "proposals": ("proposals", "image.png", ".png"),
-    "proposals of a data set": ("proposals", "data.json", ".npz"),
+    "proposals of a dataset": ("proposals", "data.json", ".npz"),
 }
 
 

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from rcnn_keras.data import DetectionDataset, Record
-from rcnn_keras.training.callbacks import CocoEvaluation
-from rcnn_keras.training.scorable import warn_unscorable
+from rcnn_keras.training.callbacks import CocoEvaluation, warn_unscorable
 
 MODEL = SimpleNamespace(
     detection_layer=SimpleNamespace(max_detections=3), classes=("cat",), has_masks=False

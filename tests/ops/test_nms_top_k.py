@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from rcnn_keras.ops import top_k
-from rcnn_keras.ops.top_k import BLOCK
+from rcnn_keras.ops.nms import BLOCK
 
 AWKWARD = {
     "random": lambda scores: scores,
