@@ -23,6 +23,7 @@ from rcnn_keras.backbones.trunks import box_trunk, mask_trunk
 from rcnn_keras.backbones.vgg import vgg16, vgg16_fc
 from rcnn_keras.backbones.zf import POOLED_SIZE as ZF_POOLED_SIZE
 from rcnn_keras.backbones.zf import zf
+from rcnn_keras.keras_internals import producer, sublayers
 from rcnn_keras.layers.normalization import BatchNormalization
 from rcnn_keras.ops import recompute
 from rcnn_keras.ops.types import Tensor
@@ -49,7 +50,7 @@ class Recomputed:
                 _check_repeatable(layer)
         border = border_of(backbone, names)
         maps = backbone.output
-        early = {k: x for k, x in maps.items() if x._keras_history.operation.name in names}
+        early = {k: x for k, x in maps.items() if producer(x).name in names}
         late = {k: x for k, x in maps.items() if k not in early}
         self.first = keras.Model(backbone.input, early | {"border": border})
         self.rest = keras.Model(border, late) if late else None
@@ -63,7 +64,7 @@ class Recomputed:
 
 def _check_repeatable(layer: keras.layers.Layer) -> None:
     """Raise ValueError for a layer whose second run in a step would differ from its first."""
-    for part in (layer, *layer._flatten_layers(include_self=False)):
+    for part in (layer, *sublayers(layer, recursive=True)):
         if getattr(part, "seed_generator", None) is not None:
             raise ValueError(
                 f"recompute_stages must be less for this backbone: its layer {part.name!r} "
@@ -294,7 +295,7 @@ def build_backbone(
 
 def freeze_norms(model: keras.Model) -> None:
     """Let the batch norms of a model keep their statistics, gains and shifts in training."""
-    for layer in model._flatten_layers():
+    for layer in sublayers(model, recursive=True):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
 

@@ -17,6 +17,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from rcnn_keras.models.errors import BatchError
+
 TOLERANCE = 2.0  # pixels that a box may lie outside its image: resizing rounds
 SYNONYMS = {
     "boxes": ("bboxes", "bbox", "bounding_boxes", "box"),
@@ -41,10 +43,6 @@ RANKS = {
     "masks": (4, "(B, N, H, W)"),
 }
 WHOLE = ("image_sizes", "image_ids", "num_proposals", "labels")
-
-
-class BatchError(ValueError):
-    """A batch of a user's own pipeline that a detector cannot train on; says where and why."""
 
 
 def checked(model: Any, x: Any, y: Any = None, *, source: str, targets: bool = True) -> Any:

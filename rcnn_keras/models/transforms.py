@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from rcnn_keras.keras_internals import sublayers
 from rcnn_keras.layers import FeaturePyramid
 from rcnn_keras.layers.normalization import BATCH_KINDS, BATCH_NORMS
 from rcnn_keras.models.detector import Detector
 from rcnn_keras.models.fast_rcnn import FastRCNN
-from rcnn_keras.models.keras_internals import sublayers
 from rcnn_keras.ops.types import Kernels
 
 

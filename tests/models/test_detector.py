@@ -11,8 +11,8 @@ import tensorflow as tf
 from PIL import Image
 
 import rcnn_keras as rk
+from rcnn_keras.models.detector import scores_first
 from rcnn_keras.models.errors import NON_FINITE, plain_errors
-from rcnn_keras.models.fitting import scores_first
 from rcnn_keras.ops import check_finite
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import rcnn_keras as rk
-from rcnn_keras.models.scales import nearest_scales
+from rcnn_keras.models.inference import nearest_scales
 
 SIZES = (64, 160, 240)
 

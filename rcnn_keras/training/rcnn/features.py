@@ -19,8 +19,7 @@ import tensorflow as tf
 
 from rcnn_keras.data.dataset import DetectionDataset, Record
 from rcnn_keras.data.images import read_image
-from rcnn_keras.models import RCNN
-from rcnn_keras.models.loading import load_detector
+from rcnn_keras.models import RCNN, load_detector
 from rcnn_keras.ops import encode_boxes, iou
 from rcnn_keras.parallel import Engine, run_shards
 from rcnn_keras.parallel.resumable import ResumableFolder
