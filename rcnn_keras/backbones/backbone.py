@@ -176,7 +176,7 @@ class Backbone:
         stages: names of the layers of each stage.
         preprocessing: RGB mean and deviation, and the colour that is zero after all preprocessing,
             that of the network's own layers included; with it images are padded.
-        own: whether it is a network of this package, whose normalisation can be chosen.
+        builtin: whether it is a network of this package, whose normalisation can be chosen.
         channels: of the maps that RoIs are pooled from.
     """
 
@@ -190,7 +190,7 @@ class Backbone:
     frozen_stages: int
     stages: Stages = ()
     preprocessing: tuple[tuple[float, ...], ...] = (IMAGENET_MEAN, IMAGENET_STD, IMAGENET_MEAN)
-    own: bool = True
+    builtin: bool = True
     channels: int = 0
 
 
@@ -237,7 +237,7 @@ def build_backbone(
         OSError: if weights cannot be fetched.
     """
     if isinstance(backbone, str) and backbone in NAMES:
-        parts = _own_backbone(
+        parts = _builtin_backbone(
             backbone,
             norm=norm,
             fpn_channels=fpn_channels,
@@ -288,7 +288,7 @@ def build_backbone(
         frozen_stages=min(2, len(maps.stages)),  # as of a ResNet
         stages=maps.stages,
         preprocessing=PREPROCESSING[kind],
-        own=False,
+        builtin=False,
         channels=channels,
     )
 
@@ -300,7 +300,7 @@ def freeze_norms(model: keras.Model) -> None:
             layer.trainable = False
 
 
-def _own_backbone(
+def _builtin_backbone(
     name: str,
     *,
     norm: str | None = "batch",

@@ -20,7 +20,7 @@ from keras import ops
 
 from rcnn_keras.data.pipeline import Batches
 from rcnn_keras.keras_internals import ReplicatedTraining, apply_summed_gradients, loss_tracker
-from rcnn_keras.losses import mean_over_batch
+from rcnn_keras.losses import Losses, mean_over_batch
 from rcnn_keras.models.batch import (
     complete_inputs,
     complete_targets,
@@ -42,8 +42,6 @@ from rcnn_keras.ops.types import Tensor
 from rcnn_keras.utils.atomic import atomic_write
 from rcnn_keras.utils.output_paths import check_output_folder
 
-Loss = tuple[Tensor, Tensor]  # sum and count
-
 
 class Detector(ReplicatedTraining, Inference):
     """A Keras model from images to detections, functional at inference.
@@ -54,8 +52,8 @@ class Detector(ReplicatedTraining, Inference):
     images as they came in, and for Mask R-CNN `"masks" (B, D, M, M)` in 0..1, inside the boxes.
 
     A subclass builds its layers, hands them to `_connect`, and writes three methods:
-    `first_stage` (what runs once on the images), `second_stage` (from there to detections) and
-    `losses_of` (from there to named losses).
+    `extract_features` (what runs once on the images), `detections_of` (from there to detections)
+    and `losses_of` (from there to named losses).
 
     A detector can stand inside a functional model, `keras.Model(images, detector(images))`.
     `copy.deepcopy` copies it with its weights; `keras.models.clone_model` rebuilds its graph alone,
@@ -84,7 +82,7 @@ class Detector(ReplicatedTraining, Inference):
         if self.takes_proposals:
             inputs["proposals"] = keras.Input((None, 4), name="proposals")
             inputs["num_proposals"] = keras.Input((), dtype="int32", name="num_proposals")
-        outputs = self.second_stage(self.first_stage(inputs, training=False))
+        outputs = self.detections_of(self.extract_features(inputs, training=False))
         super().__init__(inputs, outputs, name=name)
         self._process = os.getpid()
         self.input_spec = None  # `call` takes more forms than the graph's own inputs
@@ -99,26 +97,26 @@ class Detector(ReplicatedTraining, Inference):
         self._samples_read: int | None = None
         self.data_offset = 0
 
-    def first_stage(self, inputs: dict, training: bool) -> dict:
+    def extract_features(self, inputs: dict[str, Any], training: bool) -> dict:
         """Return what both detection and losses need of the images: features and proposals."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what its first stage is")
+        raise NotImplementedError(f"{type(self).__name__} has no method extract_features")
 
-    def second_stage(self, first: dict) -> dict:
-        """Return detections from the first stage's results."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what its second stage is")
+    def detections_of(self, extracted: dict[str, Any]) -> dict:
+        """Return detections from what `extract_features` returned."""
+        raise NotImplementedError(f"{type(self).__name__} has no method detections_of")
 
-    def losses_of(self, first: dict, targets: dict, training: bool) -> dict[str, tuple]:
-        """Return each loss as `(sum, count)` from the first stage's results."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what its losses are")
+    def losses_of(self, extracted: dict[str, Any], targets: dict, training: bool) -> Losses:
+        """Return each loss as `(sum, count)`, likewise."""
+        raise NotImplementedError(f"{type(self).__name__} has no method losses_of")
 
     @scoped_gradients()
     def call(self, inputs: Any, training: bool | None = None) -> dict[str, Any]:
-        """Return detections; while training, the first stage's results, on which losses run."""
+        """Return detections; while training, what `extract_features` returns, for the losses."""
         inputs = complete_inputs(inputs)
         if self.takes_proposals and inputs.get("proposals") is None:
             raise ValueError(f"{type(self).__name__} needs 'proposals' beside the images")
         if training:
-            return self.first_stage(inputs, training=True)
+            return self.extract_features(inputs, training=True)
         if num_replicas() == 1:
             return super().call({k: inputs[k] for k in self.input_names}, training=False)
         inputs = ensure_nonempty(inputs)  # the last batch may have fewer images than replicas
@@ -142,9 +140,9 @@ class Detector(ReplicatedTraining, Inference):
 
     @scoped_gradients()
     def train_step(self, data: Any) -> dict[str, Any]:
-        """Take Keras' own step, with a look at images, loss and gradients on the way.
+        """Take a gradient step, after checks that images, boxes, loss and gradients are finite.
 
-        ReLU turns NaN into zero, so a finite loss alone does not tell that all is well.
+        ReLU turns NaN into zero, so a finite loss alone does not prove that all is well.
         """
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         x = complete_inputs(x)
@@ -157,8 +155,8 @@ class Detector(ReplicatedTraining, Inference):
         x["images"] = after(check, x["images"])
         x, y = pad_to_common_shape(x, y)
         with tf.GradientTape() as tape:
-            first = self(x, training=True)
-            loss = self.compute_loss(x, y, first, sample_weight, training=True)
+            extracted = self(x, training=True)
+            loss = self.compute_loss(x, y, extracted, sample_weight, training=True)
             scaled = self.optimizer.scale_loss(loss)
         self._track(loss_tracker(self), loss, x)
         weights = self.trainable_weights
@@ -170,16 +168,16 @@ class Detector(ReplicatedTraining, Inference):
             norm = tf.linalg.global_norm(gradients)
             check += check_finite(norm, f"{NON_FINITE}the gradients are", where)
         apply_summed_gradients(self.optimizer, after(check, gradients), weights)
-        return self.compute_metrics(x, y, first)
+        return self.compute_metrics(x, y, extracted)
 
     @scoped_gradients()
     def test_step(self, data: Any) -> dict[str, Any]:
-        """Run the first stage alone, as at inference, and the losses on it."""
+        """Extract features as at inference, and compute the losses on them."""
         x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
         x, y = pad_to_common_shape(complete_inputs(x), y)
-        first = self.first_stage(x, training=False)
-        self._track(loss_tracker(self), self.compute_loss(x, y, first, training=False), x)
-        return self.compute_metrics(x, y, first)
+        extracted = self.extract_features(x, training=False)
+        self._track(loss_tracker(self), self.compute_loss(x, y, extracted, training=False), x)
+        return self.compute_metrics(x, y, extracted)
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -190,7 +188,7 @@ class Detector(ReplicatedTraining, Inference):
     def _track(
         self, tracker: keras.metrics.Metric, loss: Tensor, inputs: dict[str, Tensor]
     ) -> None:
-        """Note this replica's part of a loss, in the mean over the images of an epoch."""
+        """Update the mean of a loss over an epoch's images by this replica's part."""
         images = inputs.get("mean_images", ops.shape(inputs["images"])[0])
         tracker.update_state(loss * num_replicas(), sample_weight=images)
 
@@ -202,14 +200,14 @@ class Detector(ReplicatedTraining, Inference):
         sample_weight: Any = None,
         training: bool = True,
     ) -> Tensor:
-        """Return the sum of the named losses of a batch, and note each in its metric.
+        """Return the sum of the named losses of a batch, and update the metric of each.
 
         Args:
             x: inputs.
             y: `{"boxes" (B, N, 4), "labels" (B, N), "crowd" (B, N)}`; `crowd` may be left out.
                 For masks also `"masks"`: `(B, N, H, W)` of 0 and 1, or `(B, N, H, ceil(W / 8))`
                 uint8 as `numpy.packbits` packs them.
-            y_pred: what `first_stage` returned.
+            y_pred: what `extract_features` returned.
             sample_weight: not supported; must be None.
             training: whether a gradient step follows.
 
@@ -223,7 +221,7 @@ class Detector(ReplicatedTraining, Inference):
                 f"{type(self).__name__} trains on masks: the targets have {sorted(y)}, no 'masks'"
             )
         targets = complete_targets(y, *ops.shape(x["images"])[1:3])
-        # Keras adds the replicas' losses; one that has but a blank image adds nothing.
+        # Keras adds the replicas' losses; one that has only a blank image adds nothing.
         real = 1.0 if "num_images" not in x else ops.cast(x["num_images"] > 0, "float32")
         losses = {
             name: mean_over_batch(real * total, real * ops.cast(count, "float32"))
@@ -297,7 +295,8 @@ class Detector(ReplicatedTraining, Inference):
         check_process(self._process)
         refuse_arguments({name: kwargs.get(name) for name in ("sample_weight", "class_weight")})
         x = self._checked(x, y, "training data")
-        first_epoch, steps = kwargs.pop("initial_epoch", 0), kwargs.get("steps_per_epoch")
+        first_epoch: int = kwargs.pop("initial_epoch", 0)
+        steps: Any = kwargs.get("steps_per_epoch")
         batches = None
         if isinstance(x, Batches):
             batches, shuffle = x.sized(self.min_sizes, None), False  # they are shuffled already

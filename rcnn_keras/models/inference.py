@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from rcnn_keras.models.fast_rcnn import FastRCNN
 
 SCALES = (480, 576, 688, 864, 1200)  # lengths of the shorter side, as in SPPnet
-MOST_PIXELS = 2000  # of the longer side
+MAX_SIZE = 2000  # of the longer side
 ROI_AREA = 224**2  # pixels, of the crops on which networks are pre-trained
 
 _traced: WeakSet = WeakSet()  # the models' predict functions that take images of any size
@@ -173,7 +173,7 @@ def _each(found: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
 
 
 def _trace(model: keras.Model, inputs: dict[str, np.ndarray]) -> None:
-    """Trace for inputs of any size; Keras traces for each new one until it knows better."""
+    """Trace for inputs of any size; Keras would trace again for each new size at first."""
     model.make_predict_function()
     function = model.predict_function
     if function in _traced or not isinstance(function, tf.types.experimental.PolymorphicFunction):
@@ -191,7 +191,7 @@ def detect_at_scales(
     images: Images,
     min_sizes: Sequence[int] = SCALES,
     *,
-    max_size: int = MOST_PIXELS,
+    max_size: int = MAX_SIZE,
     proposals: Proposals | None = None,
 ) -> list[Detections]:
     """Detect with each proposal looked at in the scale in which it is nearest to 224 x 224 pixels.
@@ -225,8 +225,8 @@ def detect_at_scales(
         raise ValueError("min_sizes must have at least one size")
     dataset = model.dataset_of(images, proposals)
     require_proposals(dataset)
-    judge = tf.function(
-        lambda **inputs: model.judge(model.first_stage(inputs, training=False)),
+    predict_boxes = tf.function(
+        lambda **inputs: model.predict_boxes(model.extract_features(inputs, training=False)),
         autograph=False,
         reduce_retracing=True,
     )
@@ -237,7 +237,7 @@ def detect_at_scales(
         boxes = np.asarray(record.proposals, np.float32)
         sizes = [resized_size(*size, min_size, max_size) for min_size in min_sizes]
         chosen = nearest_scales(boxes, size, sizes)
-        # One row of padding, lest there be nothing to gather.
+        # One row of padding, so that there is something to gather.
         count = len(boxes)
         logits = np.zeros((count + 1, len(model.classes) + 1), np.float32)
         deltas = np.zeros((count + 1, len(model.classes), 4), np.float32)
@@ -246,7 +246,7 @@ def detect_at_scales(
             height, width = sizes[number]
             resized = resize_image(image, height, width, antialias=model.antialias)
             ratio = np.tile([width / size[1], height / size[0]], 2).astype(np.float32)
-            of_rows = judge(
+            of_rows = predict_boxes(
                 images=padded_image(resized)[None],
                 image_sizes=tf.constant([[height, width]]),
                 proposals=tf.constant(boxes[rows] * ratio)[None],

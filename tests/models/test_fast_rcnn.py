@@ -68,7 +68,7 @@ def test_all_proposals_are_real_by_default(model, proposed):
 def test_the_second_stage_is_the_papers(model, proposed):
     """Detections without NMS and threshold, against numpy on the pooled features."""
     inputs, _ = next(iter(model._with_truth(proposed[:1].batches(1))))
-    first = model.first_stage(inputs, training=False)
+    first = model.extract_features(inputs, training=False)
     boxes = inputs["proposals"].numpy()[0]
     pooled = tf.reshape(model.box_pooling(first["features"], boxes[None]), (len(boxes), -1)).numpy()
     for name in ("fc6", "fc7"):
@@ -241,7 +241,7 @@ def test_what_is_dropped_of_an_image_does_not_depend_on_its_batch(proposed):
     targets = complete_targets(targets, 96, 96)
 
     def losses(rows, step=3):
-        first = model.first_stage({k: v[rows] for k, v in inputs.items()}, training=True)
+        first = model.extract_features({k: v[rows] for k, v in inputs.items()}, training=True)
         found = model.second_stage_losses(
             first, {k: v[rows] for k, v in targets.items()}, np.array(step), training=True
         )

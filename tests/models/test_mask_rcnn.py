@@ -93,7 +93,7 @@ def test_masks_of_another_size_are_refused(scenes, make_detector, wrong):
     model = make_detector(scenes.classes, architecture=rk.models.MaskRCNN)
     inputs, targets = next(iter(scenes.batches(2, min_size=96, max_size=96, masks=True)))
     targets = targets | {"masks": wrong(targets["masks"].numpy())}
-    first = model.first_stage(rk.models.batch.complete_inputs(inputs), training=False)
+    first = model.extract_features(rk.models.batch.complete_inputs(inputs), training=False)
     with pytest.raises(tf.errors.InvalidArgumentError, match="masks of height and width"):
         model.compute_loss(inputs, targets, first, training=False)
 
@@ -106,7 +106,7 @@ def test_a_batch_without_any_object(scenes, make_detector):
         "labels": np.zeros((2, 0), "int32"),
         "masks": np.zeros((2, 0, 96, 96), bool),
     }
-    first = model.first_stage(inputs, training=False)
+    first = model.extract_features(inputs, training=False)
     losses = model.losses_of(first, rk.models.batch.complete_targets(targets, 96, 96), False)
     assert losses["mask_loss"][0] == 0
     assert all(np.isfinite(total) for total, _ in losses.values())

@@ -106,7 +106,7 @@ def test_variants_are_made_of_the_same_parts(how, model):
         "proposals": PROPOSALS[0][None],
         "num_proposals": np.array([len(PROPOSALS[0])], "i4"),
     }
-    found = variant.second_stage(model.first_stage(inputs, training=False))
+    found = variant.detections_of(model.extract_features(inputs, training=False))
     count = int(found["num_detections"][0])
     rows = (np.asarray(found[name])[0, :count] for name in ("scores", "labels", "boxes"))
     assert_detections(*rows, paper_s_detections(model, IMAGES[0], PROPOSALS[0], **how))

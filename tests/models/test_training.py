@@ -174,7 +174,7 @@ def test_mixed_bfloat16_trains_with_boxes_and_losses_in_float32(scenes, make_det
     assert history["loss"][-1] < history["loss"][0]
     assert model.get_layer("backbone").get_layer("conv1").compute_dtype == "bfloat16"
     batch, _ = next(iter(scenes.batches(2, min_size=96, max_size=96)))
-    first = model.first_stage(dict(batch), training=False)
+    first = model.extract_features(dict(batch), training=False)
     assert first["features"][0].dtype == tf.bfloat16
     for name in ("rpn_logits", "rpn_deltas", "anchors"):
         assert first[name][0].dtype == tf.float32

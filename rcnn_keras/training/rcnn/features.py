@@ -102,8 +102,8 @@ class FeatureExtractor:
 
     def __init__(self, model: RCNN):
         self.value_range = model.value_range
-        self._first_stage = tf.function(
-            lambda image, boxes: model.first_stage(
+        self._features = tf.function(
+            lambda image, boxes: model.extract_features(
                 {
                     "images": image[None],
                     "image_sizes": tf.shape(image)[:2][None],
@@ -122,7 +122,7 @@ class FeatureExtractor:
     def __call__(self, record: Record, boxes: np.ndarray) -> dict[str, tf.Tensor]:
         """Return the model's first stage for `(w, 4)` boxes, `pool5` `(1, w + 1, P)` and so on."""
         image = read_image(record.image, self.value_range)
-        return self._first_stage(image, boxes)
+        return self._features(image, boxes)
 
 
 class FeatureCache(Sequence[tuple[np.ndarray, Windows]]):
