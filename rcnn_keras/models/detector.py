@@ -37,6 +37,7 @@ from rcnn_keras.models.errors import (
     refuse_arguments,
 )
 from rcnn_keras.models.inference import Inference
+from rcnn_keras.models.scorable import warn_too_many_objects
 from rcnn_keras.ops import after, check_finite, num_replicas, scoped_gradients, sum_over_replicas
 from rcnn_keras.ops.types import Tensor
 from rcnn_keras.utils.atomic import atomic_write
@@ -291,6 +292,10 @@ class Detector(ReplicatedTraining, Inference):
                 any weight is updated.
             ImageError: for an image that cannot be read; names it.
             ValueError: if the classes of the data are not those of the model.
+
+        Warns:
+            UserWarning: once for a dataset, if an image of `Batches` has more objects than
+                `box_detections_per_img`.
         """
         check_process(self._process)
         refuse_arguments({name: kwargs.get(name) for name in ("sample_weight", "class_weight")})
@@ -299,6 +304,7 @@ class Detector(ReplicatedTraining, Inference):
         steps: Any = kwargs.get("steps_per_epoch")
         batches = None
         if isinstance(x, Batches):
+            warn_too_many_objects(self, x.dataset)
             batches, shuffle = x.sized(self.min_sizes, None), False  # they are shuffled already
             x = batches = self._with_truth(batches)
             steps = kwargs["steps_per_epoch"] = steps or len(batches)

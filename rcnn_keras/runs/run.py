@@ -13,6 +13,7 @@ from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.pipeline import Batches
 from rcnn_keras.evaluation.report.sections import Section
 from rcnn_keras.models import RCNN
+from rcnn_keras.models.scorable import warn_unscorable
 from rcnn_keras.presets import from_preset
 from rcnn_keras.runs.configuration import (
     Configuration,
@@ -31,7 +32,6 @@ from rcnn_keras.training.optimizers import build_optimizer
 from rcnn_keras.training.rcnn import train_rcnn
 from rcnn_keras.training.rcnn.error_analysis import analysis_section
 from rcnn_keras.training.schedules import LearningRateSchedule, build_schedule
-from rcnn_keras.training.scorable import warn_unscorable
 from rcnn_keras.utils.atomic import atomic_write
 from rcnn_keras.utils.output_paths import check_output_folder
 

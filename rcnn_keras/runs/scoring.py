@@ -27,8 +27,8 @@ from rcnn_keras.evaluation.report.sections import (
     voc_section,
 )
 from rcnn_keras.models import Detector
+from rcnn_keras.models.scorable import warn_unscorable
 from rcnn_keras.training.callbacks import summary_of
-from rcnn_keras.training.scorable import warn_unscorable
 
 PICTURES = 8
 PROTOCOLS = ("coco", "voc07", "voc")

@@ -9,8 +9,8 @@ import keras
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.evaluation import CocoScores, VocScores, check_segmentations
 from rcnn_keras.models import Detector
+from rcnn_keras.models.scorable import warn_unscorable
 from rcnn_keras.training.checkpoint import Checkpoint
-from rcnn_keras.training.scorable import warn_unscorable
 from rcnn_keras.utils.atomic import atomic_write
 
 
