@@ -52,14 +52,14 @@ class Recomputed:
         maps = backbone.output
         early = {k: x for k, x in maps.items() if producer(x).name in names}
         late = {k: x for k, x in maps.items() if k not in early}
-        self.first = keras.Model(backbone.input, early | {"border": border})
-        self.rest = keras.Model(border, late) if late else None
+        self.early = keras.Model(backbone.input, early | {"border": border})
+        self.late = keras.Model(border, late) if late else None
 
     def __call__(self, images: Tensor, training: bool) -> dict[str, Tensor]:
         """Return the maps of `images` by their levels."""
-        maps = recompute(lambda x: self.first(x, training=training), images)
+        maps = recompute(lambda x: self.early(x, training=training), images)
         border = maps.pop("border")
-        return maps | (self.rest(border, training=training) if self.rest else {})
+        return maps | (self.late(border, training=training) if self.late else {})
 
 
 def _check_repeatable(layer: keras.layers.Layer) -> None:

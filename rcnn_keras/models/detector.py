@@ -98,15 +98,17 @@ class Detector(ReplicatedTraining, Inference):
         self._samples_read: int | None = None
         self.data_offset = 0
 
-    def extract_features(self, inputs: dict[str, Any], training: bool) -> dict:
+    def extract_features(self, inputs: dict[str, Any], training: bool) -> dict[str, Any]:
         """Return what both detection and losses need of the images: features and proposals."""
         raise NotImplementedError(f"{type(self).__name__} has no method extract_features")
 
-    def detections_of(self, extracted: dict[str, Any]) -> dict:
+    def detections_of(self, extracted: dict[str, Any]) -> dict[str, Any]:
         """Return detections from what `extract_features` returned."""
         raise NotImplementedError(f"{type(self).__name__} has no method detections_of")
 
-    def losses_of(self, extracted: dict[str, Any], targets: dict, training: bool) -> Losses:
+    def losses_of(
+        self, extracted: dict[str, Any], targets: dict[str, Any], training: bool
+    ) -> Losses:
         """Return each loss as `(sum, count)`, likewise."""
         raise NotImplementedError(f"{type(self).__name__} has no method losses_of")
 

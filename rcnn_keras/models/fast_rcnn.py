@@ -133,7 +133,9 @@ class FastRCNN(TwoStageDetector):
         given = {"proposals": proposals, "num_proposals": inputs["num_proposals"]}
         return self.run_backbone(inputs, training) | given
 
-    def losses_of(self, extracted: dict[str, Any], targets: dict, training: bool) -> Losses:
+    def losses_of(
+        self, extracted: dict[str, Any], targets: dict[str, Any], training: bool
+    ) -> Losses:
         """Sample RoIs, and return the two losses as `(sum, count)`."""
         step = self.optimizer.iterations if training else ops.zeros((), "int64")
         return self.second_stage_losses(extracted, targets, step, training)

@@ -301,7 +301,9 @@ class FasterRCNN(TwoStageDetector):
         }
         return extracted | self.proposer(inputs) if self.proposer else extracted
 
-    def losses_of(self, extracted: dict[str, Any], targets: dict, training: bool) -> Losses:
+    def losses_of(
+        self, extracted: dict[str, Any], targets: dict[str, Any], training: bool
+    ) -> Losses:
         """Sample anchors and RoIs, and return the four losses as `(sum, count)`."""
         step = self.optimizer.iterations if training else ops.zeros((), "int64")
         sizes, ids = extracted["image_sizes"], extracted["image_ids"]

@@ -117,7 +117,7 @@ class MaskRCNN(FasterRCNN):
             check_mask_head(self.mask_head, pooled, num_classes)
         self.mask_layer = MaskLayer(config["kernels"], name="masks")
 
-    def detections_of(self, extracted: dict[str, Any]) -> dict:
+    def detections_of(self, extracted: dict[str, Any]) -> dict[str, Any]:
         """Detect as Faster R-CNN does, and draw each detection's mask."""
         found = super().detections_of(extracted)
         rois, image = self.real_rois(found["boxes"], found["labels"])

@@ -145,7 +145,7 @@ class RCNN(Detector):
         features = self.region_features(images, sizes, rois, count)
         return features | {"proposals": rois, "num_proposals": count, "image_sizes": sizes}
 
-    def detections_of(self, extracted: dict[str, Any]) -> dict:
+    def detections_of(self, extracted: dict[str, Any]) -> dict[str, Any]:
         """Score each proposal for each class, move it, and keep the best detections."""
         rois, count = extracted["proposals"], extracted["num_proposals"]
         classify = self.svm if self.classifier == "svm" else self.class_logits
@@ -155,7 +155,9 @@ class RCNN(Detector):
         scores = classify(extracted["fc7"])
         return self.detection_layer(scores, deltas, rois, count, extracted["image_sizes"])
 
-    def losses_of(self, extracted: dict[str, Any], targets: dict, training: bool) -> Losses:
+    def losses_of(
+        self, extracted: dict[str, Any], targets: dict[str, Any], training: bool
+    ) -> Losses:
         """Raise: the parts of R-CNN have no loss in common."""
         raise NotImplementedError(f"RCNN has no single loss to fit or evaluate: {HOW_TO_TRAIN}")
 

@@ -268,7 +268,7 @@ class TwoStageDetector(Detector):
         """Return class logits `(B, R, K + 1)` and deltas `(B, R, K, 4)` of the proposals."""
         return self.box_head(self.box_pooling(extracted["features"], extracted["proposals"]))
 
-    def detections_of(self, extracted: dict[str, Any]) -> dict:
+    def detections_of(self, extracted: dict[str, Any]) -> dict[str, Any]:
         """Classify and refine the proposals, and keep the best detections."""
         rois, count = extracted["proposals"], extracted["num_proposals"]
         logits, deltas = self.predict_boxes(extracted)

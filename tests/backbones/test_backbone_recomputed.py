@@ -57,7 +57,7 @@ def test_all_stages_may_be_recomputed():
     parts = built("resnet18_fpn")
     images = np.random.default_rng(0).normal(size=(1, 64, 64, 3)).astype("float32")
     twice = Recomputed(parts.model, parts.stages)
-    assert twice.rest is None
+    assert twice.late is None
     found, expected = twice(images, training=False), parts.model(images, training=False)
     for level, x in expected.items():
         np.testing.assert_allclose(found[level], x, rtol=1e-5, atol=1e-6)

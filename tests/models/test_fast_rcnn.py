@@ -99,7 +99,9 @@ def test_the_second_stage_is_the_papers(model, proposed):
         ("resnet18_fpn", {"roi_pooling": "align", "fpn_channels": 16}, RoIAlign),
     ],
 )
-def test_every_backbone_and_pooling_detects_and_is_loaded_again(backbone, arguments, pooling, proposed, tmp_path):
+def test_every_backbone_and_pooling_is_loaded_again(
+    backbone, arguments, pooling, proposed, tmp_path
+):
     model = fast_rcnn(proposed.classes, backbone, box_score_thresh=0.0, **arguments)
     assert type(model.box_pooling) is pooling
     found = model.detect(proposed[:1])[0]
