@@ -22,14 +22,15 @@ MAY_IMPORT = {
     "ops": set(),
     "preset_table": set(),  # which the command line reads without TensorFlow
     "losses": {"ops"},
+    "keras_internals": {"ops"},
     "layers": {"ops"},
-    "backbones": {"ops", "layers"},
+    "backbones": {"ops", "layers", "keras_internals"},
     # Workers import it, and TensorFlow only where their work needs it. Detection over folders is
     # imported when it is asked for, reads images, and stands above `data`.
     "parallel": {"parallel.folder_detection"},
     "parallel.folder_detection": {"parallel", "data", TOP},  # the top for its version
     "data": {"ops", "parallel"},  # to pack masks, and to pack images side by side
-    "models": {"ops", "losses", "layers", "backbones", "data"},
+    "models": {"ops", "losses", "layers", "backbones", "data", "keras_internals"},
     "visualize": {"data"},
     "evaluation": {"data", "visualize"},
     "proposals": {"data", "parallel", "visualize", TOP},  # the top for its version

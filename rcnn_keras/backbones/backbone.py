@@ -23,6 +23,7 @@ from rcnn_keras.backbones.trunks import box_trunk, mask_trunk
 from rcnn_keras.backbones.vgg import vgg16, vgg16_fc
 from rcnn_keras.backbones.zf import POOLED_SIZE as ZF_POOLED_SIZE
 from rcnn_keras.backbones.zf import zf
+from rcnn_keras.keras_internals import producer, sublayers
 from rcnn_keras.layers.normalization import BatchNormalization
 from rcnn_keras.ops import recompute
 from rcnn_keras.ops.types import Tensor
@@ -49,21 +50,21 @@ class Recomputed:
                 _check_repeatable(layer)
         border = border_of(backbone, names)
         maps = backbone.output
-        early = {k: x for k, x in maps.items() if x._keras_history.operation.name in names}
+        early = {k: x for k, x in maps.items() if producer(x).name in names}
         late = {k: x for k, x in maps.items() if k not in early}
-        self.first = keras.Model(backbone.input, early | {"border": border})
-        self.rest = keras.Model(border, late) if late else None
+        self.early = keras.Model(backbone.input, early | {"border": border})
+        self.late = keras.Model(border, late) if late else None
 
     def __call__(self, images: Tensor, training: bool) -> dict[str, Tensor]:
         """Return the maps of `images` by their levels."""
-        maps = recompute(lambda x: self.first(x, training=training), images)
+        maps = recompute(lambda x: self.early(x, training=training), images)
         border = maps.pop("border")
-        return maps | (self.rest(border, training=training) if self.rest else {})
+        return maps | (self.late(border, training=training) if self.late else {})
 
 
 def _check_repeatable(layer: keras.layers.Layer) -> None:
     """Raise ValueError for a layer whose second run in a step would differ from its first."""
-    for part in (layer, *layer._flatten_layers(include_self=False)):
+    for part in (layer, *sublayers(layer, recursive=True)):
         if getattr(part, "seed_generator", None) is not None:
             raise ValueError(
                 f"recompute_stages must be less for this backbone: its layer {part.name!r} "
@@ -175,7 +176,7 @@ class Backbone:
         stages: names of the layers of each stage.
         preprocessing: RGB mean and deviation, and the colour that is zero after all preprocessing,
             that of the network's own layers included; with it images are padded.
-        own: whether it is a network of this package, whose normalisation can be chosen.
+        builtin: whether it is a network of this package, whose normalisation can be chosen.
         channels: of the maps that RoIs are pooled from.
     """
 
@@ -189,7 +190,7 @@ class Backbone:
     frozen_stages: int
     stages: Stages = ()
     preprocessing: tuple[tuple[float, ...], ...] = (IMAGENET_MEAN, IMAGENET_STD, IMAGENET_MEAN)
-    own: bool = True
+    builtin: bool = True
     channels: int = 0
 
 
@@ -236,7 +237,7 @@ def build_backbone(
         OSError: if weights cannot be fetched.
     """
     if isinstance(backbone, str) and backbone in NAMES:
-        parts = _own_backbone(
+        parts = _builtin_backbone(
             backbone,
             norm=norm,
             fpn_channels=fpn_channels,
@@ -287,19 +288,19 @@ def build_backbone(
         frozen_stages=min(2, len(maps.stages)),  # as of a ResNet
         stages=maps.stages,
         preprocessing=PREPROCESSING[kind],
-        own=False,
+        builtin=False,
         channels=channels,
     )
 
 
 def freeze_norms(model: keras.Model) -> None:
     """Let the batch norms of a model keep their statistics, gains and shifts in training."""
-    for layer in model._flatten_layers():
+    for layer in sublayers(model, recursive=True):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
 
 
-def _own_backbone(
+def _builtin_backbone(
     name: str,
     *,
     norm: str | None = "batch",

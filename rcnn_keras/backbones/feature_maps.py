@@ -4,12 +4,13 @@ A stage of such a model is what lies between two halvings of the map; it is read
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import keras
+
+from rcnn_keras.keras_internals import input_tensors, num_calls, producer
 
 PROBE_SIZES = ((512, 512), (256, 384))  # pixels; strides must be the same on both
 LARGEST_STRIDE = 128
@@ -147,18 +148,18 @@ def stages_of_graph(graph: keras.Model, last_stride: int) -> Stages:
     A layer belongs to the stride of its output, or of what comes before it where that is greater.
     A stride at which nothing is trained, such as that of a padded image, is no stage of its own.
     """
-    layers = [layer for layer in graph.layers if len(_nodes(layer)) == 1]
+    layers = [layer for layer in graph.layers if num_calls(layer) == 1]
     deepest = round(math.log2(last_stride))
     outputs = [(layer, tensor) for layer in layers for tensor in keras.tree.flatten(layer.output)]
     specs = _specs(keras.Model(graph.inputs, [tensor for _, tensor in outputs]), PROBE_SIZES[0])
     depth: dict[str, int] = {}
     for (layer, _), spec in zip(outputs, specs, strict=True):
-        before = [depth.get(one.name, 0) for one in _producers(layer)]
-        own = 0
+        before = [depth.get(producer(x).name, 0) for x in input_tensors(layer)]
+        halvings = 0
         if len(spec.shape) == 4 and spec.shape[1]:
-            own = round(math.log2(PROBE_SIZES[0][0] / spec.shape[1]))
-        own = own if own <= deepest else 0  # a mean over the map is no level
-        depth[layer.name] = max([own, *before, depth.get(layer.name, 0)])
+            halvings = round(math.log2(PROBE_SIZES[0][0] / spec.shape[1]))
+        halvings = halvings if halvings <= deepest else 0  # a mean over the map is no level
+        depth[layer.name] = max([halvings, *before, depth.get(layer.name, 0)])
     trained = sorted({depth[layer.name] for layer in layers if layer.trainable_weights})
     starts = trained or [0]
     stages: list[set[str]] = [set() for _ in starts]
@@ -167,18 +168,6 @@ def stages_of_graph(graph: keras.Model, last_stride: int) -> Stages:
         number = sum(start <= at for start in starts[1:])
         stages[number].add(layer.name)
     return tuple(map(frozenset, stages))
-
-
-def _nodes(layer: Any) -> list[Any]:
-    return layer._inbound_nodes
-
-
-def _producers(layer: Any) -> Iterable[Any]:
-    """Return the layers whose outputs a layer reads."""
-    if isinstance(layer, keras.layers.InputLayer):
-        return []
-    tensors = keras.tree.flatten(_nodes(layer)[0].input_tensors)
-    return [tensor._keras_history.operation for tensor in tensors]
 
 
 def border_of(graph: keras.Model, inside: frozenset[str]) -> Any:
@@ -190,14 +179,14 @@ def border_of(graph: keras.Model, inside: frozenset[str]) -> Any:
     crossing: dict[int, Any] = {}
     last = None
     for layer in graph.layers:
-        for node in _nodes(layer):
-            for tensor in keras.tree.flatten(node.input_tensors):
-                if tensor._keras_history.operation.name in inside and layer.name not in inside:
-                    crossing[id(tensor)] = tensor
         if layer.name in inside:
             last = layer
+            continue
+        for tensor in input_tensors(layer):
+            if producer(tensor).name in inside:
+                crossing[id(tensor)] = tensor
     if len(crossing) > 1:
-        names = sorted(tensor._keras_history.operation.name for tensor in crossing.values())
+        names = sorted(producer(tensor).name for tensor in crossing.values())
         raise ValueError(
             f"recompute_stages must be 0 for this backbone, or end at another stage: what follows "
             f"reads the outputs of {', '.join(names)}, and only one tensor may cross"

@@ -67,10 +67,10 @@ def must_exist(path: Path, what: str) -> None:
 
 def load_detector(name: str) -> "Detector":
     """Load a trained model from a file, or a preset; ValueError if a file holds something else."""
-    from rcnn_keras.models import loading
+    from rcnn_keras import models
     from rcnn_keras.presets import from_preset
 
-    return loading.load_detector(name) if _is_path(name) else from_preset(name)
+    return models.load_detector(name) if _is_path(name) else from_preset(name)
 
 
 def _is_path(name: str) -> bool:

@@ -26,8 +26,15 @@ from rcnn_keras.data.coco import load_coco
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.masks import check_segmentations
 from rcnn_keras.evaluation import VocScores, proposal_recall
-from rcnn_keras.models import RCNN, Detector, FasterRCNN, FastRCNN, MaskRCNN, truncate_svd
-from rcnn_keras.models.loading import load_detector
+from rcnn_keras.models import (
+    RCNN,
+    Detector,
+    FasterRCNN,
+    FastRCNN,
+    MaskRCNN,
+    load_detector,
+    truncate_svd,
+)
 from rcnn_keras.parallel.resumable import Result, ResumableFolder, once
 from rcnn_keras.proposals import METHODS, check_proposals, load_proposals, propose
 from rcnn_keras.proposals.proposal_file import read_into

@@ -107,7 +107,7 @@ def time_stages(model: Detector, inputs: dict[str, Any], repeats: int) -> dict[s
         few = {"proposals": inputs["proposals"][:, :FEW]}
         few["num_proposals"] = tf.minimum(inputs["num_proposals"], FEW)
         regions = tf.function(
-            lambda x: model.second_stage(model.first_stage(x, training=False)),
+            lambda x: model.detections_of(model.extract_features(x, training=False)),
             input_signature=[{name: _of_any_size(x) for name, x in inputs.items()}],
             autograph=False,
         )
@@ -117,21 +117,21 @@ def time_stages(model: Detector, inputs: dict[str, Any], repeats: int) -> dict[s
 
     @tf.function(autograph=False)
     def features(x):
-        first = model.features_of(x, training=False)
+        first = model.run_backbone(x, training=False)
         return {name: first[name] for name in ("images", "features", "image_sizes")}
 
     @tf.function(autograph=False)
-    def proposals(first):  # as in `FasterRCNN.first_stage`
+    def proposals(first):  # as in `FasterRCNN.extract_features`
         logits, deltas = model.rpn_head(first["features"])
         anchors = model.anchor_generator(first["images"], first["features"])
         return model.proposal_layer(logits, deltas, anchors, first["image_sizes"], training=False)
 
     @tf.function(autograph=False)
     def boxes(first):
-        return TwoStageDetector.second_stage(model, first)
+        return TwoStageDetector.detections_of(model, first)
 
     @tf.function(autograph=False)
-    def masks(features, found):  # as in `MaskRCNN.second_stage`
+    def masks(features, found):  # as in `MaskRCNN.detections_of`
         rois, image = model.real_rois(found["boxes"], found["labels"])
         logits = model.mask_head(model.mask_roi_align(features, rois, image))
         return model.mask_layer(logits, found["labels"])

@@ -5,9 +5,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rcnn_keras.keras_internals import sublayers
 from rcnn_keras.layers.normalization import BATCH_NORMS
 from rcnn_keras.models import Detector, fold_batchnorm
-from rcnn_keras.models.keras_internals import sublayers
 from rcnn_keras.utils.atomic import atomic_write
 from rcnn_keras.utils.output_paths import check_output_folder
 

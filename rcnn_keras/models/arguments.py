@@ -140,7 +140,7 @@ def _errors_between(sound: Mapping[str, Any]) -> dict[str, str]:
     if not isinstance(backbone, str):
         return errors | _model_errors(sound)
     if backbone in NAMES:
-        errors |= _own_errors(backbone, sound)
+        errors |= _builtin_errors(backbone, sound)
     else:
         errors |= _errors_of_others(sound, backbone)
     for name in ("frozen_stages", "recompute_stages"):
@@ -160,7 +160,7 @@ def _errors_between(sound: Mapping[str, Any]) -> dict[str, str]:
     return errors
 
 
-def _own_errors(backbone: str, sound: Mapping[str, Any]) -> dict[str, str]:
+def _builtin_errors(backbone: str, sound: Mapping[str, Any]) -> dict[str, str]:
     """Return the errors of a network of this package."""
     errors = {}
     is_resnet = backbone.startswith("resnet")

@@ -3,15 +3,19 @@
 B images a batch, of which a replica has its part; N ground-truth boxes.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import tensorflow as tf
 from keras import ops
 
 from rcnn_keras.ops import gather_replicas, num_replicas, to_bitmasks
+from rcnn_keras.ops.types import Tensor
 
-LEAST_SIDE = 64  # pixels of a blank image that every backbone can make maps of
+MIN_SIDE = 64  # pixels of a blank image that every backbone can make maps of
 
 
-def complete_inputs(inputs):
+def complete_inputs(inputs: Any) -> dict[str, Tensor]:
     """Return the inputs as a dict with sizes, ids and counts made up where left out."""
     inputs = dict(inputs) if isinstance(inputs, dict) else {"images": inputs}
     batch, height, width = ops.shape(inputs["images"])[:3]
@@ -27,7 +31,9 @@ def complete_inputs(inputs):
     return inputs
 
 
-def complete_targets(targets, height, width):
+def complete_targets(
+    targets: Mapping[str, Tensor], height: Tensor | int, width: Tensor | int
+) -> dict[str, Tensor]:
     """Return the targets with `crowd`, packed masks, and one more row of padding.
 
     Matching looks for the best of N boxes and so needs one, also in a batch that has none.
@@ -47,7 +53,7 @@ def complete_targets(targets, height, width):
     }
 
 
-def pad_to_common_shape(inputs, targets):
+def pad_to_common_shape(inputs: dict[str, Tensor], targets: Any) -> tuple[dict[str, Tensor], Any]:
     """Fill up a replica's part of a batch, so that the parts together are the batch of one device.
 
     What an image is padded to decides which anchors there are, so all parts are padded to one
@@ -59,25 +65,25 @@ def pad_to_common_shape(inputs, targets):
 
     Returns:
         Inputs, with `num_images`, how many of the part are not blank, and `mean_images`, how many
-        a replica has on the average; and targets.
+        a replica has on average; and targets.
     """
     if num_replicas() == 1:
         return inputs, targets
     size = tf.shape(inputs["images"])[1:3]
     shapes = gather_replicas(tf.shape(inputs["images"])[:3])
-    most = tf.reduce_max(shapes[:, 1:], axis=0)
+    largest = tf.reduce_max(shapes[:, 1:], axis=0)
     mean = tf.reduce_mean(tf.cast(shapes[:, 0], tf.float32))
     targets = dict(targets)
     if "masks" in targets:
         masks = to_bitmasks(targets["masks"], *tf.unstack(size))
-        columns = -(-most[1] // 8) - tf.shape(masks)[3]
-        targets["masks"] = _filled(masks, 2, tf.stack([most[0] - size[0], columns]))
+        columns = -(-largest[1] // 8) - tf.shape(masks)[3]
+        targets["masks"] = _filled(masks, 2, tf.stack([largest[0] - size[0], columns]))
     labels = {"labels": _with_row(targets["labels"], -1)}
     targets = {name: _with_row(values) for name, values in targets.items()} | labels
-    return ensure_nonempty(inputs, most) | {"mean_images": mean}, targets
+    return ensure_nonempty(inputs, largest) | {"mean_images": mean}, targets
 
 
-def ensure_nonempty(inputs, size=None):
+def ensure_nonempty(inputs: dict[str, Tensor], size: Tensor | None = None) -> dict[str, Tensor]:
     """Return inputs with a blank image where there is none, and `num_images`, how many there were.
 
     Args:
@@ -86,20 +92,20 @@ def ensure_nonempty(inputs, size=None):
     """
     images = inputs["images"]
     if size is None:
-        size = tf.where(tf.shape(images)[0] > 0, 0, LEAST_SIDE)
+        size = tf.where(tf.shape(images)[0] > 0, 0, MIN_SIDE)
     more = tf.maximum(size - tf.shape(images)[1:3], 0)
     filled = {name: _with_row(values) for name, values in inputs.items()}
     filled["images"] = _with_row(_filled(images, 1, more))
-    filled["image_sizes"] = _with_row(inputs["image_sizes"], LEAST_SIDE)
+    filled["image_sizes"] = _with_row(inputs["image_sizes"], MIN_SIDE)
     return filled | {"num_images": tf.shape(images)[0]}
 
 
-def _with_row(x, value=0):
+def _with_row(x: Tensor, value: int = 0) -> Tensor:
     """Add a row to a tensor that has none."""
     return _filled(x, 0, tf.maximum(1 - tf.shape(x)[:1], 0), value)
 
 
-def _filled(x, axis, more, value=0):
+def _filled(x: Tensor, axis: int, more: Tensor, value: int = 0) -> Tensor:
     """Add `more` `(n,)` values at the end of a tensor's axes from `axis` on."""
     rank, count = x.shape.rank, more.shape[0]
     paddings = tf.pad(more[:, None], [[axis, rank - axis - count], [1, 0]])

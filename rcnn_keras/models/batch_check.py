@@ -17,6 +17,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from rcnn_keras.models.errors import BatchError
+
 TOLERANCE = 2.0  # pixels that a box may lie outside its image: resizing rounds
 SYNONYMS = {
     "boxes": ("bboxes", "bbox", "bounding_boxes", "box"),
@@ -40,11 +42,7 @@ RANKS = {
     "crowd": (2, "(B, N)"),
     "masks": (4, "(B, N, H, W)"),
 }
-WHOLE = ("image_sizes", "image_ids", "num_proposals", "labels")
-
-
-class BatchError(ValueError):
-    """A batch of a user's own pipeline that a detector cannot train on; says where and why."""
+INTEGERS = ("image_sizes", "image_ids", "num_proposals", "labels")
 
 
 def checked(model: Any, x: Any, y: Any = None, *, source: str, targets: bool = True) -> Any:
@@ -232,7 +230,7 @@ class BatchCheck:
         if shape.rank and last and shape[-1] not in (None, last):
             self._fail(f"{name!r} has shape {_plain(shape)}, not {form}")
         kind = tf.as_dtype(array.dtype)
-        if name in WHOLE and not kind.is_integer:
+        if name in INTEGERS and not kind.is_integer:
             self._fail(f"{name!r} is {kind.name}; whole numbers are needed: cast it to int32")
         if kind in (tf.string, tf.complex64, tf.complex128):
             self._fail(f"{name!r} is {kind.name}; numbers are needed")

@@ -3,24 +3,24 @@
 B images a batch, N ground-truth boxes, D detections, K classes; see `Detector` for the inputs.
 """
 
+import functools
 import importlib
 import os
-from collections.abc import Iterator
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from os import PathLike
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import keras
-import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from rcnn_keras.data.dataset import DetectionDataset
-from rcnn_keras.data.detections import Detections
-from rcnn_keras.data.images import resized_size
-from rcnn_keras.data.inputs import Images, Proposals, unlabelled, with_given_proposals
 from rcnn_keras.data.pipeline import Batches
-from rcnn_keras.data.value_range import ValueRange
-from rcnn_keras.losses import mean_over_batch
+from rcnn_keras.keras_internals import ReplicatedTraining, apply_summed_gradients, loss_tracker
+from rcnn_keras.losses import Losses, mean_over_batch
 from rcnn_keras.models.batch import (
     complete_inputs,
     complete_targets,
@@ -28,21 +28,23 @@ from rcnn_keras.models.batch import (
     pad_to_common_shape,
 )
 from rcnn_keras.models.batch_check import checked
-from rcnn_keras.models.distribution import pipeline, predict_in_turn
-from rcnn_keras.models.errors import NON_FINITE, plain_errors
-from rcnn_keras.models.fitting import resumed, scores_first
-from rcnn_keras.models.inference import predictions
-from rcnn_keras.models.keras_internals import (
-    ReplicatedTraining,
-    apply_summed_gradients,
-    loss_tracker,
+from rcnn_keras.models.distribution import pipeline
+from rcnn_keras.models.errors import (
+    NON_FINITE,
+    check_ending,
+    check_process,
+    plain_errors,
+    refuse_arguments,
 )
-from rcnn_keras.models.keras_model import KerasModel, check_process, refuse
-from rcnn_keras.models.saving import WholeFiles
+from rcnn_keras.models.inference import Inference
+from rcnn_keras.models.scorable import warn_too_many_objects
 from rcnn_keras.ops import after, check_finite, num_replicas, scoped_gradients, sum_over_replicas
+from rcnn_keras.ops.types import Tensor
+from rcnn_keras.utils.atomic import atomic_write
+from rcnn_keras.utils.output_paths import check_output_folder
 
 
-class Detector(ReplicatedTraining, WholeFiles, KerasModel, keras.Model):
+class Detector(ReplicatedTraining, Inference):
     """A Keras model from images to detections, functional at inference.
 
     Inputs are `{"images" (B, H, W, 3) RGB 0..255, "image_sizes" (B, 2) int32, "image_ids" (B,)}`;
@@ -51,8 +53,8 @@ class Detector(ReplicatedTraining, WholeFiles, KerasModel, keras.Model):
     images as they came in, and for Mask R-CNN `"masks" (B, D, M, M)` in 0..1, inside the boxes.
 
     A subclass builds its layers, hands them to `_connect`, and writes three methods:
-    `first_stage` (what runs once on the images), `second_stage` (from there to detections) and
-    `losses_of` (from there to named losses).
+    `extract_features` (what runs once on the images), `detections_of` (from there to detections)
+    and `losses_of` (from there to named losses).
 
     A detector can stand inside a functional model, `keras.Model(images, detector(images))`.
     `copy.deepcopy` copies it with its weights; `keras.models.clone_model` rebuilds its graph alone,
@@ -81,16 +83,14 @@ class Detector(ReplicatedTraining, WholeFiles, KerasModel, keras.Model):
         if self.takes_proposals:
             inputs["proposals"] = keras.Input((None, 4), name="proposals")
             inputs["num_proposals"] = keras.Input((), dtype="int32", name="num_proposals")
-        outputs = self.second_stage(self.first_stage(inputs, training=False))
+        outputs = self.detections_of(self.extract_features(inputs, training=False))
         super().__init__(inputs, outputs, name=name)
         self._process = os.getpid()
-        # What `fit` has read of `Batches`: the sample at which the last call's epoch 0 began, and
-        # how many are behind. `Checkpoint` keeps it.
         self.input_spec = None  # `call` takes more forms than the graph's own inputs
         self.classes = tuple(config["classes"])
         self.has_masks = "masks" in outputs
         self._config = keras.tree.lists_to_tuples(config)  # as a saved model gives them back
-        self.value_range: ValueRange = self._config["value_range"]
+        self.value_range = self._config["value_range"]
         self.trained_losses = self.loss_names
         self.loss_trackers = {n: keras.metrics.Mean(name=n) for n in self.loss_names}
         # How many samples of `Batches` earlier calls of `fit` have read, None before the first;
@@ -98,26 +98,28 @@ class Detector(ReplicatedTraining, WholeFiles, KerasModel, keras.Model):
         self._samples_read: int | None = None
         self.data_offset = 0
 
-    def first_stage(self, inputs: dict, training: bool) -> dict:
+    def extract_features(self, inputs: dict[str, Any], training: bool) -> dict[str, Any]:
         """Return what both detection and losses need of the images: features and proposals."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what its first stage is")
+        raise NotImplementedError(f"{type(self).__name__} has no method extract_features")
 
-    def second_stage(self, first: dict) -> dict:
-        """Return detections from the first stage's results."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what its second stage is")
+    def detections_of(self, extracted: dict[str, Any]) -> dict[str, Any]:
+        """Return detections from what `extract_features` returned."""
+        raise NotImplementedError(f"{type(self).__name__} has no method detections_of")
 
-    def losses_of(self, first: dict, targets: dict, training: bool) -> dict[str, tuple]:
-        """Return each loss as `(sum, count)` from the first stage's results."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what its losses are")
+    def losses_of(
+        self, extracted: dict[str, Any], targets: dict[str, Any], training: bool
+    ) -> Losses:
+        """Return each loss as `(sum, count)`, likewise."""
+        raise NotImplementedError(f"{type(self).__name__} has no method losses_of")
 
     @scoped_gradients()
-    def call(self, inputs, training=None):
-        """Return detections; while training, the first stage's results, on which losses run."""
+    def call(self, inputs: Any, training: bool | None = None) -> dict[str, Any]:
+        """Return detections; while training, what `extract_features` returns, for the losses."""
         inputs = complete_inputs(inputs)
         if self.takes_proposals and inputs.get("proposals") is None:
             raise ValueError(f"{type(self).__name__} needs 'proposals' beside the images")
         if training:
-            return self.first_stage(inputs, training=True)
+            return self.extract_features(inputs, training=True)
         if num_replicas() == 1:
             return super().call({k: inputs[k] for k in self.input_names}, training=False)
         inputs = ensure_nonempty(inputs)  # the last batch may have fewer images than replicas
@@ -140,10 +142,10 @@ class Detector(ReplicatedTraining, WholeFiles, KerasModel, keras.Model):
         return [tensor.name for tensor in self.inputs]
 
     @scoped_gradients()
-    def train_step(self, data):
-        """Take Keras' own step, with a look at images, loss and gradients on the way.
+    def train_step(self, data: Any) -> dict[str, Any]:
+        """Take a gradient step, after checks that images, boxes, loss and gradients are finite.
 
-        ReLU turns NaN into zero, so a finite loss alone does not tell that all is well.
+        ReLU turns NaN into zero, so a finite loss alone does not prove that all is well.
         """
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         x = complete_inputs(x)
@@ -156,50 +158,59 @@ class Detector(ReplicatedTraining, WholeFiles, KerasModel, keras.Model):
         x["images"] = after(check, x["images"])
         x, y = pad_to_common_shape(x, y)
         with tf.GradientTape() as tape:
-            first = self(x, training=True)
-            loss = self.compute_loss(x, y, first, sample_weight, training=True)
+            extracted = self(x, training=True)
+            loss = self.compute_loss(x, y, extracted, sample_weight, training=True)
             scaled = self.optimizer.scale_loss(loss)
         self._track(loss_tracker(self), loss, x)
         weights = self.trainable_weights
         pairs = zip(tape.gradient(scaled, weights), weights, strict=True)
         gradients, weights = zip(*[pair for pair in pairs if pair[0] is not None], strict=True)
-        gradients = sum_over_replicas(list(gradients))
+        gradients = sum_over_replicas(gradients)
         check = check_finite(loss, f"{NON_FINITE}the loss is", where)
         if not isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):  # it skips those
             norm = tf.linalg.global_norm(gradients)
             check += check_finite(norm, f"{NON_FINITE}the gradients are", where)
         apply_summed_gradients(self.optimizer, after(check, gradients), weights)
-        return self.compute_metrics(x, y, first)
+        return self.compute_metrics(x, y, extracted)
 
     @scoped_gradients()
-    def test_step(self, data):
-        """Run the first stage alone, as at inference, and the losses on it."""
+    def test_step(self, data: Any) -> dict[str, Any]:
+        """Extract features as at inference, and compute the losses on them."""
         x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
         x, y = pad_to_common_shape(complete_inputs(x), y)
-        first = self.first_stage(x, training=False)
-        self._track(loss_tracker(self), self.compute_loss(x, y, first, training=False), x)
-        return self.compute_metrics(x, y, first)
+        extracted = self.extract_features(x, training=False)
+        self._track(loss_tracker(self), self.compute_loss(x, y, extracted, training=False), x)
+        return self.compute_metrics(x, y, extracted)
 
     @property
-    def metrics(self):
+    def metrics(self) -> list[keras.metrics.Metric]:
         """Keras' metrics of the model, without losses that are not trained."""
         idle = [t for name, t in self.loss_trackers.items() if name not in self.trained_losses]
         return [metric for metric in super().metrics if metric not in idle]
 
-    def _track(self, tracker, loss, inputs):
-        """Note this replica's part of a loss, in the mean over the images of an epoch."""
+    def _track(
+        self, tracker: keras.metrics.Metric, loss: Tensor, inputs: dict[str, Tensor]
+    ) -> None:
+        """Update the mean of a loss over an epoch's images by this replica's part."""
         images = inputs.get("mean_images", ops.shape(inputs["images"])[0])
         tracker.update_state(loss * num_replicas(), sample_weight=images)
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """Return the sum of the named losses of a batch, and note each in its metric.
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Tensor:
+        """Return the sum of the named losses of a batch, and update the metric of each.
 
         Args:
             x: inputs.
             y: `{"boxes" (B, N, 4), "labels" (B, N), "crowd" (B, N)}`; `crowd` may be left out.
                 For masks also `"masks"`: `(B, N, H, W)` of 0 and 1, or `(B, N, H, ceil(W / 8))`
                 uint8 as `numpy.packbits` packs them.
-            y_pred: what `first_stage` returned.
+            y_pred: what `extract_features` returned.
             sample_weight: not supported; must be None.
             training: whether a gradient step follows.
 
@@ -213,7 +224,7 @@ class Detector(ReplicatedTraining, WholeFiles, KerasModel, keras.Model):
                 f"{type(self).__name__} trains on masks: the targets have {sorted(y)}, no 'masks'"
             )
         targets = complete_targets(y, *ops.shape(x["images"])[1:3])
-        # Keras adds the replicas' losses; one that has but a blank image adds nothing.
+        # Keras adds the replicas' losses; one that has only a blank image adds nothing.
         real = 1.0 if "num_images" not in x else ops.cast(x["num_images"] > 0, "float32")
         losses = {
             name: mean_over_batch(real * total, real * ops.cast(count, "float32"))
@@ -224,25 +235,56 @@ class Detector(ReplicatedTraining, WholeFiles, KerasModel, keras.Model):
             self._track(self.loss_trackers[name], loss, x)
         return sum(losses.values()) + sum(self.losses) / num_replicas()
 
+    def compile(
+        self,
+        optimizer: Any = "rmsprop",
+        loss: Any = None,
+        loss_weights: Any = None,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
+        **options: Any,
+    ) -> None:
+        """Compile as `keras.Model.compile` does, with an optimizer and without losses and metrics.
+
+        Raises:
+            ValueError: for losses, metrics and their weights; says what to do instead.
+        """
+        refuse_arguments(
+            {
+                "loss": loss,
+                "loss_weights": loss_weights,
+                "metrics": metrics,
+                "weighted_metrics": weighted_metrics,
+            }
+        )
+        _warn_slow_precision(self.dtype_policy.name)
+        super().compile(optimizer, **options)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compile as a saved model was, and make the optimizer's variables."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
+
     def fit(
         self,
-        x=None,
-        y=None,
-        batch_size=None,
-        epochs=1,
-        verbose="auto",
-        callbacks=None,
-        validation_split=0.0,
-        validation_data=None,
-        shuffle=True,
-        **kwargs,
-    ):
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: str | int = "auto",
+        callbacks: Any = None,
+        validation_split: float = 0.0,
+        validation_data: Any = None,
+        shuffle: bool = True,
+        **kwargs: Any,
+    ) -> keras.callbacks.History:
         """Train as `keras.Model.fit` does, also on `Batches`.
 
         `Batches` are resized by this model's `min_size`, of several each image draws one, and
         `max_size`, and read without end, so an epoch is `len(x)` steps. A callback that puts scores
-        into the logs is moved before those that read them, and `monitor="val_AP"` and its kin are
-        maximised. With `rk.callbacks.Checkpoint` a training that was stopped goes on.
+        into the logs is moved before those that read them, and `monitor="val_AP"` and other scores
+        are maximised. With `rk.callbacks.Checkpoint` a training that was stopped goes on.
 
         A second `fit` continues in the data where the first one ended, with other augmentations and
         another order, also after a new `compile`: two calls of one epoch are one call of two.
@@ -252,13 +294,19 @@ class Detector(ReplicatedTraining, WholeFiles, KerasModel, keras.Model):
                 any weight is updated.
             ImageError: for an image that cannot be read; names it.
             ValueError: if the classes of the data are not those of the model.
+
+        Warns:
+            UserWarning: once for a dataset, if an image of `Batches` has more objects than
+                `box_detections_per_img`.
         """
         check_process(self._process)
-        refuse({name: kwargs.get(name) for name in ("sample_weight", "class_weight")})
+        refuse_arguments({name: kwargs.get(name) for name in ("sample_weight", "class_weight")})
         x = self._checked(x, y, "training data")
-        first_epoch, steps = kwargs.pop("initial_epoch", 0), kwargs.get("steps_per_epoch")
+        first_epoch: int = kwargs.pop("initial_epoch", 0)
+        steps: Any = kwargs.get("steps_per_epoch")
         batches = None
         if isinstance(x, Batches):
+            warn_too_many_objects(self, x.dataset)
             batches, shuffle = x.sized(self.min_sizes, None), False  # they are shuffled already
             x = batches = self._with_truth(batches)
             steps = kwargs["steps_per_epoch"] = steps or len(batches)
@@ -268,7 +316,7 @@ class Detector(ReplicatedTraining, WholeFiles, KerasModel, keras.Model):
         steps_before = self._steps_taken()
         try:
             with (
-                plain_errors(batches and batches.dataset),
+                plain_errors(None if batches is None else batches.dataset),
                 resumed(
                     self,
                     x,
@@ -315,127 +363,62 @@ class Detector(ReplicatedTraining, WholeFiles, KerasModel, keras.Model):
             return self._steps_taken()
         return -(-self._samples_read // batch_size)
 
-    def evaluate(self, x=None, y=None, *args, **kwargs):
+    def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Return the named losses as `keras.Model.evaluate` does, also on `Batches`."""
         check_process(self._process)
-        refuse({"sample_weight": kwargs.get("sample_weight")})
+        refuse_arguments({"sample_weight": kwargs.get("sample_weight")})
         with plain_errors(x.dataset if isinstance(x, Batches) else None):
             if not kwargs.get("_use_cached_eval_dataset"):  # of `fit`, which checks them itself
                 x = self._checked(x, y, "data")
             return super().evaluate(self._one_pass(x), y, *args, **kwargs)
 
-    def predict(self, x, *args, **kwargs):
-        """Return padded detections as `keras.Model.predict` does, also on `Batches`."""
-        check_process(self._process)
-        with plain_errors(x.dataset if isinstance(x, Batches) else None):
-            if not isinstance(x, Batches):
-                x = checked(self, x, source="data", targets=False)
-                return super().predict(x, *args, **kwargs)
-            predict = super().predict
-            return predict_in_turn(self, lambda x: predict(x, *args, **kwargs), self._sized(x))
+    def train_on_batch(
+        self,
+        x: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        class_weight: Any = None,
+        return_dict: bool = False,
+    ) -> Any:
+        """Take a step as `keras.Model.train_on_batch` does, on a batch that is checked.
 
-    def _checked(self, x, y, source):
+        Raises:
+            BatchError: for a batch that a detector cannot train on.
+            ValueError: for weights of images or classes.
+        """
+        check_process(self._process)
+        refuse_arguments({"sample_weight": sample_weight, "class_weight": class_weight})
+        checked(self, x, y, source="training data")
+        return super().train_on_batch(x, y, return_dict=return_dict)
+
+    def test_on_batch(
+        self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False
+    ) -> Any:
+        """Return the losses as `keras.Model.test_on_batch` does, of a batch that is checked.
+
+        Raises:
+            BatchError: for a batch that a detector cannot be evaluated on.
+            ValueError: for weights of images.
+        """
+        check_process(self._process)
+        refuse_arguments({"sample_weight": sample_weight})
+        checked(self, x, y, source="data")
+        return super().test_on_batch(x, y, return_dict=return_dict)
+
+    def _checked(self, x: Any, y: Any, source: str) -> Any:
         return x if isinstance(x, Batches) else checked(self, x, y, source=source)
 
-    def _checked_validation(self, data):
+    def _checked_validation(self, data: Any) -> Any:
         if not isinstance(data, tuple | list):
             return self._one_pass(self._checked(data, None, "validation data"))
         x, *y = data
         return (self._checked(x, y[0] if y else None, "validation data"), *y)
 
-    def _one_pass(self, x):
+    def _one_pass(self, x: Any) -> Any:
         """Return the tf.data pipeline of `Batches`, and anything else as it is."""
         if isinstance(x, Batches):
             return pipeline(self._with_truth(x), self.distribute_strategy)
         return x
-
-    def detect(
-        self,
-        images: Images,
-        batch_size: int = 1,
-        proposals: Proposals | None = None,
-    ) -> list[Detections]:
-        """Detect objects in image files, folders and arrays of any size.
-
-        Args:
-            images: one image or many: paths, folders (their images, sorted by name), Pillow
-                images, uint8 or float arrays or tensors in 0..255 (`(H, W)`, `(H, W, 3)`,
-                `(H, W, 4)`, of several `(B, H, W, C)`), lists of those; or a dataset.
-            batch_size: images that run together. Images of different sizes are padded to the
-                largest, which can move their boxes a little, as the padding is in reach of the
-                convolutions.
-            proposals: for R-CNN and Fast R-CNN, where to look: a function from an image,
-                `(H, W, 3)` uint8, to `(r, 4)` boxes in its pixels; or the boxes themselves, a list
-                with an entry an image or a dict by the dataset's image ids. None if the dataset's
-                records have them.
-
-        Returns:
-            One `Detections` an image, in pixels of the image that was given.
-
-        Raises:
-            ImageError: for an image that cannot be read, and for what is none, such as None and
-                bytes; names it.
-            ValueError: for proposals that are missing or do not fit the images, or that this
-                detector does not take.
-        """
-        return list(self.detect_each(images, batch_size, proposals))
-
-    def detect_each(
-        self,
-        images: Images,
-        batch_size: int = 1,
-        proposals: Proposals | None = None,
-    ) -> Iterator[Detections]:
-        """Detect as `detect` does, but yield each image's `Detections` and keep none of them."""
-        check_process(self._process)
-        dataset = self.dataset_of(images, proposals)
-        if len(dataset) == 0:
-            return iter(())
-        batches = self._sized(Batches(dataset, batch_size, max_objects=dataset.max_objects))
-        found = zip(dataset, predictions(self, batches), strict=True)
-        return (self._in_given_pixels(one, record) for record, one in found)
-
-    def dataset_of(
-        self,
-        images: Images,
-        proposals: Proposals | None = None,
-    ) -> DetectionDataset:
-        """Return images and proposals, in all forms that `detect` takes, as a dataset."""
-        if not isinstance(images, DetectionDataset):
-            images = unlabelled(images, self.classes, self.value_range)
-        if proposals is None or len(images) == 0:
-            return images
-        if not self.takes_proposals:
-            raise ValueError(f"{type(self).__name__} finds its own proposals and takes no others")
-        return with_given_proposals(images, proposals, self.value_range)
-
-    def _in_given_pixels(self, found: dict[str, np.ndarray], record) -> Detections:
-        """Undo the resizing of one image's detections, and drop their padding."""
-        size = (record.height, record.width)
-        resized = size
-        if self.min_size is not None:
-            resized = resized_size(*size, self.min_size, self.max_size)
-        scale = np.array([size[1] / resized[1], size[0] / resized[0]] * 2, np.float32)
-        return self.as_detections(found | {"boxes": found["boxes"] * scale}, size)
-
-    def as_detections(self, found: dict[str, np.ndarray], size: tuple[int, int]) -> Detections:
-        """Return an image's padded detections, in its pixels, as `Detections`."""
-        count = int(found["num_detections"])
-        return Detections(
-            boxes=found["boxes"][:count],
-            scores=found["scores"][:count],
-            labels=found["labels"][:count],
-            classes=self.classes,
-            image_size=size,
-            masks=found["masks"][:count] if self.has_masks else None,
-        )
-
-    def _sized(self, batches: Batches) -> Batches:
-        """Fill in the model's image size, and bring in the proposals that it takes."""
-        sized = batches.sized(self.min_size, self.max_size).with_proposals(self.takes_proposals)
-        sized.antialias = batches.antialias or self.antialias
-        sized.value_range = self.value_range
-        return sized
 
     def _with_truth(self, batches: Batches) -> Batches:
         """Return sized batches with the targets that the losses need, of the model's classes."""
@@ -451,7 +434,60 @@ class Detector(ReplicatedTraining, WholeFiles, KerasModel, keras.Model):
             )
         return self._sized(batches).with_masks(self.has_masks)
 
-    def export(self, filepath: str | PathLike, format: str | None = None, **options: Any):
+    def save(self, filepath: str | PathLike[str], overwrite: bool = True, **options: Any) -> None:
+        """Save as `keras.Model.save` does; killed on the way, it leaves the file that was there.
+
+        So does `keras.callbacks.ModelCheckpoint`, which calls this.
+
+        Raises:
+            ValueError: unless the file's name ends in `.keras`.
+        """
+        check_ending(filepath)
+        if not overwrite or "://" in str(filepath):  # Keras asks before it overwrites, or uploads
+            super().save(filepath, overwrite=overwrite, **options)
+            return
+        with atomic_write(filepath) as aside:
+            super().save(aside, **options)
+
+    @classmethod
+    def from_preset(
+        cls,
+        preset: str | PathLike[str],
+        *,
+        classes: Sequence[str] | None = None,
+        num_classes: int | None = None,
+        cache: str | PathLike[str] | None = None,
+        **arguments: Any,
+    ) -> Self:
+        """Return a detector of this class with trained weights; see `presets.from_preset`.
+
+        Args:
+            preset: a name that `models.list_presets` has, or the path of a `.keras` file.
+            classes: class names, without the background; default those of the weights.
+            num_classes: K, for the classes "1" .. "K".
+            cache: folder for what is fetched.
+            **arguments: of the constructor, instead of those that the weights were trained with.
+
+        Raises:
+            ValueError: for an unknown name, and for arguments or weights of another class that do
+                not fit.
+            OSError: if a file is missing or cannot be fetched.
+        """
+        # Presets stand above the models and are fetched when asked for.
+        presets = importlib.import_module("rcnn_keras.presets")
+        abstract = "_connect" in vars(cls)  # `Detector` itself, which stands for them all
+        return presets.from_preset(
+            preset,
+            classes=classes,
+            num_classes=num_classes,
+            architecture=None if abstract else cls,
+            cache=cache,
+            **arguments,
+        )
+
+    def export(
+        self, filepath: str | PathLike[str], format: str | None = None, **options: Any
+    ) -> Path:
         """Write the detector for another program and return the path; see `rcnn_keras.export`.
 
         Formats are `"tf_saved_model"` (for a folder's name), `"litert"` (for `.tflite`), `"onnx"`
@@ -466,9 +502,85 @@ class Detector(ReplicatedTraining, WholeFiles, KerasModel, keras.Model):
         return {**self._config, "name": self.name}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects=None) -> "Detector":
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> "Detector":
         """Rebuild the model; pre-trained weights are not fetched again, the file holds its own."""
         weights = config.get("backbone_weights")
         model = cls(**{**config, "backbone_weights": None})
         model._config["backbone_weights"] = weights
         return model
+
+
+def scores_first(callbacks: Any) -> Any:
+    """Order callbacks so that scores are in the logs before another callback looks for them.
+
+    Keras knows whether to maximise what a callback monitors only for its own metrics; average
+    precision, the larger the better, is set here.
+
+    Raises:
+        ValueError: for a `ModelCheckpoint` whose files could not be loaded again.
+        OSError: for one whose files could not be written.
+    """
+    for callback in callbacks if isinstance(callbacks, Sequence) else [callbacks]:
+        if isinstance(callback, keras.callbacks.ModelCheckpoint) and not callback.save_weights_only:
+            check_ending(callback.filepath)
+            folder = Path(callback.filepath).parent
+            if "{" not in str(folder):  # otherwise it is known only when an epoch ends
+                check_output_folder(folder)
+    if not isinstance(callbacks, Sequence):
+        return callbacks
+    for callback in callbacks:
+        monitor = getattr(callback, "monitor", None)
+        scores = isinstance(monitor, str) and re.fullmatch(r"val_(mask_)?A[PR]\w*(/.*)?", monitor)
+        if scores and getattr(callback, "mode", None) == "auto":
+            callback.mode = "max"
+    return sorted(callbacks, key=lambda c: not getattr(c, "writes_scores", False))
+
+
+@contextmanager
+def resumed(
+    model: keras.Model, data: Any, callbacks: Any, *, initial_epoch: int, **how: Any
+) -> Iterator[tuple[Any, int, int]]:
+    """Yield callbacks for Keras' `fit`, the epoch to begin with, and how much of it is behind.
+
+    A callback with a method `resumed`, `Checkpoint`, says so; it stands above the models. Without
+    one the training begins at the beginning of `initial_epoch`.
+
+    Raises:
+        ValueError: if there are several.
+    """
+    each = callbacks if isinstance(callbacks, Sequence) else [callbacks]
+    checkpoints = [callback for callback in each if hasattr(callback, "resumed")]
+    if len(checkpoints) > 1:
+        raise ValueError(f"fit takes one Checkpoint, not {len(checkpoints)}")
+    if not checkpoints:
+        yield callbacks, initial_epoch, 0
+        return
+    with checkpoints[0].resumed(model, data, each, initial_epoch=initial_epoch, **how) as begins:
+        yield begins
+
+
+def _warn_slow_precision(policy: str) -> None:
+    """Warn, once a process, of bfloat16 on an x86 CPU without matrix tiles (AMX)."""
+    if policy == "mixed_bfloat16" and not tf.config.list_physical_devices("GPU"):
+        _warn_slow_bfloat16()
+
+
+@functools.cache
+def _warn_slow_bfloat16() -> None:
+    cpu = Path("/proc/cpuinfo")
+    flags = cpu.read_text() if cpu.is_file() else ""
+    if "flags" in flags and "amx_bf16" not in flags:
+        warnings.warn(
+            "mixed_bfloat16 is slower than float32 on a CPU without AMX, such as this one",
+            stacklevel=4,
+        )
+
+
+def load_detector(path: str | PathLike[str]) -> Detector:
+    """Load a detector for inference; ValueError if the file holds something else."""
+    model = keras.models.load_model(path, compile=False)
+    if not isinstance(model, Detector):
+        raise ValueError(f"{path} holds a {type(model).__name__}, not a detector of this package")
+    return model

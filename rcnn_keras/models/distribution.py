@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from rcnn_keras.data.pipeline import Batches
-from rcnn_keras.models.keras_internals import without_strategy
+from rcnn_keras.keras_internals import without_strategy
 from rcnn_keras.ops import is_multi_worker
 
 

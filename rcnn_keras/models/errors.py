@@ -1,9 +1,12 @@
-"""What goes wrong inside a graph, told as what it is."""
+"""The errors of detectors, and checks that name what is wrong before any work starts."""
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
@@ -11,9 +14,13 @@ from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.images import ImageError
 from rcnn_keras.data.problems import DatasetError
 from rcnn_keras.data.tfrecord import check_tfrecord
-from rcnn_keras.models.batch_check import BatchError
 
 NON_FINITE = "not finite: "  # starts the message of a failed check
+ENDING, WEIGHTS_ENDING = ".keras", ".weights.h5"
+
+
+class BatchError(ValueError):
+    """A batch of a user's own pipeline that a detector cannot train on; says where and why."""
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -67,3 +74,38 @@ def plain_errors(dataset: DetectionDataset | None = None) -> Iterator[None]:
             paths = [files[i] for i in ids if i in files]
             raise NonFiniteLossError(bad[1], int(bad[2]), ids, paths) from error
         raise
+
+
+def refuse_arguments(given: dict[str, Any]) -> None:
+    """Raise a ValueError that names each of Keras' arguments that a detector cannot use."""
+    names = [name for name, value in given.items() if value is not None]
+    if not names:
+        return
+    why = {
+        "loss": "a detector has losses of its own; model.trained_losses chooses among them",
+        "loss_weights": "losses are added as they are; model.trained_losses chooses some",
+        "metrics": "scores come from rk.callbacks, as rk.callbacks.CocoEvaluation(val)",
+        "weighted_metrics": "scores come from rk.callbacks, as rk.callbacks.CocoEvaluation(val)",
+        "sample_weight": "images are not weighted; repeat those that should count more",
+        "class_weight": "classes are not weighted; repeat the images of rare ones",
+    }
+    raise ValueError("; ".join(f"{name} is not supported: {why[name]}" for name in names))
+
+
+def check_process(pid: int) -> None:
+    """Raise a RuntimeError in a forked child of the process that built a model."""
+    if os.getpid() != pid:
+        raise RuntimeError(
+            "this model was built in another process, of which this one is a fork, and TensorFlow "
+            "does not run in forks: load the model in each process, and start them by "
+            "multiprocessing.get_context('spawn')"
+        )
+
+
+def check_ending(path: str | PathLike[str]) -> None:
+    """Raise ValueError unless a model can be saved to a file of this name, and loaded again."""
+    if Path(path).suffix != ENDING:
+        raise ValueError(
+            f"{path}: a detector is saved to a {ENDING} file, or its weights alone by save_weights "
+            f"to a {WEIGHTS_ENDING} file; no other can be loaded again"
+        )

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from rcnn_keras.losses import Losses
 from rcnn_keras.models.arguments import FAST_RCNN, check_arguments, name_classes
 from rcnn_keras.models.two_stage import TwoStageDetector
 from rcnn_keras.ops.types import Kernels
@@ -59,7 +60,7 @@ class FastRCNN(TwoStageDetector):
         image_std: as in `FasterRCNN`.
         antialias: as in `FasterRCNN`.
         value_range: as in `FasterRCNN`.
-        kernels: `"native"`, TensorFlow's own, to train and to serve with it; `"portable"` for
+        kernels: `"native"`, those of TensorFlow, to train and to serve with it; `"portable"` for
             XLA, LiteRT, ONNX and OpenVINO, see `with_kernels`. Weights and detections are the same.
         seed: of the sampling of RoIs.
         name: the model's name.
@@ -120,7 +121,7 @@ class FastRCNN(TwoStageDetector):
         self._build_second_stage(parts, config, seed)
         self._finish(parts, config, name)
 
-    def first_stage(self, inputs: dict, training: bool) -> dict[str, Any]:
+    def extract_features(self, inputs: dict[str, Any], training: bool) -> dict[str, Any]:
         """Run backbone and pyramid once.
 
         Returns:
@@ -130,9 +131,11 @@ class FastRCNN(TwoStageDetector):
         # One row of padding: there is something to gather even where nothing was proposed.
         proposals = ops.pad(inputs["proposals"], ((0, 0), (0, 1), (0, 0)))
         given = {"proposals": proposals, "num_proposals": inputs["num_proposals"]}
-        return self.features_of(inputs, training) | given
+        return self.run_backbone(inputs, training) | given
 
-    def losses_of(self, first: dict, targets: dict, training: bool) -> dict[str, tuple]:
+    def losses_of(
+        self, extracted: dict[str, Any], targets: dict[str, Any], training: bool
+    ) -> Losses:
         """Sample RoIs, and return the two losses as `(sum, count)`."""
         step = self.optimizer.iterations if training else ops.zeros((), "int64")
-        return self.second_stage_losses(first, targets, step, training)
+        return self.second_stage_losses(extracted, targets, step, training)

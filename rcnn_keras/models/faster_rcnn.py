@@ -11,7 +11,7 @@ from keras import ops
 
 from rcnn_keras.backbones import Backbone
 from rcnn_keras.layers import AnchorGenerator, AnchorSampler, ProposalLayer, RPNHead
-from rcnn_keras.losses import SMOOTH_L1_BETA, rpn_losses
+from rcnn_keras.losses import SMOOTH_L1_BETA, Losses, rpn_losses
 from rcnn_keras.models.arguments import (
     FASTER_RCNN,
     Rules,
@@ -19,7 +19,7 @@ from rcnn_keras.models.arguments import (
     default_anchor_sizes,
     name_classes,
 )
-from rcnn_keras.models.own_layers import check_anchors
+from rcnn_keras.models.custom_layers import check_anchors
 from rcnn_keras.models.two_stage import TwoStageDetector
 from rcnn_keras.ops.types import Kernels
 
@@ -158,7 +158,7 @@ class FasterRCNN(TwoStageDetector):
     """
 
     loss_names: tuple[str, ...] = ("rpn_objectness_loss", "rpn_box_loss", "class_loss", "box_loss")
-    proposer: Callable[[dict], dict] | None = None
+    proposer: Callable[[dict[str, Any]], dict[str, Any]] | None = None
 
     def __init__(
         self,
@@ -281,37 +281,41 @@ class FasterRCNN(TwoStageDetector):
     def _build_more(self, parts: Backbone, config: dict[str, Any]) -> None:
         """Build the layers that a descendant has beside those of Faster R-CNN."""
 
-    def first_stage(self, inputs: dict, training: bool) -> dict[str, Any]:
+    def extract_features(self, inputs: dict[str, Any], training: bool) -> dict[str, Any]:
         """Run backbone, pyramid and RPN once.
 
         Returns:
             `features`, a list of maps; `rpn_logits`, `rpn_deltas`, `anchors`, lists by level;
             `proposals` `(B, R, 4)`, `num_proposals` `(B,)`, and the inputs' sizes and ids.
         """
-        first = self.features_of(inputs, training)
-        features, sizes = first["features"], first["image_sizes"]
+        extracted = self.run_backbone(inputs, training)
+        features, sizes = extracted["features"], extracted["image_sizes"]
         logits, deltas = self.rpn_head(features)
-        anchors = self.anchor_generator(first["images"], features)
+        anchors = self.anchor_generator(extracted["images"], features)
         proposals, count = self.proposal_layer(logits, deltas, anchors, sizes, training=training)
-        first |= {
+        extracted |= {
             "rpn_logits": logits,
             "rpn_deltas": deltas,
             "anchors": anchors,
             "proposals": proposals,
             "num_proposals": count,
         }
-        return first | self.proposer(inputs) if self.proposer else first
+        return extracted | self.proposer(inputs) if self.proposer else extracted
 
-    def losses_of(self, first: dict, targets: dict, training: bool) -> dict[str, tuple]:
+    def losses_of(
+        self, extracted: dict[str, Any], targets: dict[str, Any], training: bool
+    ) -> Losses:
         """Sample anchors and RoIs, and return the four losses as `(sum, count)`."""
         step = self.optimizer.iterations if training else ops.zeros((), "int64")
-        sizes, ids = first["image_sizes"], first["image_ids"]
+        sizes, ids = extracted["image_sizes"], extracted["image_ids"]
 
-        anchors = ops.concatenate(first["anchors"])
-        indices, kinds, goals = self.anchor_sampler(anchors, targets, sizes, ids, step)
-        logits = ops.take_along_axis(ops.concatenate(first["rpn_logits"], axis=1), indices, axis=1)
-        deltas = ops.concatenate(first["rpn_deltas"], axis=1)
+        anchors = ops.concatenate(extracted["anchors"])
+        indices, match_labels, box_targets = self.anchor_sampler(anchors, targets, sizes, ids, step)
+        logits = ops.take_along_axis(
+            ops.concatenate(extracted["rpn_logits"], axis=1), indices, axis=1
+        )
+        deltas = ops.concatenate(extracted["rpn_deltas"], axis=1)
         deltas = ops.take_along_axis(deltas, indices[..., None], axis=1)
-        losses = rpn_losses(logits, deltas, goals, kinds)
+        losses = rpn_losses(logits, deltas, box_targets, match_labels)
 
-        return losses | self.second_stage_losses(first, targets, step, training)
+        return losses | self.second_stage_losses(extracted, targets, step, training)

@@ -13,12 +13,12 @@ from rcnn_keras.backbones import Backbone
 from rcnn_keras.backbones.backbone import MASK_POOLED_SIZE
 from rcnn_keras.layers import MaskHead, MaskLayer, RealRoIs
 from rcnn_keras.layers.mask_layer import of_class
-from rcnn_keras.losses import SMOOTH_L1_BETA, mask_head_loss
+from rcnn_keras.losses import SMOOTH_L1_BETA, Losses, mask_head_loss
 from rcnn_keras.models.arguments import MASK_RCNN
+from rcnn_keras.models.custom_layers import check_mask_head, with_kernels_of
 from rcnn_keras.models.faster_rcnn import FasterRCNN
-from rcnn_keras.models.own_layers import check_mask_head, with_kernels_of
 from rcnn_keras.ops import mask_targets, portable_mask_targets, select_rows
-from rcnn_keras.ops.types import Kernels
+from rcnn_keras.ops.types import Kernels, Tensor
 
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")
@@ -117,26 +117,34 @@ class MaskRCNN(FasterRCNN):
             check_mask_head(self.mask_head, pooled, num_classes)
         self.mask_layer = MaskLayer(config["kernels"], name="masks")
 
-    def second_stage(self, first: dict) -> dict:
+    def detections_of(self, extracted: dict[str, Any]) -> dict[str, Any]:
         """Detect as Faster R-CNN does, and draw each detection's mask."""
-        found = super().second_stage(first)
+        found = super().detections_of(extracted)
         rois, image = self.real_rois(found["boxes"], found["labels"])
-        logits = self.mask_head(self.mask_roi_align(first["features"], rois, image))
+        logits = self.mask_head(self.mask_roi_align(extracted["features"], rois, image))
         return found | {"masks": self.mask_layer(logits, found["labels"])}
 
-    def roi_losses_of(self, first, targets, sampled, step, training) -> dict[str, tuple]:
+    def roi_losses_of(
+        self,
+        extracted: dict[str, Any],
+        targets: dict[str, Tensor],
+        sampled: tuple[Tensor, Tensor, Tensor, Tensor],
+        step: Tensor,
+        training: bool,
+    ) -> Losses:
         """Return the losses of classes, boxes and masks, the last on positive RoIs alone."""
-        losses = super().roi_losses_of(first, targets, sampled, step, training)
+        losses = super().roi_losses_of(extracted, targets, sampled, step, training)
         kernels = self._config["kernels"]
-        most = max(
-            int(self.roi_sampler.batch_size_per_image * self.roi_sampler.positive_fraction), 1
-        )
-        rois, classes, _, matches = (x[:, :most] for x in sampled)  # positives come first
+        sampler = self.roi_sampler
+        max_positives = max(int(sampler.batch_size_per_image * sampler.positive_fraction), 1)
+        rois, classes, _, matches = (x[:, :max_positives] for x in sampled)  # positives come first
         image, rois, labels, matches = select_rows(kernels, classes > 0, rois, classes - 1, matches)
         logits = self.mask_head(
-            self.mask_roi_align(first["features"], rois, image), training=training
+            self.mask_roi_align(extracted["features"], rois, image), training=training
         )
-        cut = portable_mask_targets if kernels == "portable" else mask_targets
-        goals = cut(targets["masks"], first["image_sizes"], rois, image, matches, logits.shape[1])
-        own = of_class(logits, ops.maximum(labels, 0))
-        return losses | mask_head_loss(own, goals, labels >= 0)
+        crop_masks = portable_mask_targets if kernels == "portable" else mask_targets
+        masks, sizes = targets["masks"], extracted["image_sizes"]
+        mask_size = logits.shape[1]
+        roi_targets = crop_masks(masks, sizes, rois, image, matches, mask_size)
+        class_logits = of_class(logits, ops.maximum(labels, 0))
+        return losses | mask_head_loss(class_logits, roi_targets, labels >= 0)

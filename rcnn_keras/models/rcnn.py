@@ -12,6 +12,7 @@ from keras import layers, ops
 from rcnn_keras.backbones import crop_network, load_imagenet
 from rcnn_keras.backbones.imagenet import CAFFE_MEAN, CAFFE_STD
 from rcnn_keras.layers import DetectionLayer, ImageNormalization, RegionFeatures
+from rcnn_keras.losses import Losses
 from rcnn_keras.models.arguments import RCNN as RULES
 from rcnn_keras.models.arguments import check_arguments, name_classes
 from rcnn_keras.models.detector import Detector
@@ -30,7 +31,7 @@ class RCNN(Detector):
     which keep their own size. The scores of detections are the sigmoid of the SVMs' margins: 0.5
     is the separating plane, and -1, the margin of an easy negative, is 0.27.
 
-    `fit` does not train it: its parts are learnt one after the other, by `training.train_rcnn`.
+    `fit` does not train it: its parts are trained one after the other, by `training.train_rcnn`.
 
     Args:
         backbone: `"alexnet"` or `"vgg16"`.
@@ -52,7 +53,7 @@ class RCNN(Detector):
             backbone's weights, else ImageNet's.
         image_std: RGB deviation in 0..255, likewise.
         value_range: as in `FasterRCNN`.
-        kernels: `"native"`, TensorFlow's own, to serve with it; `"portable"` for
+        kernels: `"native"`, those of TensorFlow, to serve with it; `"portable"` for
             XLA, LiteRT, ONNX and OpenVINO, see `with_kernels`. Weights and detections are the same.
         name: the model's name.
 
@@ -130,7 +131,7 @@ class RCNN(Detector):
         )
         self._connect(config, name)
 
-    def first_stage(self, inputs: dict, training: bool) -> dict[str, Any]:
+    def extract_features(self, inputs: dict[str, Any], training: bool) -> dict[str, Any]:
         """Compute the features of every proposal.
 
         Returns:
@@ -138,27 +139,29 @@ class RCNN(Detector):
             being padding; `num_proposals` and `image_sizes` as they came in.
         """
         sizes, count = inputs["image_sizes"], inputs["num_proposals"]
-        # One row of padding, lest a batch without proposals be without rows.
+        # One row of padding, so that a batch without proposals has rows, too.
         rois = ops.pad(inputs["proposals"], ((0, 0), (0, 1), (0, 0)))
         images = self.normalize(inputs["images"], sizes)
         features = self.region_features(images, sizes, rois, count)
         return features | {"proposals": rois, "num_proposals": count, "image_sizes": sizes}
 
-    def second_stage(self, first: dict) -> dict:
+    def detections_of(self, extracted: dict[str, Any]) -> dict[str, Any]:
         """Score each proposal for each class, move it, and keep the best detections."""
-        rois, count = first["proposals"], first["num_proposals"]
+        rois, count = extracted["proposals"], extracted["num_proposals"]
         classify = self.svm if self.classifier == "svm" else self.class_logits
-        deltas = self.box_deltas(self.box_regressor(first["pool5"]))
+        deltas = self.box_deltas(self.box_regressor(extracted["pool5"]))
         if not self.box_regression:
             deltas = ops.zeros_like(deltas)
-        scores = classify(first["fc7"])
-        return self.detection_layer(scores, deltas, rois, count, first["image_sizes"])
+        scores = classify(extracted["fc7"])
+        return self.detection_layer(scores, deltas, rois, count, extracted["image_sizes"])
 
-    def losses_of(self, first: dict, targets: dict, training: bool) -> dict[str, tuple]:
+    def losses_of(
+        self, extracted: dict[str, Any], targets: dict[str, Any], training: bool
+    ) -> Losses:
         """Raise: the parts of R-CNN have no loss in common."""
-        raise NotImplementedError(f"RCNN has no loss of its own to fit or evaluate: {HOW_TO_TRAIN}")
+        raise NotImplementedError(f"RCNN has no single loss to fit or evaluate: {HOW_TO_TRAIN}")
 
-    def fit(self, *args, **kwargs):
+    def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """Raise: R-CNN is trained in stages."""
         raise NotImplementedError(f"RCNN is not trained by fit: {HOW_TO_TRAIN}")
 

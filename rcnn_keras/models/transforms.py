@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from rcnn_keras.keras_internals import sublayers
 from rcnn_keras.layers import FeaturePyramid
 from rcnn_keras.layers.normalization import BATCH_KINDS, BATCH_NORMS
 from rcnn_keras.models.detector import Detector
 from rcnn_keras.models.fast_rcnn import FastRCNN
-from rcnn_keras.models.keras_internals import sublayers
 from rcnn_keras.ops.types import Kernels
 
 
@@ -118,8 +118,8 @@ def fold_batchnorm(model: Detector, *, winograd: bool = False) -> Detector:
     changes: dict[str, bool | None] = {
         key: None for key in ("norm", "head_norm") if config.get(key) in BATCH_KINDS
     }
-    whole = getattr(model, "layers_of_users", [])
-    if not getattr(model, "has_own_backbone", True):
+    whole = getattr(model, "custom_layers", [])
+    if not getattr(model, "has_builtin_backbone", True):
         changes.pop("norm", None)
     if winograd:
         if "winograd" not in config:

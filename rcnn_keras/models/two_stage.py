@@ -1,4 +1,4 @@
-"""What Fast, Faster and Mask R-CNN share: a backbone, and a second stage that judges RoIs.
+"""What Fast, Faster and Mask R-CNN share: a backbone, and a second stage that classifies RoIs.
 
 B images, R proposals, S sampled RoIs, D detections, K classes.
 """
@@ -22,20 +22,21 @@ from rcnn_keras.layers import (
     RoIPool,
     RoISampler,
 )
-from rcnn_keras.losses import box_head_losses
+from rcnn_keras.losses import Losses, box_head_losses
+from rcnn_keras.models.custom_layers import PLACES, check_box_head, check_pooling, with_kernels_of
 from rcnn_keras.models.detector import Detector
-from rcnn_keras.models.own_layers import PLACES, check_box_head, check_pooling, with_kernels_of
 from rcnn_keras.ops import drawing_for, select_rows
 from rcnn_keras.ops.matching import IGNORED
+from rcnn_keras.ops.types import Tensor
 
-MOST_ROIS = 2**16  # sampled of an image
+MAX_ROIS = 2**16  # sampled of an image
 SIZE_DIVISOR = 32  # of the images' height and width
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "TwoStageDetector"]
 
 
 class TwoStageDetector(Detector):
-    """A detector that computes features once an image and judges proposals on them.
+    """A detector that computes features once an image and classifies proposals on them.
 
     A subclass calls `_build_backbone`, builds what finds its proposals, then `_build_second_stage`
     and `_finish`, all with its constructor's arguments by name.
@@ -44,7 +45,7 @@ class TwoStageDetector(Detector):
     def _build_backbone(self, config: dict[str, Any]) -> Backbone:
         """Build backbone and pyramid, and fill in the mean and deviation of its weights."""
         # Before anything is built, and as a saved model's JSON gives them back.
-        self._own = {
+        self._custom = {
             place: _plain(keras.saving.serialize_keras_object(config[place]))
             for place in ("backbone", *PLACES)
             if isinstance(config.get(place), keras.layers.Layer)
@@ -68,10 +69,10 @@ class TwoStageDetector(Detector):
         config["image_std"] = std if config["image_std"] is None else config["image_std"]
         padding: tuple[float, ...] = (0.0, 0.0, 0.0)
         if (tuple(config["image_mean"]), tuple(config["image_std"])) == (mean, std):
-            # Not zero where the network itself goes on to normalise.
+            # Not zero where the network itself also normalises.
             padding = tuple((c - m) / s for c, m, s in zip(colour, mean, std, strict=True))
         if config["recompute_stages"] is None:
-            config["recompute_stages"] = min(2, len(parts.stages)) if parts.own else 0
+            config["recompute_stages"] = min(2, len(parts.stages)) if parts.builtin else 0
 
         sizes = config["min_size"]
         self.min_sizes = tuple(sizes) if isinstance(sizes, Sequence) else (sizes,)
@@ -147,21 +148,21 @@ class TwoStageDetector(Detector):
         )
 
     def _finish(self, parts: Backbone, config: dict[str, Any], name: str | None) -> None:
-        """Connect the layers, and see to the stages of the backbone that training treats apart."""
+        """Connect the layers, and freeze and recompute the first stages of the backbone."""
         self._num_maps = len(parts.strides)
         self._stages, self._default_frozen = parts.stages, parts.frozen_stages
-        # Layers of a model that came in frozen stay so.
+        # Layers that are frozen in the model that was given stay frozen.
         self._trained = {layer.name: layer.trainable for layer in self.backbone.layers}
-        self._norms_frozen = config["norm"] == "frozen_batch" and not parts.own
-        self.has_own_backbone = parts.own
+        self._norms_frozen = config["norm"] == "frozen_batch" and not parts.builtin
+        self.has_builtin_backbone = parts.builtin
         stages = self._stages[: config["recompute_stages"]]
         if config["recompute_stages"] > len(self._stages):
             raise ValueError(
                 f"recompute_stages must be at most {len(self._stages)} for this backbone; "
                 f"received {config['recompute_stages']!r}"
             )
-        self._connect({k: v for k, v in config.items() if k not in self._own}, name)
-        self._config |= self._own
+        self._connect({k: v for k, v in config.items() if k not in self._custom}, name)
+        self._config |= self._custom
         self.freeze_backbone(config["frozen_stages"])
         self._recomputed = Recomputed(self.backbone, stages) if stages else None
 
@@ -169,8 +170,8 @@ class TwoStageDetector(Detector):
         """Freeze the first stages of the backbone, and unfreeze the others.
 
         A stage begins where the map is halved: a ResNet has its stem and four more, VGG-16 five
-        blocks, MobileNetV3 six, ZF three; of other backbones the graph tells. Batch norm in a
-        frozen stage keeps its statistics. Compile the model after it.
+        blocks, MobileNetV3 six, ZF three; those of other backbones are read from the graph. Batch
+        norm in a frozen stage keeps its statistics. Compile the model after it.
 
         Args:
             stages: how many, as `frozen_stages` of the constructor; 0 trains all. None is the
@@ -198,23 +199,25 @@ class TwoStageDetector(Detector):
         self._config["frozen_stages"] = int(stages)
 
     @property
-    def layers_of_users(self) -> list[keras.layers.Layer]:
-        """The backbone and the layers that are not of this package's making, as far as given."""
-        own = {
+    def custom_layers(self) -> list[keras.layers.Layer]:
+        """The backbone and the layers that the user gave, if any."""
+        places = {
             "anchor_generator": getattr(self, "anchor_generator", None),
             "rpn_head": getattr(self, "rpn_head", None),
             "box_head": self.box_head,
             "mask_head": getattr(self, "mask_head", None),
             "roi_pooling": self.box_pooling,
         }
-        found = [layer for place, layer in own.items() if place in self._own and layer is not None]
-        return found if self.has_own_backbone else [self.backbone, *found]
+        found = [
+            layer for place, layer in places.items() if place in self._custom and layer is not None
+        ]
+        return found if self.has_builtin_backbone else [self.backbone, *found]
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments, models and layers as Keras serializes them."""
         # Without what Keras wraps attributes of a layer in, which refers to its layers.
         config = super().get_config()
-        return config | {place: _plain(config[place]) for place in self._own}
+        return config | {place: _plain(config[place]) for place in self._custom}
 
     @classmethod
     def from_config(
@@ -224,8 +227,8 @@ class TwoStageDetector(Detector):
         given = {p: config[p] for p in ("backbone", *PLACES) if isinstance(config.get(p), dict)}
         with keras.saving.custom_object_scope(custom_objects or {}):
             # Copies, as Keras takes a functional model's configuration to pieces.
-            own = {p: keras.saving.deserialize_keras_object(_plain(v)) for p, v in given.items()}
-        model = super().from_config(config | own, custom_objects)
+            layers = {p: keras.saving.deserialize_keras_object(_plain(v)) for p, v in given.items()}
+        model = super().from_config(config | layers, custom_objects)
         model._config |= _plain(given)  # Keras writes a layer that was read in another way
         return model
 
@@ -237,7 +240,7 @@ class TwoStageDetector(Detector):
         """
         super().compile(*args, jit_compile=jit_compile != "auto" and jit_compile, **options)
 
-    def features_of(self, inputs: dict, training: bool) -> dict[str, Any]:
+    def run_backbone(self, inputs: dict[str, Any], training: bool) -> dict[str, Any]:
         """Run backbone and pyramid once.
 
         Returns:
@@ -261,39 +264,52 @@ class TwoStageDetector(Detector):
             "image_ids": inputs.get("image_ids"),
         }
 
-    def judge(self, first: dict) -> tuple:
+    def predict_boxes(self, extracted: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Return class logits `(B, R, K + 1)` and deltas `(B, R, K, 4)` of the proposals."""
-        return self.box_head(self.box_pooling(first["features"], first["proposals"]))
+        return self.box_head(self.box_pooling(extracted["features"], extracted["proposals"]))
 
-    def second_stage(self, first: dict) -> dict:
+    def detections_of(self, extracted: dict[str, Any]) -> dict[str, Any]:
         """Classify and refine the proposals, and keep the best detections."""
-        rois, count = first["proposals"], first["num_proposals"]
-        logits, deltas = self.judge(first)
-        return self.detection_layer(logits, deltas, rois, count, first["image_sizes"])
+        rois, count = extracted["proposals"], extracted["num_proposals"]
+        logits, deltas = self.predict_boxes(extracted)
+        return self.detection_layer(logits, deltas, rois, count, extracted["image_sizes"])
 
-    def second_stage_losses(self, first, targets, step, training) -> dict[str, tuple]:
+    def second_stage_losses(
+        self,
+        extracted: dict[str, Any],
+        targets: dict[str, Tensor],
+        step: Tensor,
+        training: bool,
+    ) -> Losses:
         """Sample RoIs among proposals and ground truth, and return the second stage's losses."""
-        proposals, count = first["proposals"], first["num_proposals"]
-        sampled = self.roi_sampler(proposals, count, targets, first["image_ids"], step)
-        return self.roi_losses_of(first, targets, sampled, step, training)
+        proposals, count = extracted["proposals"], extracted["num_proposals"]
+        sampled = self.roi_sampler(proposals, count, targets, extracted["image_ids"], step)
+        return self.roi_losses_of(extracted, targets, sampled, step, training)
 
-    def roi_losses_of(self, first, targets, sampled, step, training) -> dict[str, tuple]:
+    def roi_losses_of(
+        self,
+        extracted: dict[str, Any],
+        targets: dict[str, Tensor],
+        sampled: tuple[Tensor, Tensor, Tensor, Tensor],
+        step: Tensor,
+        training: bool,
+    ) -> Losses:
         """Return the second stage's losses on the RoIs that `RoISampler` drew.
 
-        Padding is left out beforehand, lest it count in a batch norm of the head. Portable kernels
-        leave it in, as XLA must know how many RoIs there are.
+        Padding is left out beforehand, so that it does not count in a batch norm of the head.
+        Portable kernels leave it in, as XLA must know how many RoIs there are.
         """
-        rois, classes, goals, _ = sampled
+        rois, classes, box_targets, _ = sampled
         # What dropout drops of a RoI depends on its image and its place among those of the image.
-        places = first["image_ids"][:, None] * MOST_ROIS + np.arange(rois.shape[1])
-        image, rois, classes, goals, places = select_rows(
-            self._config["kernels"], classes != IGNORED, rois, classes, goals, places
+        places = extracted["image_ids"][:, None] * MAX_ROIS + np.arange(rois.shape[1])
+        image, rois, classes, box_targets, places = select_rows(
+            self._config["kernels"], classes != IGNORED, rois, classes, box_targets, places
         )
-        pooled = self.box_pooling(first["features"], rois, image)
+        pooled = self.box_pooling(extracted["features"], rois, image)
         with drawing_for(places, step):
             logits, deltas = self.box_head(pooled[None], training=training)
         beta = self._config["box_smooth_l1_beta"]
-        return box_head_losses(logits, deltas, goals[None], classes[None], beta)
+        return box_head_losses(logits, deltas, box_targets[None], classes[None], beta)
 
 
 def _plain(value: Any) -> Any:

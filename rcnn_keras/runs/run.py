@@ -13,6 +13,7 @@ from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.pipeline import Batches
 from rcnn_keras.evaluation.report.sections import Section
 from rcnn_keras.models import RCNN
+from rcnn_keras.models.scorable import warn_unscorable
 from rcnn_keras.presets import from_preset
 from rcnn_keras.runs.configuration import (
     Configuration,
@@ -25,7 +26,7 @@ from rcnn_keras.runs.folder import FILES, STAGES, clear, remove_unfinished, resu
 from rcnn_keras.runs.schema import ARCHITECTURES
 from rcnn_keras.runs.scoring import evaluate
 from rcnn_keras.training.alternating import CHECKPOINTS, STEPS, train_alternating
-from rcnn_keras.training.callbacks import CocoEvaluation, HistoryFile, warn_unscorable
+from rcnn_keras.training.callbacks import CocoEvaluation, HistoryFile
 from rcnn_keras.training.checkpoint import Checkpoint
 from rcnn_keras.training.optimizers import build_optimizer
 from rcnn_keras.training.rcnn import train_rcnn

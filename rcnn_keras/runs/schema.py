@@ -32,7 +32,7 @@ from rcnn_keras.data.object_rules import Crowd, WithoutMask
 from rcnn_keras.models import RCNN, Detector, FasterRCNN, FastRCNN, MaskRCNN
 from rcnn_keras.models import arguments as rules
 from rcnn_keras.models.arguments import argument_errors
-from rcnn_keras.models.own_layers import PLACES
+from rcnn_keras.models.custom_layers import PLACES
 from rcnn_keras.parallel import Engine, engine_named
 from rcnn_keras.presets import check_architecture, is_path, preset_arguments, preset_conflicts
 from rcnn_keras.runs.distribution import Distribution

@@ -27,7 +27,8 @@ from rcnn_keras.evaluation.report.sections import (
     voc_section,
 )
 from rcnn_keras.models import Detector
-from rcnn_keras.training.callbacks import summary_of, warn_unscorable
+from rcnn_keras.models.scorable import warn_unscorable
+from rcnn_keras.training.callbacks import summary_of
 
 PICTURES = 8
 PROTOCOLS = ("coco", "voc07", "voc")

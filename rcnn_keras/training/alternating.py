@@ -155,7 +155,7 @@ def _proposer(model: FasterRCNN) -> Callable[[dict], dict]:
     model.trainable = False  # batch norm is then frozen, also while training
 
     def propose(inputs):
-        first = model.first_stage(inputs, training=True)
+        first = model.extract_features(inputs, training=True)
         return {name: first[name] for name in ("proposals", "num_proposals")}
 
     return propose

@@ -25,8 +25,8 @@ import numpy as np
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.fingerprint import fingerprint, fingerprint_of
 from rcnn_keras.data.pipeline import Batches
+from rcnn_keras.keras_internals import CALLBACK_STATE
 from rcnn_keras.models import Detector
-from rcnn_keras.models.keras_internals import CALLBACK_STATE
 from rcnn_keras.utils.atomic import atomic_write
 from rcnn_keras.utils.hashing import file_sha256
 

@@ -20,7 +20,7 @@ SIZE = (64, 96)
         ("mobilenet_v3_large_fpn", True, (32,), 7, 16, 24),
     ],
 )
-def test_parts_fit_together(name, pyramid, strides, pooled_size, channels, features):
+def test_backbone_and_trunks_fit_together(name, pyramid, strides, pooled_size, channels, features):
     parts = build_backbone(name, norm="frozen_batch", fpn_channels=16, box_units=24)
     assert parts.pyramid is pyramid
     assert parts.strides == strides
@@ -47,7 +47,7 @@ def test_options_reach_both_parts_of_a_c4_detector():
         assert type(names[f"layer{stage}_0_bn1"]).__name__ == "GroupNormalization"
 
 
-def test_names():
+def test_all_names_are_listed():
     assert set(NAMES) == {
         *(f"resnet{d}{end}" for d in (18, 34, 50, 101) for end in ("", "_fpn")),
         "vgg16",
@@ -60,7 +60,7 @@ def test_names():
     ("name", "hint"),
     [("resnet50-fpn", "did you mean 'resnet50_fpn'"), ("vgg18", "did you mean 'vgg1")],
 )
-def test_unknown_name_with_the_nearest(name, hint):
+def test_an_unknown_name_is_refused_with_the_nearest(name, hint):
     with pytest.raises(ValueError, match=hint) as error:
         build_backbone(name)
     assert repr(name) in str(error.value)
@@ -68,13 +68,13 @@ def test_unknown_name_with_the_nearest(name, hint):
 
 
 @pytest.mark.parametrize("name", ["transformer", None, 7])
-def test_unknown_name_without_a_near_one(name):
+def test_an_unknown_name_without_a_near_one_is_refused(name):
     with pytest.raises(ValueError, match="backbone must be one of") as error:
         build_backbone(name)
     assert "did you mean" not in str(error.value)
 
 
-def test_two_dense():
+def test_the_box_trunk_has_two_dense_layers():
     trunk = box_trunk(3, 8, 500)
     rng = np.random.default_rng(0)
     pooled = x = rng.normal(size=(4, 3, 3, 8)).astype(np.float32)
@@ -87,7 +87,7 @@ def test_two_dense():
     np.testing.assert_allclose(trunk(pooled), x, rtol=1e-4, atol=1e-5)
 
 
-def test_convolutions_and_one_dense():
+def test_the_box_trunk_may_have_convolutions_and_one_dense_layer():
     trunk = box_trunk(3, 8, 50, num_convs=2, norm="batch")
     names = [layer.name for layer in trunk.layers if layer.weights]
     assert names == ["conv1", "norm1", "conv2", "norm2", "fc6"]

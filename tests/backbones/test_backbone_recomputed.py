@@ -37,7 +37,7 @@ def step(backbone, call, images):
     ("name", "convs"),
     [("resnet18_fpn", 5), ("vgg16", 4), ("zf", 2), ("mobilenet_v3_large_fpn", 9)],
 )
-def test_a_step_is_the_same_and_runs_the_first_stages_twice(name, convs):
+def test_recomputed_stages_give_the_same_step(name, convs):
     images = np.random.default_rng(0).normal(size=(2, 64, 96, 3)).astype("float32")
     plain, again = built(name), built(name)
     expected = step(plain.model, plain.model, images)
@@ -53,11 +53,11 @@ def test_a_step_is_the_same_and_runs_the_first_stages_twice(name, convs):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
-def test_all_stages_may_run_twice():
+def test_all_stages_may_be_recomputed():
     parts = built("resnet18_fpn")
     images = np.random.default_rng(0).normal(size=(1, 64, 64, 3)).astype("float32")
     twice = Recomputed(parts.model, parts.stages)
-    assert twice.rest is None
+    assert twice.late is None
     found, expected = twice(images, training=False), parts.model(images, training=False)
     for level, x in expected.items():
         np.testing.assert_allclose(found[level], x, rtol=1e-5, atol=1e-6)

@@ -122,7 +122,7 @@ def test_keras_applications_calls_its_dense_layers_so():
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50_fpn", "mobilenet"])
-def test_unknown_architecture(name):
+def test_an_unknown_architecture_is_refused(name):
     with pytest.raises(ValueError, match=f"no {name}; it has vgg16, resnet50, resnet101"):
         load_imagenet(keras.Sequential(), keras.Sequential(), name)
 

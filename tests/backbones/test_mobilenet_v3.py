@@ -69,7 +69,7 @@ def test_norms(norm, cls, trained, biases):
     assert np.isfinite(maps["c5"]).all()
 
 
-def test_group_norm_does_not_fit():
+def test_group_norm_is_refused():
     with pytest.raises(ValueError, match="MobileNetV3 has no norm='group'"):
         mobilenet_v3_large("group")
 

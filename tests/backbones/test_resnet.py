@@ -177,7 +177,7 @@ def test_a_narrow_c4_detectors_stages_fit_together():
         (0.25, "group", r"multiple of 1/2 above 0.*32 groups.*received 0\.25"),
     ],
 )
-def test_a_width_without_whole_channels(width, norm, message):
+def test_a_width_without_whole_channels_is_refused(width, norm, message):
     with pytest.raises(ValueError, match=message):
         resnet(18, norm, width=width)
 
@@ -187,11 +187,11 @@ def test_half_width_has_whole_groups():
 
 
 @pytest.mark.parametrize("depth", [19, "18", None])
-def test_unknown_depth(depth):
+def test_an_unknown_depth_is_refused(depth):
     with pytest.raises(ValueError, match=r"one of \[18, 34, 50, 101\]; received"):
         resnet(depth)
 
 
-def test_unknown_norm():
+def test_an_unknown_norm_is_refused():
     with pytest.raises(ValueError, match=r"norm must be one of batch.*received 'layer'"):
         resnet(18, "layer")

@@ -34,7 +34,7 @@ def test_second_stage_is_fc6_and_fc7_on_six_by_six():
     assert counts == [FC6, FC7]
 
 
-def test_stride(model):
+def test_the_stride_is_16(model):
     assert model.compute_output_shape((2, 64, 96, 3)) == {"c4": (2, 4, 6, 256)}
     assert model(np.zeros((1, 224, 160, 3), np.float32))["c4"].shape == (1, 14, 10, 256)
 

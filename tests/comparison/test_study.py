@@ -21,7 +21,7 @@ from rcnn_keras.comparison.study import (
     ranks_of,
     train_member,
 )
-from rcnn_keras.models.loading import load_detector
+from rcnn_keras.models import load_detector
 from rcnn_keras.proposals import save_proposals
 from rcnn_keras.runs.configuration import ARCHITECTURES
 

@@ -45,7 +45,7 @@ def test_every_wrong_argument_has_a_line_with_its_value():
         ("image_mean", "abc"),
     ],
 )
-def test_a_value_of_another_type_is_no_crash(name, value):
+def test_a_value_of_another_type_is_named(name, value):
     assert set(argument_errors(DEFAULTS | {name: value})) == {name}
 
 
@@ -67,7 +67,7 @@ def test_only_a_resnet_has_a_width(changes, rule):
 
 
 @pytest.mark.parametrize("backbone", ["resnet18_fpn", "resnet18"])
-def test_a_narrow_detector(backbone):
+def test_backbone_width_is_part_of_the_configuration(backbone):
     arguments = {"fpn_channels": 16, "box_units": 16, "recompute_stages": 0}
     model = MaskRCNN(backbone, ["a"], backbone_width=0.25, **arguments)
     assert model.backbone.get_layer("conv1").kernel.shape[-1] == 16

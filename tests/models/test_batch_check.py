@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from rcnn_keras.models.batch_check import BatchError
+from rcnn_keras.models.errors import BatchError
 
 IMAGES = np.random.default_rng(0).uniform(0, 255, (4, 96, 96, 3)).astype("float32")
 INPUTS = {"images": IMAGES, "image_ids": np.array([11, 12, 13, 14])}

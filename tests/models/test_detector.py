@@ -11,8 +11,8 @@ import tensorflow as tf
 from PIL import Image
 
 import rcnn_keras as rk
+from rcnn_keras.models.detector import scores_first
 from rcnn_keras.models.errors import NON_FINITE, plain_errors
-from rcnn_keras.models.fitting import scores_first
 from rcnn_keras.ops import check_finite
 
 
@@ -32,7 +32,7 @@ def test_a_plain_array_is_enough_for_predict(detector):
 
 
 @pytest.mark.slow
-def test_what_stands_in_the_padding_does_not_matter(detector):
+def test_detections_do_not_depend_on_the_padding(detector):
     image = np.random.default_rng(1).uniform(0, 255, (1, 64, 64, 3)).astype("float32")
     sizes = np.array([[64, 64]], "int32")
     found = []
@@ -130,7 +130,7 @@ def test_classes_of_data_and_model_must_agree(detector, tmp_path):
         callback.on_train_begin()
 
 
-def test_scores_come_before_those_who_read_them(scenes):
+def test_callbacks_that_write_scores_run_before_those_that_read_them(scenes):
     stop = keras.callbacks.EarlyStopping(monitor="val_AP", patience=1)
     keep = keras.callbacks.ModelCheckpoint("x.keras", monitor="val_loss")
     scores = rk.callbacks.CocoEvaluation(scenes)
@@ -164,7 +164,7 @@ def test_bad_arguments_are_named(arguments, message):
         rk.models.FasterRCNN(**arguments)
 
 
-def test_a_model_that_was_compiled_asks_for_targets(detector):
+def test_losses_without_targets_are_refused(detector):
     images = np.zeros((1, 64, 64, 3), "float32")
     with pytest.raises(ValueError, match="targets"):
         detector.compute_loss({"images": images}, None, None)

@@ -11,8 +11,8 @@ import pytest
 import tensorflow as tf
 
 import rcnn_keras as rk
+from rcnn_keras.keras_internals import apply_summed_gradients
 from rcnn_keras.models.batch import ensure_nonempty, pad_to_common_shape
-from rcnn_keras.models.keras_internals import apply_summed_gradients
 from rcnn_keras.ops import batch_norm, gather_replicas, pack_bits
 from rcnn_keras.runs.launch import launch
 

@@ -68,7 +68,7 @@ def test_all_proposals_are_real_by_default(model, proposed):
 def test_the_second_stage_is_the_papers(model, proposed):
     """Detections without NMS and threshold, against numpy on the pooled features."""
     inputs, _ = next(iter(model._with_truth(proposed[:1].batches(1))))
-    first = model.first_stage(inputs, training=False)
+    first = model.extract_features(inputs, training=False)
     boxes = inputs["proposals"].numpy()[0]
     pooled = tf.reshape(model.box_pooling(first["features"], boxes[None]), (len(boxes), -1)).numpy()
     for name in ("fc6", "fc7"):
@@ -99,7 +99,9 @@ def test_the_second_stage_is_the_papers(model, proposed):
         ("resnet18_fpn", {"roi_pooling": "align", "fpn_channels": 16}, RoIAlign),
     ],
 )
-def test_backbones_and_poolings(backbone, arguments, pooling, proposed, tmp_path):
+def test_every_backbone_and_pooling_is_loaded_again(
+    backbone, arguments, pooling, proposed, tmp_path
+):
     model = fast_rcnn(proposed.classes, backbone, box_score_thresh=0.0, **arguments)
     assert type(model.box_pooling) is pooling
     found = model.detect(proposed[:1])[0]
@@ -111,7 +113,7 @@ def test_backbones_and_poolings(backbone, arguments, pooling, proposed, tmp_path
 
 
 @pytest.mark.slow
-def test_it_learns_by_heart(scenes):
+def test_it_overfits_a_few_images(scenes):
     four = scenes[2:].with_proposals(jittered(scenes[2:]))
     model = fast_rcnn(
         scenes.classes, "resnet18_fpn", roi_pooling="align", fpn_channels=32, backbone_width=0.25
@@ -163,7 +165,7 @@ def test_nothing_is_found_where_nothing_was_proposed(model, scenes):
     assert [len(detections) for detections in found] == [0, 0]
 
 
-def test_folding(proposed):
+def test_a_folded_detector_detects_the_same(proposed):
     """VGG-16 has no norm to fold, a ResNet has; Winograd's convolutions are those of an RPN."""
     model = fast_rcnn(proposed.classes, "resnet18", box_score_thresh=0.0)
     folded = rk.models.fold_batchnorm(model)
@@ -174,7 +176,7 @@ def test_folding(proposed):
         rk.models.fold_batchnorm(model, winograd=True)
 
 
-def test_missing_proposals_are_told(model, scenes, detector):
+def test_missing_proposals_are_refused(model, scenes, detector):
     with pytest.raises(ValueError, match=r"shapes_000000\.png has no proposals"):
         model.detect(scenes)
     with pytest.raises(ValueError, match="FastRCNN needs 'proposals' beside the images"):
@@ -195,7 +197,7 @@ def test_missing_proposals_are_told(model, scenes, detector):
         ({"backbone": "resnet18", "box_ranks": (3, 3)}, "box_ranks must be None for resnet18"),
     ],
 )
-def test_arguments(arguments, message):
+def test_arguments_out_of_range_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         fast_rcnn(["a"], **arguments)
 
@@ -224,7 +226,7 @@ def test_truncation_keeps_the_greatest_singular_values(model):
         np.testing.assert_array_equal(bias, same_bias)
 
 
-def test_truncation_that_cannot_be(model, proposed):
+def test_truncation_of_an_unfit_head_or_rank_is_refused(model, proposed):
     with pytest.raises(ValueError, match=r"the rank of fc7 must be in 1\.\.32; got 33"):
         rk.models.truncate_svd(model, (5, 33))
     with pytest.raises(ValueError, match="ranks must be two numbers"):
@@ -234,14 +236,14 @@ def test_truncation_that_cannot_be(model, proposed):
         rk.models.truncate_svd(thin, (5, 5))
 
 
-def test_what_is_dropped_of_an_image_does_not_depend_on_its_batch(proposed):
+def test_dropout_of_an_image_does_not_depend_on_its_batch(proposed):
     """Losses of two images are those of each alone, sampling and dropout included."""
     model = fast_rcnn(proposed.classes, "zf", frozen_stages=0)
     inputs, targets = next(iter(model._with_truth(proposed.batches(2))))
     targets = complete_targets(targets, 96, 96)
 
     def losses(rows, step=3):
-        first = model.first_stage({k: v[rows] for k, v in inputs.items()}, training=True)
+        first = model.extract_features({k: v[rows] for k, v in inputs.items()}, training=True)
         found = model.second_stage_losses(
             first, {k: v[rows] for k, v in targets.items()}, np.array(step), training=True
         )

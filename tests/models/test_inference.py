@@ -48,7 +48,7 @@ def test_images_of_all_sizes_run_through_one_graph(make_detector, scenes, traced
     assert len(os.listdir(DESCRIPTORS)) == files
 
 
-def test_one_after_the_other_is_the_same(detector, scenes):
+def test_detect_each_yields_what_detect_returns(detector, scenes):
     together = detector.detect(scenes, batch_size=2)
     stream = detector.detect_each(scenes, batch_size=2)
     assert iter(stream) is stream
@@ -57,7 +57,7 @@ def test_one_after_the_other_is_the_same(detector, scenes):
             np.testing.assert_array_equal(getattr(one, name), getattr(expected, name))
 
 
-def test_nothing_is_read_before_it_is_asked_for(detector, scenes, monkeypatch):
+def test_images_are_read_lazily(detector, scenes, monkeypatch):
     calls = []
     plain = FasterRCNN.predict_on_batch
     monkeypatch.setattr(

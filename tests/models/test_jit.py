@@ -39,7 +39,7 @@ def scenes(tmp_path_factory):
 
 
 def of_one_shape(batches):
-    """The batches as a pipeline whose shapes are known: XLA compiles for each anew."""
+    """The batches as a pipeline whose shapes are known: XLA compiles again for each new shape."""
     dataset = batches.tf_dataset()
     shapes = tf.nest.map_structure(lambda x: x.shape, next(iter(dataset)))
     return dataset.map(lambda *batch: tf.nest.map_structure(tf.ensure_shape, batch, shapes))
@@ -90,7 +90,7 @@ def test_on_a_gpu_host_nothing_is_compiled_that_xla_cannot(monkeypatch, kernels,
         assert not model.jit_compile
 
 
-def test_native_kernels_say_that_xla_lacks_them():
+def test_xla_is_left_out_with_native_kernels():
     model = rk.models.FasterRCNN("zf", ("a",), box_units=8)
     with pytest.warns(UserWarning, match=r"doesn't support `jit_compile=True`"):
         model.compile("sgd", jit_compile=True)

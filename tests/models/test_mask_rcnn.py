@@ -1,4 +1,4 @@
-"""Mask R-CNN: learning by heart, the two forms of masks, C4, and what is refused."""
+"""Mask R-CNN: overfitting, the two forms of masks, C4, and what is refused."""
 
 from dataclasses import replace
 
@@ -11,8 +11,8 @@ import rcnn_keras as rk
 
 
 @pytest.fixture(scope="module")
-def learnt(scenes, make_detector):
-    """A detector that learnt three scenes by heart."""
+def overfitted(scenes, make_detector):
+    """A detector that was overfitted to three scenes."""
     three = scenes[:3]
     model = make_detector(scenes.classes, architecture=rk.models.MaskRCNN)
     rate = keras.optimizers.schedules.CosineDecay(0.001, 180, warmup_target=0.02, warmup_steps=20)
@@ -35,24 +35,24 @@ def mask_ious(found, record):
 
 
 @pytest.mark.slow
-def test_masks_are_learnt_by_heart(learnt, scenes):
-    model, history = learnt
+def test_masks_of_three_scenes_are_overfitted(overfitted, scenes):
+    model, history = overfitted
     assert history["mask_loss"][-1] < history["mask_loss"][0] / 2
     ious = [iou for r in scenes[:3] for iou in mask_ious(model.detect(r.path)[0], r)]
     assert np.mean(ious) > 0.75
 
 
 @pytest.mark.slow
-def test_the_total_is_the_sum_of_five_losses(learnt):
-    _, history = learnt
+def test_the_total_is_the_sum_of_five_losses(overfitted):
+    _, history = overfitted
     assert set(history) == {*rk.models.MaskRCNN.loss_names, "loss"}
     total = sum(history[name][-1] for name in rk.models.MaskRCNN.loss_names)
     assert total == pytest.approx(history["loss"][-1], rel=1e-4)
 
 
 @pytest.mark.slow
-def test_a_saved_model_gives_the_same_masks(learnt, scenes, tmp_path):
-    model, _ = learnt
+def test_a_saved_model_gives_the_same_masks(overfitted, scenes, tmp_path):
+    model, _ = overfitted
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     for ours, theirs in zip(model.detect(scenes[:2]), loaded.detect(scenes[:2]), strict=True):
@@ -93,7 +93,7 @@ def test_masks_of_another_size_are_refused(scenes, make_detector, wrong):
     model = make_detector(scenes.classes, architecture=rk.models.MaskRCNN)
     inputs, targets = next(iter(scenes.batches(2, min_size=96, max_size=96, masks=True)))
     targets = targets | {"masks": wrong(targets["masks"].numpy())}
-    first = model.first_stage(rk.models.batch.complete_inputs(inputs), training=False)
+    first = model.extract_features(rk.models.batch.complete_inputs(inputs), training=False)
     with pytest.raises(tf.errors.InvalidArgumentError, match="masks of height and width"):
         model.compute_loss(inputs, targets, first, training=False)
 
@@ -106,7 +106,7 @@ def test_a_batch_without_any_object(scenes, make_detector):
         "labels": np.zeros((2, 0), "int32"),
         "masks": np.zeros((2, 0, 96, 96), bool),
     }
-    first = model.first_stage(inputs, training=False)
+    first = model.extract_features(inputs, training=False)
     losses = model.losses_of(first, rk.models.batch.complete_targets(targets, 96, 96), False)
     assert losses["mask_loss"][0] == 0
     assert all(np.isfinite(total) for total, _ in losses.values())

@@ -14,7 +14,7 @@ ARCHITECTURES = {
 
 
 @pytest.mark.parametrize("arguments", ARCHITECTURES.values(), ids=ARCHITECTURES)
-def test_nothing_stays_of_a_trained_model(make_detector, scenes, arguments):
+def test_a_trained_model_is_freed(make_detector, scenes, arguments):
     gc.collect()
     before = {id(o) for o in gc.get_objects() if isinstance(o, FuncGraph)}
     model = make_detector(scenes.classes, **arguments)

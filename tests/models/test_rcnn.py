@@ -80,7 +80,7 @@ def assert_detections(scores, labels, boxes, expected):
     np.testing.assert_allclose(boxes, expected[:, 2:], atol=0.02)
 
 
-def test_detections_are_the_paper_s(model):
+def test_detections_follow_the_paper(model):
     found = model.detect(IMAGES, batch_size=2, proposals=PROPOSALS)
     for image, proposals, detections in zip(IMAGES, PROPOSALS, found, strict=True):
         expected = paper_s_detections(model, image, proposals)
@@ -106,7 +106,7 @@ def test_variants_are_made_of_the_same_parts(how, model):
         "proposals": PROPOSALS[0][None],
         "num_proposals": np.array([len(PROPOSALS[0])], "i4"),
     }
-    found = variant.second_stage(model.first_stage(inputs, training=False))
+    found = variant.detections_of(model.extract_features(inputs, training=False))
     count = int(found["num_detections"][0])
     rows = (np.asarray(found[name])[0, :count] for name in ("scores", "labels", "boxes"))
     assert_detections(*rows, paper_s_detections(model, IMAGES[0], PROPOSALS[0], **how))
@@ -119,7 +119,7 @@ def _ious(box, others):
     return both / (areas - both)
 
 
-def test_saved_and_loaded_it_is_the_same_with_all_its_parts(model, tmp_path):
+def test_a_loaded_model_has_the_same_weights_and_detections(model, tmp_path):
     model.save(tmp_path / "rcnn.keras")
     loaded = keras.models.load_model(tmp_path / "rcnn.keras")
     assert type(loaded) is RCNN
@@ -146,7 +146,7 @@ def test_exported_it_detects_without_keras(model, tmp_path):
         np.testing.assert_allclose(values, getattr(found, name), atol=2e-3)
 
 
-def test_inputs_may_do_without_sizes_and_counts(model):
+def test_sizes_and_counts_of_inputs_are_optional(model):
     image, proposals = IMAGES[0][None].astype("f4"), PROPOSALS[0][None]
     found = model.predict({"images": image, "proposals": proposals}, verbose=0)
     (expected,) = model.detect(IMAGES[0], proposals=[PROPOSALS[0]])
@@ -170,12 +170,12 @@ def test_an_image_without_proposals_has_no_detections(model):
         (lambda m: m.fit([]), NotImplementedError, "train_rcnn"),
     ],
 )
-def test_what_it_cannot_do_is_told(model, act, error, message):
+def test_missing_proposals_and_fit_are_refused(model, act, error, message):
     with pytest.raises(error, match=message):
         act(model)
 
 
-def test_other_detectors_want_no_proposals(make_detector):
+def test_other_detectors_refuse_proposals(make_detector):
     with pytest.raises(ValueError, match="FasterRCNN finds its own proposals"):
         make_detector(CLASSES).detect(IMAGES[0], proposals=PROPOSALS[:1])
 
@@ -206,7 +206,7 @@ def test_arguments_out_of_range_are_named(arguments, message):
         RCNN(**({"classes": CLASSES} | arguments))
 
 
-def test_the_defaults_are_the_paper_s():
+def test_defaults_are_those_of_the_paper():
     defaults = {n: p.default for n, p in inspect.signature(RCNN).parameters.items()}
     assert defaults["context"] == 16
     assert defaults["box_nms_thresh"] == 0.3

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import rcnn_keras as rk
-from rcnn_keras.models.scales import nearest_scales
+from rcnn_keras.models.inference import nearest_scales
 
 SIZES = (64, 160, 240)
 
@@ -94,13 +94,13 @@ def test_one_scale_is_plain_detection(dataset):
         ({"images": np.zeros((32, 32, 3), "uint8")}, "has no proposals"),
     ],
 )
-def test_bad_arguments_are_told(arguments, message, model, dataset):
+def test_bad_arguments_are_named(arguments, message, model, dataset):
     arguments = {"images": dataset} | arguments
     with pytest.raises(ValueError, match=message):
         rk.models.detect_at_scales(model, **arguments)
 
 
-def test_another_model_is_told(dataset):
+def test_another_model_is_refused(dataset):
     with pytest.raises(ValueError, match="detect_at_scales is of FastRCNN, not of Sequential"):
         rk.models.detect_at_scales(keras.Sequential(), dataset)
 

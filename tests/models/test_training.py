@@ -13,9 +13,9 @@ LOSSES = ("rpn_objectness_loss", "rpn_box_loss", "class_loss", "box_loss")
 
 @pytest.fixture(scope="module")
 def run(scenes, make_detector, tmp_path_factory):
-    """A detector that learnt four scenes by heart, with all of Keras' callbacks on."""
+    """A detector that was overfitted to four scenes, with all of Keras' callbacks on."""
     folder = tmp_path_factory.mktemp("run")
-    four = scenes[2:]  # in the first, two objects have one nearest anchor, so one is never learnt
+    four = scenes[2:]  # in the first, two objects have one nearest anchor, so one is never matched
     model = make_detector(scenes.classes)
     rate = keras.optimizers.schedules.CosineDecay(0.001, 200, warmup_target=0.02, warmup_steps=20)
     model.compile(keras.optimizers.SGD(rate, momentum=0.9))
@@ -38,7 +38,7 @@ def run(scenes, make_detector, tmp_path_factory):
     return {"model": model, "four": four, "history": history.history, "folder": folder}
 
 
-def test_four_images_are_learnt_by_heart(run):
+def test_four_images_are_overfitted(run):
     """Loss, sampler, encoder and decoder agree only if a detector can overfit."""
     assert run["history"]["val_AP50"][-1] >= 0.95
     assert run["history"]["loss"][-1] < run["history"]["loss"][0] / 2
@@ -48,7 +48,7 @@ def test_four_images_are_learnt_by_heart(run):
     assert scores["AP50"] == pytest.approx(run["history"]["val_AP50"][-1], abs=1e-6)
 
 
-def test_history_names_every_loss_and_its_twin(run):
+def test_history_has_every_loss_and_its_validation_loss(run):
     history = run["history"]
     for name in (*LOSSES, "loss"):
         assert len(history[name]) == 4
@@ -57,7 +57,7 @@ def test_history_names_every_loss_and_its_twin(run):
     assert {"val_AP", "val_AP50", "val_AP75", "val_AP/circle"} <= set(history)
 
 
-def test_callbacks_left_their_files(run):
+def test_callbacks_write_their_files(run):
     assert (run["folder"] / "best.keras").exists()
     assert any((run["folder"] / "logs").rglob("events*"))
     best = keras.models.load_model(run["folder"] / "best.keras")
@@ -67,7 +67,7 @@ def test_callbacks_left_their_files(run):
 def test_evaluate_returns_every_loss(run, scenes):
     result = run["model"].evaluate(scenes[:4].batches(3), verbose=0, return_dict=True)
     assert set(result) == {*LOSSES, "loss"}
-    # Which anchors and RoIs are judged is a function of the image, not of its batch.
+    # Which anchors and RoIs are sampled is a function of the image, not of its batch.
     again = run["model"].evaluate(scenes[:4].batches(3), verbose=0, return_dict=True)
     assert result == again
 
@@ -97,7 +97,7 @@ def test_bad_data_stops_the_run_before_anything_changes(run, scenes, key, what):
 def test_gradients_that_overflow_are_not_applied(run, scenes):
     """A kernel of 1e30: the losses are finite still, the gradients are not."""
     model = run["model"]
-    # What enters fc7 came out of a ReLU, so every unit of it grows, whatever was learnt.
+    # What enters fc7 came out of a ReLU, so every unit of it grows, whatever the weights are.
     kernel = model.box_head.trunk.get_layer("fc7").kernel
     kept = kernel.numpy()
     kernel.assign(np.full(kernel.shape, 1e30))
@@ -174,7 +174,7 @@ def test_mixed_bfloat16_trains_with_boxes_and_losses_in_float32(scenes, make_det
     assert history["loss"][-1] < history["loss"][0]
     assert model.get_layer("backbone").get_layer("conv1").compute_dtype == "bfloat16"
     batch, _ = next(iter(scenes.batches(2, min_size=96, max_size=96)))
-    first = model.first_stage(dict(batch), training=False)
+    first = model.extract_features(dict(batch), training=False)
     assert first["features"][0].dtype == tf.bfloat16
     for name in ("rpn_logits", "rpn_deltas", "anchors"):
         assert first[name][0].dtype == tf.float32

@@ -90,7 +90,7 @@ def test_group_norm_stays(scenes, make_detector):
         pytest.param("vgg16", 2, "block3_conv1", marks=SLOW),
     ],
 )
-def test_a_frozen_stage_stands_still(backbone, default, first_trained, scenes, make_detector):
+def test_a_frozen_stage_does_not_change(backbone, default, first_trained, scenes, make_detector):
     anchors = {"resnet18_fpn": ((16,),) * 5, "vgg16": ((16,),)}.get(backbone, ((16,),) * 3)
     model = make_detector(scenes.classes, backbone=backbone, anchor_sizes=anchors)
     model.freeze_backbone(None)
@@ -118,7 +118,7 @@ def test_freezing_is_undone_and_survives_saving(scenes, make_detector, tmp_path)
     assert len(loaded.trainable_weights) > len(model.trainable_weights)
 
 
-def test_a_backbone_has_so_many_stages(scenes, make_detector):
+def test_more_stages_than_a_backbone_has_are_refused(scenes, make_detector):
     with pytest.raises(ValueError, match=r"^stages must be in 0\.\.5 for resnet18_fpn; received 6"):
         make_detector(scenes.classes).freeze_backbone(6)
     for argument in ("frozen_stages", "recompute_stages"):
@@ -127,7 +127,9 @@ def test_a_backbone_has_so_many_stages(scenes, make_detector):
 
 
 @pytest.mark.parametrize(("recomputed", "frozen", "twice"), [(2, 0, 5), (2, 2, 0)])
-def test_stages_run_twice_unless_they_stand_still(scenes, make_detector, recomputed, frozen, twice):
+def test_stages_are_recomputed_unless_they_are_frozen(
+    scenes, make_detector, recomputed, frozen, twice
+):
     arguments = {"recompute_stages": recomputed, "frozen_stages": frozen}
     model = make_detector(scenes.classes, **arguments)
     assert model.get_config().items() >= arguments.items()

@@ -88,14 +88,14 @@ def test_the_copy_knows_its_kernels_and_the_original_keeps_its_own(pair):
     assert not all(layer.supports_jit for layer in native._flatten_layers())
 
 
-def test_the_way_back(make_detector):
+def test_native_kernels_are_restored(make_detector):
     portable = small(make_detector, "one map, RoIPool", kernels="portable")
     native = rk.models.with_kernels(portable, "native")
     for ours, theirs in zip(portable.get_weights(), native.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_nothing_found_is_nothing_found(make_detector):
+def test_no_detections_are_no_detections_with_either_kernels(make_detector):
     model = small(make_detector, "Mask R-CNN", box_score_thresh=0.99)
     found = rk.models.with_kernels(model, "portable").predict(inputs_of(model), verbose=0)
     assert found["num_detections"].tolist() == [0, 0]
@@ -122,7 +122,7 @@ def test_xla_computes_masks_too(make_detector):
     assert_same(portable.predict(inputs, verbose=0), model.predict(inputs, verbose=0))
 
 
-def test_training_on_a_gpu_does_not_meet_xla_by_itself(make_detector, monkeypatch):
+def test_compile_leaves_xla_out_on_a_gpu(make_detector, monkeypatch):
     portable = small(make_detector, "one map, RoIPool", kernels="portable")
     gpu = type("Device", (), {"device_type": "GPU"})
     monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda: [gpu])

@@ -138,16 +138,16 @@ def test_a_finished_training_is_only_loaded(run, initial, scenes, tmp_path, recw
 def test_step_two_is_trained_on_the_proposals_of_step_one(run, initial, scenes):
     _, out, _ = run
     inputs, _ = next(iter(scenes.batches(2, min_size=64, max_size=64)))
-    own = initial.first_stage(dict(inputs), training=True)
+    own = initial.extract_features(dict(inputs), training=True)
     with alternating._trained_layers(initial, alternating.STEPS[1], out):
-        first = initial.first_stage(dict(inputs), training=True)
-    expected = loaded(out, "1_rpn").first_stage(dict(inputs), training=True)
+        first = initial.extract_features(dict(inputs), training=True)
+    expected = loaded(out, "1_rpn").extract_features(dict(inputs), training=True)
     assert first["proposals"].shape == (2, 20, 4)  # as many as in training
     for name in ("proposals", "num_proposals"):
         np.testing.assert_array_equal(first[name], expected[name])
     assert np.any(first["proposals"] != own["proposals"])
     np.testing.assert_array_equal(first["features"][0], own["features"][0])
-    after = initial.first_stage(dict(inputs), training=True)
+    after = initial.extract_features(dict(inputs), training=True)
     np.testing.assert_array_equal(after["proposals"], own["proposals"])
 
 

@@ -101,7 +101,7 @@ def test_mixed_precision_trains_to_the_loss_of_float32(name, scenes):
         # Of the first steps some may be skipped until the scale is right.
         assert STEPS - 10 <= int(model.optimizer.iterations) <= STEPS
         inputs, targets = next(iter(model._with_truth(scenes.batches(4)).tf_dataset()))
-        first = model.first_stage(dict(inputs), training=False)
+        first = model.extract_features(dict(inputs), training=False)
         assert first["features"][0].dtype == tf.as_dtype(compute)
         loss = model.compute_loss(inputs, targets, first, training=False)
         assert loss.dtype == first["proposals"].dtype == tf.float32

@@ -65,7 +65,7 @@ def forward(case: Case, model, drawing, theirs) -> list[Row]:
     images = [drawing.seeded_image(*size, case.seed + k) for k, size in enumerate(case.sizes)]
     batches = rk.data.Batches(unlabelled(images, model.classes), len(images))
     inputs, _ = next(iter(batches.sized(model.min_size, model.max_size).tf_dataset()))
-    first = model.first_stage(inputs, training=False)
+    first = model.extract_features(inputs, training=False)
     levels = range(len(first["features"]))
 
     def row(stage, error, allowed, note=""):

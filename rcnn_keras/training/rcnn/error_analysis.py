@@ -36,7 +36,7 @@ def error_analysis(model: RCNN, dataset: DetectionDataset) -> dict[str, dict[str
         for name, (classifier, regression) in VARIANTS.items()
     }
     detect = {
-        name: tf.function(variant.second_stage, reduce_retracing=True)
+        name: tf.function(variant.detections_of, reduce_retracing=True)
         for name, variant in variants.items()
     }
     detections: dict[str, dict[int, Any]] = {name: {} for name in variants}

@@ -19,8 +19,7 @@ import tensorflow as tf
 
 from rcnn_keras.data.dataset import DetectionDataset, Record
 from rcnn_keras.data.images import read_image
-from rcnn_keras.models import RCNN
-from rcnn_keras.models.loading import load_detector
+from rcnn_keras.models import RCNN, load_detector
 from rcnn_keras.ops import encode_boxes, iou
 from rcnn_keras.parallel import Engine, run_shards
 from rcnn_keras.parallel.resumable import ResumableFolder
@@ -103,8 +102,8 @@ class FeatureExtractor:
 
     def __init__(self, model: RCNN):
         self.value_range = model.value_range
-        self._first_stage = tf.function(
-            lambda image, boxes: model.first_stage(
+        self._features = tf.function(
+            lambda image, boxes: model.extract_features(
                 {
                     "images": image[None],
                     "image_sizes": tf.shape(image)[:2][None],
@@ -123,7 +122,7 @@ class FeatureExtractor:
     def __call__(self, record: Record, boxes: np.ndarray) -> dict[str, tf.Tensor]:
         """Return the model's first stage for `(w, 4)` boxes, `pool5` `(1, w + 1, P)` and so on."""
         image = read_image(record.image, self.value_range)
-        return self._first_stage(image, boxes)
+        return self._features(image, boxes)
 
 
 class FeatureCache(Sequence[tuple[np.ndarray, Windows]]):

@@ -1,10 +1,14 @@
 """Every private name of Keras that this package uses, and why there is no public one.
 
-`tests/models/test_keras_internals.py` fails when one of these names is gone or means something
+`tests/test_keras_internals.py` fails when one of these names is gone or means something
 else.
 
 - `Layer._flatten_layers`: Keras 3 has no public way to the layers inside a layer that is no model
   (`tf.Module.submodules` is gone: https://github.com/tensorflow/docs/pull/2415).
+- `Layer._inbound_nodes` and `KerasTensor._keras_history`: which layer made a tensor, and which
+  tensors a layer reads. `Layer.input` and `Layer.output` give tensors without their makers, and
+  raise for a layer that is called twice; `Model.get_config` would have to be parsed. From these the
+  stages of a backbone are found, see `backbones.feature_maps`.
 - `Model._loss_tracker`: the metric `loss` of `fit`'s logs, which a `train_step` of one's own has to
   update.
 - `Trainer._maybe_symbolic_build` and `_make_function`: `fit` and `evaluate` fail under
@@ -48,6 +52,22 @@ CALLBACK_STATE: dict[type, tuple[str, ...]] = {
 def sublayers(layer: keras.layers.Layer, recursive: bool = False) -> list[keras.layers.Layer]:
     """Return the layers inside a layer; with `recursive` also those inside of these."""
     return list(layer._flatten_layers(include_self=False, recursive=recursive))
+
+
+def num_calls(layer: keras.layers.Layer) -> int:
+    """Return how often a layer of a functional model is called, in all models that share it."""
+    return len(layer._inbound_nodes)
+
+
+def input_tensors(layer: keras.layers.Layer) -> list[keras.KerasTensor]:
+    """Return what a layer of a functional model reads, at its first call first; no constants."""
+    nodes = layer._inbound_nodes
+    return [tensor for node in nodes for tensor in keras.tree.flatten(node.input_tensors)]
+
+
+def producer(tensor: keras.KerasTensor) -> keras.layers.Layer:
+    """Return the layer whose output a tensor of a functional model is."""
+    return tensor._keras_history.operation
 
 
 def loss_tracker(model: keras.Model) -> keras.metrics.Mean:

@@ -1,4 +1,4 @@
-"""The private names of Keras that `rcnn_keras.models.keras_internals` relies on are still there."""
+"""The private names of Keras that `rcnn_keras.keras_internals` relies on are still there."""
 
 import sys
 
@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from rcnn_keras.models.keras_internals import (
+from rcnn_keras.keras_internals import (
     CALLBACK_STATE,
     apply_summed_gradients,
+    input_tensors,
     loss_tracker,
+    num_calls,
+    producer,
     sublayers,
     without_strategy,
 )
@@ -30,6 +33,23 @@ def test_the_layers_inside_a_layer_are_found():
     assert sublayers(pair) == [pair.first, pair.second]
     assert pair.second.layers[0] in sublayers(pair, recursive=True)
     assert pair not in sublayers(pair, recursive=True)
+
+
+def test_the_layers_that_read_and_make_a_tensor_are_found():
+    inputs = keras.Input((2,))
+    twice = keras.layers.Dense(2)
+    hidden = twice(inputs)
+    again = twice(hidden)
+    add = keras.layers.Add()
+    total = add([hidden, again])
+    model = keras.Model(inputs, total)
+    assert num_calls(twice) == 2
+    assert num_calls(model.layers[0]) == num_calls(add) == 1
+    assert input_tensors(model.layers[0]) == []
+    assert [id(x) for x in input_tensors(twice)] == [id(inputs), id(hidden)]
+    assert [producer(x) for x in input_tensors(add)] == [twice, twice]
+    assert producer(inputs) is model.layers[0]
+    assert producer(total) is add
 
 
 def test_the_loss_tracker_is_the_metric_that_fit_logs():

@@ -104,7 +104,7 @@ def assert_exports(model, folder):
     runs.append(lite.get_signature_runner()(images=IMAGE[None]))
     for found in runs:
         np.testing.assert_allclose(found["scores"], expected["scores"], atol=1e-3)
-        # Scores of a network that has learnt next to nothing are near to each other, so boxes may
+        # Scores of a network that is hardly trained are near to each other, so boxes may
         # change places.
         np.testing.assert_allclose(
             np.sort(found["boxes"], axis=1), np.sort(expected["boxes"], axis=1), atol=0.5
@@ -144,7 +144,7 @@ def test_a_detector_on_any_backbone_is_exported(kind, drawn, tmp_path):
 
 @pytest.mark.slow  # large graphs
 @pytest.mark.parametrize("name", LARGE)
-def test_large_networks_of_keras_applications(name, drawn, tmp_path):
+def test_large_networks_of_keras_applications_are_built(name, drawn, tmp_path):
     model = trained(FasterRCNN(name, drawn.classes, **SMALL), drawn)
     assert_exports(loaded_again(model, tmp_path), tmp_path)
 
@@ -267,7 +267,7 @@ def test_layers_that_came_in_frozen_stay_frozen():
         (lambda: "convnext_tinny_fpn", {}, "did you mean 'convnext_tiny_fpn'"),
     ],
 )
-def test_what_does_not_go_with_a_backbone_is_refused(backbone, arguments, rule):
+def test_arguments_that_do_not_fit_a_backbone_are_refused(backbone, arguments, rule):
     with pytest.raises(ValueError, match=rule):
         FasterRCNN(backbone(), num_classes=1, **(SMALL | arguments))
 
@@ -383,7 +383,7 @@ PARTS = {
 
 
 @pytest.mark.parametrize("place", PARTS)
-def test_a_layer_of_ones_own_trains_and_is_loaded_again(place, drawn, tmp_path):
+def test_a_custom_layer_trains_and_is_loaded_again(place, drawn, tmp_path):
     parts = PARTS[place]()
     model = MaskRCNN(small_network(), drawn.classes, **(SMALL | parts))
     again = loaded_again(trained(model, drawn), tmp_path)

@@ -1,4 +1,4 @@
-"""Warnings of data whose scores cannot say how good a detector is."""
+"""Warnings of data whose objects a detector cannot all find."""
 
 import warnings
 from types import SimpleNamespace
@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from rcnn_keras.data import DetectionDataset, Record
-from rcnn_keras.training.callbacks import CocoEvaluation, warn_unscorable
+from rcnn_keras.models.scorable import warn_unscorable
+from rcnn_keras.training.callbacks import CocoEvaluation
 
 MODEL = SimpleNamespace(
     detection_layer=SimpleNamespace(max_detections=3), classes=("cat",), has_masks=False
@@ -54,3 +55,14 @@ def test_the_callback_warns_before_training():
     callback.set_model(MODEL)
     with pytest.warns(UserWarning, match="no image has an object to find"):
         callback.on_train_begin()
+
+
+def test_fit_warns_once_of_images_with_more_objects_than_detections(scenes, make_detector):
+    model = make_detector(scenes.classes, box_detections_per_img=1)
+    model.compile("sgd")
+    data = scenes[:2].batches(1)
+    with pytest.warns(UserWarning, match=r"more objects than the 1 detections"):
+        model.fit(data, epochs=1, steps_per_epoch=1, verbose=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.fit(data, epochs=1, steps_per_epoch=1, verbose=0)
