@@ -5,7 +5,6 @@ B images a batch, H and W the batch's padded height and width, R the most propos
 """
 
 import os
-import sys
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,10 +24,8 @@ from rcnn_keras.data.images import (
     ImageError,
     image_header,
     read_image,
-    resize_image,
-    resized_size,
 )
-from rcnn_keras.data.pipeline import SIZE_MULTIPLE, Batches, read_pixels
+from rcnn_keras.data.pipeline import SIZE_MULTIPLE, Batches, max_proposals, read_pixels
 from rcnn_keras.data.value_range import FULL, ValueRange
 
 OneImage = str | PathLike | np.ndarray | Image.Image
@@ -169,53 +166,47 @@ def input_batches(batches: Batches) -> Iterator[dict[str, np.ndarray]]:
         ImageError: for an image that cannot be read, or has not the size of its record.
     """
     dataset, batch_size = batches.dataset, batches.batch_size
-    most = max((len(r.proposals) for r in dataset if r.proposals is not None), default=0)
+    rows = max_proposals(dataset)
     with ThreadPoolExecutor() as pool:
-        images = ((record, pool.submit(_resized, record, batches)) for record in dataset)
-        waiting = deque(islice(images, batch_size + (os.cpu_count() or 1)))
+        samples = ((record, pool.submit(_sample, record, batches)) for record in dataset)
+        waiting = deque(islice(samples, batch_size + (os.cpu_count() or 1)))
         while waiting:
             batch = [waiting.popleft() for _ in range(min(batch_size, len(waiting)))]
-            waiting.extend(islice(images, len(batch)))
-            records = [record for record, _ in batch]
-            inputs = _stacked(records, [image.result() for _, image in batch])
+            waiting.extend(islice(samples, len(batch)))
+            read = [sample.result() for _, sample in batch]
+            inputs = _stacked([sample["image"] for sample in read])
             if batches.proposals:
-                inputs |= _stacked_proposals(records, inputs["image_sizes"], most)
-            yield inputs
+                inputs |= _stacked_proposals([sample["proposals"] for sample in read], rows)
+            ids = np.array([record.image_id for record, _ in batch], np.int64)
+            yield inputs | {"image_ids": ids}
 
 
-def _resized(record: Record, batches: Batches) -> np.ndarray:
-    """Return a record's image `(h, w, 3)` float32, at the size that the detector sees."""
-    image = read_pixels(record, batches.value_range)
-    size = record.height, record.width
-    sizes = batches.min_size
-    min_size = sizes[-1] if isinstance(sizes, Sequence) else sizes
-    if min_size is None and batches.max_size is None:
-        return image.astype(np.float32)
-    size = resized_size(*size, min_size or min(size), batches.max_size or sys.maxsize)
+def _sample(record: Record, batches: Batches) -> dict[str, np.ndarray]:
+    """Return a record's `image` at the size that the detector sees, and its `proposals` there."""
+    sample = {"image": read_pixels(record, batches.value_range)}
+    if batches.proposals:
+        assert record.proposals is not None  # `Batches` saw to it
+        sample["proposals"] = record.proposals
+    old = np.array([record.height, record.width], np.int32)
+    new = np.array(batches.resized_sizes(record)[-1], np.int32)
     with tf.device("CPU:0"):
-        return resize_image(image, *size, antialias=batches.antialias).numpy()
+        resized = batches.resized(sample, old, new)
+        return {name: np.asarray(value) for name, value in resized.items()}
 
 
-def _stacked(records: Sequence[Record], images: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+def _stacked(images: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
     """Return images of different sizes as one batch."""
     sizes = np.array([image.shape[:2] for image in images], np.int32)
     height, width = -(-sizes.max(axis=0) // SIZE_MULTIPLE) * SIZE_MULTIPLE
     stacked = np.zeros((len(images), height, width, 3), np.float32)
     for place, image in zip(stacked, images, strict=True):
         place[: image.shape[0], : image.shape[1]] = image
-    ids = np.array([record.image_id for record in records], np.int64)
-    return {"images": stacked, "image_sizes": sizes, "image_ids": ids}
+    return {"images": stacked, "image_sizes": sizes}
 
 
-def _stacked_proposals(
-    records: Sequence[Record], sizes: np.ndarray, most: int
-) -> dict[str, np.ndarray]:
-    """Return the proposals of a batch in pixels of the resized images, filled up to `most`."""
-    stacked = np.zeros((len(records), most, 4), np.float32)
-    counts = np.zeros(len(records), np.int32)
-    for i, (record, size) in enumerate(zip(records, sizes, strict=True)):
-        assert record.proposals is not None  # `Batches` saw to it
-        ratio = (size / (record.height, record.width)).astype(np.float32)[::-1]
-        counts[i] = len(record.proposals)
-        stacked[i, : counts[i]] = record.proposals * np.tile(ratio, 2)
-    return {"proposals": stacked, "num_proposals": counts}
+def _stacked_proposals(proposals: Sequence[np.ndarray], rows: int) -> dict[str, np.ndarray]:
+    """Return the proposals of a batch, those of each image filled up to as many `rows`."""
+    stacked = np.zeros((len(proposals), rows, 4), np.float32)
+    for padded, boxes in zip(stacked, proposals, strict=True):
+        padded[: len(boxes)] = boxes
+    return {"proposals": stacked, "num_proposals": np.array([*map(len, proposals)], np.int32)}

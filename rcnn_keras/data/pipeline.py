@@ -7,7 +7,7 @@ padded height and width, h and w those an image is resized to, n objects of an i
 
 import copy
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -419,6 +419,40 @@ class Batches:
         changed._parts, changed._mine = of, mine
         return changed
 
+    def resized_sizes(self, record: "Record") -> list[tuple[int, int]]:
+        """Return the height and width of a record's image after resizing, at each `min_size`."""
+        height, width = record.height, record.width
+        return [
+            resized_size(height, width, size or min(height, width), self.max_size or sys.maxsize)
+            for size in _several(self.min_size)
+        ]
+
+    def resized(
+        self, sample: Sample, old: np.ndarray | tf.Tensor, new: np.ndarray | tf.Tensor
+    ) -> Sample:
+        """Return a sample whose image is resized, and its boxes and proposals with it.
+
+        What `tf_dataset` does in a graph and detection does eagerly.
+
+        Args:
+            sample: `image` (H, W, 3) uint8, and `boxes` and `proposals` (.., 4) xyxy if it has any.
+            old: `(2,)` int32, H and W.
+            new: `(2,)` int32 h and w, one of `resized_sizes`.
+
+        Returns:
+            The sample, with `image` (h, w, 3) float32 in 0..255.
+        """
+        if self.min_size is None and self.max_size is None:
+            return sample | {"image": tf.cast(sample["image"], tf.float32)}
+        image = resize_image(sample["image"], new[0], new[1], antialias=self.antialias)
+        ratio = tf.cast(new / old, tf.float32)[::-1]
+        boxes = {
+            name: sample[name] * tf.tile(ratio, [2])
+            for name in ("boxes", "proposals")
+            if name in sample
+        }
+        return sample | boxes | {"image": image}
+
     def tf_dataset(
         self, *, repeat: bool = False, start_step: int = 0, epoch: int = 0
     ) -> tf.data.Dataset:
@@ -464,9 +498,9 @@ class Batches:
         records = list(self.dataset)
         image_ids = tf.constant([record.image_id for record in records], tf.int64)
         sizes = tf.constant([(record.height, record.width) for record in records], tf.int32)
-        resized_sizes = tf.constant([self._resized_sizes(record) for record in records], tf.int32)
+        resized_sizes = tf.constant([self.resized_sizes(record) for record in records], tf.int32)
         objects, source = _Objects(records), image_source(records, self.value_range)
-        most = max((len(r.proposals) for r in records if r.proposals is not None), default=0)
+        rows = max_proposals(records)
 
         def read_proposals(index: int) -> np.ndarray:
             proposals = records[index].proposals
@@ -480,12 +514,11 @@ class Batches:
             opened = source.opened(index)
             sample = objects.of(index)
             size = resized_sizes[index, self._drawn(number, resized_sizes.shape[1])]
-            sample["image"] = self._resized(source.image(opened), size)
-            ratio = tf.cast(size / sizes[index], tf.float32)[::-1]
-            sample["boxes"] *= tf.tile(ratio, [2])
+            sample["image"] = source.image(opened)
             if self.proposals:
                 proposals = tf.numpy_function(read_proposals, [index], tf.float32)
-                sample["proposals"] = tf.ensure_shape(proposals, (None, 4)) * tf.tile(ratio, [2])
+                sample["proposals"] = tf.ensure_shape(proposals, (None, 4))
+            sample = self.resized(sample, sizes[index], size)
             if self.masks:
                 sample["masks"] = source.masks(opened, size)
                 sample = drop_empty_masks(sample)
@@ -494,7 +527,7 @@ class Batches:
             inputs, targets = self._padded(sample, image_ids[index])
             if self.proposals:
                 inputs["num_proposals"] = tf.shape(sample["proposals"])[0]
-                inputs["proposals"] = padded_rows(sample["proposals"], most, 0.0)
+                inputs["proposals"] = padded_rows(sample["proposals"], rows, 0.0)
             return inputs, targets
 
         return padded_sample
@@ -523,19 +556,6 @@ class Batches:
         seed = tf.random.experimental.stateless_fold_in(seed, number)
         return tf.random.stateless_uniform((), seed, 0, count, tf.int64)
 
-    def _resized_sizes(self, record: "Record") -> list[tuple[int, int]]:
-        """The height and width that a record has at each `min_size`."""
-        height, width = record.height, record.width
-        return [
-            resized_size(height, width, size or min(height, width), self.max_size or sys.maxsize)
-            for size in _several(self.min_size)
-        ]
-
-    def _resized(self, image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-        if self.min_size is None and self.max_size is None:
-            return tf.cast(image, tf.float32)
-        return resize_image(image, size[0], size[1], antialias=self.antialias)
-
     def _padded(self, sample: Sample, image_id: tf.Tensor) -> tuple[Sample, Sample]:
         image = sample["image"]
         size = tf.shape(image)[:2]
@@ -557,6 +577,11 @@ def require_proposals(dataset: "DetectionDataset") -> None:
             raise ValueError(
                 f"{record.path} has no proposals: dataset.with_proposals(...) brings them in"
             )
+
+
+def max_proposals(records: "Iterable[Record]") -> int:
+    """Return R, the most proposals of any record."""
+    return max((len(r.proposals) for r in records if r.proposals is not None), default=0)
 
 
 def _several(size: int | Sequence[int] | None) -> Sequence[int | None]:

@@ -33,6 +33,7 @@ def scenes(tmp_path_factory):
         {"min_size": 48, "max_size": 80},
         {"min_size": 40, "antialias": True},
         {"min_size": 64, "max_size": 64, "proposals": True},
+        {"proposals": True},
     ],
 )
 @pytest.mark.parametrize("batch_size", [1, 3])
@@ -45,6 +46,13 @@ def test_the_same_as_the_pipeline(scenes, sizes, batch_size):
         assert set(inputs) == set(expected)
         for name, value in expected.items():
             assert inputs[name].dtype == value.dtype.as_numpy_dtype
+            np.testing.assert_array_equal(inputs[name], value)
+
+
+def test_of_several_sizes_the_last_is_taken(scenes):
+    several, last = (Batches(scenes, 2, min_size=s, proposals=True) for s in ([40, 64], 64))
+    for inputs, expected in zip(input_batches(several), input_batches(last), strict=True):
+        for name, value in expected.items():
             np.testing.assert_array_equal(inputs[name], value)
 
 
