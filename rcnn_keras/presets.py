@@ -345,7 +345,13 @@ def _published(preset: Preset, folder: Path) -> "Detector":
     return model
 
 
-def _on_backbone(preset, classes, architecture, cache, arguments) -> "Detector":
+def _on_backbone(
+    preset: Preset,
+    classes: Sequence[str] | None,
+    architecture: type["Detector"] | None,
+    cache: str | os.PathLike | None,
+    arguments: dict[str, Any],
+) -> "Detector":
     """Return a new detector on a published backbone."""
     from rcnn_keras.convert import torchvision
     from rcnn_keras.models import FasterRCNN

@@ -212,7 +212,9 @@ def _upload(path: str) -> tuple[str, Any]:
     return path, _gradio().File(None, label=f"Picture: {Path(path).name}")
 
 
-def _add_pane(key, label, names, chosen, models, path, thresholds) -> None:
+def _add_pane(
+    key: str, label: str, names: Any, chosen: Any, models: Any, path: Any, thresholds: Any
+) -> None:
     """Add a column of one model: its selection, picture, and detections as text and as a file."""
     gr = _gradio()
     with gr.Column():
@@ -229,10 +231,10 @@ def _add_pane(key, label, names, chosen, models, path, thresholds) -> None:
     trial = gr.State("")
     text, title = gr.Textbox(visible=False), gr.Textbox(visible=False)
 
-    def run(path, name):
+    def run(path: Any, name: str) -> Any:
         return try_on(path, name, models)
 
-    def show(trial, *thresholds):
+    def show(trial: Any, *thresholds: float) -> Any:
         if isinstance(trial, str):
             return None, trial, gr.Button(interactive=False)
         detections = trial.shown(*thresholds)

@@ -3,6 +3,7 @@
 import io
 import logging
 import sys
+from typing import Any
 
 import click
 
@@ -53,7 +54,7 @@ class _WrongSettings(click.ClickException):
 class _Group(click.Group):
     """Reports what the user can repair in a line instead of a traceback; exit status 1."""
 
-    def invoke(self, ctx: click.Context):
+    def invoke(self, ctx: click.Context) -> Any:
         _show_what_can_be_shown()
         try:
             return super().invoke(ctx)

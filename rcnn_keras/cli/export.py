@@ -32,7 +32,7 @@ class _Size(click.ParamType):
 
     name = "HEIGHTxWIDTH"
 
-    def convert(self, value, param, ctx):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if isinstance(value, tuple):
             return value
         sides = value.lower().split("x")

@@ -116,22 +116,22 @@ def time_stages(model: Detector, inputs: dict[str, Any], repeats: int) -> dict[s
     assert isinstance(model, TwoStageDetector)
 
     @tf.function(autograph=False)
-    def features(x):
+    def features(x: Any) -> Any:
         first = model.run_backbone(x, training=False)
         return {name: first[name] for name in ("images", "features", "image_sizes")}
 
     @tf.function(autograph=False)
-    def proposals(first):  # as in `FasterRCNN.extract_features`
+    def proposals(first: Any) -> Any:  # as in `FasterRCNN.extract_features`
         logits, deltas = model.rpn_head(first["features"])
         anchors = model.anchor_generator(first["images"], first["features"])
         return model.proposal_layer(logits, deltas, anchors, first["image_sizes"], training=False)
 
     @tf.function(autograph=False)
-    def boxes(first):
+    def boxes(first: Any) -> Any:
         return TwoStageDetector.detections_of(model, first)
 
     @tf.function(autograph=False)
-    def masks(features, found):  # as in `MaskRCNN.detections_of`
+    def masks(features: Any, found: Any) -> Any:  # as in `MaskRCNN.detections_of`
         rois, image = model.real_rois(found["boxes"], found["labels"])
         logits = model.mask_head(model.mask_roi_align(features, rois, image))
         return model.mask_layer(logits, found["labels"])

@@ -16,11 +16,11 @@ import mmap
 import pickletools
 import struct
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from os import PathLike
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -75,7 +75,7 @@ def read_pickle(
         raise ValueError(f"the pickle is malformed ({type(error).__name__}: {error})") from error
 
 
-def _opcodes(stream):
+def _opcodes(stream: IO[bytes]) -> Iterator[tuple[pickletools.OpcodeInfo, Any]]:
     try:
         for opcode, argument, _ in pickletools.genops(stream):
             yield opcode, argument
@@ -99,13 +99,20 @@ def fill(target: dict, pairs: Iterable[tuple[Any, Any]]) -> None:
 class _PickleReader:
     """The stack and the memo of a pickle."""
 
-    def __init__(self, builders, names, load_reference):
+    def __init__(
+        self,
+        builders: Mapping[str, Callable[..., Any]],
+        names: Collection[str],
+        load_reference: Callable[[Any], Any] | None,
+    ) -> None:
         self.builders = builders
         self.names = names
         self.load_reference = load_reference
-        self.stack, self.marks, self.memo = [], [], {}
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
 
-    def step(self, name, argument):
+    def step(self, name: str, argument: Any) -> None:
         if name in LITERALS:
             self.stack.append(argument)
         elif name in CONSTANTS:
@@ -126,76 +133,76 @@ class _PickleReader:
                 raise ValueError(f"the pickle has the opcode {name}, which no state dict needs")
             method(argument)
 
-    def pop(self):
+    def pop(self) -> Any:
         if self.marks and self.marks[-1] == len(self.stack):
             raise ValueError("the pickle is malformed (its stack is empty)")
         return self.stack.pop()
 
-    def pop_many(self, start):
+    def pop_many(self, start: int) -> list[Any]:
         if start < (self.marks[-1] if self.marks else 0):
             raise ValueError("the pickle is malformed (its stack is too short)")
         values = self.stack[start:]
         del self.stack[start:]
         return values
 
-    def pop_to_mark(self):
+    def pop_to_mark(self) -> list[Any]:
         start = self.marks.pop()
         return self.pop_many(start)
 
-    def top(self, kind):
+    def top(self, kind: type) -> Any:
         if not isinstance(self.stack[-1], kind):
             raise ValueError(
                 f"the pickle is malformed (it fills a {type(self.stack[-1]).__name__})"
             )
         return self.stack[-1]
 
-    def look_up(self, name):
+    def look_up(self, name: str) -> "Global":
         if name not in self.builders and name not in self.names:
             raise ValueError(f"the pickle asks for {name}, which no tensor needs; it is refused")
         return Global(name)
 
-    def _mark(self, _):
+    def _mark(self, _: Any) -> None:
         self.marks.append(len(self.stack))
 
-    def _tuple(self, _):
+    def _tuple(self, _: Any) -> None:
         self.stack.append(tuple(self.pop_to_mark()))
 
-    def _list(self, _):
+    def _list(self, _: Any) -> None:
         self.stack.append(self.pop_to_mark())
 
-    def _dict(self, _):
+    def _dict(self, _: Any) -> None:
         items = self.pop_to_mark()
         self.stack.append({})
         self._set(items)
 
-    def _append(self, _):
+    def _append(self, _: Any) -> None:
         value = self.pop()
         self.top(list).append(value)
 
-    def _appends(self, _):
+    def _appends(self, _: Any) -> None:
         values = self.pop_to_mark()
         self.top(list).extend(values)
 
-    def _setitem(self, _):
+    def _setitem(self, _: Any) -> None:
         value, key = self.pop(), self.pop()
         self._set([key, value])
 
-    def _setitems(self, _):
+    def _setitems(self, _: Any) -> None:
         self._set(self.pop_to_mark())
 
-    def _set(self, items):
+    def _set(self, items: list[Any]) -> None:
         fill(self.top(dict), zip(items[::2], items[1::2], strict=True))
 
-    def _global(self, name):
+    def _global(self, name: str) -> None:
         self.stack.append(self.look_up(name.replace(" ", ".", 1)))
 
-    def _stack_global(self, _):
+    def _stack_global(self, _: Any) -> None:
         name, module = self.pop(), self.pop()
         if not isinstance(name, str) or not isinstance(module, str):
             raise ValueError("the pickle asks for something without a name")
         self.stack.append(self.look_up(f"{module}.{name}"))
 
-    def _reduce(self, _):
+    def _reduce(self, _: Any) -> None:
         arguments, name = self.pop(), self.pop()
         if not isinstance(name, Global) or name not in self.builders:
             raise ValueError("the pickle calls something that is not a function")
@@ -203,11 +210,11 @@ class _PickleReader:
 
     _newobj = _reduce
 
-    def _build(self, _):
+    def _build(self, _: Any) -> None:
         self.pop()  # attributes such as the _metadata of torch's state dicts; they are not tensors
         self.top(dict)
 
-    def _binpersid(self, _):
+    def _binpersid(self, _: Any) -> None:
         if self.load_reference is None:
             raise ValueError("the pickle has a persistent id where none is known")
         self.stack.append(self.load_reference(self.pop()))
@@ -293,7 +300,7 @@ def read_pth(path: str | PathLike) -> dict[str, np.ndarray]:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _read_zip(file, data: memoryview) -> tuple[Any, ReadStorage]:
+def _read_zip(file: Any, data: memoryview) -> tuple[Any, ReadStorage]:
     """Return the object of a zip archive, and a function that reads its storages."""
     try:
         entries = {entry.filename: entry for entry in zipfile.ZipFile(file).infolist()}
@@ -306,7 +313,7 @@ def _read_zip(file, data: memoryview) -> tuple[Any, ReadStorage]:
     if f"{folder}constants.pkl" in entries:
         raise ValueError("a TorchScript file; torch.save the model's state_dict() instead")
 
-    def read(name):
+    def read(name: str) -> Any:
         if name not in entries:
             raise ValueError(f"the file has no entry {name}")
         return _entry(entries[name], data)
@@ -366,7 +373,7 @@ def _read_object(pickle: memoryview) -> tuple[Any, dict[str, Storage], int]:
     """Return a pickle's object with `Tensor`s in it, its storages by key, and its size."""
     storages: dict[str, Storage] = {}
 
-    def load_storage(reference):
+    def load_storage(reference: Any) -> Any:
         match reference:
             case ("storage", Global() as kind, str(key), str(), int(length)):
                 view = None
@@ -386,7 +393,9 @@ def _read_object(pickle: memoryview) -> tuple[Any, dict[str, Storage], int]:
     return value, storages, size
 
 
-def _tensor(storage, offset, shape, strides, *_):
+def _tensor(
+    storage: Any, offset: int, shape: Sequence[int], strides: Sequence[int], *_: Any
+) -> Any:
     """Replacement for `torch._utils._rebuild_tensor_v2`."""
     counts = (offset, *shape, *strides)
     if not isinstance(storage, Storage) or len(shape) != len(strides):
@@ -396,12 +405,12 @@ def _tensor(storage, offset, shape, strides, *_):
     return Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
-def _parameter(tensor, *_):
+def _parameter(tensor: Any, *_: Any) -> Any:
     """Replacement for `torch._utils._rebuild_parameter`."""
     return tensor
 
 
-def _ordered(pairs=None):
+def _ordered(pairs: Any = None) -> dict[Any, Any]:
     """Replacement for `collections.OrderedDict`; Python 2 wrote `pairs`, which are moved.
 
     A pickle may pass the same list many times in a few bytes, so that copies could exhaust memory.
@@ -415,7 +424,7 @@ def _ordered(pairs=None):
     return ordered
 
 
-def _nothing(*_):
+def _nothing(*_: Any) -> dict[Any, Any]:
     """Replacement for other objects in a checkpoint, whose contents are not needed."""
     return {}
 
@@ -436,10 +445,10 @@ def _arrays(value: Any, read_storage: ReadStorage) -> dict[str, np.ndarray]:
     state = next((value[key] for key in STATE_KEYS if isinstance(value.get(key), dict)), value)
 
     @cache
-    def numbers(storage):
+    def numbers(storage: Any) -> np.ndarray:
         return _numbers(storage, read_storage(storage))
 
-    def viewed(storage):
+    def viewed(storage: Any) -> np.ndarray:
         return _viewed(storage, numbers(storage._replace(view=None)))
 
     arrays = {}

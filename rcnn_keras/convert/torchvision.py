@@ -239,7 +239,9 @@ def _renamed(state: Mapping[str, np.ndarray], source: Any) -> dict[str, np.ndarr
     return renamed
 
 
-def _classes(state, classes, source) -> list[str]:
+def _classes(
+    state: Mapping[str, np.ndarray], classes: Sequence[str] | None, source: str
+) -> list[str]:
     """Return K names; K is the number of class outputs."""
     outputs = state.get("roi_heads.box_predictor.cls_score.bias")
     if outputs is None or outputs.ndim != 1 or len(outputs) < 2:
@@ -256,7 +258,12 @@ def _classes(state, classes, source) -> list[str]:
     return list(classes)
 
 
-def _with_epsilon(state, targets, epsilon, source) -> dict[str, np.ndarray]:
+def _with_epsilon(
+    state: Mapping[str, np.ndarray],
+    targets: Mapping[str, WeightTarget],
+    epsilon: float,
+    source: str,
+) -> dict[str, np.ndarray]:
     """Return the state dict with gains that compensate for our epsilon in the backbone.
 
     Tensors of another shape than their targets' are left unchanged; `assign_weights` names them.
@@ -334,9 +341,9 @@ def detector_targets(model: FasterRCNN) -> dict[str, WeightTarget]:
     return targets
 
 
-def _trunk_convs(trunk, prefix):
+def _trunk_convs(trunk: keras.Model, prefix: str) -> dict[str, WeightTarget]:
     """Return the targets of a trunk's convolutions `conv1`.. and of the norms after them."""
-    targets = {}
+    targets: dict[str, WeightTarget] = {}
     for layer in trunk.layers:
         if layer.name.startswith("conv"):
             number = int(layer.name.removeprefix("conv"))
@@ -345,6 +352,8 @@ def _trunk_convs(trunk, prefix):
     return targets
 
 
-def _conv_norm(conv, norm, name):
+def _conv_norm(
+    conv: keras.layers.Layer, norm: keras.layers.Layer, name: str
+) -> dict[str, WeightTarget]:
     targets = weight_targets(conv, f"{name}.0")
     return targets | (weight_targets(norm, f"{name}.1") if norm.weights else {})

@@ -4,7 +4,7 @@ PyTorch's kernels are (out, in, h, w), of transposed convolutions (in, out, h, w
 (channels, 1, h, w); dense kernels are (out, in).
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -61,28 +61,28 @@ def weight_targets(
     return targets | ({f"{name}.bias": _vector(layer.bias, drop)} if layer.use_bias else {})
 
 
-def _vector(variable, drop):
+def _vector(variable: keras.Variable, drop: int) -> WeightTarget:
     return WeightTarget(variable, (variable.shape[0] + drop,), lambda values: values[drop:])
 
 
-def _dense(kernel, drop, map_size):
+def _dense(kernel: keras.Variable, drop: int, map_size: int) -> WeightTarget:
     inputs, outputs = kernel.shape
     channels = inputs // map_size**2
 
-    def arrange(values):
+    def arrange(values: np.ndarray) -> np.ndarray:
         values = values[drop:].reshape(-1, channels, map_size, map_size)
         return values.transpose(2, 3, 1, 0).reshape(inputs, outputs)
 
     return WeightTarget(kernel, (outputs + drop, inputs), arrange)
 
 
-def _convolution(layer, drop):
+def _convolution(layer: keras.layers.Layer, drop: int) -> WeightTarget:
     height, width, *channels = layer.kernel.shape
     if not isinstance(layer, layers.DepthwiseConv2D):  # whose (channels, 1) is PyTorch's order
         channels.reverse()
     first, second = channels
 
-    def arrange(values):
+    def arrange(values: np.ndarray) -> np.ndarray:
         return values[drop:].transpose(2, 3, 1, 0).reshape(layer.kernel.shape)
 
     return WeightTarget(layer.kernel, (first + drop, second, height, width), arrange)
@@ -132,16 +132,16 @@ def assign_weights(
         target.variable.assign(target.arrange(state[name]).astype("float32"))
 
 
-def _is_counter(name, targets):
+def _is_counter(name: str, targets: Mapping[str, WeightTarget]) -> bool:
     module, _, last = name.rpartition(".")
     return last == STEP_COUNTER and f"{module}.running_mean" in targets
 
 
-def _is_finite(values):
+def _is_finite(values: np.ndarray) -> bool:
     return values.dtype.kind == "f" and bool(np.isfinite(values).all())
 
 
-def _listing(names):
+def _listing(names: Sequence[str]) -> str:
     more = len(names) - MAX_LISTED
     return ", ".join(names[:MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
 
@@ -258,6 +258,6 @@ def _two_stage_layers(model: Any) -> dict[str, list]:
     return layers
 
 
-def _in_order(layer) -> list:
+def _in_order(layer: keras.layers.Layer) -> list:
     """Return a layer's variables in an order that does not depend on which are trainable."""
     return sorted(layer.weights, key=lambda variable: variable.path)

@@ -38,7 +38,7 @@ class FixedSize(keras.Model):
         self.num_proposals = num_proposals
         self.built = True
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Any, training: bool = False) -> Any:
         """Detect; see the class."""
         return self.detector(inputs, training=False)
 

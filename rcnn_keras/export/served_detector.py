@@ -252,8 +252,11 @@ class ServedDetector:
         files = inputs["image_bytes"]
         count = tf.shape(files)[0]
 
-        def one(numbered):
-            image = decode_image(*numbered, self.model.value_range)
+        def one(
+            numbered: tuple[tf.Tensor, tf.Tensor],
+        ) -> tuple[tf.RaggedTensor, tf.Tensor, tf.Tensor]:
+            contents, place = numbered
+            image = decode_image(contents, place, self.model.value_range)
             seen = self._resized(image)
             rows = tf.RaggedTensor.from_tensor(seen, ragged_rank=1)
             return rows, tf.shape(seen)[:2], tf.shape(image)[:2]

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from types import FrameType
 from typing import IO
 
 LOST = 75  # exit status of a worker that lost another one, see `LostWorkerError`
@@ -207,7 +208,7 @@ def _print_lines(stream: IO[str], index: int) -> None:
 def _sigterm_interrupts() -> Iterator[None]:
     """Let SIGTERM end the block as Ctrl-C does; possible in the main thread only."""
 
-    def interrupt(number, frame):
+    def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt(number)
 
     if threading.current_thread() is not threading.main_thread():

@@ -54,7 +54,7 @@ class Section(BaseModel):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _suggest_keys(cls, values, handler):
+    def _suggest_keys(cls, values: Any, handler: Callable[[Any], "Section"]) -> "Section":
         try:
             return handler(values)
         except ValidationError as error:

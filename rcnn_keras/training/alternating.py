@@ -154,7 +154,7 @@ def _proposer(model: FasterRCNN) -> Callable[[dict], dict]:
     """Return the function from inputs to a model's proposals, as many as in training."""
     model.trainable = False  # batch norm is then frozen, also while training
 
-    def propose(inputs):
+    def propose(inputs: dict[str, Any]) -> dict[str, Any]:
         first = model.extract_features(inputs, training=True)
         return {name: first[name] for name in ("proposals", "num_proposals")}
 

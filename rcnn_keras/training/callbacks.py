@@ -3,6 +3,7 @@
 import csv
 import math
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -43,7 +44,7 @@ class HistoryFile(keras.callbacks.Callback):
             if name != "epoch"
         }
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Add the epoch's row."""
         self.rows[epoch + 1] = {"epoch": epoch + 1, **(logs or {})}
         with (
@@ -54,11 +55,11 @@ class HistoryFile(keras.callbacks.Callback):
             writer.writeheader()
             writer.writerows(self.rows.values())
 
-    def get_state(self):
+    def get_state(self) -> Any:
         """Return the rows, for a checkpoint."""
         return list(self.rows.values())
 
-    def set_state(self, state):
+    def set_state(self, state: Any) -> None:
         """Restore the rows."""
         self.rows = {row["epoch"]: row for row in state}
 
@@ -112,7 +113,7 @@ class CocoEvaluation(keras.callbacks.Callback):
         self.mask_scores: CocoScores | None = None
         self._logged: dict[str, float] = {}
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Check the classes and the masks before any work is done."""
         if tuple(self.dataset.classes) != tuple(self.model.classes):
             raise ValueError(
@@ -123,7 +124,7 @@ class CocoEvaluation(keras.callbacks.Callback):
             check_segmentations(self.dataset)
         warn_unscorable(self.model, self.dataset)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Compute the scores and write them into `logs`."""
         if not self._logged or (epoch + 1) % self.every == 0:
             self.scores, self.mask_scores = coco_scores(
@@ -136,11 +137,11 @@ class CocoEvaluation(keras.callbacks.Callback):
         if logs is not None:
             logs.update(self._logged)
 
-    def get_state(self):
+    def get_state(self) -> Any:
         """Return the last scores that were logged, for a checkpoint."""
         return self._logged
 
-    def set_state(self, state):
+    def set_state(self, state: Any) -> None:
         """Restore the scores."""
         self._logged = state
 

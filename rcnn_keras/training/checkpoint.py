@@ -220,15 +220,15 @@ class Checkpoint(keras.callbacks.Callback):
         if self.model.distribute_strategy.extended.should_checkpoint:
             save(self.directory, Saved(self._step(epoch, batch), state, arrays), self.keep)
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Nothing can be saved before the first step."""
         self._stop.at_once = self._shared or not self._anywhere
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Note the epoch."""
         self._epoch = epoch
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Save if it is time to, and end the training if somebody wants that."""
         if not self._anywhere:
             return
@@ -244,7 +244,7 @@ class Checkpoint(keras.callbacks.Callback):
             self._end()
         self._stop.at_once = self._shared or left <= 0
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Save, after all other callbacks; and end the training if somebody wants that."""
         self._stop.at_once = self._shared
         self.save(epoch + 1, 0, stopped=self.model.stop_training)
@@ -294,32 +294,32 @@ class ResumableCallbacks(keras.callbacks.CallbackList):
         checkpoint.others = list(self.callbacks)
         self.callbacks.append(checkpoint)
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Restore the state, once the callbacks have reset theirs; or save the beginning."""
         super().on_train_begin(logs)
         if self._saved is None:
             self._checkpoint.save(self._begins, 0)
         self._restore()
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Restore what Keras, and callbacks at an epoch's beginning, have changed since."""
         super().on_epoch_begin(epoch, logs)
         if self._behind:
             self._restore()
         self._saved = None
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Count from the beginning of the epoch."""
         super().on_train_batch_begin(batch + self._behind, logs)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Count from the beginning of the epoch, and end it after its last batch."""
         super().on_train_batch_end(batch + self._behind, logs)
         if self._behind and batch + self._behind + 1 >= self.params["steps"]:
             self._cut = not self.model.stop_training
             self.model.stop_training = True
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Have all later epochs whole."""
         if self._cut:
             self.model.stop_training = False

@@ -25,7 +25,7 @@ class StepDecay(LearningRateSchedule):
         self.boundaries = tuple(boundaries)
         self.gamma = gamma
 
-    def __call__(self, step):
+    def __call__(self, step: Any) -> Any:
         """Return the rate of `step` (from 0), a float32 scalar."""
         passed = ops.cast(step, "float32") >= ops.array(self.boundaries, "float32")
         return self.learning_rate * self.gamma ** ops.sum(ops.cast(passed, "float32"))
@@ -62,7 +62,7 @@ class LinearWarmup(LearningRateSchedule):
         self.steps = steps
         self.factor = factor
 
-    def __call__(self, step):
+    def __call__(self, step: Any) -> Any:
         """Return the rate of `step` (from 0), a float32 scalar."""
         progress = ops.minimum(ops.cast(step, "float32") / self.steps, 1.0)
         return (self.factor + (1.0 - self.factor) * progress) * self.schedule(step)

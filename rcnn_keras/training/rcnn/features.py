@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -144,7 +145,7 @@ class FeatureCache(Sequence[tuple[np.ndarray, Windows]]):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: Any) -> Any:
         """Return the fc7 features `(w, F)` of an image, memory-mapped, and its windows."""
         return self._read(index, "fc7"), self.windows(index)
 

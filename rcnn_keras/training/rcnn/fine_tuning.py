@@ -5,6 +5,7 @@ S side of a crop, K classes.
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import keras
 import numpy as np
@@ -165,9 +166,10 @@ class _LogLines(keras.callbacks.Callback):
         self.steps = steps
         self.log = log
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         done = batch + 1
         if done % STEPS_PER_LOG_LINE == 0 or done == self.steps:
+            assert logs is not None  # Keras gives them after every batch
             loss, accuracy = logs["loss"], logs["accuracy"]
             self.log(f"step {done} of {self.steps}: loss {loss:.4f}, accuracy {accuracy:.4f}")
             self.model.reset_metrics()
@@ -180,14 +182,16 @@ class _Classifier(keras.Model):
     metrics of `compile` in the first step.
     """
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
 
-    def train_step(self, data):
+    def train_step(self, data: Any) -> dict[str, Any]:
         with drawing_for(None, self.optimizer.iterations):
             return super().train_step(data)
 
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+    def compute_metrics(
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
+    ) -> dict[str, Any]:
         self.accuracy.update_state(y, y_pred)
         return super().compute_metrics(x, y, y_pred, sample_weight)

@@ -209,10 +209,10 @@ class _Scaled(Sequence[tuple[np.ndarray, Windows]]):
     def __init__(self, cache: FeatureCache, factor: float):
         self.cache, self.factor = cache, factor
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.cache)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: Any) -> Any:
         features, windows = self.cache[index]
         return features * features.dtype.type(self.factor), windows
 

@@ -54,7 +54,9 @@ class _ClassSVM:
     added: int = 0  # in this pass
     retrainings: int = 0
 
-    def add(self, image: int, features: np.ndarray, margins: np.ndarray, allowed: np.ndarray):
+    def add(
+        self, image: int, features: np.ndarray, margins: np.ndarray, allowed: np.ndarray
+    ) -> None:
         """Add the new hard negatives of an image; all its negatives if there is no SVM yet."""
         hard = allowed if self.weights is None else allowed & (margins > HARD_MARGIN)
         known = self.keys[self.keys[:, 0] == image, 1]
