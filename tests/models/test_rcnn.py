@@ -162,7 +162,7 @@ def test_an_image_without_proposals_has_no_detections(model):
     ("act", "error", "message"),
     [
         (lambda m: m.detect(IMAGES[0]), ValueError, "image 0 has no proposals"),
-        (lambda m: m.predict(IMAGES[0][None], verbose=0), ValueError, "RCNN needs 'proposals'"),
+        (lambda m: m.predict(IMAGES[0][None], verbose=0), ValueError, "have no 'proposals'"),
         (lambda m: m.fit([]), NotImplementedError, "train_rcnn"),
     ],
 )
