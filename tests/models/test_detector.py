@@ -130,6 +130,11 @@ def test_classes_of_data_and_model_must_agree(detector, tmp_path):
         callback.on_train_begin()
 
 
+def test_fit_of_a_model_that_is_not_compiled_is_refused(scenes, make_detector):
+    with pytest.raises(ValueError, match=r"compile\(\)"):
+        make_detector(scenes.classes).fit(scenes.batches(1), verbose=0)
+
+
 def test_callbacks_that_write_scores_run_before_those_that_read_them(scenes):
     stop = keras.callbacks.EarlyStopping(monitor="val_AP", patience=1)
     keep = keras.callbacks.ModelCheckpoint("x.keras", monitor="val_loss")

@@ -190,7 +190,10 @@ def test_missing_proposals_are_refused(model, scenes, detector):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"roi_pooling": "max"}, "roi_pooling must be 'pool' or 'align'; received 'max'"),
+        (
+            {"roi_pooling": "max"},
+            "roi_pooling must be 'pool' or 'align', or a Keras layer; received 'max'",
+        ),
         ({"backbone": "resnet18_fpn"}, "roi_pooling must be 'align' for resnet18_fpn"),
         ({"box_bg_iou_low_thresh": 0.6}, "box_bg_iou_low_thresh must be at most"),
         ({"box_ranks": (3,)}, "box_ranks must be None or two whole numbers"),
