@@ -352,11 +352,7 @@ class Detector(ReplicatedTraining, Inference):
 
     def _steps_taken(self) -> int:
         """Return how many batches the optimizer has seen."""
-<<<<<<< HEAD
-        if getattr(self, "optimizer", None) is None:  # not compiled, which Keras reports
-=======
         if not self.compiled or self.optimizer is None:  # which Keras reports
->>>>>>> w-m2
             return 0
         accumulated = self.optimizer.gradient_accumulation_steps or 1
         return int(self.optimizer.iterations.numpy()) * accumulated
