@@ -105,7 +105,9 @@ def from_preset(
         return source
     from rcnn_keras.convert.weights import transfer
 
-    config = source.get_config() | arguments | {"name": None}
+    stated = inspect.signature(architecture).parameters  # a mask head is not of a Faster R-CNN
+    config = {key: value for key, value in source.get_config().items() if key in stated}
+    config |= arguments | {"name": None}
     config["classes"] = list(source.classes) if names is None else names
     model = architecture.from_config(config)
     kept, new = transfer(source, model)
