@@ -83,7 +83,10 @@ def both(
     """Return the configurations of fine-tuning and of the same network from random weights."""
     epochs = epochs or load_configuration(CONFIG).training.epochs
     changes = [*changes, f"training.epochs={epochs}", f"training.evaluate_every={epochs}"]
+    objects = {"anchor_generator", "rpn_head", "roi_pooling", "box_head", "mask_head"}
+    not_in_yaml = objects | {"num_classes", "feature_pyramid"}
     network = preset_arguments(str(detector)) | {"backbone_weights": None, "norm": "batch"}
+    network = {name: value for name, value in network.items() if name not in not_in_yaml}
     new = [f"model.{name}={json.dumps(value)}" for name, value in network.items()]
     new += ["model.preset=null", *changes, "model.frozen_stages=0"]
     new.append(f"optimizer.learning_rate={random_rate}")

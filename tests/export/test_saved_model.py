@@ -102,7 +102,7 @@ def test_a_folder_that_is_there_is_refused(exported, model, tmp_path):
     with pytest.raises(FileExistsError, match="tiny exists"):
         saved_model(model, exported)
     (tmp_path / "other.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match=r"it has no saved_model\.pb"):
+    with pytest.raises(FileExistsError, match=r"without saved_model\.pb it is not an export"):
         saved_model(model, tmp_path, overwrite=True)
 
 
