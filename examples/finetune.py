@@ -28,6 +28,7 @@ import rcnn_keras as rk
 from rcnn_keras.presets import preset_arguments
 from rcnn_keras.runs.configuration import Configuration, load_configuration
 from rcnn_keras.runs.run import train
+from rcnn_keras.runs.schema import NO_KEYS
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "configs" / "mask_rcnn_finetune.yaml"
@@ -83,11 +84,9 @@ def both(
     """Return the configurations of fine-tuning and of the same network from random weights."""
     epochs = epochs or load_configuration(CONFIG).training.epochs
     changes = [*changes, f"training.epochs={epochs}", f"training.evaluate_every={epochs}"]
-    objects = {"anchor_generator", "rpn_head", "roi_pooling", "box_head", "mask_head"}
-    not_in_yaml = objects | {"num_classes", "feature_pyramid"}
     network = preset_arguments(str(detector)) | {"backbone_weights": None, "norm": "batch"}
-    network = {name: value for name, value in network.items() if name not in not_in_yaml}
-    new = [f"model.{name}={json.dumps(value)}" for name, value in network.items()]
+    keys = [name for name in network if name not in NO_KEYS]
+    new = [f"model.{name}={json.dumps(network[name])}" for name in keys]
     new += ["model.preset=null", *changes, "model.frozen_stages=0"]
     new.append(f"optimizer.learning_rate={random_rate}")
     return {

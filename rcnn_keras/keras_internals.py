@@ -20,6 +20,7 @@ else.
 - `Optimizer._all_reduce_sum_gradients`: optimizers clip gradients, and look for infinite ones,
   before they sum those of the replicas (https://github.com/tensorflow/tensorflow/issues/33929);
   here they are summed first. Only under replicas, and only while the gradients are applied.
+- the argument `_use_cached_eval_dataset` by which `fit` calls `evaluate` on its validation data.
 - attributes of Keras' callbacks that an exact resume needs, see `CALLBACK_STATE`; Keras does not
   save them (https://github.com/keras-team/keras/issues/14862).
 
@@ -34,6 +35,8 @@ import keras
 import tensorflow as tf
 
 from rcnn_keras.ops import is_multi_worker, num_replicas
+
+CALLED_BY_FIT = "_use_cached_eval_dataset"  # an argument of `evaluate`
 
 # What Keras' callbacks remember from one epoch to the next.
 CALLBACK_STATE: dict[type, tuple[str, ...]] = {

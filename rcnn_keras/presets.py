@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from rcnn_keras import __version__
 from rcnn_keras.preset_table import PRESETS, Preset, ShippedDetector, saved_models
+from rcnn_keras.utils.atomic import atomic_write
+from rcnn_keras.utils.hashing import file_sha256
 
 if TYPE_CHECKING:
     from rcnn_keras.models import Detector
@@ -75,8 +77,7 @@ def from_preset(
     Raises:
         ValueError: for an unknown name; for an architecture or arguments that do not fit the
             weights; for a published file with another hash, a damaged file of the package, and a
-            `.keras` file without a
-            detector.
+            `.keras` file without a detector.
         OSError: if a file is missing or cannot be downloaded; says where to get it and where to
             put it.
     """
@@ -241,9 +242,7 @@ def fetch(name: str, cache: str | os.PathLike | None = None) -> Path:
     if not path.exists():
         _download(preset, path)
         return path
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    _check_hash(digest, preset, path)
+    _check_hash(file_sha256(path), preset, path)
     return path
 
 
@@ -294,8 +293,7 @@ def _download(preset: Preset, path: Path) -> None:
         raise OSError(f"{path.parent}: {error.strerror}; {OTHER_CACHE}") from error
     LOG.info("Downloading %s to %s", preset.url, path)
     hashed, done = hashlib.sha256(), 0
-    with tempfile.TemporaryDirectory(prefix=".download-", dir=path.parent) as folder:
-        temporary = Path(folder) / path.name
+    with atomic_write(path) as temporary:
         try:
             with (
                 urllib.request.urlopen(preset.url, timeout=TIMEOUT) as response,
@@ -313,7 +311,6 @@ def _download(preset: Preset, path: Path) -> None:
                 f"{preset.url} and put it at {path}"
             ) from error
         _check_hash(hashed.hexdigest(), preset, preset.url)
-        os.replace(temporary, path)
 
 
 def _check_hash(digest: str, preset: Preset, where: Any) -> None:
@@ -341,9 +338,7 @@ def _published(preset: Preset, folder: Path) -> "Detector":
         LOG.warning("%s cannot be written: %s is converted at each call", folder, source)
         return model
     LOG.info("Converting %s to %s", source, path)
-    with tempfile.TemporaryDirectory(prefix=".convert-", dir=folder) as temporary:
-        model.save(Path(temporary) / path.name)
-        os.replace(Path(temporary) / path.name, path)
+    model.save(path)
     return model
 
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from rcnn_keras.keras_internals import (
     CALLBACK_STATE,
+    CALLED_BY_FIT,
     apply_summed_gradients,
     input_tensors,
     loss_tracker,
@@ -76,6 +77,21 @@ def test_keras_still_calls_the_methods_that_are_overridden(name):
     model.compile("sgd", "mse")
     model.fit(np.ones((2, 1)), np.zeros((2, 1)), verbose=0)
     assert called
+
+
+def test_fit_still_tells_evaluate_that_it_calls_it():
+    given = []
+
+    class Model(keras.Sequential):
+        def evaluate(self, *args, **kwargs):
+            given.append(kwargs)
+            return super().evaluate(*args, **kwargs)
+
+    model = Model([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    data = np.ones((2, 1)), np.zeros((2, 1))
+    model.fit(*data, validation_data=data, verbose=0)
+    assert [kwargs.get(CALLED_BY_FIT) for kwargs in given] == [True]
 
 
 def test_a_model_predicts_outside_its_strategy(two_replicas):

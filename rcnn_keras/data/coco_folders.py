@@ -3,13 +3,14 @@
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 
 from rcnn_keras.data.image_files import (
     NameIndex,
     files_below,
+    folders_in,
     is_image_name,
     is_system_name,
     name_parts,
@@ -130,21 +131,20 @@ def near_folders(path: str) -> list[str]:
         starts.append(os.path.dirname(folder))
     near: dict[str, str] = {}  # by what links point to
     for start in starts:
-        children = list(_folders_in(start))
+        children = _readable_folders_in(start)
         near.setdefault(os.path.realpath(start), start)
-        for child in [*children, *(below for top in children for below in _folders_in(top))]:
+        below = [folder for child in children for folder in _readable_folders_in(child)]
+        for child in [*children, *below]:
             if len(near) < MOST_FOLDERS:
                 near.setdefault(os.path.realpath(child), child)
     return list(near.values())
 
 
-def _folders_in(folder: str) -> Iterator[str]:
+def _readable_folders_in(folder: str) -> list[str]:
     try:
-        with os.scandir(folder) as entries:
-            names = sorted(e.name for e in entries if e.is_dir() and not is_system_name(e.name))
+        return folders_in(folder)
     except OSError:  # a neighbour that may not be read holds no images for us
-        return iter(())
-    return (os.path.join(folder, name) for name in names)
+        return []
 
 
 def _image_folder(file: str, names: Sequence[str], log: ProblemLog) -> str | None:

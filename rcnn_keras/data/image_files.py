@@ -30,13 +30,17 @@ SHOWN = 3  # names in a message
 def image_endings() -> frozenset[str]:
     """Return the endings, in lower case, of the files whose pixels Pillow reads on this machine."""
     formats = Image.registered_extensions()
-    readable = Image.OPEN.keys() - set(WITHOUT_PIXELS)
-    return frozenset(ending for ending, format in formats.items() if format in readable)
+    return frozenset(ending for ending, format in formats.items() if _is_readable(format))
 
 
 def is_image_name(name: str) -> bool:
     """Return whether a file's name ends as an image's."""
-    return os.path.splitext(name)[1].lower() in image_endings()
+    ending = os.path.splitext(name)[1].lower()  # looked up, as folders have many files
+    return _is_readable(Image.registered_extensions().get(ending))
+
+
+def _is_readable(format: str | None) -> bool:
+    return format in Image.OPEN and format not in WITHOUT_PIXELS
 
 
 def is_system_name(name: str) -> bool:
@@ -63,7 +67,6 @@ def images_in(folder: str | PathLike) -> FolderImages:
     Raises:
         OSError: the folder cannot be read.
     """
-    endings = image_endings()
     images: list[Path] = []
     others: Counter[str] = Counter()
     for path in sorted(Path(folder).iterdir()):
@@ -71,7 +74,7 @@ def images_in(folder: str | PathLike) -> FolderImages:
             others["system"] += 1
         elif path.is_dir():
             others["folder"] += 1
-        elif path.suffix.lower() in endings:
+        elif is_image_name(path.name):
             images.append(path)
         else:
             others[path.suffix] += 1
@@ -93,6 +96,16 @@ def files_below(folder: str | PathLike) -> list[str]:
         below = "" if top == folder else os.path.relpath(top, folder).replace(os.sep, "/") + "/"
         files += [below + name for name in names if not is_system_name(name)]
     return sorted(files)
+
+
+def folders_in(folder: str) -> list[str]:
+    """Return the folders in a folder but the system's, sorted by name.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    with os.scandir(folder) as entries:
+        return sorted(e.path for e in entries if e.is_dir() and not is_system_name(e.name))
 
 
 def split_of(name: str) -> str | None:

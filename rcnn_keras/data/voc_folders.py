@@ -13,6 +13,7 @@ from typing import NamedTuple
 from rcnn_keras.data.image_files import (
     NameIndex,
     files_below,
+    folders_in,
     is_image_name,
     is_system_name,
     shown,
@@ -118,10 +119,10 @@ def _base(root: str, split: str | None, log: ProblemLog) -> str | None:
     """Return the folder of a dataset: `root`, the only one in it, or that of the split."""
     if _has_annotations(root):
         return root
-    children = _folders_in(root)
+    children = folders_in(root)
     inside = list(filter(_has_annotations, children))
     if not inside:  # as VOCdevkit/VOC2007 is
-        inside = [f for child in children for f in _folders_in(child) if _has_annotations(f)]
+        inside = [f for child in children for f in folders_in(child) if _has_annotations(f)]
     splits = {folder: split_of(os.path.basename(folder)) for folder in inside}
     fits = [f for f, its in splits.items() if its == (split_of(split or "train") or "none")]
     fits = fits or [folder for folder, its in splits.items() if its is None]
@@ -144,14 +145,14 @@ def _annotation_folder(base: str) -> str:
     named = _named(base, ANNOTATIONS)
     if named is not None and (_xml_files(named) or not _has_xml(base)):
         return named
-    others = list(filter(_has_xml, _folders_in(base)))
+    others = list(filter(_has_xml, folders_in(base)))
     return others[0] if len(others) == 1 and not _has_xml(base) else base
 
 
 def _images(base: str, annotations: str, files: list[str]) -> tuple[NameIndex, str]:
     """Return the images of a dataset, and the folder that has those of the XML files."""
     named = _named(base, IMAGES)
-    others = [f for f in _folders_in(base) if os.path.basename(f).lower() not in MASKS]
+    others = [f for f in folders_in(base) if os.path.basename(f).lower() not in MASKS]
     places = dict.fromkeys([*([named] if named else []), annotations, *others, base])
     first: tuple[NameIndex, str] | None = None
     for place in places:
@@ -302,10 +303,5 @@ def _is_split(name: str) -> bool:
 
 def _named(folder: str, names: tuple[str, ...]) -> str | None:
     """Return the folder in a folder that has the first of these names, in whichever letter case."""
-    there = {os.path.basename(path).lower(): path for path in _folders_in(folder)}
+    there = {os.path.basename(path).lower(): path for path in folders_in(folder)}
     return next((there[name] for name in names if name in there), None)
-
-
-def _folders_in(folder: str) -> list[str]:
-    with os.scandir(folder) as entries:
-        return sorted(e.path for e in entries if e.is_dir() and not is_system_name(e.name))

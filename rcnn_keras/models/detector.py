@@ -19,7 +19,12 @@ import tensorflow as tf
 from keras import ops
 
 from rcnn_keras.data.pipeline import Batches
-from rcnn_keras.keras_internals import ReplicatedTraining, apply_summed_gradients, loss_tracker
+from rcnn_keras.keras_internals import (
+    CALLED_BY_FIT,
+    ReplicatedTraining,
+    apply_summed_gradients,
+    loss_tracker,
+)
 from rcnn_keras.losses import Losses, mean_over_batch
 from rcnn_keras.models.batch import (
     complete_inputs,
@@ -368,7 +373,7 @@ class Detector(ReplicatedTraining, Inference):
         check_process(self._process)
         refuse_arguments({"sample_weight": kwargs.get("sample_weight")})
         with plain_errors(x.dataset if isinstance(x, Batches) else None):
-            if not kwargs.get("_use_cached_eval_dataset"):  # of `fit`, which checks them itself
+            if not kwargs.get(CALLED_BY_FIT):  # which has checked its validation data
                 x = self._checked(x, y, "data")
             return super().evaluate(self._one_pass(x), y, *args, **kwargs)
 

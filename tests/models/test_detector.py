@@ -1,7 +1,6 @@
 """The detector as a Keras model: inputs, saving, detecting, errors."""
 
 import inspect
-import os
 import subprocess
 import sys
 
@@ -64,8 +63,7 @@ def test_saved_and_loaded_model_detects_the_same_to_the_last_bit(detector, scene
     )
     files = [str(record.path) for record in scenes]
     arguments = [sys.executable, "-c", code, str(path), str(tmp_path / "found.npz"), *files]
-    environment = {k: v for k, v in os.environ.items() if k != "RCNN_KERAS_LEAN"}
-    result = subprocess.run(arguments, capture_output=True, text=True, check=False, env=environment)
+    result = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
 
 

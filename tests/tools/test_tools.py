@@ -28,6 +28,12 @@ PROGRAMS = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    """Programs set variables for themselves; they must not stay in the process of the tests."""
+    monkeypatch.setenv("RCNN_KERAS_LEAN", "1")
+
+
 def tool(name):
     """The names that a program defines; those that need torch load without it."""
     return runpy.run_path(str(ROOT / name))
