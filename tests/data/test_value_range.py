@@ -138,6 +138,78 @@ def test_a_saved_model_detects_and_trains_with_its_range(tmp_path):
         np.testing.assert_array_equal(found.boxes, same.boxes)
 
 
+@pytest.fixture(scope="module")
+def small_model():
+    def build(value_range):
+        return rk.models.FasterRCNN(
+            "resnet18_fpn",
+            classes=["owl"],
+            backbone_width=0.125,
+            fpn_channels=16,
+            box_units=32,
+            min_size=64,
+            max_size=64,
+            value_range=value_range,
+        )
+
+    return build
+
+
+@pytest.mark.parametrize("chosen", [4095, (200, 3000), "percentiles"])
+def test_record_files_that_were_packed_by_a_range_train_a_model_of_it(
+    tmp_path, chosen, small_model, not_warned
+):
+    paths = [save(tmp_path / f"{i}.png", v) for i, v in enumerate([TWELVE_BITS, COLOURS])]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dataset = unlabelled(paths, ["owl"])
+        packed = rk.data.save_tfrecord(
+            dataset, tmp_path / "out", value_range=chosen, engine=rk.parallel.Processes(1)
+        )
+    for record, path in zip(packed, paths, strict=True):
+        np.testing.assert_array_equal(read_image(record.image), read_image(path, chosen))
+    model = small_model(chosen)
+    ((inputs, _),) = model._sized(packed.batches(2))
+    ((expected, _),) = model._sized(dataset.batches(2))
+    np.testing.assert_array_equal(inputs["images"], expected["images"])
+    for other in ("full", 1023):
+        with pytest.raises(ValueError, match=r"packed as by value_range=.*rcnn data pack --value"):
+            small_model(other)._sized(packed.batches(2))
+    again = rk.data.save_tfrecord(dataset, tmp_path / "out", value_range=chosen)
+    assert again[0].tfrecord == packed[0].tfrecord
+    with pytest.raises(ValueError, match="value_range"):
+        rk.data.save_tfrecord(dataset, tmp_path / "out", value_range="max")
+
+
+@pytest.mark.parametrize(
+    ("text", "chosen"), [("4095", 4095), ("200,3000", (200, 3000)), ("max", "max"), ("0", None)]
+)
+def test_the_range_on_the_command_line(tmp_path, rcnn, text, chosen):
+    save(tmp_path / "a.png", TWELVE_BITS)
+    (tmp_path / "a.xml").write_text(
+        "<annotation><object><name>owl</name><bndbox><xmin>5</xmin><ymin>5</ymin><xmax>20</xmax>"
+        "<ymax>15</ymax></bndbox></object></annotation>"
+    )
+    out = tmp_path / "records"
+    result = rcnn(
+        *("data", "pack", tmp_path, "--out", out, "--value-range", text, "--workers", "1")
+    )
+    if chosen is None:
+        assert result.exit_code == 2
+        assert "'0' must be 'full', 'max'" in result.output
+        return
+    (record,) = rk.data.load_tfrecord(out)
+    expected = read_image(tmp_path / "a.png", chosen)
+    np.testing.assert_array_equal(read_image(record.image), expected)
+
+
+def test_pictures_are_drawn_by_the_range(tmp_path, not_warned):
+    path = save(tmp_path / "a.png", TWELVE_BITS)
+    record = unlabelled([path], ["owl"])[0]
+    picture = np.asarray(rk.visualize.draw(path, record, value_range=4095))
+    np.testing.assert_array_equal(picture, read_image(path, 4095))
+
+
 def test_record_files_are_refused_for_a_range_that_they_no_longer_have(tmp_path, not_warned):
     path = save(tmp_path / "a.png", (TWELVE_BITS * 16).astype(np.uint16))
     packed = rk.data.save_tfrecord(unlabelled([path], ["owl"]), tmp_path / "records")
