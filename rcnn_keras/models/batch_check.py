@@ -123,8 +123,9 @@ def check_records(dataset: DetectionDataset) -> None:
     every = np.ones((len(boxes), 1), bool)
     if broken := batch_rules.boxes_fit(boxes, every, sizes, len(boxes) == 1, "object"):
         starts = np.cumsum([0, *counts])
-        i = int(np.searchsorted(starts, broken.image, side="right")) - 1
-        broken = broken._replace(row=int(broken.image or 0) - int(starts[i]))
+        number = broken.image or 0
+        i = int(np.searchsorted(starts, number, side="right")) - 1
+        broken = broken._replace(row=number - int(starts[i]))
         raise BatchError(f"{records[i].path}: {broken}")
 
 

@@ -4,7 +4,7 @@ Each rule returns the first thing that breaks it, or None. B images a batch, H a
 height and width, N rows of objects, R rows of proposals, K classes.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -126,7 +126,7 @@ def boxes_fit(
         rule = "and all others of its image are within 0..1, and pixels are needed: multiply x by "
         rule += f"the width and y by the height of the image; {FORM}"
         return _named(boxes, bad, noun, rule)
-    valid, inside = _valid(*np.moveaxis(boxes, -1, 0), sizes)
+    valid, inside = _valid(np.moveaxis(boxes, -1, 0), sizes)
     for holds, rule in (
         (valid, f"has no area: {FORM}"),
         (inside, "is outside the image, which is {width} x {height} pixels (width x height)"),
@@ -151,9 +151,10 @@ def _in_fractions(boxes: np.ndarray, real: np.ndarray, is_first: bool) -> np.nda
 
 
 def _valid(
-    x1: np.ndarray, y1: np.ndarray, x2: np.ndarray, y2: np.ndarray, sizes: np.ndarray
+    corners: Sequence[np.ndarray] | np.ndarray, sizes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return which boxes have an area, and which are inside their images."""
+    """Return which boxes, x1, y1, x2, y2, have an area, and which are inside their images."""
+    x1, y1, x2, y2 = corners
     height, width = sizes[:, None, 0], sizes[:, None, 1]
     inside = (np.minimum(x1, x2) >= -TOLERANCE) & (np.maximum(x1, x2) <= width + TOLERANCE)
     inside &= (np.minimum(y1, y2) >= -TOLERANCE) & (np.maximum(y1, y2) <= height + TOLERANCE)
@@ -166,7 +167,7 @@ def _other_reading(boxes: np.ndarray, real: np.ndarray, sizes: np.ndarray) -> st
     fits = [
         name
         for name, reading in READINGS.items()
-        if all(holds[real].all() for holds in _valid(*reading(*numbers), sizes))
+        if all(holds[real].all() for holds in _valid(reading(*numbers), sizes))
     ]
     return f". Or are they {' or '.join(fits)}?" if fits else ""
 

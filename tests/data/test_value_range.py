@@ -1,5 +1,6 @@
 """Images of more than 8 bits."""
 
+import sys
 import warnings
 
 import keras
@@ -9,8 +10,9 @@ import tensorflow as tf
 from PIL import Image
 
 import rcnn_keras as rk
-from rcnn_keras.data import ImageError, read_image, value_range
+from rcnn_keras.data import ImageError, read_image, tfrecord, value_range
 from rcnn_keras.data.inputs import input_batches, unlabelled
+from rcnn_keras.data.pipeline import check_packed
 from rcnn_keras.export.served_detector import decode_image
 
 RNG = np.random.default_rng(0)
@@ -112,7 +114,7 @@ def test_an_unknown_range_is_refused(bad):
         rk.models.FasterRCNN("resnet18_fpn", classes=["owl"], value_range=bad)
 
 
-def test_a_saved_model_detects_and_trains_with_its_range(tmp_path):
+def test_a_saved_model_detects_and_trains_with_its_range(tmp_path, here):
     path = save(tmp_path / "a.png", RNG.integers(0, 4095, (64, 64), np.uint16))
     model = rk.models.FasterRCNN(
         "resnet18_fpn",
@@ -136,45 +138,28 @@ def test_a_saved_model_detects_and_trains_with_its_range(tmp_path):
         (found,) = model.detect(image)
         (same,) = model.detect(pixels)
         np.testing.assert_array_equal(found.boxes, same.boxes)
-
-
-@pytest.fixture(scope="module")
-def small_model():
-    def build(value_range):
-        return rk.models.FasterRCNN(
-            "resnet18_fpn",
-            classes=["owl"],
-            backbone_width=0.125,
-            fpn_channels=16,
-            box_units=32,
-            min_size=64,
-            max_size=64,
-            value_range=value_range,
-        )
-
-    return build
+    packed = rk.data.save_tfrecord(dataset, tmp_path / "records", engine=here())
+    with pytest.raises(ValueError, match=r"packed as by value_range='full', and the model has"):
+        loaded._sized(packed.batches(1))
 
 
 @pytest.mark.parametrize("chosen", [4095, (200, 3000), "percentiles"])
 def test_record_files_that_were_packed_by_a_range_train_a_model_of_it(
-    tmp_path, chosen, small_model, not_warned
+    tmp_path, chosen, not_warned, here
 ):
     paths = [save(tmp_path / f"{i}.png", v) for i, v in enumerate([TWELVE_BITS, COLOURS])]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         dataset = unlabelled(paths, ["owl"])
-        packed = rk.data.save_tfrecord(
-            dataset, tmp_path / "out", value_range=chosen, engine=rk.parallel.Processes(1)
-        )
+        packed = rk.data.save_tfrecord(dataset, tmp_path / "out", value_range=chosen, engine=here())
     for record, path in zip(packed, paths, strict=True):
         np.testing.assert_array_equal(read_image(record.image), read_image(path, chosen))
-    model = small_model(chosen)
-    ((inputs, _),) = model._sized(packed.batches(2))
-    ((expected, _),) = model._sized(dataset.batches(2))
+    ((inputs, _),) = rk.data.Batches(packed, 2, value_range=chosen)
+    ((expected, _),) = rk.data.Batches(dataset, 2, value_range=chosen)
     np.testing.assert_array_equal(inputs["images"], expected["images"])
     for other in ("full", 1023):
         with pytest.raises(ValueError, match=r"packed as by value_range=.*rcnn data pack --value"):
-            small_model(other)._sized(packed.batches(2))
+            check_packed(packed, other)
     again = rk.data.save_tfrecord(dataset, tmp_path / "out", value_range=chosen)
     assert again[0].tfrecord == packed[0].tfrecord
     with pytest.raises(ValueError, match="value_range"):
@@ -182,25 +167,21 @@ def test_record_files_that_were_packed_by_a_range_train_a_model_of_it(
 
 
 @pytest.mark.parametrize(
-    ("text", "chosen"), [("4095", 4095), ("200,3000", (200, 3000)), ("max", "max"), ("0", None)]
+    ("text", "chosen"),
+    [("4095", 4095), ("200,3000", (200, 3000)), ("max", "max"), ("full", "full"), ("0", None)],
 )
-def test_the_range_on_the_command_line(tmp_path, rcnn, text, chosen):
-    save(tmp_path / "a.png", TWELVE_BITS)
-    (tmp_path / "a.xml").write_text(
-        "<annotation><object><name>owl</name><bndbox><xmin>5</xmin><ymin>5</ymin><xmax>20</xmax>"
-        "<ymax>15</ymax></bndbox></object></annotation>"
-    )
+def test_the_range_on_the_command_line(tmp_path, rcnn, text, chosen, monkeypatch):
+    given = []
+    monkeypatch.setattr(sys.modules["rcnn_keras.cli.data"], "load_dataset", lambda *_, **__: [])
+    monkeypatch.setattr(tfrecord, "save_tfrecord", lambda *_, **how: given.append(how) or [])
     out = tmp_path / "records"
-    result = rcnn(
-        *("data", "pack", tmp_path, "--out", out, "--value-range", text, "--workers", "1")
-    )
+    result = rcnn("data", "pack", tmp_path, "--out", out, "--value-range", text)
     if chosen is None:
         assert result.exit_code == 2
         assert "'0' must be 'full', 'max'" in result.output
-        return
-    (record,) = rk.data.load_tfrecord(out)
-    expected = read_image(tmp_path / "a.png", chosen)
-    np.testing.assert_array_equal(read_image(record.image), expected)
+        assert given == []
+    else:
+        assert given[0]["value_range"] == chosen
 
 
 def test_pictures_are_drawn_by_the_range(tmp_path, not_warned):
