@@ -306,7 +306,7 @@ class BatchCheck:
                 array = np.asarray(array)
             except ValueError:  # lists of different lengths
                 array = np.zeros(0, object)
-        if array.dtype == np.dtype(object):
+        if isinstance(array.dtype, np.dtype) and array.dtype.kind == "O":
             self._fail(f"{name!r} is no array of numbers {RANKS[name][1]}: pad all to one length")
         self._shape(name, tf.TensorShape(array.shape))
         kind = tf.as_dtype(array.dtype)

@@ -196,7 +196,8 @@ def mask_values(masks: np.ndarray, real: np.ndarray) -> Broken | None:
         mask = masks[i, n]
         others = mask[(mask != 0) & (mask != 1)]
         if others.size:
-            hint = "masks > 127" if mask.max() > 1 else "masks > 0.5"
+            largest = mask.max()
+            hint = "masks > 127" if largest > 127 else "masks > 0" if largest > 1 else "masks > 0.5"
             what = f"the mask of object {n} has the value {others[0]:g}, and masks are of 0 and 1"
             return Broken(int(i), f"{what}: {hint}, say")
     return None
