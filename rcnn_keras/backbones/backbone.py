@@ -193,6 +193,16 @@ class Backbone:
     builtin: bool = True
     channels: int = 0
 
+    @property
+    def level_strides(self) -> tuple[int, ...]:
+        """Pixels a position of each map that RPN and second stage read.
+
+        MobileNetV3 has two of one stride; a pyramid halves its last map once more.
+        """
+        if not self.pyramid:
+            return self.strides
+        return (*self.map_strides, 2 * self.map_strides[-1])
+
 
 def build_backbone(
     backbone: str | keras.Model,

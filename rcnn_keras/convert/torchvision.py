@@ -19,6 +19,7 @@ from rcnn_keras.convert.weights import STEP_COUNTER, WeightTarget, assign_weight
 from rcnn_keras.data.coco import VACANT
 from rcnn_keras.layers.normalization import BATCH_KINDS, EPSILON
 from rcnn_keras.models import FasterRCNN, MaskRCNN
+from rcnn_keras.models.arguments import numbered_classes
 from rcnn_keras.models.two_stage import IMAGENET_MEAN, IMAGENET_STD
 
 _NAMES = """
@@ -139,7 +140,7 @@ def load(
         weights: file of `torch.save` or `.safetensors`, with current or older names of the tensors,
             also inside a checkpoint's `"model"`; or the state dict itself, as arrays.
         classes: names of the K classes for which the file has outputs; by default COCO's if K = 90
-            (with names such as "N/A 12" for unused numbers), otherwise "1" .. "K".
+            (with names such as "N/A 12" for unused numbers), otherwise "class_0" and so on.
         epsilon: of the file's frozen batch norm. By default 0 for the ResNet-50 models except
             `_v2`, as in torchvision with its published weights, otherwise 1e-5. Ours is 1e-5; the
             gains compensate for the difference.
@@ -208,9 +209,11 @@ def load_backbone(model: FasterRCNN, weights: Weights) -> None:
             raise ValueError(
                 f"torchvision's networks need {key}={value}; the model has {config[key]}"
             )
-    trunk = [layer for layer in model.box_head.trunk.layers if layer.name.startswith("layer4_")]
-    targets = _backbone_targets([*model.backbone.layers, *trunk])
-    assign_weights(targets, state, source, [name for name in state if name.startswith(CLASSIFIERS)])
+    trunk = getattr(model.box_head, "trunk", None)  # none in a head of the user's own
+    stage = [layer for layer in trunk.layers if layer.name.startswith("layer4_")] if trunk else []
+    targets = _backbone_targets([*model.backbone.layers, *stage])
+    unused = CLASSIFIERS if trunk else (*CLASSIFIERS, "layer4.")
+    assign_weights(targets, state, source, [name for name in state if name.startswith(unused)])
 
 
 def _state(weights: Weights, name: str) -> tuple[Any, dict[str, np.ndarray]]:
@@ -252,7 +255,7 @@ def _classes(
     count = len(outputs) - 1
     if classes is None:
         named = count == len(COCO_CLASSES)
-        return list(COCO_CLASSES) if named else [str(number + 1) for number in range(count)]
+        return list(COCO_CLASSES if named else numbered_classes(count))
     if len(classes) != count:
         raise ValueError(f"classes must be {count} names for {source}; received {len(classes)}")
     return list(classes)

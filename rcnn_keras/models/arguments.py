@@ -34,6 +34,18 @@ ANCHOR_SCALE = 8  # side of a pyramid's anchors in positions: 32 pixels at strid
 
 VGG_UNITS = 4096  # of the fc6 and fc7 that ImageNet weights bring
 
+# What a layer of the user's own makes unread, and its default; so does RoIPool.
+UNREAD: dict[str, dict[str, Any]] = {
+    "anchor_generator": {
+        "anchor_sizes": None,
+        "aspect_ratios": (0.5, 1.0, 2.0),
+        "anchor_rounding": True,
+    },
+    "rpn_head": {"rpn_convs": 1, "rpn_objectness": "sigmoid"},
+    "box_head": {"box_units": None, "box_convs": 0, "box_ranks": None},
+    "roi_pooling": {"roi_aligned": False, "roi_sampling_ratio": 2},
+}
+
 Rule = tuple[Callable[[Any], bool], str]
 Rules = Mapping[str, Rule]
 
@@ -71,11 +83,29 @@ def argument_errors(config: Mapping[str, Any], rules: Rules | None = None) -> di
     return between(sound) | _class_errors(sound) | errors
 
 
+def numbered_classes(count: int) -> tuple[str, ...]:
+    """Return the names of classes of which only the number is known."""
+    return tuple(f"class_{number}" for number in range(count))
+
+
 def name_classes(config: dict[str, Any]) -> None:
     """Fill in `classes` where only `num_classes` is given, which they then stand for."""
     if not config["classes"]:
-        config["classes"] = tuple(f"class_{number}" for number in range(config["num_classes"]))
+        config["classes"] = numbered_classes(config["num_classes"])
     config["num_classes"] = None
+
+
+def unread_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments that others of a configuration make unread, and their defaults.
+
+    The RoIAlign of Mask R-CNN's masks has its options whatever layer pools for boxes.
+    """
+    unread: dict[str, Any] = {}
+    for argument, names in UNREAD.items():
+        replaced = config.get(argument) not in (None, "align")
+        if replaced and not (argument == "roi_pooling" and "mask_head" in config):
+            unread |= {name: default for name, default in names.items() if name in config}
+    return unread
 
 
 def default_anchor_sizes(
@@ -125,10 +155,11 @@ def _errors_between(sound: Mapping[str, Any]) -> dict[str, str]:
     ):
         if low in sound and high in sound and _greatest(sound[low]) > sound[high]:
             errors[low] = f"must be at most {high}={sound[high]!r}"
-    if sound.get("roi_pooling") == "pool":
-        for name, default in (("roi_aligned", False), ("roi_sampling_ratio", 2)):
-            if sound.get(name, default) != default:
-                errors[name] = f"must be {default} with roi_pooling='pool': only RoIAlign has it"
+    for name, default in unread_arguments(sound).items():
+        value = sound[name]
+        if (tuple(value) if isinstance(value, list) else value) != default:
+            argument = next(argument for argument, names in UNREAD.items() if name in names)
+            errors[name] = f"must be {default!r} with this {argument}, which does not read it"
     if sound.get("kernels") == "portable" and sound.get("roi_sampling_ratio") == 0:
         errors["roi_sampling_ratio"] = (
             "must be at least 1 with kernels='portable', as for XLA and all exports but "
@@ -152,11 +183,12 @@ def _errors_between(sound: Mapping[str, Any]) -> dict[str, str]:
     if pyramid and sound.get("roi_pooling") == "pool":
         errors["roi_pooling"] = f"must be 'align' for {backbone}: RoIPool reads one map"
     levels, sizes = _num_levels(backbone), sound.get("anchor_sizes")
-    if sizes is not None and (len(sizes) != levels or len(set(map(len, sizes))) > 1):
-        errors["anchor_sizes"] = (
-            f"must have {levels} level{'s'[: levels > 1]} for {backbone}, each a list of as many "
-            f"sizes"
+    if sizes is not None and len(sizes) != levels:
+        errors.setdefault(
+            "anchor_sizes", f"must have {levels} level{'s'[: levels > 1]} for {backbone}"
         )
+    elif sizes is not None and len(set(map(len, sizes))) > 1 and sound.get("rpn_head") is None:
+        errors["anchor_sizes"] = "must have as many sizes on every level, unless rpn_head is given"
     return errors
 
 

@@ -469,7 +469,7 @@ class Detector(ReplicatedTraining, Inference):
         Args:
             preset: a name that `models.list_presets` has, or the path of a `.keras` file.
             classes: class names, without the background; default those of the weights.
-            num_classes: K, for the classes "1" .. "K".
+            num_classes: K, for the classes "class_0", "class_1" and so on.
             cache: folder for what is fetched.
             **arguments: of the constructor, instead of those that the weights were trained with.
 

@@ -36,7 +36,7 @@ class MaskRCNN(FasterRCNN):
     Args:
         mask_head: a layer in place of `layers.MaskHead`. It is called with pooled features
             `(n, 14, 14, C)`, by RoIAlign whatever `roi_pooling` is for boxes, and, if its `call`
-            has it, `training`; it returns logits `(n, M, M, K)`.
+            has it, `training`; it returns logits `(n, M, M, K)`, float32.
     """
 
     loss_names = (*FasterRCNN.loss_names, "mask_loss")

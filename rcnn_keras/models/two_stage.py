@@ -23,7 +23,7 @@ from rcnn_keras.layers import (
     RoISampler,
 )
 from rcnn_keras.losses import Losses, box_head_losses
-from rcnn_keras.models.custom_layers import PLACES, check_box_head, check_pooling, with_kernels_of
+from rcnn_keras.models.custom_layers import LAYER_ARGUMENTS, check_box_head, check_pooling, with_kernels_of
 from rcnn_keras.models.detector import Detector
 from rcnn_keras.ops import drawing_for, select_rows
 from rcnn_keras.ops.matching import IGNORED
@@ -47,7 +47,7 @@ class TwoStageDetector(Detector):
         # Before anything is built, and as a saved model's JSON gives them back.
         self._custom = {
             place: _plain(keras.saving.serialize_keras_object(config[place]))
-            for place in ("backbone", *PLACES)
+            for place in ("backbone", *LAYER_ARGUMENTS)
             if isinstance(config.get(place), keras.layers.Layer)
         }
         parts = build_backbone(
@@ -118,7 +118,7 @@ class TwoStageDetector(Detector):
         if isinstance(pooling, keras.layers.Layer):
             self.box_pooling = with_kernels_of(pooling, kernels)
             needed = size if box_head is None else None
-            pooled = check_pooling(self.box_pooling, parts.strides, parts.channels, needed)
+            pooled = check_pooling(self.box_pooling, parts.level_strides, parts.channels, needed)
         elif pooling == "pool":
             self.box_pooling = RoIPool(size, parts.strides[0], kernels, name="box_roi_pool")
         else:
@@ -199,19 +199,11 @@ class TwoStageDetector(Detector):
         self._config["frozen_stages"] = int(stages)
 
     @property
-    def custom_layers(self) -> list[keras.layers.Layer]:
-        """The backbone and the layers that the user gave, if any."""
-        places = {
-            "anchor_generator": getattr(self, "anchor_generator", None),
-            "rpn_head": getattr(self, "rpn_head", None),
-            "box_head": self.box_head,
-            "mask_head": getattr(self, "mask_head", None),
-            "roi_pooling": self.box_pooling,
-        }
-        found = [
-            layer for place, layer in places.items() if place in self._custom and layer is not None
-        ]
-        return found if self.has_builtin_backbone else [self.backbone, *found]
+    def custom_layers(self) -> dict[str, keras.layers.Layer]:
+        """The layers that the user gave, by the argument; and a backbone from outside."""
+        given = [name for name in LAYER_ARGUMENTS if name in self._custom]
+        layers = {n: self.box_pooling if n == "roi_pooling" else getattr(self, n) for n in given}
+        return layers if self.has_builtin_backbone else {"backbone": self.backbone} | layers
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments, models and layers as Keras serializes them."""
@@ -224,7 +216,7 @@ class TwoStageDetector(Detector):
         cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
     ) -> "Detector":
         """Rebuild the model, its backbone and layers that came as objects included."""
-        given = {p: config[p] for p in ("backbone", *PLACES) if isinstance(config.get(p), dict)}
+        given = {p: config[p] for p in ("backbone", *LAYER_ARGUMENTS) if isinstance(config.get(p), dict)}
         with keras.saving.custom_object_scope(custom_objects or {}):
             # Copies, as Keras takes a functional model's configuration to pieces.
             layers = {p: keras.saving.deserialize_keras_object(_plain(v)) for p, v in given.items()}

@@ -32,7 +32,7 @@ from rcnn_keras.data.object_rules import Crowd, WithoutMask
 from rcnn_keras.models import RCNN, Detector, FasterRCNN, FastRCNN, MaskRCNN
 from rcnn_keras.models import arguments as rules
 from rcnn_keras.models.arguments import argument_errors
-from rcnn_keras.models.custom_layers import PLACES
+from rcnn_keras.models.custom_layers import LAYER_ARGUMENTS
 from rcnn_keras.parallel import Engine, engine_named
 from rcnn_keras.presets import check_architecture, is_path, preset_arguments, preset_conflicts
 from rcnn_keras.runs.distribution import Distribution
@@ -325,7 +325,7 @@ RULES = {
 
 # Arguments of the models that are no keys: the data has the classes, `training` the seed, and
 # models and layers cannot be written into a file of text.
-NO_KEYS = ("classes", "num_classes", "seed", "feature_pyramid", *PLACES)
+NO_KEYS = ("classes", "num_classes", "seed", "feature_pyramid", *LAYER_ARGUMENTS)
 
 MORE_KEYS = ("architecture", "preset")  # keys that are no arguments of the constructor
 

@@ -144,7 +144,7 @@ WEIGHTS = "model.backbone_weights"
         ("backbone=vgg16", "must have 1 level for vgg16"),
         ("backbone=zf", "must have 1 level for zf"),
         ("rpn_objectness=relu", "rpn_objectness = 'relu': must be one of sigmoid, softmax"),
-        ("anchor_sizes=[[8], [8], [8], [8], [8, 9]]", "each a list of as many sizes"),
+        ("anchor_sizes=[[8], [8], [8], [8], [8, 9]]", "must have as many sizes on every level"),
         ("anchor_sizes=[[8], [8], [8], [8], [-8]]", "for each level a list of sizes above 0"),
         ("anchor_sizes=[[8], [8], [8], [8], []]", "for each level a list of sizes above 0"),
         ("bbox_reg_weights=[1.0]", "bbox_reg_weights = [1.0]: must be four numbers above 0"),
