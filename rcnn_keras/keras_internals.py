@@ -4,23 +4,24 @@
 else.
 
 - `Layer._flatten_layers`: Keras 3 has no public way to the layers inside a layer that is no model
-  (`tf.Module.submodules` is gone: https://github.com/tensorflow/docs/pull/2415).
+  (`submodules` is gone: https://github.com/tensorflow/tensorflow/issues/97403).
 - `Layer._inbound_nodes` and `KerasTensor._keras_history`: which layer made a tensor, and which
-  tensors a layer reads. `Layer.input` and `Layer.output` give tensors without their makers, and
-  raise for a layer that is called twice; `Model.get_config` would have to be parsed. From these the
-  stages of a backbone are found, see `backbones.feature_maps`.
-- `Model._loss_tracker`: the metric `loss` of `fit`'s logs, which a `train_step` of one's own has to
-  update.
+  tensors a layer reads. Keras 3 has no public way through a graph
+  (https://github.com/keras-team/keras/issues/19278); `Layer.output` gives one tensor of a layer
+  that is called twice (https://github.com/keras-team/keras/issues/23238). From these the stages of
+  a backbone are found, see `backbones.feature_maps`.
 - `Trainer._maybe_symbolic_build` and `_make_function`: `fit` and `evaluate` fail under
   `MultiWorkerMirroredStrategy` (https://github.com/keras-team/keras/issues/20585 and 20329).
   On the first batch, Keras takes the mean of values that are no numbers, and it concatenates the
   workers' losses, which are scalars. The first of these also happens under `MirroredStrategy`.
 - `Trainer._distribute_strategy`: a worker that predicts by itself has to leave the strategy, which
-  Keras fixes when a model is built.
+  Keras fixes when a model is built (https://github.com/keras-team/keras-core/pull/119).
 - `Optimizer._all_reduce_sum_gradients`: optimizers clip gradients, and look for infinite ones,
   before they sum those of the replicas (https://github.com/tensorflow/tensorflow/issues/33929);
   here they are summed first. Only under replicas, and only while the gradients are applied.
-- the argument `_use_cached_eval_dataset` by which `fit` calls `evaluate` on its validation data.
+- the argument `_use_cached_eval_dataset` by which `fit` calls `evaluate` on its validation data;
+  an `evaluate` of one's own cannot tell otherwise whether they are prepared
+  (https://github.com/keras-team/keras/issues/16958).
 - attributes of Keras' callbacks that an exact resume needs, see `CALLBACK_STATE`; Keras does not
   save them (https://github.com/keras-team/keras/issues/14862).
 
@@ -71,11 +72,6 @@ def input_tensors(layer: keras.layers.Layer) -> list[keras.KerasTensor]:
 def producer(tensor: keras.KerasTensor) -> keras.layers.Layer:
     """Return the layer whose output a tensor of a functional model is."""
     return tensor._keras_history.operation
-
-
-def loss_tracker(model: keras.Model) -> keras.metrics.Mean:
-    """Return the metric `loss` of a compiled model."""
-    return model._loss_tracker
 
 
 class ReplicatedTraining:

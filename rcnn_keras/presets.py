@@ -93,9 +93,9 @@ def from_preset(
 
         source = load_half_precision(saved_models()[name].folder)
     elif is_path(name):
-        from rcnn_keras.convert.saved_detectors import load_saved
+        from rcnn_keras.models import load_detector
 
-        source = load_saved(_path(name))
+        source = load_detector(_path(name))
     else:
         preset = _preset(name)
         if not preset.num_classes:
@@ -124,8 +124,9 @@ def check_name(name: str) -> None:
 
 
 def is_path(name: str) -> bool:
-    """Return whether a name is the path of a file, and not the name of a preset."""
-    return name.endswith(".keras") or os.sep in name
+    """Return whether a name is the path of a file, and not that of a preset, as a folder's may."""
+    path = _path(name)
+    return path.suffix == ".keras" or len(path.parts) > 1 or path.is_file()
 
 
 def preset_architecture(name: str) -> type["Detector"] | None:

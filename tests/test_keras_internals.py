@@ -12,7 +12,6 @@ from rcnn_keras.keras_internals import (
     CALLED_BY_FIT,
     apply_summed_gradients,
     input_tensors,
-    loss_tracker,
     num_calls,
     producer,
     sublayers,
@@ -51,14 +50,6 @@ def test_the_layers_that_read_and_make_a_tensor_are_found():
     assert [producer(x) for x in input_tensors(add)] == [twice, twice]
     assert producer(inputs) is model.layers[0]
     assert producer(total) is add
-
-
-def test_the_loss_tracker_is_the_metric_that_fit_logs():
-    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
-    model.compile("sgd", "mse")
-    logs = model.evaluate(np.ones((2, 1)), np.zeros((2, 1)), verbose=0, return_dict=True)
-    assert loss_tracker(model).name == "loss"
-    assert float(loss_tracker(model).result()) == pytest.approx(logs["loss"])
 
 
 @pytest.mark.parametrize("name", ["_maybe_symbolic_build", "_make_function"])

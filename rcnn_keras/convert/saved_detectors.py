@@ -49,16 +49,6 @@ def saved_arguments(path: Path) -> tuple[type[Detector], dict[str, Any]]:
     return kind, keras.tree.lists_to_tuples(saved["config"])
 
 
-def load_saved(path: Path) -> Detector:
-    """Return the detector of a `.keras` file.
-
-    Raises:
-        FileNotFoundError, ValueError: as `saved_arguments`.
-    """
-    saved_arguments(path)
-    return keras.models.load_model(path, compile=False)
-
-
 ARCHITECTURES: dict[str, type[FasterRCNN]] = {
     kind.__name__: kind for kind in (FasterRCNN, MaskRCNN)
 }

@@ -13,13 +13,13 @@ from rcnn_keras.data.value_range import FULL
 from rcnn_keras.utils.hashing import sha256
 
 
-def fingerprint(batches: Batches) -> dict[str, Any]:
+def batches_fingerprint(batches: Batches) -> dict[str, Any]:
     """Return all that decides what is in which batch, long parts of it as SHA-256.
 
     Raises:
         FileNotFoundError: an image file is gone.
     """
-    parts = fingerprint_of(batches.dataset, masks=batches.masks)
+    parts = dataset_fingerprint(batches.dataset, masks=batches.masks)
     if batches.proposals:
         proposals = (np.asarray(record.proposals).tobytes() for record in batches.dataset)
         parts["proposals"] = _digest(proposals)
@@ -32,7 +32,7 @@ def fingerprint(batches: Batches) -> dict[str, Any]:
     }
 
 
-def fingerprint_of(dataset: DetectionDataset, *, masks: bool) -> dict[str, Any]:
+def dataset_fingerprint(dataset: DetectionDataset, *, masks: bool) -> dict[str, Any]:
     """Return how many images a dataset has, and the SHA-256 of them and of their objects.
 
     Image files count by name, number of bytes and size in pixels, images in memory by their

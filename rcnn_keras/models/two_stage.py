@@ -23,7 +23,12 @@ from rcnn_keras.layers import (
     RoISampler,
 )
 from rcnn_keras.losses import Losses, box_head_losses
-from rcnn_keras.models.custom_layers import LAYER_ARGUMENTS, check_box_head, check_pooling, with_kernels_of
+from rcnn_keras.models.custom_layers import (
+    LAYER_ARGUMENTS,
+    check_box_head,
+    check_pooling,
+    with_kernels_of,
+)
 from rcnn_keras.models.detector import Detector
 from rcnn_keras.ops import drawing_for, select_rows
 from rcnn_keras.ops.matching import IGNORED
@@ -216,7 +221,9 @@ class TwoStageDetector(Detector):
         cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
     ) -> "Detector":
         """Rebuild the model, its backbone and layers that came as objects included."""
-        given = {p: config[p] for p in ("backbone", *LAYER_ARGUMENTS) if isinstance(config.get(p), dict)}
+        given = {
+            p: config[p] for p in ("backbone", *LAYER_ARGUMENTS) if isinstance(config.get(p), dict)
+        }
         with keras.saving.custom_object_scope(custom_objects or {}):
             # Copies, as Keras takes a functional model's configuration to pieces.
             layers = {p: keras.saving.deserialize_keras_object(_plain(v)) for p, v in given.items()}

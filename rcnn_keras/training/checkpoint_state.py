@@ -23,7 +23,7 @@ import keras
 import numpy as np
 
 from rcnn_keras.data.dataset import DetectionDataset
-from rcnn_keras.data.fingerprint import fingerprint, fingerprint_of
+from rcnn_keras.data.fingerprint import batches_fingerprint, dataset_fingerprint
 from rcnn_keras.data.pipeline import Batches
 from rcnn_keras.keras_internals import CALLBACK_STATE
 from rcnn_keras.models import Detector
@@ -279,12 +279,14 @@ def description(
         "steps_per_epoch": steps_per_epoch,
     }
     if isinstance(data, Batches):
-        content["data"] = fingerprint(data)
+        content["data"] = batches_fingerprint(data)
     elif isinstance(data, Mapping):
         content["data"] = data
     masks = isinstance(model, Detector) and model.has_masks
     scored = [getattr(callback, "dataset", None) for callback in callbacks]
-    validation = [fingerprint_of(d, masks=masks) for d in scored if isinstance(d, DetectionDataset)]
+    validation = [
+        dataset_fingerprint(d, masks=masks) for d in scored if isinstance(d, DetectionDataset)
+    ]
     if validation:
         content["validation data"] = dict(enumerate(validation, 1))
     return json.loads(json.dumps(content, default=repr))

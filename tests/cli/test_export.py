@@ -46,7 +46,7 @@ def called(monkeypatch):
         calls.append(("serve", str(root), name, options))
         return root / name / "1"
 
-    monkeypatch.setattr(COMMAND, "load_detector", lambda path: MODEL)
+    monkeypatch.setattr(COMMAND, "from_preset", lambda path: MODEL)
     monkeypatch.setattr(rcnn_keras.export, "exporter", exporter)
     monkeypatch.setattr(rcnn_keras.export.serving, "serve", serve)
     return calls

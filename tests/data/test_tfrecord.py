@@ -114,7 +114,9 @@ def test_bad_images_are_told_all_at_once(tmp_path, here):
     with pytest.raises(DatasetError, match="2 problems") as error:
         save_tfrecord(dataset, out, shard_size=1, engine=here())
     assert f"{bad}: image 2: cannot be decoded" in str(error.value)
-    assert f"{small}: image 5: has 20x10 pixels, not 64x40 as stated" in str(error.value)
+    assert f"{small}: image 5: the image is 20 x 10 pixels, its record says 64 x 40" in str(
+        error.value
+    )
     for path, content in whole.items():
         path.write_bytes(content)
     save_tfrecord(dataset, out, shard_size=1, engine=here(2))
