@@ -124,9 +124,9 @@ def _levels(model: keras.Model, strides: tuple[int, ...], suffixes: tuple[str, .
     found = []
     for stride in strides:
         pairs = zip(layers, specs, strict=True)
-        here = [x for x, spec in pairs if spec.shape[1:3] == (size // stride, size // stride)]
-        named = [layer for layer in here if layer.name.endswith(suffixes)]
-        found.append((named or here)[-1].output)
+        of_stride = [x for x, spec in pairs if spec.shape[1:3] == (size // stride, size // stride)]
+        named = [layer for layer in of_stride if layer.name.endswith(suffixes)]
+        found.append((named or of_stride)[-1].output)
     return found
 
 

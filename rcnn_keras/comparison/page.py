@@ -50,8 +50,8 @@ def write_pages(
             tables=[published_table(), search_table(studies)],
             studies=[study | {"tables": study_tables(study)} for study in studies],
         )
-        with atomic_write(folder / f"family.{form}") as aside:
-            aside.write_text(page, "utf-8")
+        with atomic_write(folder / f"family.{form}") as temporary:
+            temporary.write_text(page, "utf-8")
     return folder / f"family.{forms[0]}"
 
 
@@ -133,8 +133,8 @@ def draw_side_by_side(
         ImageDraw.Draw(panel).text((2, 2), title, "black", ImageFont.load_default(size=15))
         panels.append(panel)
     sheet = visualize.grid(panels, COLUMNS).quantize(128, dither=Image.Dither.NONE)
-    with atomic_write(path) as aside:
-        sheet.save(aside, optimize=True)  # with 128 colours a third of the bytes
+    with atomic_write(path) as temporary:
+        sheet.save(temporary, optimize=True)  # with 128 colours a third of the bytes
 
 
 def _seconds(value: float | None) -> str:  # with about three digits

@@ -86,10 +86,10 @@ def save_half_precision(model: FasterRCNN, folder: str | os.PathLike, **metadata
         if not np.abs(values).max(initial=0.0) <= MAX_FLOAT16:
             raise ValueError(f"{name} has values that float16 cannot hold")
         weights[name] = values.astype(np.float16)
-    with atomic_write(folder / WEIGHTS) as aside:
-        aside.write_bytes(save(weights))
-    with atomic_write(folder / MODEL) as aside:
-        aside.write_text(text, "utf-8")
+    with atomic_write(folder / WEIGHTS) as temporary:
+        temporary.write_bytes(save(weights))
+    with atomic_write(folder / MODEL) as temporary:
+        temporary.write_text(text, "utf-8")
 
 
 def load_half_precision(folder: str | os.PathLike) -> FasterRCNN:

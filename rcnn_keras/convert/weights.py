@@ -187,7 +187,7 @@ def conflicts(config: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[s
         arguments: the requested ones; all others are as in `config`.
     """
     errors = {}
-    unread = unread_arguments(config | arguments)
+    unread = unread_arguments({**config, **arguments})
     for name in (*OF_BACKBONE, *OF_HEADS, *OF_CROPS):
         if name not in config or name in unread:
             continue

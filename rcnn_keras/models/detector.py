@@ -455,8 +455,8 @@ class Detector(ReplicatedTraining, Inference):
         if not overwrite or "://" in str(filepath):  # Keras asks before it overwrites, or uploads
             super().save(filepath, overwrite=overwrite, **options)
             return
-        with atomic_write(filepath) as aside:
-            super().save(aside, **options)
+        with atomic_write(filepath) as temporary:
+            super().save(temporary, **options)
 
     @classmethod
     def from_preset(

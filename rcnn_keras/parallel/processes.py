@@ -77,8 +77,8 @@ class _Worker(NamedTuple):
 class _Pool:
     """The workers, the shard that each works on, and the shards that wait."""
 
-    def __init__(self, work: Callable[[Any], Any], most: int):
-        self.work, self.most = pickle.dumps(work), most
+    def __init__(self, work: Callable[[Any], Any], max_workers: int):
+        self.work, self.max_workers = pickle.dumps(work), max_workers
         self.waiting: deque[_Task] = deque()
         self.idle: list[_Worker] = []
         self.busy: dict[Connection, tuple[_Worker, _Task]] = {}
@@ -116,7 +116,7 @@ class _Pool:
             worker.process.join()
 
     def _assign(self) -> None:
-        while self.waiting and (self.idle or len(self.busy) < self.most):
+        while self.waiting and (self.idle or len(self.busy) < self.max_workers):
             worker = self.idle.pop() if self.idle else _start(self.work)
             task = self.waiting.popleft()
             self.busy[worker.pipe] = worker, task

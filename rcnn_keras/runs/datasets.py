@@ -33,7 +33,7 @@ def read_data(data: AnyData, *, masks: bool = False) -> tuple[DetectionDataset, 
     for source in sources:
         try:
             datasets.append(_read(source, data))
-        except DatasetError as error:  # told together with what is wrong in the other files
+        except DatasetError as error:  # reported together with what is wrong in the other files
             problems.extend(error.problems)
     if problems:
         raise DatasetError(problems)

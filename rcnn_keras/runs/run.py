@@ -126,8 +126,8 @@ def train(
             if overwrite:
                 clear(out)
             remove_unfinished(out)
-            with atomic_write(out / "config.yaml") as aside:
-                aside.write_text(configuration.to_yaml(), "utf-8")
+            with atomic_write(out / "config.yaml") as temporary:
+                temporary.write_text(configuration.to_yaml(), "utf-8")
         epochs = HistoryFile(out / "history.csv", resumes=resumed)
         history, sections = keras.callbacks.History(), []
         if isinstance(configuration, RCNNConfiguration):

@@ -330,8 +330,8 @@ NO_KEYS = ("classes", "num_classes", "seed", "feature_pyramid", *LAYER_ARGUMENTS
 MORE_KEYS = ("architecture", "preset")  # keys that are no arguments of the constructor
 
 
-def _preset_there(name: str, info: ValidationInfo) -> str:
-    """Return a preset's name, or the whole path of a `.keras` file that is there."""
+def _existing_preset(name: str, info: ValidationInfo) -> str:
+    """Return a preset's name, or the absolute path of a `.keras` file that exists."""
     name = absolute(name, info) if is_path(name) else name
     try:
         preset_arguments(name)
@@ -340,11 +340,11 @@ def _preset_there(name: str, info: ValidationInfo) -> str:
     return name
 
 
-PresetName = Annotated[str, AfterValidator(_preset_there)]
+PresetName = Annotated[str, AfterValidator(_existing_preset)]
 
 
 class ModelSchema:
-    """Annotation of `model`: one section for each architecture, told by the key `architecture`."""
+    """Annotation of `model`: one section for each architecture, chosen by the key `architecture`."""
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
@@ -516,7 +516,7 @@ class EngineSection(Section):
     address: str | None = None
 
     @model_validator(mode="after")
-    def _is_there(self) -> "EngineSection":
+    def _engine_is_installed(self) -> "EngineSection":
         try:
             self.build()
         except ImportError as error:

@@ -74,13 +74,13 @@ def save(directory: str | Path, saved: Saved, keep: int = 2) -> Path:
     directory = Path(directory)
     folder = directory / f"{PREFIX}{saved.step:08}"
     try:
-        with atomic_write(folder) as aside:
-            aside.mkdir()
+        with atomic_write(folder) as temporary:
+            temporary.mkdir()
             state = {"format": FORMAT, "step": saved.step} | saved.state
-            (aside / STATE).write_text(json.dumps(state, indent=1) + "\n", "utf-8")
-            np.savez(aside / ARRAYS, **saved.arrays)  # type: ignore[arg-type]
-            sums = [f"{file_sha256(aside / name)}  {name}\n" for name in (STATE, ARRAYS)]
-            (aside / SUMS).write_text("".join(sums), "utf-8")
+            (temporary / STATE).write_text(json.dumps(state, indent=1) + "\n", "utf-8")
+            np.savez(temporary / ARRAYS, **saved.arrays)  # type: ignore[arg-type]
+            sums = [f"{file_sha256(temporary / name)}  {name}\n" for name in (STATE, ARRAYS)]
+            (temporary / SUMS).write_text("".join(sums), "utf-8")
     except OSError as error:
         steps = ", ".join(str(step_of(path)) for path in checkpoints(directory))
         raise OSError(

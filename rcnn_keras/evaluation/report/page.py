@@ -123,8 +123,8 @@ def write_report(
         versions=_versions(),
     )
     report = folder / "report.html"
-    with atomic_write(report) as aside:
-        aside.write_text(page, encoding="utf-8", errors="backslashreplace")
+    with atomic_write(report) as temporary:
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
     return report
 
 

@@ -170,8 +170,8 @@ def train_rcnn(
 
     regressors = once(out / "box_regressor.npz", fingerprint(key, ridge), stage_3)
     model.box_regressor.set_weights(regressors.arrays)
-    with atomic_write(out / "rcnn.keras") as aside:
-        model.save(aside)
+    with atomic_write(out / "rcnn.keras") as temporary:
+        model.save(temporary)
     scores = None
     if val is not None:
         scores = error_analysis(model, val)
