@@ -344,7 +344,7 @@ PresetName = Annotated[str, AfterValidator(_existing_preset)]
 
 
 class ModelSchema:
-    """Annotation of `model`: one section for each architecture, chosen by the key `architecture`."""
+    """Annotation of `model`: a section for each architecture, chosen by the key of that name."""
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
