@@ -265,7 +265,7 @@ def test_dataset_error_lists_twenty_and_counts_the_rest():
     assert len(error.value.problems) == 26
 
 
-def test_summary_counts_the_mended():
+def test_the_summary_counts_repairs():
     log = ProblemLog()
     for message in ["box clipped to its image"] * 3 + ["box without area dropped"]:
         log.repaired("a.json", "annotation 1", "bbox", [1], message)

@@ -108,7 +108,7 @@ def test_other_records_are_not_mixed_in(dataset, packed, tmp_path, in_process):
         save_tfrecord(DetectionDataset([], ["a"]), tmp_path)
 
 
-def test_bad_images_are_told_all_at_once(tmp_path, in_process):
+def test_bad_images_are_reported_all_at_once(tmp_path, in_process):
     dataset = draw_shapes(5, size=(40, 64), out=tmp_path / "images")
     bad, small = Path(dataset[1].path), Path(dataset[4].path)
     whole = {path: path.read_bytes() for path in (bad, small)}
