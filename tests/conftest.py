@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from rcnn_keras.cli import main
 from rcnn_keras.data import draw_shapes
-from rcnn_keras.parallel.worker import outcome
+from rcnn_keras.parallel.processes import outcome
 from rcnn_keras.runs.configuration import load_configuration
 from rcnn_keras.runs.run import train
 

@@ -10,19 +10,19 @@ import keras
 
 from rcnn_keras.backbones.applications import (
     APPLICATIONS,
+    CAFFE_MEAN,
+    CAFFE_STD,
     IMAGENET_MEAN,
     IMAGENET_STD,
     PREPROCESSING,
     application_model,
+    load_imagenet,
 )
 from rcnn_keras.backbones.feature_maps import Stages, border_of, feature_maps
-from rcnn_keras.backbones.imagenet import CAFFE_MEAN, CAFFE_STD, load_imagenet
 from rcnn_keras.backbones.mobilenet_v3 import mobilenet_v3_large
 from rcnn_keras.backbones.resnet import DEPTHS, resnet, resnet_c5
 from rcnn_keras.backbones.trunks import box_trunk, mask_trunk
-from rcnn_keras.backbones.vgg import vgg16, vgg16_fc
-from rcnn_keras.backbones.zf import POOLED_SIZE as ZF_POOLED_SIZE
-from rcnn_keras.backbones.zf import zf
+from rcnn_keras.backbones.vgg import ZF_POOLED_SIZE, vgg16, vgg16_fc, zf
 from rcnn_keras.keras_internals import producer, sublayers
 from rcnn_keras.layers.normalization import BatchNormalization
 from rcnn_keras.ops import recompute

@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from rcnn_keras.backbones.applications import APPLICATIONS
+from rcnn_keras.backbones.applications import APPLICATIONS, SOURCES
 from rcnn_keras.backbones.backbone import (
     APPLICATION_NAMES,
     MOBILENET,
@@ -19,7 +19,6 @@ from rcnn_keras.backbones.backbone import (
     num_stages,
 )
 from rcnn_keras.backbones.crop_networks import CHANNELS, CROP_SIZES, SMALLEST_CROP
-from rcnn_keras.backbones.imagenet import SOURCES
 from rcnn_keras.backbones.resnet import width_rule
 from rcnn_keras.data.value_range import VALUE_RANGE_RULE, is_value_range
 from rcnn_keras.layers.normalization import KINDS

@@ -12,7 +12,7 @@ from keras import ops
 from rcnn_keras.backbones import Backbone
 from rcnn_keras.backbones.backbone import MASK_POOLED_SIZE
 from rcnn_keras.layers import MaskHead, MaskLayer, RealRoIs
-from rcnn_keras.layers.mask_layer import of_class
+from rcnn_keras.layers.mask_head import of_class
 from rcnn_keras.losses import SMOOTH_L1_BETA, Losses, mask_head_loss
 from rcnn_keras.models.arguments import MASK_RCNN
 from rcnn_keras.models.custom_layers import check_mask_head, with_kernels_of

@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from rcnn_keras.ops.boxes import area
-from rcnn_keras.ops.gradients import scoped_gradients
+from rcnn_keras.ops.execution import scoped_gradients
 from rcnn_keras.ops.interpolation import neighbours
 from rcnn_keras.ops.types import Tensor
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from rcnn_keras.ops.gradients import scoped_gradients
+from rcnn_keras.ops.execution import scoped_gradients
 from rcnn_keras.ops.types import Tensor
 
 # How many lists there are so far, the maxima in each, and the numbers of their cells.

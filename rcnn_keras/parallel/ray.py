@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from rcnn_keras.parallel.worker import AHEAD, ATTEMPTS, ENVIRONMENT, Outcome, outcome
+from rcnn_keras.parallel.processes import AHEAD, ATTEMPTS, ENVIRONMENT, Outcome, outcome
 
 
 class Ray:

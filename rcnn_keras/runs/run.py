@@ -11,7 +11,7 @@ import keras
 from rcnn_keras.data.augmentation import Compose
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.pipeline import Batches
-from rcnn_keras.evaluation.report.sections import Section
+from rcnn_keras.evaluation.report.page import Section
 from rcnn_keras.models import RCNN
 from rcnn_keras.models.scorable import warn_unscorable
 from rcnn_keras.presets import from_preset

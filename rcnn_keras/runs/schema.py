@@ -37,8 +37,8 @@ from rcnn_keras.parallel import Engine, engine_named
 from rcnn_keras.presets import check_architecture, is_path, preset_arguments, preset_conflicts
 from rcnn_keras.runs.distribution import Distribution
 from rcnn_keras.runs.document import Document
+from rcnn_keras.training.rcnn.linear_models import require_sklearn
 from rcnn_keras.training.rcnn.stages import number_errors, train_rcnn
-from rcnn_keras.training.rcnn.svm import require_sklearn
 
 LONGEST_VALUE = 80
 

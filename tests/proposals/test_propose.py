@@ -18,7 +18,7 @@ from rcnn_keras.data.coco import load_coco
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.synthetic import draw_shapes
 from rcnn_keras.parallel import Processes, run_shards
-from rcnn_keras.parallel.worker import Outcome
+from rcnn_keras.parallel.processes import Outcome
 from rcnn_keras.proposals import check_proposals, load_proposals, propose, selective_search
 from rcnn_keras.proposals.propose import run_method
 

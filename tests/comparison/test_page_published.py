@@ -1,4 +1,4 @@
-from rcnn_keras.comparison.published import FAST, FIGURES, QUOTED, SELECTIVE_SEARCH
+from rcnn_keras.comparison.page import FAST, FIGURES, QUOTED, SELECTIVE_SEARCH
 
 
 def test_the_figures_that_everybody_quotes():

@@ -8,7 +8,7 @@ import pytest
 
 import rcnn_keras as rk
 from rcnn_keras.data import DetectionDataset
-from rcnn_keras.data.fingerprint import batches_fingerprint
+from rcnn_keras.training.checkpoint_state import batches_fingerprint
 
 
 @pytest.fixture(scope="module")
