@@ -6,7 +6,7 @@ import keras
 from keras import layers
 
 from rcnn_keras.backbones.trunks import dropped_dense
-from rcnn_keras.layers.local_response_norm import WithinChannelNorm
+from rcnn_keras.layers.local_response_norm import LocalResponseNorm
 
 BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 
@@ -94,7 +94,7 @@ def zf() -> keras.Model:
             name=f"conv{number}",
         )(x)
         if halved:
-            x = WithinChannelNorm(name=f"norm{number}")(x)
+            x = LocalResponseNorm(3, 5e-5, within_channel=True, name=f"norm{number}")(x)
             x = layers.ZeroPadding2D(1, name=f"pool{number}_pad")(x)
             x = layers.MaxPooling2D(3, strides=2, name=f"pool{number}")(x)
     return keras.Model(inputs, {"c4": x}, name="zf")

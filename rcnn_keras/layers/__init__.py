@@ -6,7 +6,7 @@ from rcnn_keras.layers.box_head import BoxHead
 from rcnn_keras.layers.detection_layer import DetectionLayer
 from rcnn_keras.layers.feature_pyramid import FeaturePyramid
 from rcnn_keras.layers.image_normalization import ImageNormalization
-from rcnn_keras.layers.local_response_norm import LocalResponseNorm, WithinChannelNorm
+from rcnn_keras.layers.local_response_norm import LocalResponseNorm
 from rcnn_keras.layers.mask_head import MaskHead, MaskLayer, RealRoIs
 from rcnn_keras.layers.normalization import FrozenBatchNormalization, normalization
 from rcnn_keras.layers.proposal_layer import ProposalLayer
@@ -38,6 +38,5 @@ __all__ = [
     "RoISampler",
     "StatelessDropout",
     "WinogradConv2D",
-    "WithinChannelNorm",
     "normalization",
 ]
