@@ -170,6 +170,11 @@ def load(
     config = {"norm": "frozen_batch" if frozen else "batch"} | defaults | arguments
     _check_norm(config["norm"], f"{name}: norm")
     model = build(classes=_classes(state, classes, source), **config)
+    if model.custom_layers:
+        raise ValueError(
+            f"{name} has no {', '.join(model.custom_layers)} of one's own: {source} has weights "
+            f"for torchvision's"
+        )
     if model.get_config()["norm"] == "frozen_batch" and "frozen_stages" not in arguments:
         model.freeze_backbone(None)
     targets = detector_targets(model)

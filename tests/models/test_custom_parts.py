@@ -75,6 +75,12 @@ def trained(model, data):
     return model
 
 
+def eager(model):
+    """Tracing takes longer than a small image."""
+    model.run_eagerly = True
+    return model
+
+
 def assert_same(found, expected):
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
     np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-2)
@@ -83,7 +89,7 @@ def assert_same(found, expected):
 def loaded_again(model, folder):
     """Save, load without `custom_objects`, and compare detections and arguments."""
     model.save(folder / "model.keras")
-    again = keras.models.load_model(folder / "model.keras")
+    again = eager(keras.models.load_model(folder / "model.keras"))
     expected = model.detect(IMAGE)[0]
     assert len(expected) > 0
     assert_same(again.detect(IMAGE)[0], expected)
@@ -91,18 +97,19 @@ def loaded_again(model, folder):
     return again
 
 
-def assert_exports(model, folder):
+def assert_exports(model, folder, litert=True):
     """A SavedModel and a LiteRT file give the model's detections."""
     expected = model.predict(IMAGE[None], verbose=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the weights are next to untrained
         model.export(folder / "saved_model", "tf_saved_model")
-        path = model.export(folder / "model.tflite", "litert", size=(64, 64))
     served = tf.saved_model.load(folder / "saved_model").signatures["serving_default"]
     runs = [served(images=tf.constant(IMAGE[None]))]
-    lite = pytest.importorskip("ai_edge_litert.interpreter").Interpreter(str(path))
-    lite.allocate_tensors()
-    runs.append(lite.get_signature_runner()(images=IMAGE[None]))
+    if litert:
+        path = model.export(folder / "model.tflite", "litert", size=(64, 64))
+        lite = pytest.importorskip("ai_edge_litert.interpreter").Interpreter(str(path))
+        lite.allocate_tensors()
+        runs.append(lite.get_signature_runner()(images=IMAGE[None]))
     for found in runs:
         np.testing.assert_allclose(found["scores"], expected["scores"], atol=1e-3)
         # Scores of a network that is hardly trained are near to each other, so boxes may
@@ -126,7 +133,13 @@ BACKBONES = {
 LARGE = ("convnext_tiny_fpn", "densenet121_fpn", "efficientnetv2_b0_fpn", "resnet50v2_fpn", "vgg19")
 
 
-@pytest.mark.parametrize("kind", BACKBONES)
+ALSO_IN_OTHER_TESTS = ("own_name", "one_map")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(k, marks=[pytest.mark.slow] * (k in ALSO_IN_OTHER_TESTS)) for k in BACKBONES],
+)
 def test_a_detector_on_any_backbone_trains_and_is_loaded_again(kind, drawn, tmp_path):
     backbone, arguments = BACKBONES[kind]()
     model = trained(FasterRCNN(backbone, drawn.classes, **(SMALL | arguments)), drawn)
@@ -389,24 +402,30 @@ PARTS = {
 
 
 def all_parts():
-    return {name: value for make in PARTS.values() for name, value in make().items()}
+    together = ("both_of_the_rpn", "mask_head", "roi_pooling")
+    return {name: value for place in together for name, value in PARTS[place]().items()}
+
+
+PARTS["all"] = all_parts
 
 
 def layers_of(parts):
     return {name: part for name, part in parts.items() if isinstance(part, layers.Layer)}
 
 
-@pytest.mark.parametrize("place", PARTS)
-def test_a_custom_layer_trains_and_is_loaded_again(place, drawn, tmp_path):
+@pytest.mark.parametrize(
+    "place", [pytest.param(k, marks=[pytest.mark.slow] * (k != "all")) for k in PARTS]
+)
+def test_custom_layers_train_and_are_loaded_again(place, drawn, tmp_path):
     parts = PARTS[place]()
     model = MaskRCNN(small_network(), drawn.classes, **(SMALL | parts))
     again = loaded_again(trained(model, drawn), tmp_path)
     for name, layer in layers_of(parts).items():
         saved = again.get_config()[name]
         assert saved["class_name"] == type(layer).__name__
-    portable = with_kernels(again, "portable")
-    assert_same(portable.detect(IMAGE)[0], model.detect(IMAGE)[0])
-    assert_same(rk.models.fold_batchnorm(again).detect(IMAGE)[0], model.detect(IMAGE)[0])
+    for copy in (with_kernels(again, "portable"), rk.models.fold_batchnorm(again)):
+        assert_same(eager(copy).detect(IMAGE)[0], model.detect(IMAGE)[0])
+    assert_exports(model, tmp_path, litert=False)
 
 
 @pytest.mark.parametrize(
@@ -586,7 +605,9 @@ def test_a_custom_layer_without_a_name_in_its_configuration_is_folded():
     arguments = SMALL | {"box_head": Nameless(1), "box_units": None}
     model = FasterRCNN(small_network(), num_classes=1, **arguments)
     folded = rk.models.fold_batchnorm(model)
-    assert_same(folded.detect(IMAGE)[0], model.detect(IMAGE)[0])
+    assert folded.box_head.name != model.box_head.name
+    for ours, theirs in zip(folded.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_weights_beside_custom_layers_start_a_detector_of_other_classes(tmp_path):
@@ -619,15 +640,6 @@ def test_a_custom_head_takes_the_place_of_a_trained_one(tmp_path):
     np.testing.assert_array_equal(kernel, source.backbone.get_layer("conv4").kernel)
 
 
-def test_a_detector_of_custom_layers_is_served(tmp_path):
-    model = MaskRCNN(small_network(), num_classes=4, **(SMALL | all_parts()))
-    expected = model.predict(IMAGE[None], verbose=0)
-    model.export(tmp_path / "saved_model", "tf_saved_model")
-    served = tf.saved_model.load(tmp_path / "saved_model").signatures["serving_default"]
-    found = served(images=tf.constant(IMAGE[None]))
-    np.testing.assert_allclose(found["scores"], expected["scores"], atol=1e-3)
-
-
 @pytest.mark.slow  # LiteRT's converter
 @pytest.mark.parametrize("place", PARTS)
 def test_a_detector_with_a_custom_layer_is_exported(place, drawn, tmp_path):
@@ -656,8 +668,8 @@ def test_portable_kernels_refuse_adaptive_sampling_at_once():
     model = FasterRCNN(small_network(), num_classes=1, roi_sampling_ratio=0, **SMALL)
     with pytest.raises(ValueError, match="roi_sampling_ratio must be at least 1"):
         with_kernels(model, "portable")
-    aligned = FasterRCNN(small_network(), num_classes=1, roi_aligned=True, **SMALL)
-    portable = with_kernels(aligned, "portable")
+    aligned = eager(FasterRCNN(small_network(), num_classes=1, roi_aligned=True, **SMALL))
+    portable = eager(with_kernels(aligned, "portable"))
     assert portable.box_pooling.aligned
     assert_same(portable.detect(IMAGE)[0], aligned.detect(IMAGE)[0])
 
