@@ -115,7 +115,6 @@ OLDER_NAMES = (  # in the published files of the first models
 SUFFIXES = (("_conv", ".0"), ("_norm", ".1"), ("_bn", ".1"))  # of our layers' names
 
 CLASSIFIERS = ("fc.", "classifier.")
-
 BODY, BOX_HEAD, MASK_HEAD = "backbone.body.", "roi_heads.box_head.", "roi_heads.mask_head."
 
 
@@ -196,7 +195,6 @@ def load_backbone(model: FasterRCNN, weights: Weights) -> None:
         OSError: if the file cannot be opened.
     """
     config = model.get_config()
-    source, state = _state(weights, f"the weights of {config['backbone']}")
     _check_norm(config["norm"], "the model's norm")
     for key, value in (
         ("backbone_width", 1.0),
@@ -208,9 +206,28 @@ def load_backbone(model: FasterRCNN, weights: Weights) -> None:
             raise ValueError(
                 f"torchvision's networks need {key}={value}; the model has {config[key]}"
             )
-    trunk = [layer for layer in model.box_head.trunk.layers if layer.name.startswith("layer4_")]
-    targets = _backbone_targets([*model.backbone.layers, *trunk])
-    assign_weights(targets, state, source, [name for name in state if name.startswith(CLASSIFIERS)])
+    name = f"the weights of {config['backbone']}"
+    load_network(model.backbone, model.box_head.trunk, weights, name)
+
+
+def load_network(
+    backbone: keras.Model, trunk: keras.Model, weights: Weights, name: str = "the weights"
+) -> None:
+    """Load the weights of a torchvision classifier into a backbone.
+
+    Args:
+        backbone: the network.
+        trunk: of the box head, which has the last stage of a C4 detector's network.
+        weights: as `load` takes them; the classifier's last dense layers are not used.
+        name: of weights that are not a file, for errors.
+
+    Raises:
+        ValueError, OSError: as `load_backbone`.
+    """
+    source, state = _state(weights, name)
+    last = [layer for layer in trunk.layers if layer.name.startswith("layer4_")]
+    unused = [name for name in state if name.startswith(CLASSIFIERS)]
+    assign_weights(_backbone_targets([*backbone.layers, *last]), state, source, unused)
 
 
 def _state(weights: Weights, name: str) -> tuple[Any, dict[str, np.ndarray]]:

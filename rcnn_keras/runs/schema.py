@@ -240,13 +240,27 @@ class RecordSource(Section):
 
 
 class DataSection(Section):
-    """What every format shares, and all ways to train; the rules are those of `load_coco`."""
+    """What every format shares, and all ways to train; the rules are those of `load_coco`.
+
+    Without `val`, `validation_split` is the share of the training images to score on, see
+    `DetectionDataset.split`.
+    """
 
     classes: tuple[str, ...] | None = None
     crowd: Crowd = "ignore"
     without_mask: WithoutMask = "keep"
     max_proposals: int = Field(default=2000, ge=1)
     check_images: bool = True
+    validation_split: float | None = Field(default=None, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _has_validation_data(self) -> "DataSection":
+        if bool(getattr(self, "val", ())) == (self.validation_split is not None):
+            raise ValueError(
+                "needs either val, other data to score on, or validation_split, the share of the "
+                "training images that is held out"
+            )
+        return self
 
 
 class BatchSection(DataSection):
@@ -263,7 +277,7 @@ class CocoFiles(Section):
 
     format: Literal["coco"]
     train: Annotated[tuple[CocoSource, ...], BeforeValidator(_sequence), Field(min_length=1)]
-    val: Annotated[tuple[CocoSource, ...], BeforeValidator(_sequence), Field(min_length=1)]
+    val: Annotated[tuple[CocoSource, ...], BeforeValidator(_sequence)] = ()
 
 
 class VocSplits(Section):
@@ -271,7 +285,7 @@ class VocSplits(Section):
 
     format: Literal["voc"]
     train: Annotated[tuple[VocSource, ...], BeforeValidator(_sequence), Field(min_length=1)]
-    val: Annotated[tuple[VocSource, ...], BeforeValidator(_sequence), Field(min_length=1)]
+    val: Annotated[tuple[VocSource, ...], BeforeValidator(_sequence)] = ()
 
 
 class RecordFolders(Section):
@@ -279,7 +293,7 @@ class RecordFolders(Section):
 
     format: Literal["records"]
     train: Annotated[tuple[RecordSource, ...], BeforeValidator(_sequence), Field(min_length=1)]
-    val: Annotated[tuple[RecordSource, ...], BeforeValidator(_sequence), Field(min_length=1)]
+    val: Annotated[tuple[RecordSource, ...], BeforeValidator(_sequence)] = ()
 
 
 class CocoData(CocoFiles, DataSection):
@@ -410,6 +424,8 @@ class OptimizerSection(Section):
     weight_decay: float = Field(default=0.0, ge=0)
     clip_global_norm: float | None = Field(default=None, gt=0)
     ema_momentum: ShareBelowOne | None = None
+    backbone_rate: float = Field(default=1.0, gt=0, le=1)
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
 
 
 class SGD(OptimizerSection):
