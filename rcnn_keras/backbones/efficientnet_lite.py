@@ -6,6 +6,7 @@ and a last stage that do not grow with the network, so that it quantizes well
 """
 
 import math
+from typing import NamedTuple
 
 import keras
 from keras import layers
@@ -30,6 +31,17 @@ SCALES = {0: (1.0, 1.0), 1: (1.0, 1.1), 2: (1.1, 1.2)}  # of the widths and of t
 EPSILON = 1e-3  # of the batch norm that the weights were trained with
 DROP_RATE = 0.2  # of stochastic depth in the network's own training
 LITE_MEAN, LITE_STD = (127.0,) * 3, (128.0,) * 3
+
+
+class Block(NamedTuple):
+    """An inverted residual block: its name and stage, and the numbers of `STAGES`."""
+
+    name: str
+    stage: int
+    size: int
+    stride: int
+    expansion: int
+    channels: int
 
 
 def efficientnet_lite(
@@ -73,12 +85,11 @@ def efficientnet_lite(
     inputs = keras.Input((None, None, 3), name="images")
     x = _conv_norm(inputs, STEM_CHANNELS, 3, 2, norm, True, "stem")
     outputs = {}
-    for place, (name, *block) in enumerate(blocks):
+    for place, block in enumerate(blocks):
         rate = drop_rate * place / len(blocks)
-        x = _inverted_residual(x, *block, norm, rate, seed + place, name)
-        stage = int(name.split("_")[0].removeprefix("stage"))
-        if stage in LEVELS:
-            outputs[LEVELS[stage]] = x
+        x = _inverted_residual(x, block, norm, rate, seed + place)
+        if block.stage in LEVELS:
+            outputs[LEVELS[block.stage]] = x
     if num_logits is not None:
         x = _conv_norm(x, TOP_CHANNELS, 1, 1, norm, True, "top")
         x = layers.GlobalAveragePooling2D(name="mean")(x)
@@ -88,19 +99,19 @@ def efficientnet_lite(
 
 def block_names(number: int) -> list[str]:
     """Return the names of the blocks, `stage1_0` and so on, from the image upwards."""
-    return [str(name) for name, *_ in _blocks(*SCALES[number])]
+    return [block.name for block in _blocks(*SCALES[number])]
 
 
-def _blocks(width: float, depth: float) -> list[tuple]:
-    """Return the name, kernel, stride, expansion and channels of each block."""
+def _blocks(width: float, depth: float) -> list[Block]:
+    """Return the blocks of a network, from the image upwards."""
     blocks = []
     for stage, (count, size, stride, expansion, channels) in enumerate(STAGES, start=1):
         if 1 < stage < len(STAGES):
             count = math.ceil(depth * count)
         for number in range(count):
             step = stride if number == 0 else 1
-            name = f"stage{stage}_{number}"
-            blocks.append((name, size, step, expansion, _scaled(channels, width)))
+            scaled = _scaled(channels, width)
+            blocks.append(Block(f"stage{stage}_{number}", stage, size, step, expansion, scaled))
     return blocks
 
 
@@ -112,23 +123,15 @@ def _scaled(channels: int, width: float) -> int:
 
 
 def _inverted_residual(
-    x: Tensor,
-    size: int,
-    stride: int,
-    expansion: int,
-    channels: int,
-    norm: str | None,
-    drop_rate: float,
-    seed: int,
-    name: str,
+    x: Tensor, block: Block, norm: str | None, drop_rate: float, seed: int
 ) -> Tensor:
     """Widen, filter each channel and narrow, beside a shortcut (MobileNetV2, figure 4)."""
-    y = x
-    if expansion != 1:
-        y = _conv_norm(y, expansion * x.shape[-1], 1, 1, norm, True, f"{name}_expand")
-    y = _conv_norm(y, None, size, stride, norm, True, f"{name}_depthwise")
-    y = _conv_norm(y, channels, 1, 1, norm, False, f"{name}_project")
-    if stride == 1 and x.shape[-1] == channels:
+    y, name = x, block.name
+    if block.expansion != 1:
+        y = _conv_norm(y, block.expansion * x.shape[-1], 1, 1, norm, True, f"{name}_expand")
+    y = _conv_norm(y, None, block.size, block.stride, norm, True, f"{name}_depthwise")
+    y = _conv_norm(y, block.channels, 1, 1, norm, False, f"{name}_project")
+    if block.stride == 1 and x.shape[-1] == block.channels:
         if drop_rate:
             y = StochasticDepth(drop_rate, seed, name=f"{name}_drop")(y)
         y = layers.Add(name=f"{name}_add")([y, x])

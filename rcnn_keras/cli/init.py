@@ -1,12 +1,16 @@
 """`rcnn init`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from rcnn_keras.cli.common import load_dataset, object_options, quiet_import
 from rcnn_keras.utils.atomic import atomic_write
 from rcnn_keras.utils.output_paths import check_output_folder
+
+if TYPE_CHECKING:
+    from rcnn_keras.data.object_rules import Crowd, WithoutMask
 
 
 @click.command()
@@ -36,8 +40,8 @@ def init(
     val: Path | None,
     images: Path | None,
     overwrite: bool,
-    crowd: str,
-    without_mask: str,
+    crowd: "Crowd",
+    without_mask: "WithoutMask",
 ) -> None:
     """Write a configuration for DATA: a COCO JSON file or folder, a VOC folder, or TFRecord files.
 

@@ -73,12 +73,11 @@ def find_sources(path: str | Path, val: str | Path | None = None, **keys: str) -
         return Sources("records", ({"root": str(path)},), _one(val, "root"))
     if path.is_dir() and not is_coco(path):
         splits = voc_splits(str(path))
-        train = "trainval" if "trainval" in splits and "val" not in splits else "train"
-        named = {} if train not in splits else {"split": train}
+        learned = "trainval" if "trainval" in splits and "val" not in splits else "train"
+        named = {} if learned not in splits else {"split": learned}
         found = [split for split in ("val", "test") if split in splits and named]
-        held_out = ({"root": str(path), "split": found[0]},) if found else ()
-        source = {"root": str(path), **named}
-        return Sources("voc", (source,), _one(val, "root") or held_out)
+        rest = ({"root": str(path), "split": found[0]},) if found else ()
+        return Sources("voc", ({"root": str(path), **named},), _one(val, "root") or rest)
     files = [path]
     if path.is_dir():
         files = coco_files(path) or [f for x in folders_in(str(path)) for f in coco_files(x)]
@@ -217,7 +216,7 @@ def _share_with_mask(dataset: DetectionDataset) -> float:
     has_mask = [
         record.segmentations is not None and record.segmentations[place] is not None
         for record in dataset
-        for place in np.flatnonzero(~record.crowd)
+        for place in np.flatnonzero(~record.crowd).tolist()
     ]
     return float(np.mean(has_mask))
 

@@ -216,6 +216,21 @@ def _sequence(value: Any) -> Any:
     return value if isinstance(value, tuple) else (value,)
 
 
+def _validated(value: Any, info: ValidationInfo) -> Any:
+    """Let validation data be stated or held out of the training data, one of the two."""
+    split = info.data.get("validation_split")
+    if not value and split is None:
+        rule = "needs data to score on; or give validation_split, the share that is held out"
+        raise PydanticCustomError(ARGUMENT, rule)
+    if value and split is not None:
+        raise ValueError("should not be there beside validation_split, which holds data out")
+    return value
+
+
+HELD_OUT = Field(default=(), validate_default=True)
+Validation = AfterValidator(_validated)
+
+
 class CocoSource(Section):
     """A COCO JSON file and the folder of its images, by default where `load_coco` looks."""
 
@@ -253,15 +268,6 @@ class DataSection(Section):
     check_images: bool = True
     validation_split: float | None = Field(default=None, gt=0, lt=1)
 
-    @model_validator(mode="after")
-    def _has_validation_data(self) -> "DataSection":
-        if bool(getattr(self, "val", ())) == (self.validation_split is not None):
-            raise ValueError(
-                "needs either val, other data to score on, or validation_split, the share of the "
-                "training images that is held out"
-            )
-        return self
-
 
 class BatchSection(DataSection):
     """What `fit` needs beside: how images come together."""
@@ -277,7 +283,7 @@ class CocoFiles(Section):
 
     format: Literal["coco"]
     train: Annotated[tuple[CocoSource, ...], BeforeValidator(_sequence), Field(min_length=1)]
-    val: Annotated[tuple[CocoSource, ...], BeforeValidator(_sequence)] = ()
+    val: Annotated[tuple[CocoSource, ...], BeforeValidator(_sequence), Validation] = HELD_OUT
 
 
 class VocSplits(Section):
@@ -285,7 +291,7 @@ class VocSplits(Section):
 
     format: Literal["voc"]
     train: Annotated[tuple[VocSource, ...], BeforeValidator(_sequence), Field(min_length=1)]
-    val: Annotated[tuple[VocSource, ...], BeforeValidator(_sequence)] = ()
+    val: Annotated[tuple[VocSource, ...], BeforeValidator(_sequence), Validation] = HELD_OUT
 
 
 class RecordFolders(Section):
@@ -293,7 +299,7 @@ class RecordFolders(Section):
 
     format: Literal["records"]
     train: Annotated[tuple[RecordSource, ...], BeforeValidator(_sequence), Field(min_length=1)]
-    val: Annotated[tuple[RecordSource, ...], BeforeValidator(_sequence)] = ()
+    val: Annotated[tuple[RecordSource, ...], BeforeValidator(_sequence), Validation] = HELD_OUT
 
 
 class CocoData(CocoFiles, DataSection):

@@ -24,7 +24,7 @@ class Lamb(VariableRates, keras.optimizers.Lamb):
     """Keras' Lamb with a factor of the rate for each variable, see `VariableRates`."""
 
 
-OPTIMIZERS = {"sgd": SGD, "adamw": AdamW, "lamb": Lamb}
+OPTIMIZERS: dict[str, Any] = {"sgd": SGD, "adamw": AdamW, "lamb": Lamb}
 
 
 def build_optimizer(
@@ -71,7 +71,7 @@ def build_optimizer(
     average = {} if ema_momentum is None else {"use_ema": True, "ema_momentum": ema_momentum}
     optimizer = OPTIMIZERS[name](
         learning_rate,
-        weight_decay=weight_decay or None,
+        weight_decay=weight_decay or (0.0 if name == "adamw" else None),  # which it insists on
         global_clipnorm=clip_global_norm,
         **average,
         **arguments,
