@@ -363,6 +363,19 @@ def _preset_there(name: str, info: ValidationInfo) -> str:
 PresetName = Annotated[str, AfterValidator(_preset_there)]
 
 
+def _weights_there(name: str, info: ValidationInfo) -> str:
+    """Return `"imagenet"` or a preset's name, or the whole path of a file that is there."""
+    if not name.endswith(rules.WEIGHT_FILES):
+        return name
+    path = absolute(name, info)
+    if not Path(path).is_file():
+        raise ValueError("no such file")
+    return path
+
+
+WeightsName = Annotated[str, AfterValidator(_weights_there)]
+
+
 class ModelSchema:
     """Annotation of `model`: one section for each architecture, told by the key `architecture`."""
 
@@ -396,6 +409,7 @@ def _section_of(name: str, model: type[Detector]) -> type[Section]:
     }
     default = inspect.signature(model).parameters["backbone"].default
     fields["backbone"] = (str, default)
+    fields["backbone_weights"] = (WeightsName | None, None)
     if model is FastRCNN:
         fields["roi_pooling"] = (str, "pool")
     return arguments_section(model, without=NO_KEYS, **fields)

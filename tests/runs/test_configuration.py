@@ -66,6 +66,15 @@ def test_defaults_are_those_of_the_constructors(write):
 VAL = "  val: [{annotations: /elsewhere/b.json}, {annotations: c.json}]\n"
 
 
+def test_a_file_of_backbone_weights_is_sought_in_the_folder_of_the_configuration(write, tmp_path):
+    path = write(GOOD)
+    (error,) = errors_of(path, ["model.backbone_weights=own.pth"])
+    assert "model.backbone_weights = 'own.pth': no such file" in error
+    (tmp_path / "own.pth").touch()
+    arguments = load_configuration(path, ["model.backbone_weights=own.pth"]).model_arguments
+    assert arguments["backbone_weights"] == str(tmp_path / "own.pth")
+
+
 def test_validation_data_are_stated_or_held_out(write):
     path = write(GOOD.replace(VAL, "  validation_split: 0.2\n"))
     assert load_configuration(path).data.val == ()
