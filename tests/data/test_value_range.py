@@ -114,7 +114,7 @@ def test_an_unknown_range_is_refused(bad):
         rk.models.FasterRCNN("resnet18_fpn", classes=["owl"], value_range=bad)
 
 
-def test_a_saved_model_detects_and_trains_with_its_range(tmp_path, here):
+def test_a_saved_model_detects_and_trains_with_its_range(tmp_path, in_process):
     path = save(tmp_path / "a.png", RNG.integers(0, 4095, (64, 64), np.uint16))
     model = rk.models.FasterRCNN(
         "resnet18_fpn",
@@ -138,20 +138,22 @@ def test_a_saved_model_detects_and_trains_with_its_range(tmp_path, here):
         (found,) = model.detect(image)
         (same,) = model.detect(pixels)
         np.testing.assert_array_equal(found.boxes, same.boxes)
-    packed = rk.data.save_tfrecord(dataset, tmp_path / "records", engine=here())
+    packed = rk.data.save_tfrecord(dataset, tmp_path / "records", engine=in_process())
     with pytest.raises(ValueError, match=r"packed as by value_range='full', and the model has"):
         loaded._sized(packed.batches(1))
 
 
 @pytest.mark.parametrize("chosen", [4095, (200, 3000), "percentiles"])
 def test_record_files_that_were_packed_by_a_range_train_a_model_of_it(
-    tmp_path, chosen, not_warned, here
+    tmp_path, chosen, not_warned, in_process
 ):
     paths = [save(tmp_path / f"{i}.png", v) for i, v in enumerate([TWELVE_BITS, COLOURS])]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         dataset = unlabelled(paths, ["owl"])
-        packed = rk.data.save_tfrecord(dataset, tmp_path / "out", value_range=chosen, engine=here())
+        packed = rk.data.save_tfrecord(
+            dataset, tmp_path / "out", value_range=chosen, engine=in_process()
+        )
     for record, path in zip(packed, paths, strict=True):
         np.testing.assert_array_equal(read_image(record.image), read_image(path, chosen))
     ((inputs, _),) = rk.data.Batches(packed, 2, value_range=chosen)
