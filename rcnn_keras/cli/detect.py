@@ -170,12 +170,15 @@ def _image_files(arguments: Iterable[str]) -> list[Path]:
     What is passed over in a folder, and system files that fit a pattern, are counted and reported.
     """
     files: list[Path] = []
+    below = '"{}/**/*.jpg" would take those of sub-folders'
     for argument in arguments:
         path, passed_over = Path(argument), ""
         if path.is_dir():
             with quiet_import():
                 from rcnn_keras.data.image_files import images_in
             found, passed_over = images_in(path)
+            if "sub-folder" in passed_over:
+                passed_over += f" ({below.format(argument.rstrip('/'))})"
         elif path.is_file():
             found = [path]
         else:
