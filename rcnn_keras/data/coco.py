@@ -285,9 +285,13 @@ def _annotations(
         box = _box(file, where, item, log)
         if not sound or crowd is None or box is None:
             continue
-        area = number(item.get("area"))
-        if area is not None and isinstance(item["area"], str):
-            log.repaired(file, where, "area", as_json(item["area"]), FROM_TEXT)
+        stated = item.get("area")
+        area = number(stated)
+        if area is None and stated not in (None, ""):
+            message = "area that is no number left out"
+            log.repaired(file, where, "area", as_json(stated), message)
+        elif isinstance(stated, str) and stated:
+            log.repaired(file, where, "area", as_json(stated), FROM_TEXT)
         usable = area is not None and _is_finite(area) and area > 0
         segmentation = item.get("segmentation") or None
         if isinstance(segmentation, list):

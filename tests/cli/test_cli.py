@@ -117,7 +117,7 @@ def test_detect_counts_what_it_passes_over_in_a_folder(shapes, model_file, tmp_p
         (photos / name).write_bytes(b"\0\5\26\7")
     for images, passed_over in (
         (photos, "2 images, passed over 2 system files, 1 file .txt"),
-        (f"{photos}/*.[pP][nN][gG]", "1 images, passed over 1 system file"),
+        (f"{photos}/*.[pP][nN][gG]", "1 image, passed over 1 system file"),
     ):
         out = tmp_path / passed_over[0]
         result = rcnn("detect", images, "--model", model_file, "--out", out)
