@@ -94,6 +94,12 @@ class TestNumbersAsText:
         assert dataset.classes == ("cat", "dog", "7")
         assert "1 class name read from a number" in warning
 
+    def test_an_area_that_is_no_number_is_counted(self, file):
+        file.annotations[0]["area"] = "large"
+        dataset, warning = file.repaired()
+        assert "1 area that is no number left out" in warning
+        one_problem(dataset, 'area = "large": area that is no number left out')
+
     def test_run_lengths(self, file):
         lengths = ["400", "200", "1800"]
         file.annotations[0]["segmentation"] = {"size": ["40", "60"], "counts": lengths}
