@@ -119,6 +119,7 @@ class Detector(ReplicatedTraining, Inference):
     @scoped_gradients()
     def call(self, inputs: Any, training: bool | None = None) -> dict[str, Any]:
         """Return detections; while training, what `extract_features` returns, for the losses."""
+        check_process(self._process)
         inputs = complete_inputs(inputs)
         if self.takes_proposals and inputs.get("proposals") is None:
             raise ValueError(f"{type(self).__name__} needs 'proposals' beside the images")
@@ -585,11 +586,3 @@ def _warn_slow_bfloat16() -> None:
             "mixed_bfloat16 is slower than float32 on a CPU without AMX, such as this one",
             stacklevel=4,
         )
-
-
-def load_detector(path: str | PathLike[str]) -> Detector:
-    """Load a detector for inference; ValueError if the file holds something else."""
-    model = keras.models.load_model(path, compile=False)
-    if not isinstance(model, Detector):
-        raise ValueError(f"{path} holds a {type(model).__name__}, not a detector of this package")
-    return model
