@@ -166,7 +166,8 @@ class VariableRates:
         if self.rate_factors:
             learning_rate = learning_rate * self.rate_factors[self._get_variable_index(variable)]
             if self.weight_decay is not None and self._use_weight_decay(variable):
-                self.assign_sub(variable, variable * self.weight_decay * learning_rate)
+                rate = keras.ops.cast(learning_rate, variable.dtype)
+                self.assign_sub(variable, variable * self.weight_decay * rate)
         super().update_step(gradient, variable, learning_rate)  # type: ignore[misc]
 
     def _apply_weight_decay(self: Any, variables: Any) -> None:

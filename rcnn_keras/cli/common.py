@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -26,6 +26,7 @@ def print_scores(scores: Mapping[str, float | None]) -> None:
 
 __all__ = [
     "engine_options",
+    "format_of_data",
     "load_dataset",
     "must_be_a_model",
     "must_exist",
@@ -74,17 +75,46 @@ def load_dataset(
 
     A folder with a COCO file and without XML files stands for that file. `rules` are `crowd` and
     `without_mask`, as `load_coco` takes them.
+
+    Raises:
+        UsageError: as `format_of_data`.
     """
     from rcnn_keras.data.coco import load_coco
-    from rcnn_keras.data.coco_folders import is_coco
-    from rcnn_keras.data.tfrecord import is_tfrecord_folder, load_tfrecord
+    from rcnn_keras.data.tfrecord import load_tfrecord
     from rcnn_keras.data.voc import load_voc
 
-    if is_tfrecord_folder(annotations):
+    kind = format_of_data(annotations, images, split)
+    if kind == "tfrecord":
         return load_tfrecord(annotations, classes=classes, **rules)
-    if annotations.is_dir() and not is_coco(annotations):
+    if kind == "voc":
         return load_voc(annotations, split, classes=classes, **rules)
     return load_coco(annotations, images, classes=classes, **rules)
+
+
+def format_of_data(
+    annotations: Path, images: Path | None, split: str | None
+) -> Literal["coco", "voc", "tfrecord"]:
+    """Return how annotations are stored.
+
+    Raises:
+        UsageError: for --images or --split where there is no such choice.
+    """
+    from rcnn_keras.data.coco_folders import is_coco
+    from rcnn_keras.data.tfrecord import is_tfrecord_folder
+
+    kind: Literal["coco", "voc", "tfrecord"] = "coco"
+    if is_tfrecord_folder(annotations):
+        kind = "tfrecord"
+    elif annotations.is_dir() and not is_coco(annotations):
+        kind = "voc"
+    if images is not None and kind != "coco":
+        raise click.UsageError(f"--images is for a COCO file, which {annotations} is not")
+    if split is not None and kind != "voc":
+        name = "; name the JSON file of the split" if kind == "coco" else ""
+        raise click.UsageError(
+            f"--split is for a Pascal VOC folder, which {annotations} is not{name}"
+        )
+    return kind
 
 
 def object_options(command: Callable) -> Callable:

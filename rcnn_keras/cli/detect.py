@@ -176,6 +176,9 @@ def _image_files(arguments: Iterable[str]) -> list[Path]:
         path, passed_over = Path(argument), ""
         if path.is_dir():
             found, passed_over = images_in(path)
+            if "sub-folder" in passed_over:
+                pattern = path / "**" / f"*{found[0].suffix if found else '.jpg'}"
+                passed_over += f' ("{pattern}" would take those of sub-folders)'
         elif path.is_file():
             found = [path]
         else:
@@ -189,7 +192,8 @@ def _image_files(arguments: Iterable[str]) -> list[Path]:
             has = f", it has {passed_over}" if passed_over else ""
             raise FileNotFoundError(f"{argument}: {kind}{has}")
         if passed_over:
-            click.echo(f"{argument}: {len(found)} images, passed over {passed_over}", err=True)
+            count = f"{len(found)} image{'s'[: len(found) > 1]}"
+            click.echo(f"{argument}: {count}, passed over {passed_over}", err=True)
         files += found
     return list(dict.fromkeys(files))
 

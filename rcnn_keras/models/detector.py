@@ -125,6 +125,7 @@ class Detector(ReplicatedTraining, Inference):
             BatchError: for inputs of another form; called eagerly without `training`, also for
                 images in another range than 0..255.
         """
+        check_process(self._process)
         check_call(self, inputs, values=not training)
         inputs = complete_inputs(inputs)
         if training:
@@ -596,11 +597,3 @@ def _warn_slow_bfloat16() -> None:
             "mixed_bfloat16 is slower than float32 on a CPU without AMX, such as this one",
             stacklevel=4,
         )
-
-
-def load_detector(path: str | PathLike[str]) -> Detector:
-    """Load a detector for inference; ValueError if the file holds something else."""
-    model = keras.models.load_model(path, compile=False)
-    if not isinstance(model, Detector):
-        raise ValueError(f"{path} holds a {type(model).__name__}, not a detector of this package")
-    return model

@@ -26,7 +26,7 @@ def warn_unscorable(model: "Detector", dataset: DetectionDataset, name: str = ""
     Warns:
         UserWarning: images with more objects than that, or no object but crowd regions.
     """
-    if _object_counts(dataset).any():
+    if has_objects(dataset):
         problem = _too_many_objects(model, dataset)
     else:
         problem = "no image has an object to find, so scores are NaN"
@@ -47,6 +47,11 @@ def warn_unlearnable(model: "Detector", dataset: DetectionDataset) -> None:
         but = f" other than crowd regions or difficult ones ({crowds})" if crowds else ""
         problem = f"no image has an object{but}, so nothing but background is learned"
     _warn_once(dataset, problem)
+
+
+def has_objects(dataset: DetectionDataset) -> bool:
+    """Return whether any image has an object to find, other than crowd regions."""
+    return bool(_object_counts(dataset).any())
 
 
 def _object_counts(dataset: DetectionDataset) -> np.ndarray:
