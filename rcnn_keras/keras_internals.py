@@ -25,6 +25,8 @@ else.
 - the argument `_use_cached_eval_dataset` by which `fit` calls `evaluate` on its validation data;
   an `evaluate` of one's own cannot tell otherwise whether they are prepared
   (https://github.com/keras-team/keras/issues/16958).
+- the global attribute `use_legacy_config`, which Keras sets while it writes or reads a model in its
+  former HDF5 format: `keras.saving.save_model(model, "x.h5")` calls no method that has the path.
 - attributes of Keras' callbacks that an exact resume needs, see `CALLBACK_STATE`; Keras does not
   save them (https://github.com/keras-team/keras/issues/14862).
 
@@ -37,6 +39,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from keras.src.backend.common.global_state import get_global_attribute
 
 from rcnn_keras.ops import is_multi_worker, num_replicas
 
@@ -75,6 +78,11 @@ def input_tensors(layer: keras.layers.Layer) -> list[keras.KerasTensor]:
 def producer(tensor: keras.KerasTensor) -> keras.layers.Layer:
     """Return the layer whose output a tensor of a functional model is."""
     return tensor._keras_history.operation
+
+
+def in_hdf5_format() -> bool:
+    """Return whether Keras is about to write, or to read, a whole model as an HDF5 file."""
+    return bool(get_global_attribute("use_legacy_config"))
 
 
 class ReplicatedTraining:

@@ -23,6 +23,7 @@ from rcnn_keras.keras_internals import (
     CALLED_BY_FIT,
     ReplicatedTraining,
     apply_summed_gradients,
+    in_hdf5_format,
 )
 from rcnn_keras.losses import Losses, mean_over_batch
 from rcnn_keras.models.batch import (
@@ -34,6 +35,7 @@ from rcnn_keras.models.batch import (
 from rcnn_keras.models.batch_check import check_call, check_records, checked
 from rcnn_keras.models.distribution import pipeline
 from rcnn_keras.models.errors import (
+    HOW_TO_SAVE,
     NON_FINITE,
     check_ending,
     check_process,
@@ -329,7 +331,7 @@ class Detector(ReplicatedTraining, Inference):
             self.data_offset = max(self._next_step(batches.batch_size) - first_epoch * steps, 0)
         elif isinstance(x, tf.data.Dataset) and steps is None and x.cardinality() > 0:
             steps = int(x.cardinality())
-        steps_before = self._steps_taken()
+        steps_before, whole_epochs = self._steps_taken(), 0
         try:
             with (
                 plain_errors(None if batches is None else batches.dataset),
@@ -349,7 +351,7 @@ class Detector(ReplicatedTraining, Inference):
                     x = pipeline(batches, strategy, repeat=True, start_step=start_step)
                     if batches.augment is not None:
                         x = checked(self, x, source="augmented data", finite=False)
-                return super().fit(
+                history = super().fit(
                     x,
                     y,
                     batch_size=batch_size,
@@ -362,18 +364,24 @@ class Detector(ReplicatedTraining, Inference):
                     initial_epoch=initial_epoch,
                     **kwargs,
                 )
+                whole_epochs = history.epoch[-1] + 1 if history.epoch else 0
+                return history
         finally:
             if batches is not None:
-                done = self._steps_taken() - steps_before  # those of a checkpoint included
-                first = self.data_offset + first_epoch * steps
-                self._samples_read = (first + done) * batches.batch_size
+                done = first_epoch * steps + self._steps_taken() - steps_before
+                if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+                    done = max(done, whole_epochs * steps)  # with the steps that it skipped
+                self._samples_read = (self.data_offset + done) * batches.batch_size
 
     def _steps_taken(self) -> int:
-        """Return how many batches the optimizer has seen."""
+        """Return how many batches the optimizer has seen, but for those that a loss scale skipped.
+
+        Its `iterations` are whole updates alone, where gradients of several batches accumulate.
+        """
         if not self.compiled or self.optimizer is None:  # which Keras reports
             return 0
-        accumulated = self.optimizer.gradient_accumulation_steps or 1
-        return int(self.optimizer.iterations.numpy()) * accumulated
+        optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        return next(int(v.numpy()) for v in optimizer.variables if v.name == "iteration")
 
     def _next_step(self, batch_size: int) -> int:
         """Return the first step of this batch size whose samples no earlier `fit` has read."""
@@ -519,7 +527,14 @@ class Detector(ReplicatedTraining, Inference):
         return room.export(self, filepath, format, **options)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
+        """Return the constructor's arguments.
+
+        Raises:
+            ValueError: if Keras asks for them for an HDF5 file, as `keras.saving.save_model` does
+                for a name that ends in `.h5`.
+        """
+        if in_hdf5_format():
+            raise ValueError(HOW_TO_SAVE)
         return {**self._config, "name": self.name}
 
     @classmethod

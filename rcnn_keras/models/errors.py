@@ -17,6 +17,10 @@ from rcnn_keras.data.tfrecord import check_tfrecord
 
 NON_FINITE = "not finite: "  # starts the message of a failed check
 ENDING, WEIGHTS_ENDING = ".keras", ".weights.h5"
+HOW_TO_SAVE = (
+    f"a detector is saved to a {ENDING} file, or its weights alone by save_weights to a "
+    f"{WEIGHTS_ENDING} file; no other can be loaded again"
+)
 
 
 class BatchError(ValueError):
@@ -106,7 +110,4 @@ def check_process(pid: int) -> None:
 def check_ending(path: str | PathLike[str]) -> None:
     """Raise ValueError unless a model can be saved to a file of this name, and loaded again."""
     if Path(path).suffix != ENDING:
-        raise ValueError(
-            f"{path}: a detector is saved to a {ENDING} file, or its weights alone by save_weights "
-            f"to a {WEIGHTS_ENDING} file; no other can be loaded again"
-        )
+        raise ValueError(f"{path}: {HOW_TO_SAVE}")

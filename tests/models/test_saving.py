@@ -44,6 +44,17 @@ def test_files_that_could_not_be_loaded_again_are_refused(name, scenes, make_det
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["best.h5", "best.hdf5", "best"])
+def test_keras_own_functions_refuse_them_too(name, scenes, make_detector, tmp_path):
+    detector = make_detector(scenes.classes)
+    pixels = keras.Input((None, None, 3))
+    for model in (detector, keras.Model(pixels, detector(pixels))):
+        with pytest.raises(ValueError, match=r"\.keras"):
+            keras.saving.save_model(model, tmp_path / name)
+    keras.saving.save_model(detector, tmp_path / "best.keras")
+    assert keras.saving.load_model(tmp_path / "best.keras").get_config() == detector.get_config()
+
+
 @pytest.mark.parametrize("name", ["best.h5", "best.weights.h5"])
 @pytest.mark.parametrize("alone", [True, False])
 def test_a_callback_that_would_save_such_a_file_stops_fit_before_it_begins(

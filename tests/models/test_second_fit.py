@@ -13,11 +13,11 @@ def batches(scenes):
     return scenes.batches(2, shuffle=True, augment=RandomFlip(), seed=3)
 
 
-def trained(make_detector, scenes, fits):
+def trained(make_detector, scenes, fits, optimizer=None):
     """The weights of a detector after some calls of `fit`, each a function of the model."""
     keras.utils.set_random_seed(1)
     model = make_detector(scenes.classes)
-    model.compile(keras.optimizers.SGD(0.01, momentum=0.9))
+    model.compile(optimizer or keras.optimizers.SGD(0.01, momentum=0.9))
     for fit in fits:
         fit(model)
     return model
@@ -33,6 +33,25 @@ def test_two_calls_of_one_epoch_are_one_call_of_two(make_detector, scenes, batch
     twice = trained(make_detector, scenes, [lambda m: m.fit(batches, verbose=0)] * 2)
     assert_same_weights(once, twice)
     assert twice.data_offset == len(batches)
+
+
+@pytest.mark.parametrize(
+    "make_optimizer",
+    [
+        lambda: keras.optimizers.SGD(0.01, gradient_accumulation_steps=2),
+        lambda: keras.optimizers.LossScaleOptimizer(  # the first steps are skipped
+            keras.optimizers.SGD(0.01), initial_scale=2.0**127
+        ),
+    ],
+    ids=["accumulated", "skipped"],
+)
+def test_batches_count_that_do_not_change_the_weights(
+    make_detector, scenes, batches, make_optimizer
+):
+    model = trained(
+        make_detector, scenes, [lambda m: m.fit(batches, verbose=0)] * 2, make_optimizer()
+    )
+    assert model._samples_read == 2 * len(scenes)
 
 
 def test_initial_epoch_continues_as_keras_counts(make_detector, scenes, batches):
