@@ -380,7 +380,7 @@ class Detector(ReplicatedTraining, Inference):
         """
         if not self.compiled or self.optimizer is None:  # which Keras reports
             return 0
-        optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        optimizer: Any = getattr(self.optimizer, "inner_optimizer", self.optimizer)
         return next(int(v.numpy()) for v in optimizer.variables if v.name == "iteration")
 
     def _next_step(self, batch_size: int) -> int:

@@ -39,3 +39,15 @@ def test_a_deep_copy_is_a_detector_of_its_own(detector, images):
     np.testing.assert_array_equal(other.predict(images, verbose=0)["boxes"], expected["boxes"])
     other.set_weights([0 * w for w in other.get_weights()])
     np.testing.assert_array_equal(detector.predict(images, verbose=0)["boxes"], expected["boxes"])
+
+
+def test_a_clone_is_the_graph_alone(detector, images):
+    clone = keras.models.clone_model(detector)
+    assert not isinstance(clone, FasterRCNN)
+    for layer in clone.layers:
+        layer.set_weights(detector.get_layer(layer.name).get_weights())
+    sizes = np.full((2, 2), 96, "int32")
+    found = clone({"images": images, "image_sizes": sizes}, training=False)
+    expected = detector.predict(images, verbose=0)
+    np.testing.assert_array_equal(found["labels"], expected["labels"])
+    np.testing.assert_allclose(found["boxes"], expected["boxes"], atol=0.01)

@@ -13,11 +13,11 @@ def batches(scenes):
     return scenes.batches(2, shuffle=True, augment=RandomFlip(), seed=3)
 
 
-def trained(make_detector, scenes, fits, optimizer=None):
+def trained(make_detector, scenes, fits):
     """The weights of a detector after some calls of `fit`, each a function of the model."""
     keras.utils.set_random_seed(1)
     model = make_detector(scenes.classes)
-    model.compile(optimizer or keras.optimizers.SGD(0.01, momentum=0.9))
+    model.compile(keras.optimizers.SGD(0.01, momentum=0.9))
     for fit in fits:
         fit(model)
     return model
@@ -35,22 +35,30 @@ def test_two_calls_of_one_epoch_are_one_call_of_two(make_detector, scenes, batch
     assert twice.data_offset == len(batches)
 
 
+SKIPPING = keras.optimizers.LossScaleOptimizer  # leaves out gradients that are not finite
+
+
 @pytest.mark.parametrize(
-    "make_optimizer",
+    ("make_optimizer", "gradient"),
     [
-        lambda: keras.optimizers.SGD(0.01, gradient_accumulation_steps=2),
-        lambda: keras.optimizers.LossScaleOptimizer(  # the first steps are skipped
-            keras.optimizers.SGD(0.01), initial_scale=2.0**127
-        ),
+        (lambda: keras.optimizers.SGD(0.01, gradient_accumulation_steps=2), 0.0),
+        (lambda: SKIPPING(keras.optimizers.SGD(0.01)), np.inf),
     ],
     ids=["accumulated", "skipped"],
 )
 def test_batches_count_that_do_not_change_the_weights(
-    make_detector, scenes, batches, make_optimizer
+    make_detector, scenes, batches, make_optimizer, gradient, monkeypatch
 ):
-    model = trained(
-        make_detector, scenes, [lambda m: m.fit(batches, verbose=0)] * 2, make_optimizer()
-    )
+    def step(self, data):  # without what takes seconds to trace
+        weights = self.trainable_weights
+        self.optimizer.apply([keras.ops.full(w.shape, gradient) for w in weights], weights)
+        return {"loss": keras.ops.zeros(())}
+
+    model = make_detector(scenes.classes)
+    monkeypatch.setattr(type(model), "train_step", step)
+    model.compile(make_optimizer())
+    for _ in range(2):
+        model.fit(batches, verbose=0)
     assert model._samples_read == 2 * len(scenes)
 
 
