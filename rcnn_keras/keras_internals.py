@@ -19,6 +19,9 @@ else.
 - `Optimizer._all_reduce_sum_gradients`: optimizers clip gradients, and look for infinite ones,
   before they sum those of the replicas (https://github.com/tensorflow/tensorflow/issues/33929);
   here they are summed first. Only under replicas, and only while the gradients are applied.
+- `Optimizer._get_variable_index`, `_use_weight_decay` and `_apply_weight_decay`: an optimizer has
+  one rate for all variables (https://github.com/keras-team/keras/issues/21741); `VariableRates`
+  multiplies it by a factor of each, also where the weights decay.
 - the argument `_use_cached_eval_dataset` by which `fit` calls `evaluate` on its validation data;
   an `evaluate` of one's own cannot tell otherwise whether they are prepared
   (https://github.com/keras-team/keras/issues/16958).
@@ -28,7 +31,7 @@ else.
 On one device nothing of Keras is replaced.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -130,6 +133,51 @@ def _without_gradient_sum(optimizer: Any) -> Iterator[None]:
         yield
     finally:
         vars(optimizer).pop("_all_reduce_sum_gradients", None)
+
+
+class VariableRates:
+    """Comes before a Keras optimizer among the bases: each variable has a rate of its own.
+
+    Args:
+        rate_factors: of the learning rate, for each trainable variable in the model's order; none
+            is 1 for all. The decay of a weight follows its rate.
+    """
+
+    def __init__(self, *args: Any, rate_factors: Sequence[float] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.rate_factors = tuple(rate_factors)
+
+    def build(self: Any, variables: Sequence[keras.Variable]) -> None:
+        """Make the optimizer's variables.
+
+        Raises:
+            ValueError: if there are more or fewer variables than factors.
+        """
+        if self.rate_factors and len(self.rate_factors) != len(variables):
+            raise ValueError(
+                f"the optimizer was built for {len(self.rate_factors)} trainable variables, and "
+                f"the model has {len(variables)}: build a new optimizer after what is frozen has "
+                f"changed"
+            )
+        super().build(variables)  # type: ignore[misc]
+
+    def update_step(self: Any, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Update a variable at its rate."""
+        if self.rate_factors:
+            learning_rate = learning_rate * self.rate_factors[self._get_variable_index(variable)]
+            if self.weight_decay is not None and self._use_weight_decay(variable):
+                rate = keras.ops.cast(learning_rate, variable.dtype)
+                self.assign_sub(variable, variable * self.weight_decay * rate)
+        super().update_step(gradient, variable, learning_rate)  # type: ignore[misc]
+
+    def _apply_weight_decay(self: Any, variables: Any) -> None:
+        if not self.rate_factors:
+            super()._apply_weight_decay(variables)  # type: ignore[misc]
+
+    def get_config(self: Any) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        config = super().get_config()  # type: ignore[misc]
+        return config | {"rate_factors": list(self.rate_factors)}
 
 
 @contextmanager

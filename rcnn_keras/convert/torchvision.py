@@ -116,7 +116,6 @@ OLDER_NAMES = (  # in the published files of the first models
 SUFFIXES = (("_conv", ".0"), ("_norm", ".1"), ("_bn", ".1"))  # of our layers' names
 
 CLASSIFIERS = ("fc.", "classifier.")
-
 BODY, BOX_HEAD, MASK_HEAD = "backbone.body.", "roi_heads.box_head.", "roi_heads.mask_head."
 
 
@@ -202,7 +201,6 @@ def load_backbone(model: FasterRCNN, weights: Weights) -> None:
         OSError: if the file cannot be opened.
     """
     config = model.get_config()
-    source, state = _state(weights, f"the weights of {config['backbone']}")
     _check_norm(config["norm"], "the model's norm")
     for key, value in (
         ("backbone_width", 1.0),
@@ -215,10 +213,29 @@ def load_backbone(model: FasterRCNN, weights: Weights) -> None:
                 f"torchvision's networks need {key}={value}; the model has {config[key]}"
             )
     trunk = getattr(model.box_head, "trunk", None)  # none in a head of the user's own
-    stage = [layer for layer in trunk.layers if layer.name.startswith("layer4_")] if trunk else []
-    targets = _backbone_targets([*model.backbone.layers, *stage])
+    load_network(model.backbone, trunk, weights, f"the weights of {config['backbone']}")
+
+
+def load_network(
+    backbone: keras.Model, trunk: keras.Model | None, weights: Weights, name: str = "the weights"
+) -> None:
+    """Load the weights of a torchvision classifier into a backbone.
+
+    Args:
+        backbone: the network.
+        trunk: of the box head, which has the last stage of a C4 detector's network; None for a head
+            without one.
+        weights: as `load` takes them; the classifier's last dense layers are not used.
+        name: of weights that are not a file, for errors.
+
+    Raises:
+        ValueError, OSError: as `load_backbone`.
+    """
+    source, state = _state(weights, name)
+    last = [layer for layer in trunk.layers if layer.name.startswith("layer4_")] if trunk else []
     unused = CLASSIFIERS if trunk else (*CLASSIFIERS, "layer4.")
-    assign_weights(targets, state, source, [name for name in state if name.startswith(unused)])
+    targets = _backbone_targets([*backbone.layers, *last])
+    assign_weights(targets, state, source, [key for key in state if key.startswith(unused)])
 
 
 def _state(weights: Weights, name: str) -> tuple[Any, dict[str, np.ndarray]]:

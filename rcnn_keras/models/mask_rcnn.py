@@ -53,6 +53,7 @@ class MaskRCNN(FasterRCNN):
         backbone_width: float = 1.0,
         backbone_weights: str | None = None,
         stride_in_1x1: bool = False,
+        stochastic_depth: float = 0.0,
         frozen_stages: int | None = 0,
         recompute_stages: int | None = None,
         feature_pyramid: bool | None = None,

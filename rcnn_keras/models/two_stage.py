@@ -3,6 +3,7 @@
 B images, R proposals, S sampled RoIs, D detections, K classes.
 """
 
+import importlib
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -33,6 +34,7 @@ from rcnn_keras.models.detector import Detector
 from rcnn_keras.ops import drawing_for, select_rows
 from rcnn_keras.ops.matching import IGNORED
 from rcnn_keras.ops.types import Tensor
+from rcnn_keras.preset_table import PRESETS
 
 MAX_ROIS = 2**16  # sampled of an image
 SIZE_DIVISOR = 32  # of the images' height and width
@@ -57,7 +59,7 @@ class TwoStageDetector(Detector):
         }
         parts = build_backbone(
             config["backbone"],
-            weights=config["backbone_weights"],
+            weights=_weights_file(config["backbone_weights"]),
             feature_pyramid=config["feature_pyramid"],
             norm=config["norm"],
             width=config["backbone_width"],
@@ -67,6 +69,7 @@ class TwoStageDetector(Detector):
             box_convs=config.get("box_convs", 0),
             box_ranks=config.get("box_ranks"),
             head_norm=config["head_norm"],
+            drop_rate=config["stochastic_depth"],
             seed=config["seed"] + 2,  # the samplers' come before
         )
         mean, std, colour = parts.preprocessing
@@ -204,6 +207,12 @@ class TwoStageDetector(Detector):
         self._config["frozen_stages"] = int(stages)
 
     @property
+    def backbone_stages(self) -> list[list[keras.layers.Layer]]:
+        """The layers of each stage of the backbone, see `freeze_backbone`."""
+        layers = {layer.name: layer for layer in self.backbone.layers}
+        return [[layers[name] for name in sorted(stage)] for stage in self._stages]
+
+    @property
     def custom_layers(self) -> dict[str, keras.layers.Layer]:
         """The layers that the user gave, by the argument; and a backbone from outside."""
         given = [name for name in LAYER_ARGUMENTS if name in self._custom]
@@ -253,7 +262,9 @@ class TwoStageDetector(Detector):
         backbone = self.backbone
         if training and self._config["recompute_stages"] > self._config["frozen_stages"]:
             backbone = self._recomputed
-        maps = backbone(images, training=training)
+        step = getattr(self.optimizer, "iterations", 0) if training else 0
+        with drawing_for(inputs.get("image_ids"), step):
+            maps = backbone(images, training=training)
         features = [maps[level] for level in sorted(maps)]
         features = (
             self.fpn(features, training=training) if self.fpn else features[-self._num_maps :]
@@ -311,6 +322,14 @@ class TwoStageDetector(Detector):
             logits, deltas = self.box_head(pooled[None], training=training)
         beta = self._config["box_smooth_l1_beta"]
         return box_head_losses(logits, deltas, box_targets[None], classes[None], beta)
+
+
+def _weights_file(weights: str | None) -> str | None:
+    """Return the path of a preset's file, fetched if it is missing; other weights as they are."""
+    if weights not in PRESETS:
+        return weights
+    # Presets stand above the models and are fetched when asked for.
+    return str(importlib.import_module("rcnn_keras.presets").fetch(weights))
 
 
 def _plain(value: Any) -> Any:

@@ -130,7 +130,10 @@ BACKBONES = {
     "keras_hub": lambda: (hub_network(), {}),
     "application": lambda: ("mobilenet_v3_small_fpn", {}),
 }
-LARGE = ("convnext_tiny_fpn", "densenet121_fpn", "efficientnetv2_b0_fpn", "resnet50v2_fpn", "vgg19")
+LARGE = (
+    *("convnext_tiny_fpn", "densenet121_fpn", "efficientnetv2_b0_fpn", "resnet50v2_fpn", "vgg19"),
+    *("efficientnet_lite0_fpn", "efficientnet_lite2"),
+)
 
 
 ALSO_IN_OTHER_TESTS = ("own_name", "one_map")
