@@ -261,7 +261,10 @@ def test_a_file_missing_on_the_server_is_reported(server, monkeypatch, tmp_path)
         ({"name": "zebra"}, "no preset is named 'zebra'. There are .*the paths of .keras files"),
         ({"name": "maskrcnn_resnet50_coco"}, "did you mean 'maskrcnn_resnet50_fpn_coco'"),
         ({"name": "resnet18_imagenet", "num_classes": 0}, "num_classes .* received 0"),
-        ({"name": "resnet18_imagenet", "num_classes": 2, "classes": ["a"]}, "number of classes, 1; received 2"),
+        (
+            {"name": "resnet18_imagenet", "num_classes": 2, "classes": ["a"]},
+            "classes, 1; received 2",
+        ),
     ],
 )
 def test_wrong_arguments_are_refused(arguments, message, tmp_path):
