@@ -1,8 +1,11 @@
 """How Sphinx builds these pages: `make docs`."""
 
 import os
+import re
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from sphinx.util import logging
 
 import rcnn_keras
 
@@ -40,3 +43,30 @@ autodoc_typehints_description_target = "documented"
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "imported-members": True, "show-inheritance": True}
 autosummary_generate = False
+
+
+def write_code_spans(app, what, name, obj, options, lines):
+    """Turn the `code` of docstrings into reStructuredText, with or without space around it."""
+    text = re.sub(r"(?<![:`\w])`([^`]+)`(?![`_])", r"\\ ``\1``\\ ", "\n".join(lines))
+    lines[:] = text.split("\n")
+
+
+def escape_stars(app, ctx, lines):
+    """Leave patterns such as "photos/*.jpg" in the help of commands as they are."""
+    lines[:] = [line.replace("*", r"\*") for line in lines]
+
+
+def check_public_names(app, env):
+    """Warn, which ends `make docs`, of a public name that no page of the reference has."""
+    documented = {entry.split(".")[-1] for entry in env.get_domain("py").objects}
+    for module in rcnn_keras.__all__:
+        for name in getattr(getattr(rcnn_keras, module), "__all__", [module]):
+            if name not in documented:
+                logging.getLogger(__name__).warning(f"no page of docs/api has {module}.{name}")
+
+
+def setup(app):
+    """Connect the functions above."""
+    app.connect("autodoc-process-docstring", write_code_spans, priority=900)  # after napoleon
+    app.connect("sphinx-click-process-description", escape_stars)
+    app.connect("env-check-consistency", check_public_names)
