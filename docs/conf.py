@@ -67,6 +67,6 @@ def check_public_names(app, env):
 
 def setup(app):
     """Connect the functions above."""
-    app.connect("autodoc-process-docstring", write_code_spans, priority=900)  # after napoleon
+    app.connect("autodoc-process-docstring", write_code_spans, priority=400)  # before napoleon
     app.connect("sphinx-click-process-description", escape_stars)
     app.connect("env-check-consistency", check_public_names)
