@@ -155,11 +155,24 @@ def find_suspicious(
         file: the annotation file that messages name.
         log: gets the problems.
     """
+    _find_similar_names(classes, file, log)
     if not any(len(record) for record in records):
         return
     _find_crowds(records, classes, file, log)
     _find_wrong_units(records, file, log)
     _find_missing_masks(records, file, log)
+
+
+def _find_similar_names(classes: Sequence[str], file: str, log: ProblemLog) -> None:
+    """Note class names that differ in letter case alone; single letters are classes of letters."""
+    same: dict[str, list[str]] = {}
+    for name in classes:
+        if len(name) > 1:
+            same.setdefault(name.casefold(), []).append(as_json(name))
+    for names in same.values():
+        if len(names) > 1:
+            message = "are classes apart, and differ in letter case alone: are they one?"
+            log.suspicious(file, "", "classes", ", ".join(names), message)
 
 
 def _find_crowds(

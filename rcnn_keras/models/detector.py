@@ -23,7 +23,6 @@ from rcnn_keras.keras_internals import (
     CALLED_BY_FIT,
     ReplicatedTraining,
     apply_summed_gradients,
-    loss_tracker,
 )
 from rcnn_keras.losses import Losses, mean_over_batch
 from rcnn_keras.models.batch import (
@@ -120,6 +119,7 @@ class Detector(ReplicatedTraining, Inference):
     @scoped_gradients()
     def call(self, inputs: Any, training: bool | None = None) -> dict[str, Any]:
         """Return detections; while training, what `extract_features` returns, for the losses."""
+        check_process(self._process)
         inputs = complete_inputs(inputs)
         if self.takes_proposals and inputs.get("proposals") is None:
             raise ValueError(f"{type(self).__name__} needs 'proposals' beside the images")
@@ -166,7 +166,7 @@ class Detector(ReplicatedTraining, Inference):
             extracted = self(x, training=True)
             loss = self.compute_loss(x, y, extracted, sample_weight, training=True)
             scaled = self.optimizer.scale_loss(loss)
-        self._track(loss_tracker(self), loss, x)
+        self._track(self._loss_metric(), loss, x)
         weights = self.trainable_weights
         pairs = zip(tape.gradient(scaled, weights), weights, strict=True)
         gradients, weights = zip(*[pair for pair in pairs if pair[0] is not None], strict=True)
@@ -184,7 +184,8 @@ class Detector(ReplicatedTraining, Inference):
         x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
         x, y = pad_to_common_shape(complete_inputs(x), y)
         extracted = self.extract_features(x, training=False)
-        self._track(loss_tracker(self), self.compute_loss(x, y, extracted, training=False), x)
+        loss = self.compute_loss(x, y, extracted, training=False)
+        self._track(self._loss_metric(), loss, x)
         return self.compute_metrics(x, y, extracted)
 
     @property
@@ -192,6 +193,10 @@ class Detector(ReplicatedTraining, Inference):
         """Keras' metrics of the model, without losses that are not trained."""
         idle = [t for name, t in self.loss_trackers.items() if name not in self.trained_losses]
         return [metric for metric in super().metrics if metric not in idle]
+
+    def _loss_metric(self) -> keras.metrics.Metric:
+        """Return the metric `loss` of a compiled model."""
+        return next(metric for metric in self.metrics if metric.name == "loss")
 
     def _track(
         self, tracker: keras.metrics.Metric, loss: Tensor, inputs: dict[str, Tensor]
@@ -451,8 +456,8 @@ class Detector(ReplicatedTraining, Inference):
         if not overwrite or "://" in str(filepath):  # Keras asks before it overwrites, or uploads
             super().save(filepath, overwrite=overwrite, **options)
             return
-        with atomic_write(filepath) as aside:
-            super().save(aside, **options)
+        with atomic_write(filepath) as temporary:
+            super().save(temporary, **options)
 
     @classmethod
     def from_preset(
@@ -469,7 +474,7 @@ class Detector(ReplicatedTraining, Inference):
         Args:
             preset: a name that `models.list_presets` has, or the path of a `.keras` file.
             classes: class names, without the background; default those of the weights.
-            num_classes: K, for the classes "1" .. "K".
+            num_classes: K, for the classes "class_0", "class_1" and so on.
             cache: folder for what is fetched.
             **arguments: of the constructor, instead of those that the weights were trained with.
 
@@ -581,11 +586,3 @@ def _warn_slow_bfloat16() -> None:
             "mixed_bfloat16 is slower than float32 on a CPU without AMX, such as this one",
             stacklevel=4,
         )
-
-
-def load_detector(path: str | PathLike[str]) -> Detector:
-    """Load a detector for inference; ValueError if the file holds something else."""
-    model = keras.models.load_model(path, compile=False)
-    if not isinstance(model, Detector):
-        raise ValueError(f"{path} holds a {type(model).__name__}, not a detector of this package")
-    return model

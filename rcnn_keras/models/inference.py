@@ -218,6 +218,7 @@ def detect_at_scales(
 
     if not isinstance(model, FastRCNN):
         raise ValueError(f"detect_at_scales is of FastRCNN, not of {type(model).__name__}")
+    check_process(model._process)
     for side in (*min_sizes, max_size):
         if not isinstance(side, int | np.integer) or side < 1:
             raise ValueError(f"sizes must be whole numbers above 0; received {side!r}")

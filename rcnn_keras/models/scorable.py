@@ -26,7 +26,7 @@ def warn_unscorable(model: "Detector", dataset: DetectionDataset, name: str = ""
     Warns:
         UserWarning: images with more objects than that, or no object but crowd regions.
     """
-    if _object_counts(dataset).any():
+    if has_objects(dataset):
         problem = _too_many_objects(model, dataset)
     else:
         problem = "no image has an object to find, so scores are NaN"
@@ -36,6 +36,11 @@ def warn_unscorable(model: "Detector", dataset: DetectionDataset, name: str = ""
 def warn_too_many_objects(model: "Detector", dataset: DetectionDataset) -> None:
     """Warn, once for each dataset, of images with more objects than the model has detections."""
     _warn_once(dataset, _too_many_objects(model, dataset))
+
+
+def has_objects(dataset: DetectionDataset) -> bool:
+    """Return whether any image has an object to find, other than crowd regions."""
+    return bool(_object_counts(dataset).any())
 
 
 def _object_counts(dataset: DetectionDataset) -> np.ndarray:

@@ -98,7 +98,7 @@ def test_fit_names_the_weights_that_it_does_not_take(name, detector):
 
 def test_a_forked_child_is_refused_at_once(detector, monkeypatch):
     monkeypatch.setattr(detector, "_process", 1)
-    for use in (detector.fit, detector.evaluate, detector.predict, detector.detect):
+    for use in (detector.fit, detector.evaluate, detector.predict, detector.detect, detector):
         with pytest.raises(RuntimeError, match="load the model in each process"):
             use(IMAGES)
 
