@@ -5,7 +5,8 @@ import re
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from sphinx.util import logging
+import keras
+from sphinx.util import inspect, logging
 
 import rcnn_keras
 
@@ -27,6 +28,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = f"rcnn_keras {version}"
 html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False}
 html_show_sourcelink = False
+smartquotes = False  # options begin with two hyphens
 
 # Code on the pages runs in the tests; here nothing is executed.
 nb_execution_mode = "off"
@@ -38,8 +40,8 @@ default_role = "code"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
-autodoc_typehints = "description"
-autodoc_typehints_description_target = "documented"
+autodoc_typehints = "signature"
+python_maximum_signature_line_length = 80
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "imported-members": True, "show-inheritance": True}
 autosummary_generate = False
@@ -49,6 +51,17 @@ def write_code_spans(app, what, name, obj, options, lines):
     """Turn the `code` of docstrings into reStructuredText, with or without space around it."""
     text = re.sub(r"(?<![:`\w])`([^`]+)`(?![`_])", r"\\ ``\1``\\ ", "\n".join(lines))
     lines[:] = text.split("\n")
+
+
+def show_arguments(app, what, name, obj, options, signature, annotation):
+    """Show a Keras class with the arguments of `__init__`, not those of Keras' own `__new__`."""
+    if what == "class" and issubclass(obj, keras.Operation):
+        arguments = inspect.signature(obj.__init__, bound_method=True)
+        shown = inspect.stringify_signature(
+            arguments, show_return_annotation=False, unqualified_typehints=True
+        )
+        return shown, annotation
+    return None
 
 
 def escape_stars(app, ctx, lines):
@@ -68,5 +81,6 @@ def check_public_names(app, env):
 def setup(app):
     """Connect the functions above."""
     app.connect("autodoc-process-docstring", write_code_spans, priority=400)  # before napoleon
+    app.connect("autodoc-process-signature", show_arguments)
     app.connect("sphinx-click-process-description", escape_stars)
     app.connect("env-check-consistency", check_public_names)

@@ -104,6 +104,7 @@ def test_python_compiles_and_keyword_arguments_exist(page, block):
     tree = ast.parse(block.run_source())
     for call in ast.walk(tree):
         if isinstance(call, ast.Call) and (function := _named(ast.unparse(call.func))):
+            function = function.__init__ if inspect.isclass(function) else function
             parameters = inspect.signature(function).parameters
             if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
                 given = {keyword.arg for keyword in call.keywords if keyword.arg}
