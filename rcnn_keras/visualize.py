@@ -15,6 +15,7 @@ from rcnn_keras.data.detections import Detections
 from rcnn_keras.data.images import read_image
 from rcnn_keras.data.masks import decode_mask, paste_masks
 from rcnn_keras.data.tfrecord_images import TFRecordImage
+from rcnn_keras.data.value_range import FULL, ValueRange
 from rcnn_keras.utils.fonts import Font, font_for
 
 # Okabe and Ito, "Color Universal Design" (2008), without black: apart for all common kinds of
@@ -37,6 +38,7 @@ def draw(
     width: int | None = None,
     zoom: int = 1,
     font: str | PathLike[str] | None = None,
+    value_range: ValueRange = FULL,
 ) -> Image.Image:
     """Draw boxes, masks and names on a copy of an image, the best detection on top.
 
@@ -54,6 +56,7 @@ def draw(
             objects.
         font: file of a font for the tags; by default one of the system that has the characters of
             the names, see `fonts.font_for`.
+        value_range: of an image of more than 8 bits, as the model's, see `read_image`.
 
     Returns:
         An RGB picture of `zoom` times the image's size. A tag that is wider than the picture loses
@@ -71,7 +74,7 @@ def draw(
     if zoom < 1:
         raise ValueError(f"draw: zoom must be at least 1, not {zoom!r}")
     marks = _marks(detections, classes, min_score)
-    picture = Image.fromarray(read_image(image))
+    picture = Image.fromarray(read_image(image, value_range))
     expected = _size(detections)
     if picture.size != expected:
         raise ValueError(

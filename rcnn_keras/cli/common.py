@@ -140,6 +140,41 @@ def object_options(command: Callable) -> Callable:
     return command
 
 
+class ValueRangeType(click.ParamType):
+    """A `value_range` of `read_image` on the command line."""
+
+    name = "RANGE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the word, the number, or the two numbers that a text says."""
+        if value == "full":
+            return value  # without the import, which takes seconds
+        from rcnn_keras.data.value_range import RULES, VALUE_RANGE_RULE, is_value_range
+
+        if value in RULES:
+            return value
+        try:
+            numbers = tuple(float(part) for part in str(value).split(","))
+        except ValueError:
+            numbers = ()
+        found = numbers[0] if len(numbers) == 1 else numbers
+        if not is_value_range(found):
+            self.fail(f"{value!r} {VALUE_RANGE_RULE}", param, ctx)
+        return found
+
+
+def value_range_option(command: Callable) -> Callable:
+    """Add to a command the option --value-range."""
+    return click.option(
+        "--value-range",
+        default="full",
+        show_default=True,
+        type=ValueRangeType(),
+        help="How images of more than 8 bits become 0..255, as the model's value_range: full, max, "
+        "percentiles, the greatest value, or LEAST,GREATEST.",
+    )(command)
+
+
 def engine_options(command: Callable) -> Callable:
     """Add to a command the options that `engine_named` takes: --engine, --workers, --address."""
     for option in (

@@ -15,6 +15,7 @@ from rcnn_keras.cli.common import (
     must_exist,
     object_options,
     quiet_import,
+    value_range_option,
 )
 from rcnn_keras.parallel import engine_named
 from rcnn_keras.utils.output_paths import check_output_folder
@@ -123,6 +124,7 @@ def _lines(problems: "Sequence[Problem]", most: int) -> Iterator[str]:
     help="Most images in a TFRecord file.  [default: 500]",
 )
 @click.option("--shards", type=click.IntRange(1), help="TFRecord files, instead of --shard-size.")
+@value_range_option
 @object_options
 @engine_options
 def pack(
@@ -132,6 +134,7 @@ def pack(
     split: str | None,
     shard_size: int | None,
     shards: int | None,
+    value_range: Any,
     crowd: str,
     without_mask: str,
     engine: str,
@@ -164,6 +167,7 @@ def pack(
             dataset,
             out,
             shard_size=shard_size or SHARD_SIZE,
+            value_range=value_range,
             engine=chosen,
             progress=lambda done, _: bar.update(done - bar.pos),
         )
