@@ -53,6 +53,14 @@ def write_code_spans(app, what, name, obj, options, lines):
     lines[:] = text.split("\n")
 
 
+def list_public_names(app, what, name, obj, options, lines):
+    """Begin the page of a module with a table of its public classes and functions."""
+    if what == "module":
+        names = [n for n in getattr(obj, "__all__", ()) if callable(getattr(obj, n))]
+        table = [".. autosummary::", "   :nosignatures:", "", *(f"   {n}" for n in names)]
+        lines += ["", *table, ""] if names else []
+
+
 def show_arguments(app, what, name, obj, options, signature, annotation):
     """Show a Keras class with the arguments of `__init__`, not those of Keras' own `__new__`."""
     if what == "class" and issubclass(obj, keras.Operation):
@@ -81,6 +89,7 @@ def check_public_names(app, env):
 def setup(app):
     """Connect the functions above."""
     app.connect("autodoc-process-docstring", write_code_spans, priority=400)  # before napoleon
+    app.connect("autodoc-process-docstring", list_public_names, priority=950)
     app.connect("autodoc-process-signature", show_arguments)
     app.connect("sphinx-click-process-description", escape_stars)
     app.connect("env-check-consistency", check_public_names)
