@@ -48,8 +48,8 @@ class Block:
 
 def commands(source: str) -> Iterator[list[str]]:
     """Give the words of each command in a block of sh, without comments."""
-    for line in source.replace("\\\n", " ").splitlines():
-        words = shlex.split(os.path.expandvars(line), comments=True)
+    for line in source.replace("\\\n", " ").replace("$PWD", os.getcwd()).splitlines():
+        words = shlex.split(line, comments=True)
         if words:
             yield words
 
