@@ -31,7 +31,6 @@ class Block:
 
     language: str
     source: str
-    offset: int  # lines from the block's start to its first line of code
     replaced: tuple[tuple[str, str], ...] = ()
     slow: bool = False
     not_run: str | None = None
@@ -66,7 +65,6 @@ def parse_blocks(document: Document) -> Iterator[Region]:
         region.parsed = Block(
             language=region.lexemes["language"],
             source=region.lexemes["source"],
-            offset=1,
             replaced=tuple((text, small) for text, _, small in replaced),
             slow=("slow", None) in marks,
             not_run=next((text for kind, text in marks if kind == "not run"), None),
@@ -85,7 +83,7 @@ def run_block(example: Example) -> None:
         save_trained_detector()
     if block.language == "python":
         example.namespace["__name__"] = "__main__"
-        code = compile(pad(source, example.line + block.offset - 1), example.path, "exec")
+        code = compile(pad(source, example.line), example.path, "exec")
         exec(code, example.namespace)
     else:
         for words in commands(source):
