@@ -36,7 +36,7 @@ def read_data(data: AnyData, *, masks: bool = False) -> tuple[DetectionDataset, 
         except DatasetError as error:  # reported together with what is wrong in the other files
             problems.extend(error.problems)
     if problems:
-        raise DatasetError(problems)
+        raise DatasetError(list(dict.fromkeys(problems)))  # one file may be read twice
     classes = datasets[0].classes
     errors = [_class_error(dataset, classes) for dataset in datasets]
     if any(errors):
