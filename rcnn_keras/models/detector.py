@@ -142,7 +142,11 @@ class Detector(ReplicatedTraining, Inference):
         """Return the detections' shapes and types, for a functional model around the detector.
 
         So that `keras.Model(images, detector(images))` needs no more than the images.
+
+        Raises:
+            BatchError: for inputs of another form.
         """
+        check_call(self, inputs, values=False)
         images = inputs["images"] if isinstance(inputs, dict) else inputs
         return keras.tree.map_structure(
             lambda x: keras.KerasTensor((images.shape[0], *x.shape[1:]), x.dtype), self.output

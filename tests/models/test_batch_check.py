@@ -104,7 +104,7 @@ def test_fit_names_the_weights_that_it_does_not_take(name, detector):
 
 def test_a_forked_child_is_refused_at_once(detector, monkeypatch):
     monkeypatch.setattr(detector, "_process", 1)
-    names = ["fit", "evaluate", "predict", "detect", "detect_each", "__call__"]
+    names = ["fit", "evaluate", "predict", "detect", "detect_each", "__call__", "export"]
     for name in [*names, "train_on_batch", "test_on_batch", "predict_on_batch"]:
         with pytest.raises(RuntimeError, match="load the model in each process"):
             getattr(detector, name)(IMAGES)

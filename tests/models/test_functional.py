@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from rcnn_keras.models import FasterRCNN
+from rcnn_keras.models.errors import BatchError
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +31,14 @@ def test_a_symbolic_call_has_the_shapes_of_the_detections(detector):
     found = detector({"images": keras.Input((96, 96, 3), batch_size=3)})
     assert found["boxes"].shape == (3, 20, 4)
     assert found["num_detections"].dtype == "int32"
+
+
+def test_a_symbolic_call_says_what_is_missing(detector, monkeypatch):
+    with pytest.raises(BatchError, match=r"'images' has shape \(None, 96, 96, 4\)"):
+        detector(keras.Input((96, 96, 4)))
+    monkeypatch.setattr(FasterRCNN, "takes_proposals", True)
+    with pytest.raises(BatchError, match="the inputs have no 'proposals'"):
+        detector(keras.Input((96, 96, 3)))
 
 
 def test_a_deep_copy_is_a_detector_of_its_own(detector, images):
