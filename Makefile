@@ -6,12 +6,13 @@ STAMP := $(VENV)/.installed
 # Most of a test is tracing, on one thread; the tests of a file stay together for their fixtures.
 TWO := --numprocesses 2 --dist loadfile
 
-.PHONY: help setup demo test test-all parity lint clean
+.PHONY: help setup demo test test-all figures parity lint clean
 
 help:
 	@echo "make demo      draw images, train, score and detect; results in runs/demo/report.html"
 	@echo "make test      run the tests and the linters"
 	@echo "make test-all  the slow tests too"
+	@echo "make figures   draw the figures of docs/review again, a few minutes"
 	@echo "make parity    compare with torchvision, which it installs beside; hours of two cores"
 	@echo "make setup     only install into $(VENV)"
 
@@ -33,6 +34,9 @@ test: $(STAMP) lint
 
 test-all: $(STAMP) lint
 	$(BIN)/python -m pytest $(TWO) -m ""
+
+figures: $(STAMP)
+	$(BIN)/python tools/draw_figures.py $(FIGURES)
 
 parity: $(STAMP)
 	$(BIN)/python tools/parity/run.py $(PARITY)

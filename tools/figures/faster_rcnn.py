@@ -16,7 +16,7 @@ from rcnn_keras.training.alternating import STEPS
 
 SIZES, RATIOS, STRIDE = (128, 256, 512), (0.5, 1.0, 2.0), 16  # the paper's
 HEIGHT, WIDTH = 600, 800
-SCENE = 7  # a square and a triangle
+SEED = 12  # of the scene: two circles and a triangle
 PROPOSALS_SCENE = 11  # five shapes that touch
 SHAPE = (38, 50)  # of the map of an image of 800x600, padded to 800x608
 PAPER_SHAPE = (40, 60)
@@ -25,7 +25,7 @@ LABEL_COLORS = {POSITIVE: GREEN, -2: ORANGE, NEGATIVE: SKY, IGNORED: LIGHT}
 
 def scene() -> tuple[np.ndarray, style.Record]:
     """Return an image of 800x600 and its ground truth."""
-    record = style.scenes((HEIGHT, WIDTH), 8)[SCENE]
+    record = style.scenes((HEIGHT, WIDTH), 1, SEED)[0]
     return rk.data.read_image(record.path), record
 
 
@@ -66,7 +66,7 @@ def nine(path: Path) -> None:
         for n, (c, line) in zip(names, looks, strict=True)
     ]
     ax.legend(
-        handles=handles, loc="upper left", ncols=2, facecolor="white", frameon=True, framealpha=0.9
+        handles=handles, loc="lower left", ncols=2, facecolor="white", frameon=True, framealpha=0.9
     )
     style.save(fig, path)
 
@@ -130,22 +130,26 @@ def label_counts() -> dict[str, int]:
     """Return how many anchors of the scene are of each kind."""
     found = labels()[0]
     kinds = {"positive": POSITIVE, "neutral": -2, "negative": NEGATIVE, "crossing": IGNORED}
-    return {name: int((found == value).sum()) for name, value in kinds.items()}
+    counts = {name: int((found == value).sum()) for name, value in kinds.items()}
+    return counts | {"by the second rule": int(((found == POSITIVE) & (labels()[1] < 0.7)).sum())}
 
 
 def label_map(path: Path) -> None:
     """Positive anchors, and the best label at each position."""
     image, record = scene()
-    found, _ = labels()
+    found, ious = labels()
     boxes = anchors()
     fig, (left, right) = style.canvas(2.85, 1, 2)
     style.show(left, image, fade=0.35)
-    for b in boxes[found == POSITIVE]:
-        style.box(left, b, GREEN, width=0.9)
+    for b, overlap in zip(boxes[found == POSITIVE], ious[found == POSITIVE], strict=True):
+        first_rule = overlap >= 0.7
+        style.box(
+            left, b, GREEN if first_rule else RED, style="-" if first_rule else "--", width=1.2
+        )
     for b in record.boxes:
         style.box(left, b, INK, width=2.2)
-    numbers = label_counts()
-    left.set_title(f"{numbers['positive']} positive anchors", loc="left")
+    left.set_title(f"{(found == POSITIVE).sum()} positive anchors", loc="left")
+    left.set_xlabel("green: IoU from 0.7 up; red: the best of an object", fontsize=8)
     style.show(right, image, fade=0.6)
     order = [POSITIVE, -2, NEGATIVE, IGNORED]
     rank = np.array([order.index(v) for v in found]).reshape(-1, 9).min(axis=1)
