@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "parallel": {"parallel.folder_detection"},
     "parallel.folder_detection": {"parallel", "data", TOP},  # the top for its version
     "data": {"ops", "parallel"},  # to pack masks, and to pack images side by side
-    "models": {"ops", "losses", "layers", "backbones", "data", "keras_internals"},
+    "models": {"ops", "losses", "layers", "backbones", "data", "keras_internals", "preset_table"},
     "visualize": {"data"},
     "evaluation": {"data", "visualize"},
     "proposals": {"data", "parallel", "visualize", TOP},  # the top for its version
@@ -395,7 +395,13 @@ def test_the_variable_for_the_backend_comes_before_the_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("image_data_format", "channels_first"), ("floatx", "float16")]
+    ("name", "value"),
+    [
+        ("image_data_format", "channels_first"),
+        ("floatx", "float16"),
+        ("dtype_policy", "float64"),
+        ("dtype_policy", "float16"),
+    ],
 )
 def test_a_setting_that_is_made_later_is_named_by_the_constructors(name, value):
     before = getattr(keras.config, name)()

@@ -13,6 +13,7 @@ from rcnn_keras.cli.data import data
 from rcnn_keras.cli.detect import detect
 from rcnn_keras.cli.evaluate import evaluate
 from rcnn_keras.cli.export import export
+from rcnn_keras.cli.init import init
 from rcnn_keras.cli.launch import launch
 from rcnn_keras.cli.presets import presets
 from rcnn_keras.cli.proposals import proposals
@@ -79,5 +80,8 @@ def main(traceback: bool) -> None:
         logger.setLevel(logging.INFO)
 
 
-for command in (train, launch, evaluate, detect, export, app, data, proposals, presets, compare):
+for command in (
+    *(init, train, launch, evaluate, detect, export),
+    *(app, data, proposals, presets, compare),
+):
     main.add_command(command)

@@ -2,6 +2,8 @@
 
 import difflib
 import json
+import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -13,6 +15,7 @@ import numpy as np
 from rcnn_keras.data.masks import Segmentations
 from rcnn_keras.data.problems import Problem
 from rcnn_keras.data.tfrecord_images import TFRecordImage, TFRecordSegmentations
+from rcnn_keras.utils.hashing import sha256
 
 if TYPE_CHECKING:
     from rcnn_keras.data.pipeline import Batches
@@ -183,7 +186,12 @@ class DetectionDataset(Sequence[Record]):
         return iter(self._records)
 
     def __add__(self, other: "DetectionDataset") -> "DetectionDataset":
-        """Return both datasets as one; if image ids collide, the second one's are renumbered."""
+        """Return both datasets as one; if image ids collide, the second one's are renumbered.
+
+        Warns:
+            UserWarning: if both have an image with different objects, as files of one class each
+                do: what one entry of the image lacks trains as background.
+        """
         if not isinstance(other, DetectionDataset):
             return NotImplemented
         if self.classes != other.classes:
@@ -191,6 +199,7 @@ class DetectionDataset(Sequence[Record]):
                 f"only datasets of the same classes can be added: {list(self.classes)} and "
                 f"{list(other.classes)}; with_classes(names) brings them in line"
             )
+        _warn_of_partial_truth(self, other)
         added = other._records
         ids = {record.image_id for record in self}
         if any(record.image_id in ids for record in added):
@@ -210,6 +219,31 @@ class DetectionDataset(Sequence[Record]):
         return (
             f"DetectionDataset({name}{len(self)} images, {objects} objects, "
             f"{len(self.classes)} classes)"
+        )
+
+    def split(self, share: float) -> tuple["DetectionDataset", "DetectionDataset"]:
+        """Return two datasets, the first with a share of the images and the second with the rest.
+
+        Which image is in which depends on its file name alone, so the parts are the same at every
+        call and on every machine, whatever folder the images are in. Each keeps the order.
+
+        Args:
+            share: of the images that the first part has, above 0 and below 1; each part gets at
+                least one.
+
+        Raises:
+            ValueError: for another share, and for fewer than two images.
+        """
+        if not 0 < share < 1:
+            raise ValueError(f"share must be above 0 and below 1; received {share!r}")
+        if len(self) < 2:
+            raise ValueError(f"{self.name}: {len(self)} image cannot be split in two")
+        names = [(sha256([Path(r.path).name.encode()]), r.image_id) for r in self]
+        count = min(max(round(share * len(self)), 1), len(self) - 1)
+        first = {image_id for _, image_id in sorted(names)[:count]}
+        return (
+            self._with_records(record for record in self if record.image_id in first),
+            self._with_records(record for record in self if record.image_id not in first),
         )
 
     def with_classes(self, classes: Iterable[str]) -> "DetectionDataset":
@@ -365,6 +399,25 @@ def plain(segmentation: Any) -> Any:
     if isinstance(segmentation, dict) and isinstance(segmentation["counts"], bytes):
         return {**segmentation, "counts": segmentation["counts"].decode("ascii")}
     return segmentation
+
+
+def _warn_of_partial_truth(one: DetectionDataset, other: DetectionDataset) -> None:
+    """Warn of images that two datasets have with different objects; see `__add__`."""
+    known = {os.path.abspath(r.path): r for r in one if r.pixels is None}
+    differ = []
+    for record in other:
+        first = None if record.pixels is not None else known.get(os.path.abspath(record.path))
+        if first is not None and not (
+            np.array_equal(first.boxes, record.boxes)
+            and np.array_equal(first.labels, record.labels)
+        ):
+            differ.append(record.path)
+    if differ:
+        warnings.warn(
+            f"{len(differ)} images are in both datasets with different objects, as {differ[0]}: "
+            f"what an entry lacks trains as background; merge the annotation files by image first",
+            stacklevel=3,
+        )
 
 
 def check_names(classes: Iterable[str]) -> tuple[str, ...]:

@@ -23,7 +23,6 @@ from rcnn_keras.keras_internals import (
     CALLED_BY_FIT,
     ReplicatedTraining,
     apply_summed_gradients,
-    loss_tracker,
 )
 from rcnn_keras.losses import Losses, mean_over_batch
 from rcnn_keras.models.batch import (
@@ -32,7 +31,7 @@ from rcnn_keras.models.batch import (
     ensure_nonempty,
     pad_to_common_shape,
 )
-from rcnn_keras.models.batch_check import checked
+from rcnn_keras.models.batch_check import check_call, check_records, checked
 from rcnn_keras.models.distribution import pipeline
 from rcnn_keras.models.errors import (
     NON_FINITE,
@@ -42,7 +41,7 @@ from rcnn_keras.models.errors import (
     refuse_arguments,
 )
 from rcnn_keras.models.inference import Inference
-from rcnn_keras.models.scorable import warn_too_many_objects
+from rcnn_keras.models.scorable import warn_unlearnable
 from rcnn_keras.ops import after, check_finite, num_replicas, scoped_gradients, sum_over_replicas
 from rcnn_keras.ops.types import Tensor
 from rcnn_keras.utils.atomic import atomic_write
@@ -91,6 +90,7 @@ class Detector(ReplicatedTraining, Inference):
         outputs = self.detections_of(self.extract_features(inputs, training=False))
         super().__init__(inputs, outputs, name=name)
         self._process = os.getpid()
+        _warn_slow_precision(self.dtype_policy.name)
         self.input_spec = None  # `call` takes more forms than the graph's own inputs
         self.classes = tuple(config["classes"])
         self.has_masks = "masks" in outputs
@@ -119,10 +119,15 @@ class Detector(ReplicatedTraining, Inference):
 
     @scoped_gradients()
     def call(self, inputs: Any, training: bool | None = None) -> dict[str, Any]:
-        """Return detections; while training, what `extract_features` returns, for the losses."""
+        """Return detections; while training, what `extract_features` returns, for the losses.
+
+        Raises:
+            BatchError: for inputs of another form; called eagerly without `training`, also for
+                images in another range than 0..255.
+        """
+        check_process(self._process)
+        check_call(self, inputs, values=not training)
         inputs = complete_inputs(inputs)
-        if self.takes_proposals and inputs.get("proposals") is None:
-            raise ValueError(f"{type(self).__name__} needs 'proposals' beside the images")
         if training:
             return self.extract_features(inputs, training=True)
         if num_replicas() == 1:
@@ -166,7 +171,7 @@ class Detector(ReplicatedTraining, Inference):
             extracted = self(x, training=True)
             loss = self.compute_loss(x, y, extracted, sample_weight, training=True)
             scaled = self.optimizer.scale_loss(loss)
-        self._track(loss_tracker(self), loss, x)
+        self._track(self._loss_metric(), loss, x)
         weights = self.trainable_weights
         pairs = zip(tape.gradient(scaled, weights), weights, strict=True)
         gradients, weights = zip(*[pair for pair in pairs if pair[0] is not None], strict=True)
@@ -184,7 +189,8 @@ class Detector(ReplicatedTraining, Inference):
         x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
         x, y = pad_to_common_shape(complete_inputs(x), y)
         extracted = self.extract_features(x, training=False)
-        self._track(loss_tracker(self), self.compute_loss(x, y, extracted, training=False), x)
+        loss = self.compute_loss(x, y, extracted, training=False)
+        self._track(self._loss_metric(), loss, x)
         return self.compute_metrics(x, y, extracted)
 
     @property
@@ -192,6 +198,10 @@ class Detector(ReplicatedTraining, Inference):
         """Keras' metrics of the model, without losses that are not trained."""
         idle = [t for name, t in self.loss_trackers.items() if name not in self.trained_losses]
         return [metric for metric in super().metrics if metric not in idle]
+
+    def _loss_metric(self) -> keras.metrics.Metric:
+        """Return the metric `loss` of a compiled model."""
+        return next(metric for metric in self.metrics if metric.name == "loss")
 
     def _track(
         self, tracker: keras.metrics.Metric, loss: Tensor, inputs: dict[str, Tensor]
@@ -262,7 +272,6 @@ class Detector(ReplicatedTraining, Inference):
                 "weighted_metrics": weighted_metrics,
             }
         )
-        _warn_slow_precision(self.dtype_policy.name)
         super().compile(optimizer, **options)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
@@ -298,11 +307,13 @@ class Detector(ReplicatedTraining, Inference):
             NonFiniteLossError: as soon as an image, the loss or a gradient is not finite, before
                 any weight is updated.
             ImageError: for an image that cannot be read; names it.
+            BatchError: for data that a detector cannot train on; says where and why.
             ValueError: if the classes of the data are not those of the model.
 
         Warns:
             UserWarning: once for a dataset, if an image of `Batches` has more objects than
-                `box_detections_per_img`.
+                `box_detections_per_img`, or if they have none but crowd regions; and of what is
+                suspicious in the first batch of other data.
         """
         check_process(self._process)
         refuse_arguments({name: kwargs.get(name) for name in ("sample_weight", "class_weight")})
@@ -311,7 +322,7 @@ class Detector(ReplicatedTraining, Inference):
         steps: Any = kwargs.get("steps_per_epoch")
         batches = None
         if isinstance(x, Batches):
-            warn_too_many_objects(self, x.dataset)
+            warn_unlearnable(self, x.dataset)
             batches, shuffle = x.sized(self.min_sizes, None), False  # they are shuffled already
             x = batches = self._with_truth(batches)
             steps = kwargs["steps_per_epoch"] = steps or len(batches)
@@ -336,6 +347,8 @@ class Detector(ReplicatedTraining, Inference):
                     start_step = self.data_offset + initial_epoch * steps + behind
                     strategy = self.distribute_strategy
                     x = pipeline(batches, strategy, repeat=True, start_step=start_step)
+                    if batches.augment is not None:
+                        x = checked(self, x, source="augmented data", finite=False)
                 return super().fit(
                     x,
                     y,
@@ -417,6 +430,8 @@ class Detector(ReplicatedTraining, Inference):
         if not isinstance(data, tuple | list):
             return self._one_pass(self._checked(data, None, "validation data"))
         x, *y = data
+        if len(y) > 1:
+            refuse_arguments({"sample_weight": y[1]})
         return (self._checked(x, y[0] if y else None, "validation data"), *y)
 
     def _one_pass(self, x: Any) -> Any:
@@ -427,6 +442,7 @@ class Detector(ReplicatedTraining, Inference):
 
     def _with_truth(self, batches: Batches) -> Batches:
         """Return sized batches with the targets that the losses need, of the model's classes."""
+        check_records(batches.dataset)
         theirs = tuple(batches.dataset.classes)
         if theirs != self.classes:
             only = [c for c in theirs if c not in self.classes]
@@ -451,8 +467,8 @@ class Detector(ReplicatedTraining, Inference):
         if not overwrite or "://" in str(filepath):  # Keras asks before it overwrites, or uploads
             super().save(filepath, overwrite=overwrite, **options)
             return
-        with atomic_write(filepath) as aside:
-            super().save(aside, **options)
+        with atomic_write(filepath) as temporary:
+            super().save(temporary, **options)
 
     @classmethod
     def from_preset(
@@ -469,7 +485,7 @@ class Detector(ReplicatedTraining, Inference):
         Args:
             preset: a name that `models.list_presets` has, or the path of a `.keras` file.
             classes: class names, without the background; default those of the weights.
-            num_classes: K, for the classes "1" .. "K".
+            num_classes: K, for the classes "class_0", "class_1" and so on.
             cache: folder for what is fetched.
             **arguments: of the constructor, instead of those that the weights were trained with.
 
@@ -581,11 +597,3 @@ def _warn_slow_bfloat16() -> None:
             "mixed_bfloat16 is slower than float32 on a CPU without AMX, such as this one",
             stacklevel=4,
         )
-
-
-def load_detector(path: str | PathLike[str]) -> Detector:
-    """Load a detector for inference; ValueError if the file holds something else."""
-    model = keras.models.load_model(path, compile=False)
-    if not isinstance(model, Detector):
-        raise ValueError(f"{path} holds a {type(model).__name__}, not a detector of this package")
-    return model

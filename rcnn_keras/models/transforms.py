@@ -1,6 +1,7 @@
 """Model to model: portable kernels, truncated SVD, and folded batch norm."""
 
 from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
@@ -11,6 +12,8 @@ from rcnn_keras.layers.normalization import BATCH_KINDS, BATCH_NORMS
 from rcnn_keras.models.detector import Detector
 from rcnn_keras.models.fast_rcnn import FastRCNN
 from rcnn_keras.ops.types import Kernels
+
+AnyDetector = TypeVar("AnyDetector", bound=Detector)
 
 
 def with_kernels(model: Detector, kernels: Kernels) -> Detector:
@@ -34,9 +37,21 @@ def with_kernels(model: Detector, kernels: Kernels) -> Detector:
     Raises:
         ValueError: for other kernels.
     """
-    copy = type(model).from_config(model.get_config() | {"kernels": kernels})
+    copy = rebuilt(model, kernels=kernels)
     copy.set_weights(model.get_weights())
     return copy
+
+
+def rebuilt(model: AnyDetector, **changes: Any) -> AnyDetector:
+    """Return a new detector with the arguments of another, some of them changed.
+
+    Layers that the user gave need not be registered with Keras for it.
+    """
+    own = getattr(model, "custom_layers", {}).values()
+    parts = [part for layer in own for part in (layer, *sublayers(layer, recursive=True))]
+    classes = {keras.saving.get_registered_name(type(part)): type(part) for part in parts}
+    config = model.get_config() | changes
+    return type(model).from_config(config, custom_objects=classes)  # type: ignore[return-value]
 
 
 def truncate_svd(model: FastRCNN, ranks: tuple[int, int] = (1024, 256)) -> FastRCNN:
@@ -69,7 +84,7 @@ def truncate_svd(model: FastRCNN, ranks: tuple[int, int] = (1024, 256)) -> FastR
             raise ValueError(f"the rank of {name} must be in 1..{min(kernel.shape)}; got {rank!r}")
         first, second = _factors(kernel, rank)
         factors |= {f"{name}_v": [first], name: [second, bias]}
-    thin = type(model).from_config(model.get_config() | {"box_ranks": tuple(ranks)})
+    thin = rebuilt(model, box_ranks=tuple(ranks))
     for name, weights in factors.items():
         thin.box_head.trunk.get_layer(name).set_weights(weights)
     _copy_all_but_trunk(model, thin)
@@ -118,7 +133,6 @@ def fold_batchnorm(model: Detector, *, winograd: bool = False) -> Detector:
     changes: dict[str, bool | None] = {
         key: None for key in ("norm", "head_norm") if config.get(key) in BATCH_KINDS
     }
-    whole = getattr(model, "custom_layers", [])
     if not getattr(model, "has_builtin_backbone", True):
         changes.pop("norm", None)
     if winograd:
@@ -127,26 +141,29 @@ def fold_batchnorm(model: Detector, *, winograd: bool = False) -> Detector:
                 f"winograd=True is for detectors with an RPN, not {type(model).__name__}"
             )
         changes["winograd"] = True
-    folded = type(model).from_config(config | changes)
-    _copy(model, folded, whole)
+    folded = rebuilt(model, **changes)
+    own = getattr(model, "custom_layers", {})
+    for name, layer in own.items():
+        folded.custom_layers[name].set_weights(layer.get_weights())
+    _copy(model, folded, list(own.values()))
     return folded
 
 
 def _copy(
     source: keras.layers.Layer,
     target: keras.layers.Layer,
-    whole: Sequence[keras.layers.Layer] = (),
+    without: Sequence[keras.layers.Layer] = (),
 ) -> None:
     """Copy the weights of a layer's layers, and of theirs, into those of the same names.
 
-    Layers in `whole` are copied as they are, their batch norm not folded.
+    Those in `without` are left out, with all that is in them.
     """
     ours, theirs = _children(source), _children(target)
     norms = _norms(source)
     for name, layer in ours.items():
-        if any(layer is one for one in whole):
-            theirs[name].set_weights(layer.get_weights())
-        elif name in norms:
+        if any(layer is one for one in without):
+            continue
+        if name in norms:
             theirs[name].set_weights(_folded(layer, norms[name]))
         elif _children(layer):
             _copy(layer, theirs[name])

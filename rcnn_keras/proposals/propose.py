@@ -75,6 +75,7 @@ def propose(
     method: str = "selective_search",
     workers: int | None = None,
     engine: Engine | None = None,
+    value_range: Any = "full",
     progress: Callable[[int, int], None] | None = None,
     **arguments: Any,
 ) -> Proposals:
@@ -94,6 +95,7 @@ def propose(
         workers: processes, of one thread each; by default as many as there are cores.
         engine: where to search instead, for example `rcnn_keras.parallel.Ray()`; this process reads
             the images and writes the boxes.
+        value_range: of images of more than 8 bits, as the model's, see `data.read_image`.
         progress: called with the number of images that are done and the number of all images.
         arguments: of the method.
 
@@ -110,7 +112,9 @@ def propose(
     if not len(dataset):
         raise ValueError("the dataset has no images")
     out = Path(out)
-    header = make_header(method, full_arguments(method, arguments), images=_fingerprint(dataset))
+    how = {} if value_range == "full" else {"value_range": value_range}
+    full, images = full_arguments(method, arguments), _fingerprint(dataset)
+    header = make_header(method, full, images=images, **how)
     folder = out.with_name(f"{out.name}.parts")
     if out.exists():
         check_same_header(out, load_proposals(out).header, header, "proposals")
@@ -142,6 +146,7 @@ def _search(
 ) -> None:
     """Compute the missing parts; raise ValueError at the end for images that cannot be read."""
     from rcnn_keras.data.images import ImageError
+    from rcnn_keras.data.pipeline import read_pixels
 
     missing = [record for record in dataset if not _part(parts, record).exists()]
     done, errors = len(dataset) - len(missing), []
@@ -155,7 +160,8 @@ def _search(
     def images() -> Iterator[tuple[int, np.ndarray]]:
         for number, record in enumerate(missing):
             try:
-                yield number, _pixels(record)
+                how = parts.header.get("value_range", "full")
+                yield number, read_pixels(record, how)
             except ImageError as error:
                 errors.append(str(error))
                 report(1)
@@ -182,18 +188,6 @@ def _search(
 def _part(parts: ResumableFolder, record: "Record") -> Path:
     """Return the file that keeps the proposals of an image until all are done."""
     return parts.path(f"{record.image_id}.npz")
-
-
-def _pixels(record: "Record") -> np.ndarray:
-    """Return the image of a record; ImageError if it has another size than the record says."""
-    from rcnn_keras.data.images import ImageError, read_image
-
-    pixels = read_image(record.image)
-    height, width = pixels.shape[:2]
-    if (height, width) != (record.height, record.width):
-        stated = f"{record.width}x{record.height}"
-        raise ImageError(record.path, f"has {width}x{height} pixels, not {stated} as stated")
-    return pixels
 
 
 def _fingerprint(dataset: "DetectionDataset") -> str:

@@ -50,13 +50,15 @@ class TestNumbersAsText:
             ("annotations", "id", "1", 'id = "1"'),
             ("annotations", "iscrowd", "0", 'iscrowd = "0"'),
             ("annotations", "iscrowd", "false", 'iscrowd = "false"'),
+            ("annotations", "iscrowd", "0.0", 'iscrowd = "0.0"'),
+            ("annotations", "iscrowd", "No", 'iscrowd = "No"'),
             ("annotations", "area", "200.5", 'area = "200.5"'),
             ("images", "width", "60", 'width = "60"'),
             ("images", "id", "11", 'id = "11"'),
             ("categories", "id", "90", 'id = "90"'),
         ],
     )
-    def test_field(self, file, kind, key, value, shown):
+    def test_a_number_written_as_text_is_read(self, file, kind, key, value, shown):
         expected = load_coco(file.write())
         file.content[kind][0][key] = value
         dataset, warning = file.repaired()
@@ -92,9 +94,64 @@ class TestNumbersAsText:
         assert dataset.classes == ("cat", "dog", "7")
         assert "1 class name read from a number" in warning
 
+    def test_an_area_that_is_no_number_is_counted(self, file):
+        file.annotations[0]["area"] = "large"
+        dataset, warning = file.repaired()
+        assert "1 area that is no number left out" in warning
+        one_problem(dataset, 'area = "large": area that is no number left out')
+
+    def test_run_lengths(self, file):
+        lengths = ["400", "200", "1800"]
+        file.annotations[0]["segmentation"] = {"size": ["40", "60"], "counts": lengths}
+        dataset, warning = file.repaired()
+        assert "1 number read from text" in warning
+        assert dataset[0].segmentations[0] == {"size": [40, 60], "counts": [400, 200, 1800]}
+
+
+def named(file, *names):
+    """Give the three categories other names, and each an object."""
+    for category, name in zip(file.categories, names, strict=True):
+        category["name"] = name
+    file.annotations.append(file.annotation(3, 12, 7, [5, 5, 10, 10]))
+    return file
+
+
+class TestNamesOfClasses:
+    @pytest.mark.parametrize(
+        ("one", "other"),
+        [
+            ("red cell", " red  cell\t"),
+            ("red cell", "red\u00a0cell"),
+            ("caf\u00e9", "cafe\u0301"),
+        ],
+    )
+    def test_names_that_look_alike_are_one_class(self, file, one, other):
+        dataset, warning = named(file, one, other, "dog").repaired()
+        assert set(dataset.classes) == {one, "dog"}
+        assert "1 class name spelled with other spaces or characters" in warning
+        assert "1 category joined with another of its name" in warning
+        assert [r.labels.tolist() for r in dataset] == [[0, 0], [1]]
+
+    def test_a_name_that_is_asked_for_stays_as_it_stands(self, file):
+        named(file, "red cell ", "cat", "dog")
+        dataset = load_coco(file.write(), classes=["red cell ", "cat", "dog"])
+        assert len(dataset[0]) == 2
+
+    def test_names_that_differ_in_letter_case_are_suspicious(self, file):
+        dataset, warning = named(file, "Cell", "cell", "dog").repaired()
+        assert dataset.classes == ("cell", "dog", "Cell")
+        assert 'classes = "cell", "Cell": are classes apart, and differ in letter case' in warning
+
+    def test_letters_are_classes_of_their_own(self, file):
+        assert len(load_coco(named(file, "A", "a", "b").write()).classes) == 3
+
+    def test_a_name_of_spaces_is_none(self, file):
+        file.categories[0]["name"] = "  "
+        file.fatal('category 90: name = "  ": is not a name')
+
 
 class TestIdsThatAreNoNumbers:
-    def test_file_names(self, file):
+    def test_file_names_as_ids_are_numbered(self, file):
         for image in file.images:
             image["id"] = image["file_name"]
         for annotation in file.annotations:
@@ -103,7 +160,7 @@ class TestIdsThatAreNoNumbers:
         assert [(r.image_id, len(r)) for r in dataset] == [(1, 0), (2, 2)]
         assert "4 ids that are no numbers replaced by some" in warning
 
-    def test_beside_numbers(self, file):
+    def test_text_ids_beside_numbers_get_free_numbers(self, file):
         file.images[0]["id"] = "a"
         file.annotations[0]["image_id"] = file.annotations[1]["image_id"] = "a"
         dataset, _ = file.repaired()
@@ -123,7 +180,7 @@ class TestIdsThatAreNoNumbers:
         assert dataset.classes == ("cat", "dog", "owl")
         assert dataset[0].labels.tolist() == [2, 0]
 
-    def test_repeated(self, file):
+    def test_a_repeated_text_id_is_refused(self, file):
         file.images[0]["id"] = file.images[1]["id"] = "a"
         file.annotations.clear()
         file.fatal('id = "a": more than one image has this id')
@@ -138,7 +195,7 @@ class TestCategories:
         file.annotations[1]["iscrowd"] = 0
         return file.repaired()
 
-    def test_listed_twice(self, file):
+    def test_a_category_that_is_repeated_counts_once(self, file):
         file.categories += [dict(file.categories[0]), dict(file.categories[0])]
         dataset, warning = file.repaired()
         assert dataset.classes == ("cat", "dog", "owl")
@@ -221,7 +278,7 @@ class TestPolygons:
         assert dataset[0].segmentations == ([SQUARE], None)
 
     @pytest.mark.parametrize("nothing", [None, [], {}, ""])
-    def test_none(self, file, nothing):
+    def test_an_empty_segmentation_is_no_segmentation(self, file, nothing):
         file.annotations[0]["segmentation"] = nothing
         assert load_coco(file.write())[0].segmentations is None
 
@@ -255,7 +312,7 @@ class TestPolygons:
 
 class TestSizes:
     @pytest.mark.parametrize("size", [{"width": 0, "height": 0}, {"width": None}, {"height": 0}])
-    def test_unknown(self, file, size):
+    def test_an_unknown_size_is_taken_from_the_image(self, file, size):
         file.images[0].update(size)
         dataset, warning = file.repaired()
         assert "1 size missing, taken from the image" in warning
@@ -282,7 +339,7 @@ class TestOneFileUnderTwoIds:
         assert "1 image of two ids read once, with the objects of both" in warning
         assert [(r.image_id, len(r)) for r in dataset] == [(11, 2), (12, 0)]
 
-    def test_of_two_sizes(self, file):
+    def test_an_image_of_two_sizes_is_refused(self, file):
         file.images.append({**file.images[0], "id": 9, "width": 61})
         file.annotations[1]["image_id"] = 9
         file.fatal("image 9: size = 61x40")
