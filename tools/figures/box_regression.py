@@ -9,7 +9,7 @@ import rcnn_keras as rk
 from figures import style
 from figures.style import BLUE, GREEN, GREY, INK, ORANGE, RED
 from rcnn_keras.ops.boxes import MAX_LOG_SCALE
-from rcnn_keras.training.rcnn.box_regression import ridge_regression
+from rcnn_keras.training.rcnn.linear_models import ridge_regression
 
 SCENE = 12  # a triangle and a star
 PROPOSAL = np.array([196, 40, 296, 100], np.float32)  # of the star

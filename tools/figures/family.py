@@ -5,8 +5,8 @@ from pathlib import Path
 
 from figures import style
 from figures.style import BLUE, GREEN, INK, LIGHT, ORANGE, PINK, RED, SKY, arrow, block
-from rcnn_keras.comparison.published import FIGURES as PUBLISHED
-from rcnn_keras.comparison.published import QUOTED
+from rcnn_keras.comparison.page import FIGURES as PUBLISHED
+from rcnn_keras.comparison.page import QUOTED
 
 DOCS = Path(__file__).parents[2] / "docs"
 NAMES = ("R-CNN", "Fast R-CNN", "Faster R-CNN")

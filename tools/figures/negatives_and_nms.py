@@ -12,7 +12,7 @@ from figures.selective_search import fitted_objectness
 from figures.style import BLUE, GREEN, INK, LINE_COLORS, RED, SKY
 from rcnn_keras.proposals.objectness import CUES
 from rcnn_keras.training.rcnn.features import Windows, image_windows
-from rcnn_keras.training.rcnn.svm import HARD_MARGIN, NEGATIVE_IOU, SVMs, train_svms
+from rcnn_keras.training.rcnn.linear_models import HARD_MARGIN, NEGATIVE_IOU, SVMs, train_svms
 
 C = 1.0  # weight of the hinge loss
 

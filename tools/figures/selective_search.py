@@ -179,6 +179,7 @@ def animation(path: Path) -> None:
     style.save_animation(frames, times, path)
 
 
+@cache
 def triangle_and_circle() -> tuple[np.ndarray, list[Region], list[Region]]:
     """Return an image, two parts of one object, and parts of two objects."""
     image, record = style.scene(SCENE)

@@ -24,6 +24,7 @@ WIDTH, DPI = 7.0, 180  # inches, pixels per inch
 RED, SKY, GREEN, ORANGE, PINK, BLUE, YELLOW = rk.visualize.PALETTE
 GREY, LIGHT, INK = "#8A8A8A", "#E4E4E4", "#222222"
 SCENES = 24  # of each size and seed
+FOLDERS: list[tempfile.TemporaryDirectory] = []  # of drawn scenes, which go when the program ends
 LINE_COLORS = (BLUE, RED, GREEN, ORANGE, PINK, SKY)
 
 mpl.rcParams.update(
@@ -48,8 +49,9 @@ mpl.rcParams.update(
 @cache
 def scenes(size: tuple[int, int] = (240, 320), count: int = SCENES, seed: int = 7) -> Any:
     """Return drawn scenes as a dataset, the same in every call."""
-    folder = Path(tempfile.mkdtemp(prefix="figures_"))
-    return rk.data.draw_shapes(count, size=size, seed=seed, out=folder)
+    folder = tempfile.TemporaryDirectory(prefix="figures_")
+    FOLDERS.append(folder)
+    return rk.data.draw_shapes(count, size=size, seed=seed, out=folder.name)
 
 
 def scene(number: int, size: tuple[int, int] = (240, 320)) -> tuple[np.ndarray, Record]:
