@@ -170,6 +170,9 @@ def test_numbers_of_overlaps():
         f"moved by 10% of both sides has an IoU of {a}, at 25% it is {b} and at 50% it is {c}",
     )
     assert metrics.shifted_iou(1 / 3, False) == pytest.approx(0.5)
+    most = 1 - np.sqrt(2 / 3)
+    assert metrics.shifted_iou(most, True) == pytest.approx(0.5)
+    says("metrics", f"off by a third of one side, or by {most:.0%} of both")
 
 
 def test_numbers_of_the_kinds():
