@@ -12,6 +12,7 @@ from rcnn_keras.cli.compare import compare
 from rcnn_keras.cli.data import data
 from rcnn_keras.cli.detect import detect
 from rcnn_keras.cli.evaluate import evaluate
+from rcnn_keras.cli.explain import explain
 from rcnn_keras.cli.export import export
 from rcnn_keras.cli.launch import launch
 from rcnn_keras.cli.presets import presets
@@ -79,5 +80,8 @@ def main(traceback: bool) -> None:
         logger.setLevel(logging.INFO)
 
 
-for command in (train, launch, evaluate, detect, export, app, data, proposals, presets, compare):
+for command in (
+    *(train, launch, evaluate, detect, explain, export),
+    *(app, data, proposals, presets, compare),
+):
     main.add_command(command)

@@ -207,7 +207,7 @@ def _look_at_training(
     extracted: Arrays,
     targets: dict[str, Tensor],
 ) -> Arrays:
-    """Return matches, samples, what each adds to the losses, and the losses, as at evaluation."""
+    """Return matches, samples and the losses of each, as at evaluation."""
     targets = complete_targets(targets, *ops.shape(inputs["images"])[1:3])
     step = ops.zeros((), "int64")
     proposals, count, ids = (extracted[k] for k in ("proposals", "num_proposals", "image_ids"))
@@ -221,7 +221,6 @@ def _look_at_training(
         "classes": sampled[1],
         "matches": sampled[3],
         "losses": {name: terms[0] for name, terms in losses.items()},
-        "totals": model.losses_of(extracted, targets, training=False),
     }
     if isinstance(model, MaskRCNN):
         logits, masks, real = model.draw_sampled(extracted, targets, sampled, False)
@@ -429,25 +428,34 @@ def _training(
     losses = {name: _spread(terms, sampled) for name, terms in of["losses"].items()}
     if "mask_losses" in of:
         losses["mask_loss"] = _spread(of["mask_losses"], of["classes"][0] > 0)
+    anchors = _sampled_anchors(of.get("rpn"))
     rois = SampledRoIs(
         of["rois"][0][sampled],
         of["classes"][0][sampled],
         of["matches"][0][sampled],
         {name: terms[sampled] for name, terms in losses.items()},
     )
+    means = {} if anchors is None else {k: _mean(x, len(x)) for k, x in anchors.losses.items()}
+    objects = int((rois.classes > 0).sum())
+    for name, terms in rois.losses.items():
+        means[name] = _mean(terms, objects if name == "mask_loss" else len(terms))
     return Training(
         targets["boxes"][real],
         targets["labels"][real],
         targets["crowd"][real],
         _best_overlaps(of["overlaps"][0][real, : len(proposals.boxes)]),
-        {name: float(total / max(count, 1)) for name, (total, count) in of["totals"].items()},
-        _sampled_anchors(of.get("rpn")),
+        means,
+        anchors,
         rois,
     )
 
 
 def _best_overlaps(overlaps: np.ndarray) -> np.ndarray:
     return overlaps.max(axis=1, initial=0).astype(np.float32)
+
+
+def _mean(terms: np.ndarray, count: int) -> float:
+    return float(terms.sum(dtype=np.float64) / max(count, 1))
 
 
 def _spread(terms: np.ndarray, real: np.ndarray) -> np.ndarray:

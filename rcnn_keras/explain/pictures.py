@@ -358,11 +358,11 @@ def draw_matches(explanation: "Explanation") -> Image.Image:
     canvas = Canvas(explanation.input.resized, faded=0.3)
     if training.anchors is not None:
         boxes = np.concatenate(explanation.anchors)
-        for i in np.flatnonzero(training.anchors.match_labels == 1):
-            color = PALETTE[int(training.anchors.matches[i]) % len(PALETTE)]
-            canvas.box(boxes[i], color, width=1)
-    for i, (box, label) in enumerate(zip(training.boxes, training.labels, strict=True)):
-        color = PALETTE[i % len(PALETTE)]
+        positive = training.anchors.match_labels == 1
+        for box, match in zip(boxes[positive], training.anchors.matches[positive], strict=True):
+            canvas.box(box, PALETTE[match % len(PALETTE)], width=1)
+    for number, (box, label) in enumerate(zip(training.boxes, training.labels, strict=True)):
+        color = PALETTE[number % len(PALETTE)]
         canvas.box(box, color, width=4)
         canvas.tag(explanation.classes[label], box[:2], color)
     return canvas.picture
