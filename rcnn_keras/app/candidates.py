@@ -4,6 +4,8 @@ D candidates are detections before non-maximum suppression, which can then be re
 without running the model again.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 
 import numpy as np
@@ -31,6 +33,22 @@ def return_candidates(model: Detector) -> Detector:
     layer.max_detections = max(layer.max_detections, MAX_CANDIDATES)
     model.predict_function = None  # a traced one has the old thresholds
     return model
+
+
+@contextmanager
+def thresholds_as_built(model: Detector) -> Iterator[None]:
+    """Give a detector of `return_candidates` the thresholds of its constructor inside the block.
+
+    What was traced before keeps the thresholds that it had.
+    """
+    layer, config = model.detection_layer, model.get_config()
+    before = layer.score_threshold, layer.nms_thresh, layer.max_detections
+    names = ("box_score_thresh", "box_nms_thresh", "box_detections_per_img")
+    layer.score_threshold, layer.nms_thresh, layer.max_detections = (config[n] for n in names)
+    try:
+        yield
+    finally:
+        layer.score_threshold, layer.nms_thresh, layer.max_detections = before
 
 
 def detect_candidates(image: str | PathLike[str] | np.ndarray, model: Detector) -> Detections:

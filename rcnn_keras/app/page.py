@@ -1,9 +1,10 @@
 """The page: an image, two thresholds, and the detections of one or two detectors side by side.
 
-A detector runs once per image; the thresholds are applied to its candidates. The page loads nothing
-from other hosts and sends nothing to them.
+A detector runs once per image; the thresholds are applied to its candidates. Another tab looks
+inside a detector. The page loads nothing from other hosts and sends nothing to them.
 """
 
+import html
 import importlib.util
 import json
 import os
@@ -22,9 +23,11 @@ from rcnn_keras.app.candidates import (
     detect_candidates,
     filter_candidates,
     return_candidates,
+    thresholds_as_built,
 )
 from rcnn_keras.data.detections import Detections
 from rcnn_keras.data.images import ImageError, read_image
+from rcnn_keras.explain import explain
 from rcnn_keras.models import Detector
 
 if TYPE_CHECKING:
@@ -35,6 +38,9 @@ MIN_SCORE = 0.5  # initial value of the slider
 KEEP_FILES = 24 * 60 * 60  # seconds, of uploaded and drawn images
 SYSTEM_FONTS = ("system-ui", "sans-serif")
 SYSTEM_MONO = ("ui-monospace", "monospace")
+
+# Of the frame that shows another page.
+FRAME = "#inside iframe { width: 100%; height: 85vh; border: 0; }"
 
 # Run in the browser: saves a text as a file of the given name.
 SAVE = """(text, name) => {
@@ -82,6 +88,25 @@ def try_on(path: str, name: str, models: Mapping[str, Detector]) -> Trial | str:
         return f"{file}: {error.reason}"
     max_detections = model.get_config()["box_detections_per_img"]
     return Trial(file, image, detect_candidates(image, model), max_detections)
+
+
+def explanation_on(path: str, name: str, models: Mapping[str, Detector]) -> str:
+    """Look inside the model of a name while it detects in an image file, as it was built.
+
+    Returns:
+        A frame with the page of `Explanation.html`; a message instead without a file, and if it
+        cannot be read.
+    """
+    if not path:
+        return "<p>Choose a picture first.</p>"
+    file, model = Path(path).name, models[name]
+    try:
+        image = read_image(path, model.value_range)
+    except ImageError as error:
+        return f"<p>{html.escape(f'{file}: {error.reason}')}</p>"
+    with thresholds_as_built(model):
+        page = explain(model, image).html()
+    return f'<iframe title="Inside {html.escape(name)}" srcdoc="{html.escape(page)}"></iframe>'
 
 
 def picture(image: np.ndarray, detections: Detections) -> Image.Image:
@@ -142,10 +167,12 @@ def build_page(models: Mapping[str, Detector]) -> "gradio.Blocks":
                 )
         path = gr.State("")
         file.upload(_upload, file, [path, file], api_visibility="private")
-        with gr.Row():
+        with gr.Tab("Detect"), gr.Row():
             _add_pane("a", "Model", list(models), first, models, path, (scores, overlaps))
             others = [("none", ""), *models]
             _add_pane("b", "Compare with", others, "", models, path, (scores, overlaps))
+        with gr.Tab("Look inside"):
+            _add_explanation(list(models), first, models, path)
     return page
 
 
@@ -182,6 +209,7 @@ def serve(
         enable_monitoring=False,
         run_history=False,
         footer_links=[],
+        css=FRAME,
         theme=gr.themes.Base(font=SYSTEM_FONTS, font_mono=SYSTEM_MONO),
         quiet=True,
         prevent_thread_lock=True,
@@ -210,6 +238,28 @@ def _gradio() -> Any:
 def _upload(path: str) -> tuple[str, Any]:
     """Return the path of an uploaded file, and the upload field emptied for the next one."""
     return path, _gradio().File(None, label=f"Picture: {Path(path).name}")
+
+
+def _add_explanation(names: list[str], chosen: str, models: Any, path: Any) -> None:
+    """Add the selection of a model, and a page of all that it computes for the picture."""
+    gr = _gradio()
+    with gr.Row():
+        name = gr.Dropdown(
+            names,
+            value=chosen,
+            label="Model",
+            info="With the thresholds that it was built with.",
+            elem_id="model_inside",
+        )
+        button = gr.Button("Look inside", variant="primary", elem_id="explain")
+    frame = gr.HTML(elem_id="inside")
+    button.click(
+        lambda path, name: explanation_on(path, name, models),
+        [path, name],
+        frame,
+        concurrency_id="detector",
+        api_visibility="private",
+    )
 
 
 def _add_pane(

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from rcnn_keras.explain.explanation import Explanation, Suppression
-from rcnn_keras.explain.pictures import Canvas, class_bars, window_around
+from rcnn_keras.explain.pictures import PROPOSAL, WIDTH, Canvas, class_bars, window_around
 from rcnn_keras.visualize import draw
 
 MAX_DETECTIONS = 12  # that have a part of their own
@@ -18,6 +18,7 @@ MAX_ROIS = 10  # whose class probabilities are shown
 MAX_CANDIDATES = 300  # of NMS step by step
 MAX_SAMPLES = 24  # of training, those of the greatest losses
 TOP = 50  # proposals in a picture
+MAX_SIDE = 1024  # pixels of the picture of all detections
 THUMBNAIL = 96  # pixels
 QUALITY = 82  # of WebP
 LOSSES = {
@@ -76,8 +77,9 @@ def _detections(explanation: Explanation) -> dict[str, Any]:
         {"name": name, "score": f"{score:.3f}", "box": [f"{x:.1f}" for x in box.tolist()]}
         for name, score, box in zip(found.class_names, found.scores, found.boxes, strict=True)
     ]
-    picture = draw(explanation.input.image, found, min_score=0)
-    picture.thumbnail((1024, 1024))
+    zoom = max(WIDTH // max(found.image_size), 1)
+    picture = draw(explanation.input.image, found, min_score=0, zoom=zoom)
+    picture.thumbnail((MAX_SIDE, MAX_SIDE))
     return {"rows": rows, "figure": _figure(picture, found.summary()), "summary": found.summary()}
 
 
@@ -127,7 +129,7 @@ def _probabilities(explanation: Explanation) -> list[dict[str, Any]]:
     for number in explanation.top_rois[:MAX_ROIS].tolist():
         box = explanation.proposals.boxes[number]
         crop = Canvas(explanation.input.resized, window_around(explanation, box), width=THUMBNAIL)
-        crop.box(box, "#56B4E9", width=2)
+        crop.box(box, PROPOSAL, width=2)
         bars = [
             {"name": name, "value": f"{value:.3f}", "percent": round(100 * value, 1)}
             for name, value in class_bars(explanation, number, 3)

@@ -26,7 +26,6 @@ FADED = 0.65  # share of white over an image that something is drawn on
 MARGIN = 0.35  # around a box that is shown, as a share of its longer side
 MOST_ZOOM = 24  # pixels to which one of the input is enlarged at the most
 MAX_DOTS = 4000  # anchor centres in a picture
-CELL = 24  # pixels of a position of pooled features, and of a mask's
 SHORTEST_MAP = 160  # pixels of a drawn feature map
 
 
@@ -222,9 +221,9 @@ def draw_roi(explanation: "Explanation", detection: int) -> Image.Image:
         _draw_reads(canvas, roi, features.stride, roi.offset)
         pictures.append(_map_with_reads(features.values, roi))
     if roi.pooled.ndim == 3:
-        cell = max(WIDTH // 4 // roi.pooled.shape[0], 1)
+        cell = max(WIDTH // 2 // roi.pooled.shape[0], 1)
         pictures.append(enlarged(heat(magnitude(roi.pooled)), cell))
-    return grid(pictures, columns=2)
+    return grid(pictures, columns=3)
 
 
 def _cells(roi: "RoI") -> list[np.ndarray]:
@@ -376,7 +375,7 @@ def draw_samples(explanation: "Explanation") -> Image.Image:
     canvas = Canvas(explanation.input.resized, faded=0.3)
     loss = np.sum(list(rois.losses.values()), axis=0)
     order = np.argsort(loss, kind="stable")
-    opacity = 0.15 + 0.85 * stretched(loss)
+    opacity = 0.35 + 0.65 * stretched(loss)
     for i in order:
         color = KEPT if rois.classes[i] > 0 else REMOVED
         canvas.box(rois.boxes[i], color, width=2, opacity=float(opacity[i]))
