@@ -1,5 +1,7 @@
 """What is explained is what the detector computes: against its own methods, and slow loops."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
@@ -95,7 +97,7 @@ def test_the_detections_are_those_of_detect(looked, kind):
 
 @ALL
 def test_input_features_and_proposals_are_those_that_the_model_extracts(looked, kind):
-    model, inputs, explanation, dataset = looked(kind)
+    model, inputs, explanation, _ = looked(kind)
     extracted = model.extract_features(inputs, training=False)
     np.testing.assert_array_equal(explanation.input.pixels, inputs["images"][0])
     assert explanation.input.size == ((90, 120) if kind == "rcnn" else (60, 80))
@@ -190,15 +192,12 @@ def test_each_path_leads_from_its_anchor_to_its_detection(looked, kind):
         moved = decode_boxes(np.asarray(deltas[path.level])[0, places], path.anchor[None])
         moved = np.clip(moved, 0, [width, height, width, height])
         assert np.abs(moved - path.proposal).max(axis=1).min() < 1e-3
-        assert (
-            path.objectness in explanation.objectness[path.level].max(axis=(0, 1, 2), initial=0)
-            or path.objectness <= explanation.objectness[path.level].max()
-        )
+        assert np.abs(explanation.objectness[path.level] - path.objectness).min() < 1e-5
 
 
 @ALL
 def test_each_box_is_its_proposal_moved_and_scored(looked, kind):
-    model, _, explanation, _ = looked(kind)
+    _, _, explanation, _ = looked(kind)
     scale = explanation.input.image.shape[0] / explanation.input.size[0]
     boxes = np.array([path.box for path in explanation.paths])
     np.testing.assert_allclose(boxes * scale, explanation.detections.boxes, rtol=1e-5)
@@ -372,7 +371,7 @@ def test_images_that_cannot_be_explained(looked, record, tmp_path):
     with pytest.raises(ValueError, match="explain takes one image, not 0"):
         rk.visualize.explain(model, [])
     (tmp_path / "cut.png").write_bytes(b"no image")
-    with pytest.raises(ImageError, match="cut.png: is not an image"):
+    with pytest.raises(ImageError, match=r"cut\.png: is not an image that Pillow can read"):
         rk.visualize.explain(model, tmp_path / "cut.png")
     with pytest.raises(ValueError, match="finds its own proposals"):
         rk.visualize.explain(model, record.path, proposals=[np.zeros((1, 4))])
@@ -383,8 +382,6 @@ def test_ground_truth_of_other_classes_or_without_masks_is_refused(looked, recor
     other = record.select(np.arange(len(record)), record.labels + 4)
     with pytest.raises(ValueError, match=r"labels must be in 0\.\.3"):
         rk.visualize.explain(model, other)
-    (plain,) = rk.data.DetectionDataset([record], CLASSES)
-    plain = plain.select(np.arange(len(plain)))
-    object.__setattr__(plain, "segmentations", None)
-    with pytest.raises(ValueError, match="segmentation|mask"):
+    plain = replace(record, segmentations=None)
+    with pytest.raises(ValueError, match=r"segmentation|mask"):
         rk.visualize.explain(model, plain)

@@ -51,9 +51,8 @@ def test_heat_of_an_objectness_map_lies_over_its_positions(by_hand):
     drawn = np.asarray(by_hand.draw_objectness()).astype(int)
     scale = drawn.shape[1] / 60
     brightness = drawn[..., 1]  # viridis: from dark blue to yellow
-    inside = brightness[
-        round(16 * scale) : round(24 * scale), round(24 * scale) : round(32 * scale)
-    ]
+    top, bottom, left, right = (round(x * scale) for x in (16, 24, 24, 32))
+    inside = brightness[top:bottom, left:right]
     assert inside.min() > 0.65 * 225
     assert np.median(brightness) < inside.min()
 
