@@ -4,30 +4,34 @@
 else.
 
 - `Layer._flatten_layers`: Keras 3 has no public way to the layers inside a layer that is no model
-  (`tf.Module.submodules` is gone: https://github.com/tensorflow/docs/pull/2415).
+  (`submodules` is gone: https://github.com/tensorflow/tensorflow/issues/97403).
 - `Layer._inbound_nodes` and `KerasTensor._keras_history`: which layer made a tensor, and which
-  tensors a layer reads. `Layer.input` and `Layer.output` give tensors without their makers, and
-  raise for a layer that is called twice; `Model.get_config` would have to be parsed. From these the
-  stages of a backbone are found, see `backbones.feature_maps`.
-- `Model._loss_tracker`: the metric `loss` of `fit`'s logs, which a `train_step` of one's own has to
-  update.
+  tensors a layer reads. Keras 3 has no public way through a graph
+  (https://github.com/keras-team/keras/issues/19278); `Layer.output` gives one tensor of a layer
+  that is called twice (https://github.com/keras-team/keras/issues/23238). From these the stages of
+  a backbone are found, see `backbones.feature_maps`.
 - `Trainer._maybe_symbolic_build` and `_make_function`: `fit` and `evaluate` fail under
   `MultiWorkerMirroredStrategy` (https://github.com/keras-team/keras/issues/20585 and 20329).
   On the first batch, Keras takes the mean of values that are no numbers, and it concatenates the
   workers' losses, which are scalars. The first of these also happens under `MirroredStrategy`.
 - `Trainer._distribute_strategy`: a worker that predicts by itself has to leave the strategy, which
-  Keras fixes when a model is built.
+  Keras fixes when a model is built (https://github.com/keras-team/keras-core/pull/119).
 - `Optimizer._all_reduce_sum_gradients`: optimizers clip gradients, and look for infinite ones,
   before they sum those of the replicas (https://github.com/tensorflow/tensorflow/issues/33929);
   here they are summed first. Only under replicas, and only while the gradients are applied.
-- the argument `_use_cached_eval_dataset` by which `fit` calls `evaluate` on its validation data.
+- `Optimizer._get_variable_index`, `_use_weight_decay` and `_apply_weight_decay`: an optimizer has
+  one rate for all variables (https://github.com/keras-team/keras/issues/21741); `VariableRates`
+  multiplies it by a factor of each, also where the weights decay.
+- the argument `_use_cached_eval_dataset` by which `fit` calls `evaluate` on its validation data;
+  an `evaluate` of one's own cannot tell otherwise whether they are prepared
+  (https://github.com/keras-team/keras/issues/16958).
 - attributes of Keras' callbacks that an exact resume needs, see `CALLBACK_STATE`; Keras does not
   save them (https://github.com/keras-team/keras/issues/14862).
 
 On one device nothing of Keras is replaced.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -71,11 +75,6 @@ def input_tensors(layer: keras.layers.Layer) -> list[keras.KerasTensor]:
 def producer(tensor: keras.KerasTensor) -> keras.layers.Layer:
     """Return the layer whose output a tensor of a functional model is."""
     return tensor._keras_history.operation
-
-
-def loss_tracker(model: keras.Model) -> keras.metrics.Mean:
-    """Return the metric `loss` of a compiled model."""
-    return model._loss_tracker
 
 
 class ReplicatedTraining:
@@ -134,6 +133,51 @@ def _without_gradient_sum(optimizer: Any) -> Iterator[None]:
         yield
     finally:
         vars(optimizer).pop("_all_reduce_sum_gradients", None)
+
+
+class VariableRates:
+    """Comes before a Keras optimizer among the bases: each variable has a rate of its own.
+
+    Args:
+        rate_factors: of the learning rate, for each trainable variable in the model's order; none
+            is 1 for all. The decay of a weight follows its rate.
+    """
+
+    def __init__(self, *args: Any, rate_factors: Sequence[float] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.rate_factors = tuple(rate_factors)
+
+    def build(self: Any, variables: Sequence[keras.Variable]) -> None:
+        """Make the optimizer's variables.
+
+        Raises:
+            ValueError: if there are more or fewer variables than factors.
+        """
+        if self.rate_factors and len(self.rate_factors) != len(variables):
+            raise ValueError(
+                f"the optimizer was built for {len(self.rate_factors)} trainable variables, and "
+                f"the model has {len(variables)}: build a new optimizer after what is frozen has "
+                f"changed"
+            )
+        super().build(variables)  # type: ignore[misc]
+
+    def update_step(self: Any, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Update a variable at its rate."""
+        if self.rate_factors:
+            learning_rate = learning_rate * self.rate_factors[self._get_variable_index(variable)]
+            if self.weight_decay is not None and self._use_weight_decay(variable):
+                rate = keras.ops.cast(learning_rate, variable.dtype)
+                self.assign_sub(variable, variable * self.weight_decay * rate)
+        super().update_step(gradient, variable, learning_rate)  # type: ignore[misc]
+
+    def _apply_weight_decay(self: Any, variables: Any) -> None:
+        if not self.rate_factors:
+            super()._apply_weight_decay(variables)  # type: ignore[misc]
+
+    def get_config(self: Any) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        config = super().get_config()  # type: ignore[misc]
+        return config | {"rate_factors": list(self.rate_factors)}
 
 
 @contextmanager

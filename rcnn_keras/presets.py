@@ -65,7 +65,7 @@ def from_preset(
     Args:
         name: of `list_presets()`, or the path of a `.keras` file.
         classes: class names, without the background.
-        num_classes: K, for the classes "1" .. "K".
+        num_classes: K, for the classes "class_0", "class_1" and so on.
         architecture: by default that of the weights, for a backbone `FasterRCNN`. `FasterRCNN` and
             `MaskRCNN` start from each other's weights, and a mask head that the weights lack is
             newly initialised; `FastRCNN` starts from its own and from a backbone's, `RCNN` from its
@@ -93,9 +93,9 @@ def from_preset(
 
         source = load_half_precision(saved_models()[name].folder)
     elif is_path(name):
-        from rcnn_keras.convert.saved_detectors import load_saved
+        from rcnn_keras.models import load_detector
 
-        source = load_saved(_path(name))
+        source = load_detector(_path(name))
     else:
         preset = _preset(name)
         if not preset.num_classes:
@@ -105,10 +105,11 @@ def from_preset(
     if names is None and not arguments and architecture is type(source):
         return source
     from rcnn_keras.convert.weights import transfer
+    from rcnn_keras.models.arguments import unread_arguments
 
     stated = inspect.signature(architecture).parameters  # a mask head is not of a Faster R-CNN
     config = {key: value for key, value in source.get_config().items() if key in stated}
-    config |= arguments | {"name": None}
+    config |= unread_arguments(config | arguments) | arguments | {"name": None}
     config["classes"] = list(source.classes) if names is None else names
     model = architecture.from_config(config)
     kept, new = transfer(source, model)
@@ -123,8 +124,9 @@ def check_name(name: str) -> None:
 
 
 def is_path(name: str) -> bool:
-    """Return whether a name is the path of a file, and not the name of a preset."""
-    return name.endswith(".keras") or os.sep in name
+    """Return whether a name is the path of a file, and not that of a preset, as a folder's may."""
+    path = _path(name)
+    return path.suffix == ".keras" or len(path.parts) > 1 or path.is_file()
 
 
 def preset_architecture(name: str) -> type["Detector"] | None:
@@ -271,15 +273,15 @@ def _folder(cache: str | os.PathLike | None) -> Path:
 
 
 def _class_names(classes: Sequence[str] | None, num_classes: int | None) -> list[str] | None:
-    if num_classes is None:
-        return None if classes is None else list(classes)
-    if not isinstance(num_classes, int) or num_classes < 1:
-        raise ValueError(f"num_classes must be a whole number above 0; received {num_classes!r}")
-    if classes is None:
-        return [str(number + 1) for number in range(num_classes)]
-    if len(classes) != num_classes:
-        raise ValueError(f"num_classes={num_classes}, but classes has {len(classes)} names")
-    return list(classes)
+    """Return the names of new classes by the constructors' rules; None for those of the weights."""
+    from rcnn_keras.models.arguments import check_arguments, name_classes
+
+    if classes is None and num_classes is None:
+        return None
+    config: dict[str, Any] = {"classes": classes or (), "num_classes": num_classes}
+    check_arguments(config)
+    name_classes(config)
+    return list(config["classes"])
 
 
 def _download(preset: Preset, path: Path) -> None:

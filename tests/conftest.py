@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from rcnn_keras.cli import main
 from rcnn_keras.data import draw_shapes
-from rcnn_keras.parallel.worker import outcome
+from rcnn_keras.parallel.processes import outcome
 from rcnn_keras.runs.configuration import load_configuration
 from rcnn_keras.runs.run import train
 
@@ -95,20 +95,20 @@ def error_of(rcnn):
 
 
 @pytest.fixture(scope="session")
-def here():
+def in_process():
     """The class of an engine of this process alone, which stops after some shards."""
 
-    class Here:
-        def __init__(self, most=None):
-            self.most = most
+    class InProcess:
+        def __init__(self, max_shards=None):
+            self.max_shards = max_shards
 
         def outcomes(self, work, shards):
             for number, shard in enumerate(shards):
-                if number == self.most:
+                if number == self.max_shards:
                     raise KeyboardInterrupt
                 yield shard, outcome(work, shard)
 
-    return Here
+    return InProcess
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "parallel": {"parallel.folder_detection"},
     "parallel.folder_detection": {"parallel", "data", TOP},  # the top for its version
     "data": {"ops", "parallel"},  # to pack masks, and to pack images side by side
-    "models": {"ops", "losses", "layers", "backbones", "data", "keras_internals"},
+    "models": {"ops", "losses", "layers", "backbones", "data", "keras_internals", "preset_table"},
     "visualize": {"data"},
     "evaluation": {"data", "visualize"},
     "proposals": {"data", "parallel", "visualize", TOP},  # the top for its version

@@ -10,9 +10,9 @@ import tensorflow as tf
 from rcnn_keras.keras_internals import (
     CALLBACK_STATE,
     CALLED_BY_FIT,
+    VariableRates,
     apply_summed_gradients,
     input_tensors,
-    loss_tracker,
     num_calls,
     producer,
     sublayers,
@@ -51,14 +51,6 @@ def test_the_layers_that_read_and_make_a_tensor_are_found():
     assert [producer(x) for x in input_tensors(add)] == [twice, twice]
     assert producer(inputs) is model.layers[0]
     assert producer(total) is add
-
-
-def test_the_loss_tracker_is_the_metric_that_fit_logs():
-    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
-    model.compile("sgd", "mse")
-    logs = model.evaluate(np.ones((2, 1)), np.zeros((2, 1)), verbose=0, return_dict=True)
-    assert loss_tracker(model).name == "loss"
-    assert float(loss_tracker(model).result()) == pytest.approx(logs["loss"])
 
 
 @pytest.mark.parametrize("name", ["_maybe_symbolic_build", "_make_function"])
@@ -160,3 +152,24 @@ def test_keras_cannot_fit_under_several_workers_by_itself(capfd):
     said = capfd.readouterr().out
     assert status == 1
     assert "PerReplica" in said
+
+
+class Rated(VariableRates, keras.optimizers.AdamW):
+    """AdamW with a rate for each variable."""
+
+
+@pytest.mark.parametrize("name", ["_get_variable_index", "_use_weight_decay"])
+def test_optimizers_tell_the_place_of_a_variable_and_whether_it_decays(name):
+    variables = [keras.Variable(np.ones(2)), keras.Variable(np.ones(2))]
+    optimizer = keras.optimizers.AdamW(0.1, weight_decay=0.1)
+    optimizer.exclude_from_weight_decay(var_list=[variables[0]])
+    optimizer.build(variables)
+    expected = {"_get_variable_index": [0, 1], "_use_weight_decay": [False, True]}
+    assert [getattr(optimizer, name)(v) for v in variables] == expected[name]
+
+
+def test_optimizers_still_decay_by_the_method_that_is_overridden():
+    variable = keras.Variable(np.ones(1))
+    optimizer = Rated(0.5, weight_decay=0.1, rate_factors=[0.5])
+    optimizer.apply([keras.ops.zeros(1)], [variable])
+    assert variable.numpy() == pytest.approx(1 - 0.5 * 0.5 * 0.1)  # once, and at its own rate

@@ -16,8 +16,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from PIL import Image
 
 from rcnn_keras.app import serve
-from rcnn_keras.cli.common import load_detector
 from rcnn_keras.data import draw_shapes
+from rcnn_keras.presets import from_preset
 
 PATIENCE = 120_000  # milliseconds
 
@@ -32,7 +32,7 @@ def main() -> None:
     from playwright.sync_api import expect, sync_playwright
 
     scene = draw_shapes(args.scene + 1, size=(160, 192), seed=77)[args.scene].path
-    models = {name: load_detector(name) for name in args.models}
+    models = {name: from_preset(name) for name in args.models}
     page, url = serve(models, wait=False)
     with sync_playwright() as driver:
         chromium = shutil.which("chromium") or shutil.which("chrome")

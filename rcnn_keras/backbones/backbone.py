@@ -1,6 +1,7 @@
 """A backbone by its name, with the second-stage trunk that goes with it."""
 
 import difflib
+import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -10,22 +11,24 @@ import keras
 
 from rcnn_keras.backbones.applications import (
     APPLICATIONS,
+    CAFFE_MEAN,
+    CAFFE_STD,
     IMAGENET_MEAN,
     IMAGENET_STD,
     PREPROCESSING,
+    SOURCES,
     application_model,
+    load_imagenet,
 )
+from rcnn_keras.backbones.efficientnet_lite import LITE_MEAN, LITE_STD, SCALES, efficientnet_lite
 from rcnn_keras.backbones.feature_maps import Stages, border_of, feature_maps
-from rcnn_keras.backbones.imagenet import CAFFE_MEAN, CAFFE_STD, load_imagenet
 from rcnn_keras.backbones.mobilenet_v3 import mobilenet_v3_large
 from rcnn_keras.backbones.resnet import DEPTHS, resnet, resnet_c5
 from rcnn_keras.backbones.trunks import box_trunk, mask_trunk
-from rcnn_keras.backbones.vgg import vgg16, vgg16_fc
-from rcnn_keras.backbones.zf import POOLED_SIZE as ZF_POOLED_SIZE
-from rcnn_keras.backbones.zf import zf
+from rcnn_keras.backbones.vgg import ZF_POOLED_SIZE, vgg16, vgg16_fc, zf
 from rcnn_keras.keras_internals import producer, sublayers
 from rcnn_keras.layers.normalization import BatchNormalization
-from rcnn_keras.ops import recompute
+from rcnn_keras.ops import drawing_for, drawn_for, recompute
 from rcnn_keras.ops.types import Tensor
 
 
@@ -57,7 +60,13 @@ class Recomputed:
 
     def __call__(self, images: Tensor, training: bool) -> dict[str, Tensor]:
         """Return the maps of `images` by their levels."""
-        maps = recompute(lambda x: self.early(x, training=training), images)
+        rows, step = drawn_for()
+
+        def early(x: Tensor) -> dict[str, Tensor]:
+            with drawing_for(rows, step):  # the second run is outside of the caller's block
+                return self.early(x, training=training)
+
+        maps = recompute(early, images)
         border = maps.pop("border")
         return maps | (self.late(border, training=training) if self.late else {})
 
@@ -80,9 +89,13 @@ def _check_repeatable(layer: keras.layers.Layer) -> None:
 
 MOBILENET = "mobilenet_v3_large_fpn"
 
+LITES = {f"efficientnet_lite{number}": number for number in SCALES}
+
 NAMES = (
     *(f"resnet{d}_fpn" for d in DEPTHS),
     *(f"resnet{d}" for d in DEPTHS),
+    *(f"{name}_fpn" for name in LITES),
+    *LITES,
     *(MOBILENET, "vgg16", "zf"),
 )
 
@@ -110,6 +123,18 @@ MOBILENET_STAGES = tuple(
     for first, stop in pairwise(MOBILENET_STARTS)
 )
 
+LITE_STAGES = (
+    ("stem", "stage1"),
+    ("stage2",),
+    ("stage3",),
+    ("stage4", "stage5"),
+    ("stage6", "stage7"),
+)
+
+LITE_PREPROCESSING = (LITE_MEAN, LITE_STD, LITE_MEAN)
+
+STRIDES = (4, 8, 16, 32)  # of the maps under a pyramid
+
 MASK_POOLED_SIZE = 14
 
 
@@ -121,7 +146,8 @@ def stage_prefixes(name: str) -> tuple[tuple[str, ...], ...]:
         return ZF_STAGES
     if name == MOBILENET:
         return MOBILENET_STAGES
-    return RESNET_STAGES if name.endswith("_fpn") else RESNET_STAGES[:4]
+    stages = LITE_STAGES if name.removesuffix("_fpn") in LITES else RESNET_STAGES
+    return stages if name.endswith("_fpn") else stages[:4]
 
 
 def stages_of(name: str, model: keras.Model) -> Stages:
@@ -193,6 +219,16 @@ class Backbone:
     builtin: bool = True
     channels: int = 0
 
+    @property
+    def level_strides(self) -> tuple[int, ...]:
+        """Pixels a position of each map that RPN and second stage read.
+
+        MobileNetV3 has two of one stride; a pyramid halves its last map once more.
+        """
+        if not self.pyramid:
+            return self.strides
+        return (*self.map_strides, 2 * self.map_strides[-1])
+
 
 def build_backbone(
     backbone: str | keras.Model,
@@ -205,6 +241,7 @@ def build_backbone(
     box_convs: int = 0,
     box_ranks: tuple[int, int] | None = None,
     head_norm: str | None = None,
+    drop_rate: float = 0.0,
     **options: Any,
 ) -> Backbone:
     """Build a backbone and the trunks of its heads.
@@ -213,11 +250,12 @@ def build_backbone(
     the C4 detector of the ResNet paper (14x14 from stride 16, then the fifth stage, which the mask
     head shares); `vgg16` and `zf` are the detectors of the Faster R-CNN paper (7x7 from conv5_3 and
     6x6 from conv5, then fc6 and fc7); `mobilenet_v3_large_fpn` is torchvision's, with a pyramid on
-    two maps of stride 32. All others have 7x7 features and two dense layers.
+    two maps of stride 32. EfficientNet-Lite and all others have 7x7 features and two dense layers.
 
     Args:
         backbone: one of `NAMES` or of `APPLICATION_NAMES`, or a model, see `feature_maps`.
-        weights: None for random ones, or `"imagenet"`.
+        weights: None for random ones, `"imagenet"`, or the path of torchvision's file for the same
+            network.
         feature_pyramid: whether a pyramid goes on top of a model's maps; default where it has
             several. A name says it by `_fpn`.
         norm: kind of normalisation. A network that is not of this package keeps its own:
@@ -228,13 +266,15 @@ def build_backbone(
         box_convs: convolutions before them after a pyramid, see `box_trunk`.
         box_ranks: of the factors of the dense layers, see `dense`; None for whole layers.
         head_norm: kind of normalisation of the heads' convolutions.
+        drop_rate: of EfficientNet-Lite's stochastic depth, see `efficientnet_lite`.
         **options: of networks of this package: `width` and `stride_in_1x1`, see `resnet`, and
-            `seed` of the dropout after VGG's and ZF's dense layers.
+            `seed` of what is dropped while training.
 
     Raises:
         ValueError: for another name, with the nearest, and for a model that `feature_maps` or the
             arguments do not allow.
-        OSError: if weights cannot be fetched.
+        OSError: if weights cannot be fetched or read.
+        ImportError: if they come in a package that is not installed.
     """
     if isinstance(backbone, str) and backbone in NAMES:
         parts = _builtin_backbone(
@@ -245,6 +285,7 @@ def build_backbone(
             box_convs=box_convs,
             box_ranks=box_ranks,
             head_norm=head_norm,
+            drop_rate=drop_rate,
             **options,
         )
         last = parts.model.output[max(parts.model.output)].shape[-1]
@@ -253,9 +294,14 @@ def build_backbone(
             stages=stages_of(backbone, parts.model),
             channels=fpn_channels if parts.pyramid else last,
         )
-        if weights == "imagenet":
-            load_imagenet(parts.model, parts.box_trunk, backbone.removesuffix("_fpn"))
+        network = backbone.removesuffix("_fpn")
+        if weights == "imagenet" and network in SOURCES:
+            load_imagenet(parts.model, parts.box_trunk, network)
             parts = replace(parts, preprocessing=(CAFFE_MEAN, CAFFE_STD, CAFFE_MEAN))
+        elif weights is not None:
+            # Reading other projects' files stands above and is fetched when asked for.
+            convert = importlib.import_module("rcnn_keras.convert.backbone_weights")
+            convert.load_backbone_weights(parts.model, parts.box_trunk, network, weights)
         return parts
     if isinstance(backbone, str):
         if backbone not in APPLICATION_NAMES:
@@ -311,6 +357,7 @@ def _builtin_backbone(
     box_convs: int = 0,
     box_ranks: tuple[int, int] | None = None,
     head_norm: str | None = None,
+    drop_rate: float = 0.0,
     seed: int = 0,
 ) -> Backbone:
     if name == "vgg16":
@@ -342,6 +389,21 @@ def _builtin_backbone(
             mask_trunk=lambda: mask_trunk(MASK_POOLED_SIZE, 256, 256, head_norm),
             frozen_stages=0,  # as in Faster R-CNN, 3.3
         )
+    if name in LITES:
+        model = efficientnet_lite(LITES[name], norm, drop_rate=drop_rate, seed=seed)
+        channels = model.output["c4"].shape[-1]
+        maps = {level: model.output[level] for level in ("c2", "c3", "c4")}
+        return Backbone(
+            model=keras.Model(model.input, maps, name=name),
+            pyramid=False,
+            map_strides=(4, 8, 16),
+            strides=(16,),
+            pooled_size=7,
+            box_trunk=box_trunk(7, channels, box_units or 1024, box_convs, head_norm, box_ranks),
+            mask_trunk=lambda: mask_trunk(MASK_POOLED_SIZE, channels, 256, head_norm),
+            frozen_stages=2,
+            preprocessing=LITE_PREPROCESSING,
+        )
     if not name.endswith("_fpn"):
         depth = int(name.removeprefix("resnet"))
         c5 = resnet_c5(depth, norm, stride_in_1x1, width, name="box_trunk")
@@ -357,13 +419,21 @@ def _builtin_backbone(
         )
     map_strides: tuple[int, ...]
     strides: tuple[int, ...]
+    preprocessing: tuple[tuple[float, ...], ...] = (IMAGENET_MEAN, IMAGENET_STD, IMAGENET_MEAN)
     if name == MOBILENET:
         model = mobilenet_v3_large(norm)
         map_strides, strides = (32, 32), (32,)
         frozen_stages = 3
+    elif name.removesuffix("_fpn") in LITES:
+        number = LITES[name.removesuffix("_fpn")]
+        model, map_strides = (
+            efficientnet_lite(number, norm, drop_rate=drop_rate, seed=seed),
+            STRIDES,
+        )
+        strides, frozen_stages, preprocessing = STRIDES, 2, LITE_PREPROCESSING
     else:
         depth = int(name.removeprefix("resnet").removesuffix("_fpn"))
-        model, map_strides = resnet(depth, norm, stride_in_1x1, width=width), (4, 8, 16, 32)
+        model, map_strides = resnet(depth, norm, stride_in_1x1, width=width), STRIDES
         strides, frozen_stages = map_strides, 2
     return Backbone(
         model=model,
@@ -374,4 +444,5 @@ def _builtin_backbone(
         box_trunk=box_trunk(7, fpn_channels, box_units or 1024, box_convs, head_norm, box_ranks),
         mask_trunk=lambda: mask_trunk(MASK_POOLED_SIZE, fpn_channels, fpn_channels, head_norm),
         frozen_stages=frozen_stages,
+        preprocessing=preprocessing,
     )

@@ -4,7 +4,8 @@ import socket
 
 import click
 
-from rcnn_keras.cli.common import load_detector, must_be_a_model, quiet_import
+from rcnn_keras.cli.common import must_be_a_model, quiet_import
+from rcnn_keras.presets import from_preset
 
 
 @click.command()
@@ -42,7 +43,7 @@ def app(models: tuple[str, ...], host: str, port: int | None) -> None:
     detectors = {}
     for name in names:
         click.echo(f"Loading {name}")
-        detectors[name] = load_detector(name)
+        detectors[name] = from_preset(name)
     serve(detectors, host, port)
 
 

@@ -14,7 +14,6 @@ from rcnn_keras.utils.environment import check_settings
 
 if TYPE_CHECKING:
     from rcnn_keras.data.dataset import DetectionDataset
-    from rcnn_keras.models import Detector
 
 
 def print_scores(scores: Mapping[str, float | None]) -> None:
@@ -28,7 +27,6 @@ def print_scores(scores: Mapping[str, float | None]) -> None:
 __all__ = [
     "engine_options",
     "load_dataset",
-    "load_detector",
     "must_be_a_model",
     "must_exist",
     "object_options",
@@ -51,11 +49,11 @@ def must_be_a_model(name: str) -> None:
         FileNotFoundError: for a path where nothing is.
         ValueError: for an unknown name, with the nearest.
     """
-    if _is_path(name):
+    from rcnn_keras.presets import check_name, is_path
+
+    if is_path(name):
         must_exist(Path(name), "model file")
     else:
-        from rcnn_keras.presets import check_name
-
         check_name(name)
 
 
@@ -63,20 +61,6 @@ def must_exist(path: Path, what: str) -> None:
     """Raise FileNotFoundError, before anything slow, if there is nothing at a path."""
     if not path.exists():
         raise FileNotFoundError(f"{what} {path}: no such file")
-
-
-def load_detector(name: str) -> "Detector":
-    """Load a trained model from a file, or a preset; ValueError if a file holds something else."""
-    from rcnn_keras import models
-    from rcnn_keras.presets import from_preset
-
-    return models.load_detector(name) if _is_path(name) else from_preset(name)
-
-
-def _is_path(name: str) -> bool:
-    """Return whether a model's name is a file's; a folder may have the name of a preset."""
-    path = Path(name)
-    return path.suffix == ".keras" or len(path.parts) > 1 or path.is_file()
 
 
 def load_dataset(

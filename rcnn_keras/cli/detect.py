@@ -10,11 +10,11 @@ import click
 
 from rcnn_keras.cli.common import (
     engine_options,
-    load_detector,
     must_be_a_model,
     quiet_import,
 )
 from rcnn_keras.parallel import Engine, engine_named
+from rcnn_keras.presets import from_preset
 from rcnn_keras.utils.output_paths import check_output_file, check_output_folder
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def _detect_rows(
 
 def _loaded(model: str, min_score: float) -> "Detector":
     """Return the detector; say so if it has a higher threshold of its own."""
-    detector = load_detector(model)
+    detector = from_preset(model)
     threshold = detector.detection_layer.score_threshold
     if min_score < threshold:
         click.echo(

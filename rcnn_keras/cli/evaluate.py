@@ -7,13 +7,13 @@ import click
 
 from rcnn_keras.cli.common import (
     load_dataset,
-    load_detector,
     must_be_a_model,
     must_exist,
     object_options,
     print_scores,
     quiet_import,
 )
+from rcnn_keras.presets import from_preset
 from rcnn_keras.utils.output_paths import check_output_folder
 
 
@@ -84,7 +84,7 @@ def evaluate(
         from rcnn_keras.proposals.proposal_file import read_into
         from rcnn_keras.runs.scoring import evaluate as score
         from rcnn_keras.training.callbacks import coco_scores, summary_of
-    detector = load_detector(model)
+    detector = from_preset(model)
     if split is None and annotations.is_dir() and voc_splits(str(annotations)) != [None]:
         split = "test"
     rules = {"crowd": crowd, "without_mask": without_mask}

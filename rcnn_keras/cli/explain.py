@@ -5,13 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rcnn_keras.cli.common import (
-    load_dataset,
-    load_detector,
-    must_be_a_model,
-    must_exist,
-    quiet_import,
-)
+from rcnn_keras.cli.common import load_dataset, must_be_a_model, must_exist, quiet_import
 from rcnn_keras.utils.output_paths import check_output_file
 
 if TYPE_CHECKING:
@@ -79,9 +73,10 @@ def explain(
     with quiet_import():
         from rcnn_keras.data.images import image_header
         from rcnn_keras.explain import explain as look_inside
+        from rcnn_keras.presets import from_preset
         from rcnn_keras.proposals.proposal_file import read_into
     image_header(image)  # before the model is loaded
-    detector = load_detector(model)
+    detector = from_preset(model)
     if proposals is not None and not detector.takes_proposals:
         raise click.UsageError(
             f"{model} finds its own proposals: --proposals {proposals} is not for it"

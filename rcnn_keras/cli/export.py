@@ -6,9 +6,10 @@ from typing import Any
 
 import click
 
-from rcnn_keras.cli.common import load_detector, must_be_a_model, must_exist, quiet_import
+from rcnn_keras.cli.common import must_be_a_model, must_exist, quiet_import
 from rcnn_keras.export import FORMATS, format_of
 from rcnn_keras.export import export as write
+from rcnn_keras.presets import from_preset
 from rcnn_keras.utils.output_paths import check_output_file, check_output_folder
 
 SIZED = ("litert", "onnx", "openvino")
@@ -122,7 +123,7 @@ def export(model: str, kind: str | None, out: Path, overwrite: bool, **options: 
         raise FileExistsError(f"{out} is there already: --overwrite replaces an earlier export")
     with quiet_import():
         from rcnn_keras.export import serving
-    detector = load_detector(model)
+    detector = from_preset(model)
     serve, name = given.pop("serve_config", False), given.pop("name", Path(model).stem)
     if "detection_api" in given:
         given["detection_names"] = given.pop("detection_api")

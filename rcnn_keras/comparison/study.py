@@ -171,8 +171,8 @@ def compare(settings: Settings, out: Path, *, only_timing: bool = False, command
         "pictures": _draw(files, sources, out),
         "command": command,
     }
-    with atomic_write(out / "study.json") as aside:
-        aside.write_text(json.dumps(study, indent=2) + "\n", "utf-8")
+    with atomic_write(out / "study.json") as temporary:
+        temporary.write_text(json.dumps(study, indent=2) + "\n", "utf-8")
     return write_pages(out, [study])
 
 
@@ -298,8 +298,8 @@ def train_member(
             ranks = ranks_of(model)
             assert isinstance(model, FastRCNN)
             assert ranks is not None  # `members` has checked it
-            with atomic_write(folder / "model.keras") as aside:
-                truncate_svd(model, ranks).save(aside)
+            with atomic_write(folder / "model.keras") as temporary:
+                truncate_svd(model, ranks).save(temporary)
             return Result({"model": "model.keras", "minutes": "none"})
         began, least = time.monotonic(), "at least " if folder.exists() else ""
         if not (folder / "report.html").exists():  # the last that a run writes

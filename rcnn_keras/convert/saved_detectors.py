@@ -1,7 +1,8 @@
 """Detectors that this package saved: `.keras` files, and folders in half precision.
 
 FOLDER/model.json            class and arguments of the model, and metadata such as its scores
-FOLDER/weights.safetensors   each variable as float16, named by submodule and path
+FOLDER/weights.safetensors   each variable as float16, named by submodule and path; those of layers
+                             and models from outside of this package by submodule and number
 """
 
 import difflib
@@ -48,21 +49,19 @@ def saved_arguments(path: Path) -> tuple[type[Detector], dict[str, Any]]:
     return kind, keras.tree.lists_to_tuples(saved["config"])
 
 
-def load_saved(path: Path) -> Detector:
-    """Return the detector of a `.keras` file.
-
-    Raises:
-        FileNotFoundError, ValueError: as `saved_arguments`.
-    """
-    saved_arguments(path)
-    return keras.models.load_model(path, compile=False)
-
-
 ARCHITECTURES: dict[str, type[FasterRCNN]] = {
     kind.__name__: kind for kind in (FasterRCNN, MaskRCNN)
 }
 
-SUBMODULES = ("backbone", "fpn", "rpn_head", "box_head", "mask_head")
+SUBMODULES = {  # by attribute, and the argument for a layer of the user's own
+    "backbone": "backbone",
+    "fpn": "",
+    "anchor_generator": "anchor_generator",
+    "rpn_head": "rpn_head",
+    "box_pooling": "roi_pooling",
+    "box_head": "box_head",
+    "mask_head": "mask_head",
+}
 
 MAX_FLOAT16 = np.finfo(np.float16).max
 
@@ -87,10 +86,10 @@ def save_half_precision(model: FasterRCNN, folder: str | os.PathLike, **metadata
         if not np.abs(values).max(initial=0.0) <= MAX_FLOAT16:
             raise ValueError(f"{name} has values that float16 cannot hold")
         weights[name] = values.astype(np.float16)
-    with atomic_write(folder / WEIGHTS) as aside:
-        aside.write_bytes(save(weights))
-    with atomic_write(folder / MODEL) as aside:
-        aside.write_text(text, "utf-8")
+    with atomic_write(folder / WEIGHTS) as temporary:
+        temporary.write_bytes(save(weights))
+    with atomic_write(folder / MODEL) as temporary:
+        temporary.write_text(text, "utf-8")
 
 
 def load_half_precision(folder: str | os.PathLike) -> FasterRCNN:
@@ -137,19 +136,22 @@ def read_model(folder: Path) -> dict[str, Any]:
 def _variables(model: FasterRCNN) -> dict[str, keras.Variable]:
     """Return the variables, named by the first submodule that has them and by their path."""
     variables: dict[str, keras.Variable] = {}
-    for submodule in SUBMODULES:
+    for submodule, argument in SUBMODULES.items():
         seen = {
             id(variable) for variable in variables.values()
         }  # a C4 detector's heads share a trunk
         layer = getattr(model, submodule, None)
-        for variable in layer.weights if layer is not None else ():
-            if id(variable) not in seen:
-                path = variable.path.removeprefix(f"{submodule}/")
-                variables[f"{submodule}/{path}"] = variable
+        for number, variable in enumerate(layer.weights if layer is not None else ()):
+            if id(variable) in seen:
+                continue
+            path = variable.path.removeprefix(f"{submodule}/")
+            if argument in model.custom_layers:  # Keras may have numbered the layers inside
+                path = f"{number}_{variable.name}"
+            variables[f"{submodule}/{path}"] = variable
     known = set(map(id, variables.values()))
     missing = {id(v): v.path for v in model.weights if id(v) not in known}
     if missing:
-        raise ValueError(f"none of {SUBMODULES} has {', '.join(missing.values())}")
+        raise ValueError(f"none of {', '.join(SUBMODULES)} has {', '.join(missing.values())}")
     return variables
 
 

@@ -19,6 +19,7 @@ from rcnn_keras.convert.weights import STEP_COUNTER, WeightTarget, assign_weight
 from rcnn_keras.data.coco import VACANT
 from rcnn_keras.layers.normalization import BATCH_KINDS, EPSILON
 from rcnn_keras.models import FasterRCNN, MaskRCNN
+from rcnn_keras.models.arguments import numbered_classes
 from rcnn_keras.models.two_stage import IMAGENET_MEAN, IMAGENET_STD
 
 _NAMES = """
@@ -115,7 +116,6 @@ OLDER_NAMES = (  # in the published files of the first models
 SUFFIXES = (("_conv", ".0"), ("_norm", ".1"), ("_bn", ".1"))  # of our layers' names
 
 CLASSIFIERS = ("fc.", "classifier.")
-
 BODY, BOX_HEAD, MASK_HEAD = "backbone.body.", "roi_heads.box_head.", "roi_heads.mask_head."
 
 
@@ -139,7 +139,7 @@ def load(
         weights: file of `torch.save` or `.safetensors`, with current or older names of the tensors,
             also inside a checkpoint's `"model"`; or the state dict itself, as arrays.
         classes: names of the K classes for which the file has outputs; by default COCO's if K = 90
-            (with names such as "N/A 12" for unused numbers), otherwise "1" .. "K".
+            (with names such as "N/A 12" for unused numbers), otherwise "class_0" and so on.
         epsilon: of the file's frozen batch norm. By default 0 for the ResNet-50 models except
             `_v2`, as in torchvision with its published weights, otherwise 1e-5. Ours is 1e-5; the
             gains compensate for the difference.
@@ -169,6 +169,11 @@ def load(
     config = {"norm": "frozen_batch" if frozen else "batch"} | defaults | arguments
     _check_norm(config["norm"], f"{name}: norm")
     model = build(classes=_classes(state, classes, source), **config)
+    if model.custom_layers:
+        raise ValueError(
+            f"{name} has no {', '.join(model.custom_layers)} of one's own: {source} has weights "
+            f"for torchvision's"
+        )
     if model.get_config()["norm"] == "frozen_batch" and "frozen_stages" not in arguments:
         model.freeze_backbone(None)
     targets = detector_targets(model)
@@ -196,7 +201,6 @@ def load_backbone(model: FasterRCNN, weights: Weights) -> None:
         OSError: if the file cannot be opened.
     """
     config = model.get_config()
-    source, state = _state(weights, f"the weights of {config['backbone']}")
     _check_norm(config["norm"], "the model's norm")
     for key, value in (
         ("backbone_width", 1.0),
@@ -208,9 +212,30 @@ def load_backbone(model: FasterRCNN, weights: Weights) -> None:
             raise ValueError(
                 f"torchvision's networks need {key}={value}; the model has {config[key]}"
             )
-    trunk = [layer for layer in model.box_head.trunk.layers if layer.name.startswith("layer4_")]
-    targets = _backbone_targets([*model.backbone.layers, *trunk])
-    assign_weights(targets, state, source, [name for name in state if name.startswith(CLASSIFIERS)])
+    trunk = getattr(model.box_head, "trunk", None)  # none in a head of the user's own
+    load_network(model.backbone, trunk, weights, f"the weights of {config['backbone']}")
+
+
+def load_network(
+    backbone: keras.Model, trunk: keras.Model | None, weights: Weights, name: str = "the weights"
+) -> None:
+    """Load the weights of a torchvision classifier into a backbone.
+
+    Args:
+        backbone: the network.
+        trunk: of the box head, which has the last stage of a C4 detector's network; None for a head
+            without one.
+        weights: as `load` takes them; the classifier's last dense layers are not used.
+        name: of weights that are not a file, for errors.
+
+    Raises:
+        ValueError, OSError: as `load_backbone`.
+    """
+    source, state = _state(weights, name)
+    last = [layer for layer in trunk.layers if layer.name.startswith("layer4_")] if trunk else []
+    unused = CLASSIFIERS if trunk else (*CLASSIFIERS, "layer4.")
+    targets = _backbone_targets([*backbone.layers, *last])
+    assign_weights(targets, state, source, [key for key in state if key.startswith(unused)])
 
 
 def _state(weights: Weights, name: str) -> tuple[Any, dict[str, np.ndarray]]:
@@ -252,7 +277,7 @@ def _classes(
     count = len(outputs) - 1
     if classes is None:
         named = count == len(COCO_CLASSES)
-        return list(COCO_CLASSES) if named else [str(number + 1) for number in range(count)]
+        return list(COCO_CLASSES if named else numbered_classes(count))
     if len(classes) != count:
         raise ValueError(f"classes must be {count} names for {source}; received {len(classes)}")
     return list(classes)

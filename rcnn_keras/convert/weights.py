@@ -13,6 +13,8 @@ from keras import layers
 
 from rcnn_keras.layers.normalization import BATCH_KINDS, BATCH_NORMS
 from rcnn_keras.models import RCNN, Detector, FasterRCNN
+from rcnn_keras.models.arguments import unread_arguments
+from rcnn_keras.models.custom_layers import LAYER_ARGUMENTS
 
 MAX_LISTED = 20  # names per kind of problem in an error message
 
@@ -164,6 +166,8 @@ OF_CLASSES = ("box_head.class_logits", "box_head.box_deltas", MASK_HEAD[-1], *OF
 
 OF_ANCHORS = ("rpn_head.objectness", "rpn_head.deltas")
 
+HEADS = ("rpn_head", "box_head", "mask_head")  # or layers of the user's own in their place
+
 
 def may_start(architecture: type[Detector], source: type[Detector]) -> bool:
     """Tell whether a detector of one architecture can start from the weights of another.
@@ -183,12 +187,16 @@ def conflicts(config: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[s
         arguments: the requested ones; all others are as in `config`.
     """
     errors = {}
+    unread = unread_arguments({**config, **arguments})
     for name in (*OF_BACKBONE, *OF_HEADS, *OF_CROPS):
-        if name not in config:  # not an argument of this architecture
+        if name not in config or name in unread:
             continue
         trained, requested = config[name], arguments.get(name, config[name])
         same_weights = name == "norm" and {trained, requested} <= set(BATCH_KINDS)
-        if trained != requested and not same_weights:
+        if name == "backbone" and isinstance(trained, dict):  # a model of the user's own
+            if name in arguments:
+                errors[name] = "must be left out: the weights are those of another keras.Model"
+        elif trained != requested and not same_weights:
             errors[name] = f"must be {trained!r}, as the weights have it"
     return errors
 
@@ -197,7 +205,8 @@ def transfer(source: Detector, target: Detector) -> tuple[list[str], list[str]]:
     """Copy the weights of all submodules that have the same meaning in both detectors.
 
     Layers that predict per class have the same meaning only if the classes are the same; layers
-    that predict per anchor only if there are as many anchors at each position.
+    that predict per anchor only if there are as many anchors at each position. A layer of the
+    user's own is copied as a whole, a head only if the classes are the same.
 
     Args:
         source: detector to copy from.
@@ -216,10 +225,12 @@ def transfer(source: Detector, target: Detector) -> tuple[list[str], list[str]]:
     unchanged: list[str] = []
     for name, variables in new.items():
         fits = [v.shape for v in variables] == [v.shape for v in old.get(name, [])]
-        is_new = name in MASK_HEAD and name not in old
+        is_own = name in LAYER_ARGUMENTS
+        is_new = is_own or (name.startswith(HEADS) and name not in old)
         if not fits and not is_new and name not in (*OF_CLASSES, *OF_ANCHORS):
             raise ValueError(f"the weights do not fit: {name} has other shapes in the new model")
-        same_meaning = fits and (same_classes or name not in OF_CLASSES)
+        of_classes = name in (*OF_CLASSES, "box_head", "mask_head")
+        same_meaning = fits and (same_classes or not of_classes)
         (copied if same_meaning else unchanged).append(name)
     for name in copied:
         for ours, theirs in zip(new[name], old[name], strict=True):
@@ -240,21 +251,26 @@ def _submodules(model: Any) -> dict[str, list]:
 
 def _two_stage_layers(model: Any) -> dict[str, list]:
     """Return the layers of each submodule of Fast, Faster or Mask R-CNN."""
+    own = model.custom_layers
     layers = {"backbone": model.backbone.layers, "fpn": [model.fpn] if model.fpn else []}
-    if rpn := getattr(model, "rpn_head", None):
+    layers |= {name: [layer] for name, layer in own.items() if name != "backbone"}
+    if "rpn_head" not in own and (rpn := getattr(model, "rpn_head", None)):
         layers |= {
             "rpn_head.convs": rpn.convs,
             "rpn_head.objectness": [rpn.objectness],
             "rpn_head.deltas": [rpn.deltas],
         }
-    layers |= {
-        "box_head.trunk": model.box_head.trunk.layers,
-        "box_head.class_logits": [model.box_head.class_logits],
-        "box_head.box_deltas": [model.box_head.box_deltas],
-    }
-    if head := getattr(model, "mask_head", None):
-        own = [layer for layer in head.trunk.layers if layer not in model.box_head.trunk.layers]
-        layers |= dict(zip(MASK_HEAD, (own, [head.upsample], [head.mask_logits]), strict=True))
+    shared = []
+    if "box_head" not in own:
+        shared = model.box_head.trunk.layers
+        layers |= {
+            "box_head.trunk": shared,
+            "box_head.class_logits": [model.box_head.class_logits],
+            "box_head.box_deltas": [model.box_head.box_deltas],
+        }
+    if "mask_head" not in own and (head := getattr(model, "mask_head", None)):
+        trunk = [layer for layer in head.trunk.layers if layer not in shared]
+        layers |= dict(zip(MASK_HEAD, (trunk, [head.upsample], [head.mask_logits]), strict=True))
     return layers
 
 

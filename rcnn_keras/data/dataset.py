@@ -13,6 +13,7 @@ import numpy as np
 from rcnn_keras.data.masks import Segmentations
 from rcnn_keras.data.problems import Problem
 from rcnn_keras.data.tfrecord_images import TFRecordImage, TFRecordSegmentations
+from rcnn_keras.utils.hashing import sha256
 
 if TYPE_CHECKING:
     from rcnn_keras.data.pipeline import Batches
@@ -210,6 +211,31 @@ class DetectionDataset(Sequence[Record]):
         return (
             f"DetectionDataset({name}{len(self)} images, {objects} objects, "
             f"{len(self.classes)} classes)"
+        )
+
+    def split(self, share: float) -> tuple["DetectionDataset", "DetectionDataset"]:
+        """Return two datasets, the first with a share of the images and the second with the rest.
+
+        Which image is in which depends on its file name alone, so the parts are the same at every
+        call and on every machine, whatever folder the images are in. Each keeps the order.
+
+        Args:
+            share: of the images that the first part has, above 0 and below 1; each part gets at
+                least one.
+
+        Raises:
+            ValueError: for another share, and for fewer than two images.
+        """
+        if not 0 < share < 1:
+            raise ValueError(f"share must be above 0 and below 1; received {share!r}")
+        if len(self) < 2:
+            raise ValueError(f"{self.name}: {len(self)} image cannot be split in two")
+        names = [(sha256([Path(r.path).name.encode()]), r.image_id) for r in self]
+        count = min(max(round(share * len(self)), 1), len(self) - 1)
+        first = {image_id for _, image_id in sorted(names)[:count]}
+        return (
+            self._with_records(record for record in self if record.image_id in first),
+            self._with_records(record for record in self if record.image_id not in first),
         )
 
     def with_classes(self, classes: Iterable[str]) -> "DetectionDataset":

@@ -35,7 +35,7 @@ from PIL import Image
 
 from rcnn_keras.data.bitmasks import encode_runs
 from rcnn_keras.data.dataset import DetectionDataset, Record, check_known, check_names, plain
-from rcnn_keras.data.images import ImageError, decode_upright, read_header, read_image
+from rcnn_keras.data.images import ImageError, decode_upright, read_header
 from rcnn_keras.data.object_rules import (
     Crowd,
     WithoutMask,
@@ -43,6 +43,7 @@ from rcnn_keras.data.object_rules import (
     check_rules,
     find_suspicious,
 )
+from rcnn_keras.data.pipeline import read_pixels
 from rcnn_keras.data.problems import DatasetError, Problem, ProblemLog
 from rcnn_keras.data.tfrecord_images import TFRecordImage, TFRecordSegmentations
 from rcnn_keras.data.validation import warn_repaired
@@ -531,11 +532,7 @@ def _content(record: Record) -> tuple[bytes, int]:
     Raises:
         ImageError: the image cannot be read, or has another size than the record says.
     """
-    pixels = read_image(record.image)
-    height, width = pixels.shape[:2]
-    if (height, width) != (record.height, record.width):
-        stated = f"{record.width}x{record.height}"
-        raise ImageError(record.path, f"has {width}x{height} pixels, not {stated} as stated")
+    pixels = read_pixels(record)
     if not isinstance(record.image, np.ndarray):
         place = record.tfrecord
         content = Path(record.path).read_bytes() if place is None else place.read()

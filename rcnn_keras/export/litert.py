@@ -197,8 +197,7 @@ def litert(
         path: of the file, ending in `.tflite`.
         size: H and W, multiples of 32; by default `min_size` x `max_size` of the model, rounded up.
         quantize: None for float32; `"float16"` for weights of half the size; `"dynamic"` for
-            weights in 8 bits; `"int8"` for 8 bits in backbone, pyramid and heads, see
-            `export.quantization`.
+            weights in 8 bits; `"int8"` for 8 bits in backbone, pyramid and heads.
         calibrate: for `"int8"`, images like those to come, of which up to 100 are read: a folder,
             or a dataset.
         num_proposals: R, for R-CNN and Fast R-CNN, whose file also takes `proposals` `(1, R, 4)`

@@ -20,6 +20,7 @@ from PIL import Image
 from rcnn_keras.data.images import read_image
 from rcnn_keras.export.preparation import check_detector, check_free, exported_folder, folded
 from rcnn_keras.export.served_detector import ServedDetector
+from rcnn_keras.layers import BoxHead
 from rcnn_keras.models import RCNN, Detector
 
 WARM_UP = Path("assets.extra", "tf_serving_warmup_requests")
@@ -163,9 +164,14 @@ def saved_model(
 
 
 def is_untrained(model: Detector) -> bool:
-    """Tell whether the classifier's biases are 0, as they are drawn, which one step changes."""
+    """Tell whether the classifier's biases are 0, as they are drawn, which one step changes.
+
+    Of a head of the user's own it is not known.
+    """
     if isinstance(model, RCNN):
         classifier = model.svm if model.classifier == "svm" else model.class_logits
-    else:
+    elif isinstance(model.box_head, BoxHead):
         classifier = model.box_head.class_logits
+    else:
+        return False
     return not np.any(keras.ops.convert_to_numpy(classifier.bias))

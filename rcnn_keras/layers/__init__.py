@@ -6,9 +6,8 @@ from rcnn_keras.layers.box_head import BoxHead
 from rcnn_keras.layers.detection_layer import DetectionLayer
 from rcnn_keras.layers.feature_pyramid import FeaturePyramid
 from rcnn_keras.layers.image_normalization import ImageNormalization
-from rcnn_keras.layers.local_response_norm import LocalResponseNorm, WithinChannelNorm
-from rcnn_keras.layers.mask_head import MaskHead
-from rcnn_keras.layers.mask_layer import MaskLayer, RealRoIs
+from rcnn_keras.layers.local_response_norm import LocalResponseNorm
+from rcnn_keras.layers.mask_head import MaskHead, MaskLayer, RealRoIs
 from rcnn_keras.layers.normalization import FrozenBatchNormalization, normalization
 from rcnn_keras.layers.proposal_layer import ProposalLayer
 from rcnn_keras.layers.region_features import RegionFeatures
@@ -17,6 +16,7 @@ from rcnn_keras.layers.roi_pool import RoIPool
 from rcnn_keras.layers.roi_sampler import RoISampler
 from rcnn_keras.layers.rpn_head import RPNHead
 from rcnn_keras.layers.stateless_dropout import StatelessDropout
+from rcnn_keras.layers.stochastic_depth import StochasticDepth
 from rcnn_keras.layers.winograd_conv import WinogradConv2D
 
 __all__ = [
@@ -38,7 +38,7 @@ __all__ = [
     "RoIPool",
     "RoISampler",
     "StatelessDropout",
+    "StochasticDepth",
     "WinogradConv2D",
-    "WithinChannelNorm",
     "normalization",
 ]

@@ -14,7 +14,10 @@ KINDS = (*BATCH_KINDS, "group", None)
 
 
 def normalization(
-    kind: str | None, name: str, dtype: str | keras.DTypePolicy | None = None
+    kind: str | None,
+    name: str,
+    dtype: str | keras.DTypePolicy | None = None,
+    epsilon: float = EPSILON,
 ) -> keras.layers.Layer:
     """Return the normalisation layer of a kind.
 
@@ -25,16 +28,17 @@ def normalization(
             bias instead).
         name: the layer's name.
         dtype: its dtype policy.
+        epsilon: added to the variance.
 
     Raises:
         ValueError: for another kind.
     """
     if kind == "batch":
-        return BatchNormalization(momentum=0.9, epsilon=EPSILON, dtype=dtype, name=name)
+        return BatchNormalization(momentum=0.9, epsilon=epsilon, dtype=dtype, name=name)
     if kind == "frozen_batch":
-        return FrozenBatchNormalization(dtype=dtype, name=name)
+        return FrozenBatchNormalization(epsilon, dtype=dtype, name=name)
     if kind == "group":
-        return keras.layers.GroupNormalization(groups=32, epsilon=EPSILON, dtype=dtype, name=name)
+        return keras.layers.GroupNormalization(groups=32, epsilon=epsilon, dtype=dtype, name=name)
     if kind is None:
         return keras.layers.Identity(dtype=dtype, name=name)
     raise ValueError(f"norm must be one of {', '.join(map(str, KINDS))}; received {kind!r}")

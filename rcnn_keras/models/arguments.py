@@ -3,27 +3,30 @@
 One table a class, from an argument's name to its rule; a test holds that none is left out.
 """
 
+import difflib
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
 import keras
 
-from rcnn_keras.backbones.applications import APPLICATIONS
+from rcnn_keras.backbones.applications import APPLICATIONS, SOURCES
 from rcnn_keras.backbones.backbone import (
     APPLICATION_NAMES,
+    LITES,
     MOBILENET,
     NAMES,
     nearest_name,
     num_stages,
 )
 from rcnn_keras.backbones.crop_networks import CHANNELS, CROP_SIZES, SMALLEST_CROP
-from rcnn_keras.backbones.imagenet import SOURCES
 from rcnn_keras.backbones.resnet import width_rule
 from rcnn_keras.data.value_range import VALUE_RANGE_RULE, is_value_range
 from rcnn_keras.layers.normalization import KINDS
 from rcnn_keras.layers.rpn_head import OBJECTNESS
+from rcnn_keras.preset_table import PRESETS
 from rcnn_keras.utils.environment import check_settings
 
 SINGLE_MAP_SIZES = ((128, 256, 512),)
@@ -33,6 +36,22 @@ MOBILENET_SIZES = ((32, 64, 128, 256, 512),) * 3
 ANCHOR_SCALE = 8  # side of a pyramid's anchors in positions: 32 pixels at stride 4
 
 VGG_UNITS = 4096  # of the fc6 and fc7 that ImageNet weights bring
+
+# What a layer of the user's own makes unread, and its default; so does RoIPool.
+UNREAD: dict[str, dict[str, Any]] = {
+    "anchor_generator": {
+        "anchor_sizes": None,
+        "aspect_ratios": (0.5, 1.0, 2.0),
+        "anchor_rounding": True,
+    },
+    "rpn_head": {"rpn_convs": 1, "rpn_objectness": "sigmoid"},
+    "box_head": {"box_units": None, "box_convs": 0, "box_ranks": None},
+    "roi_pooling": {"roi_aligned": False, "roi_sampling_ratio": 2},
+}
+
+WEIGHTS = ("imagenet", *(name for name, preset in PRESETS.items() if not preset.num_classes))
+
+WEIGHT_FILES = (".pth", ".pt", ".safetensors")
 
 Rule = tuple[Callable[[Any], bool], str]
 Rules = Mapping[str, Rule]
@@ -66,16 +85,37 @@ def argument_errors(config: Mapping[str, Any], rules: Rules | None = None) -> di
     }
     if "backbone" in errors and rules is not RCNN:
         errors["backbone"] = nearest_name(config["backbone"])
+    if "backbone_weights" in errors:
+        near = difflib.get_close_matches(str(config["backbone_weights"]), WEIGHTS, 1)
+        errors["backbone_weights"] += f" (did you mean {near[0]!r}?)" if near else ""
     sound = {name: value for name, value in config.items() if name not in errors}
     between = _rcnn_errors_between if rules is RCNN else _errors_between
     return between(sound) | _class_errors(sound) | errors
 
 
+def numbered_classes(count: int) -> tuple[str, ...]:
+    """Return the names of classes of which only the number is known."""
+    return tuple(f"class_{number}" for number in range(count))
+
+
 def name_classes(config: dict[str, Any]) -> None:
     """Fill in `classes` where only `num_classes` is given, which they then stand for."""
     if not config["classes"]:
-        config["classes"] = tuple(f"class_{number}" for number in range(config["num_classes"]))
+        config["classes"] = numbered_classes(config["num_classes"])
     config["num_classes"] = None
+
+
+def unread_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments that others of a configuration make unread, and their defaults.
+
+    The RoIAlign of Mask R-CNN's masks has its options whatever layer pools for boxes.
+    """
+    unread: dict[str, Any] = {}
+    for argument, names in UNREAD.items():
+        replaced = config.get(argument) not in (None, "align")
+        if replaced and not (argument == "roi_pooling" and "mask_head" in config):
+            unread |= {name: default for name, default in names.items() if name in config}
+    return unread
 
 
 def default_anchor_sizes(
@@ -125,10 +165,11 @@ def _errors_between(sound: Mapping[str, Any]) -> dict[str, str]:
     ):
         if low in sound and high in sound and _greatest(sound[low]) > sound[high]:
             errors[low] = f"must be at most {high}={sound[high]!r}"
-    if sound.get("roi_pooling") == "pool":
-        for name, default in (("roi_aligned", False), ("roi_sampling_ratio", 2)):
-            if sound.get(name, default) != default:
-                errors[name] = f"must be {default} with roi_pooling='pool': only RoIAlign has it"
+    for name, default in unread_arguments(sound).items():
+        value = sound[name]
+        if (tuple(value) if isinstance(value, list) else value) != default:
+            argument = next(argument for argument, names in UNREAD.items() if name in names)
+            errors[name] = f"must be {default!r} with this {argument}, which does not read it"
     if sound.get("kernels") == "portable" and sound.get("roi_sampling_ratio") == 0:
         errors["roi_sampling_ratio"] = (
             "must be at least 1 with kernels='portable', as for XLA and all exports but "
@@ -152,11 +193,12 @@ def _errors_between(sound: Mapping[str, Any]) -> dict[str, str]:
     if pyramid and sound.get("roi_pooling") == "pool":
         errors["roi_pooling"] = f"must be 'align' for {backbone}: RoIPool reads one map"
     levels, sizes = _num_levels(backbone), sound.get("anchor_sizes")
-    if sizes is not None and (len(sizes) != levels or len(set(map(len, sizes))) > 1):
-        errors["anchor_sizes"] = (
-            f"must have {levels} level{'s'[: levels > 1]} for {backbone}, each a list of as many "
-            f"sizes"
+    if sizes is not None and len(sizes) != levels:
+        errors.setdefault(
+            "anchor_sizes", f"must have {levels} level{'s'[: levels > 1]} for {backbone}"
         )
+    elif sizes is not None and len(set(map(len, sizes))) > 1 and sound.get("rpn_head") is None:
+        errors["anchor_sizes"] = "must have as many sizes on every level, unless rpn_head is given"
     return errors
 
 
@@ -166,17 +208,20 @@ def _builtin_errors(backbone: str, sound: Mapping[str, Any]) -> dict[str, str]:
     is_resnet = backbone.startswith("resnet")
     if sound.get("box_ranks") and not backbone.endswith("_fpn") and is_resnet:
         errors["box_ranks"] = f"must be None for {backbone}, whose head has no dense layers"
-    if backbone == MOBILENET and sound.get("norm") == "group":
-        errors["norm"] = "must not be 'group' for MobileNetV3: its channels do not divide by 32"
+    network = backbone.removesuffix("_fpn")
+    if (backbone == MOBILENET or network in LITES) and sound.get("norm") == "group":
+        errors["norm"] = f"must not be 'group' for {network}: its channels do not divide by 32"
+    if network not in LITES and sound.get("stochastic_depth"):
+        errors["stochastic_depth"] = f"must be 0 for {backbone}: only EfficientNet-Lite has it"
     width = sound.get("backbone_width", 1.0)
     if width != 1 and not is_resnet:
         errors["backbone_width"] = f"must be 1 for {backbone}: only a ResNet has a width"
     elif rule := width_rule(width, sound.get("norm")):
         errors["backbone_width"] = rule
-    if sound.get("backbone_weights") == "imagenet":
-        missing = _imagenet_needs(backbone.removesuffix("_fpn"), sound)
-        if missing:
-            errors["backbone_weights"] = f"needs {missing}"
+    weights = sound.get("backbone_weights")
+    needs = _imagenet_needs if weights == "imagenet" else _file_needs
+    if weights is not None and (missing := needs(network, sound)):
+        errors["backbone_weights"] = f"needs {missing}"
     return errors
 
 
@@ -189,6 +234,10 @@ def _errors_of_others(sound: Mapping[str, Any], what: str) -> dict[str, str]:
         errors["backbone_width"] = f"must be 1 for {what}: only a ResNet of this package has it"
     if sound.get("stride_in_1x1"):
         errors["stride_in_1x1"] = f"must be False for {what}: only a ResNet of this package has it"
+    if sound.get("stochastic_depth"):
+        errors["stochastic_depth"] = f"must be 0 for {what}: only EfficientNet-Lite has it"
+    if sound.get("backbone_weights") not in (None, "imagenet"):
+        errors["backbone_weights"] = f"must be None or 'imagenet' for {what}"
     return errors
 
 
@@ -200,24 +249,49 @@ def _model_errors(sound: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _imagenet_needs(network: str, config: Mapping[str, Any]) -> str | None:
-    """Return what the weights of keras.applications need that the other arguments do not give."""
-    if network not in SOURCES:
-        return f"a backbone of {', '.join(SOURCES)}: keras.applications has no {network}"
+    """Return what ImageNet weights need that the other arguments do not give."""
+    if network not in (*SOURCES, *LITES):
+        near = f"{network}_imagenet"
+        other = f" Torchvision has: backbone_weights={near!r}" if near in PRESETS else ""
+        return (
+            f"a backbone of {', '.join((*SOURCES, *LITES))}, with or without _fpn: "
+            f"keras.applications has no {network}.{other}"
+        )
     if network == "vgg16":
         units = config.get("box_units")
         if units in (None, VGG_UNITS):
             return None
         return f"box_units={VGG_UNITS}, as VGG-16's fc6 and fc7 have, not box_units={units!r}"
-    if config.get("norm") in ("group", None):
-        norm = config.get("norm")
-        return f"norm='batch' or 'frozen_batch', with which they were trained, not norm={norm!r}"
-    if config.get("backbone_width") != 1:
-        return f"backbone_width=1, with which they were trained, not {config['backbone_width']!r}"
+    if (missing := _batch_norm_needs(config)) or network in LITES:
+        return missing
     if not config.get("stride_in_1x1"):
         return (
             "stride_in_1x1=True: keras.applications' ResNets halve the map in the first 1x1 "
             "convolution"
         )
+    return None
+
+
+def _file_needs(network: str, config: Mapping[str, Any]) -> str | None:
+    """Return what a file of ImageNet weights needs that the other arguments do not give."""
+    weights = config["backbone_weights"]
+    if network in LITES and weights not in PRESETS:
+        return _batch_norm_needs(config)
+    if weights in PRESETS and PRESETS[weights].network != network:
+        return f"a backbone {PRESETS[weights].network}, not {network}"
+    if network not in {preset.network for preset in PRESETS.values()}:
+        return f"a backbone that torchvision has: a ResNet or MobileNetV3, not {network}"
+    if config.get("stride_in_1x1"):
+        return "stride_in_1x1=False: torchvision's ResNets halve the map in the 3x3 convolution"
+    return _batch_norm_needs(config)
+
+
+def _batch_norm_needs(config: Mapping[str, Any]) -> str | None:
+    if config.get("norm") in ("group", None):
+        norm = config.get("norm")
+        return f"norm='batch' or 'frozen_batch', with which they were trained, not norm={norm!r}"
+    if config.get("backbone_width") != 1:
+        return f"backbone_width=1, with which they were trained, not {config['backbone_width']!r}"
     return None
 
 
@@ -257,6 +331,13 @@ def _is_count(value: Any) -> bool:
 
 def _greatest(values: Any) -> Any:
     return max(values) if _is_list(values) else values
+
+
+def _is_weights(value: Any) -> bool:
+    """Return whether a value says which weights a backbone starts from."""
+    if value is None or value in WEIGHTS:
+        return True
+    return isinstance(value, (str, os.PathLike)) and os.fspath(value).endswith(WEIGHT_FILES)
 
 
 def _is_list(values: Any) -> bool:
@@ -332,7 +413,11 @@ DETECTOR: dict[str, Rule] = {  # of all four
         "must be a list of different names",
     ),
     "num_classes": OPTIONAL_COUNT,
-    "backbone_weights": (lambda value: value in (None, "imagenet"), "must be None or 'imagenet'"),
+    "backbone_weights": (
+        _is_weights,
+        "must be None, 'imagenet', the name of a backbone's preset, or the path of a .pth or "
+        ".safetensors file",
+    ),
     "box_score_thresh": SHARE,
     "box_nms_thresh": SHARE,
     "box_detections_per_img": COUNT,
@@ -364,6 +449,10 @@ TWO_STAGE: dict[str, Rule] = DETECTOR | {  # of all but R-CNN
         "must be a number above 0",
     ),
     "stride_in_1x1": BOOL,
+    "stochastic_depth": (
+        lambda value: _is_share(value) and value < 1,
+        "must be at least 0 and less than 1",
+    ),
     "frozen_stages": OPTIONAL_WHOLE,
     "recompute_stages": OPTIONAL_WHOLE,
     "feature_pyramid": OPTIONAL_BOOL,
@@ -436,6 +525,7 @@ FAST_RCNN: dict[str, Rule] = TWO_STAGE | {
 }
 
 RCNN: dict[str, Rule] = DETECTOR | {
+    "backbone_weights": (lambda value: value in (None, "imagenet"), "must be None or 'imagenet'"),
     "backbone": _one_of(*CROP_SIZES),
     "crop_size": (
         lambda value: value is None or (_is_whole(value) and value >= SMALLEST_CROP),

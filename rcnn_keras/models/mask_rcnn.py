@@ -12,7 +12,7 @@ from keras import ops
 from rcnn_keras.backbones import Backbone
 from rcnn_keras.backbones.backbone import MASK_POOLED_SIZE
 from rcnn_keras.layers import MaskHead, MaskLayer, RealRoIs
-from rcnn_keras.layers.mask_layer import of_class
+from rcnn_keras.layers.mask_head import of_class
 from rcnn_keras.losses import SMOOTH_L1_BETA, Losses, mask_head_loss
 from rcnn_keras.models.arguments import MASK_RCNN
 from rcnn_keras.models.custom_layers import check_mask_head, with_kernels_of
@@ -36,7 +36,7 @@ class MaskRCNN(FasterRCNN):
     Args:
         mask_head: a layer in place of `layers.MaskHead`. It is called with pooled features
             `(n, 14, 14, C)`, by RoIAlign whatever `roi_pooling` is for boxes, and, if its `call`
-            has it, `training`; it returns logits `(n, M, M, K)`.
+            has it, `training`; it returns logits `(n, M, M, K)`, float32.
     """
 
     loss_names = (*FasterRCNN.loss_names, "mask_loss")
@@ -53,6 +53,7 @@ class MaskRCNN(FasterRCNN):
         backbone_width: float = 1.0,
         backbone_weights: str | None = None,
         stride_in_1x1: bool = False,
+        stochastic_depth: float = 0.0,
         frozen_stages: int | None = 0,
         recompute_stages: int | None = None,
         feature_pyramid: bool | None = None,

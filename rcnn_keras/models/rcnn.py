@@ -10,7 +10,7 @@ import keras
 from keras import layers, ops
 
 from rcnn_keras.backbones import crop_network, load_imagenet
-from rcnn_keras.backbones.imagenet import CAFFE_MEAN, CAFFE_STD
+from rcnn_keras.backbones.applications import CAFFE_MEAN, CAFFE_STD
 from rcnn_keras.layers import DetectionLayer, ImageNormalization, RegionFeatures
 from rcnn_keras.losses import Losses
 from rcnn_keras.models.arguments import RCNN as RULES

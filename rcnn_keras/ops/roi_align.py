@@ -24,17 +24,17 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from rcnn_keras.ops.boxes import area
-from rcnn_keras.ops.gradients import scoped_gradients
+from rcnn_keras.ops.execution import scoped_gradients
 from rcnn_keras.ops.interpolation import neighbours
 from rcnn_keras.ops.types import Tensor
 
 CANONICAL_SIZE, CANONICAL_LEVEL = 224.0, 4  # Feature Pyramid Networks, equation 1
 
-MOST_SAMPLES = 2**16  # points read at once where their number follows the RoI's size
+MAX_SAMPLES = 2**16  # points read at once where their number follows the RoI's size
 
-MOST_VALUES = 2**23  # samples times channels held at once, 32 MB
+MAX_VALUES = 2**23  # samples times channels held at once, 32 MB
 
-MOST_PRODUCTS = 2**31 - 1  # of one sparse matrix product, TensorFlow's limit on GPUs
+MAX_PRODUCTS = 2**31 - 1  # of one sparse matrix product, TensorFlow's limit on GPUs
 
 
 def roi_align(
@@ -232,11 +232,11 @@ def _means(
     def pool(features: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         extent = tf.cast(shape[1:3] + 1, tf.float32)  # the border moves the map by one position
         grid = tf.concat([(first + 1.0) / extent, (last + 1.0) / extent], axis=1)
-        most = tf.maximum(MOST_VALUES // (tf.reduce_prod(samples) * channels), 1)
-        parts = tf.maximum(-(-tf.shape(image)[0] // most), 1)
+        chunk = tf.maximum(MAX_VALUES // (tf.reduce_prod(samples) * channels), 1)
+        parts = tf.maximum(-(-tf.shape(image)[0] // chunk), 1)
 
         def read(k: Tensor, pooled: tf.TensorArray) -> tuple[Tensor, tf.TensorArray]:
-            part = slice(k * most, (k + 1) * most)
+            part = slice(k * chunk, (k + 1) * chunk)
             crops = tf.image.crop_and_resize(bordered, grid[part], image[part], samples)
             # Rows, then columns: TensorFlow's mean over both axes at once takes five times as long.
             width = pooled_size * ratio[1] * channels
@@ -251,12 +251,12 @@ def _means(
 
     def gradient(upstream: Tensor) -> Tensor:
         count = tf.shape(image)[0]
-        most = tf.maximum(MOST_PRODUCTS // (4 * tf.reduce_prod(samples) * channels), 1)
+        chunk = tf.maximum(MAX_PRODUCTS // (4 * tf.reduce_prod(samples) * channels), 1)
         upstream = tf.convert_to_tensor(upstream)  # not the slices that a gather hands back
 
         def product(start: int | Tensor) -> Tensor:
             of_image, begin, step, cells = (
-                x[start : start + most] for x in (image, first, 2 * inset, upstream)
+                x[start : start + chunk] for x in (image, first, 2 * inset, upstream)
             )
             axes = [
                 cell_weights(begin[:, k], step[:, k], shape[k + 1], ratio[k], pooled_size)
@@ -267,9 +267,9 @@ def _means(
             return tf.sparse.sparse_dense_matmul(matrix, cells, adjoint_a=True)
 
         def add(start: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
-            return start + most, total + product(start)
+            return start + chunk, total + product(start)
 
-        _, total = tf.while_loop(lambda start, _: start < count, add, (most, product(0)))
+        _, total = tf.while_loop(lambda start, _: start < count, add, (chunk, product(0)))
         return tf.reshape(total, shape)
 
     return pool(features)
@@ -331,9 +331,9 @@ def _adaptive_means(
     def read(start: Tensor, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """Read the next RoIs of one group, as many as their samples allow."""
         ratio = ratios[order[start]]
-        most = tf.maximum(MOST_SAMPLES // (tf.reduce_prod(ratio) * pooled_size**2), 1)
+        chunk = tf.maximum(MAX_SAMPLES // (tf.reduce_prod(ratio) * pooled_size**2), 1)
         stop = tf.searchsorted(group, group[start : start + 1], side="right")[0]
-        stop = tf.minimum(stop, start + most)
+        stop = tf.minimum(stop, start + chunk)
         members = order[start:stop]
         of_group = tuple(tf.gather(part, members) for part in (low, size, image))
         means = _means(maps, of_group[0], of_group[1], of_group[2], pooled_size, ratio)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from rcnn_keras.ops.gradients import scoped_gradients
+from rcnn_keras.ops.execution import scoped_gradients
 from rcnn_keras.ops.types import Tensor
 
 # How many lists there are so far, the maxima in each, and the numbers of their cells.
@@ -177,10 +177,10 @@ def _maxima_by_size(
 
     def read(height: Tensor, width: Tensor, table: Tensor, parts: Parts) -> Parts:
         """Answer the cells whose blocks have the table's size: one, two or four reads each."""
-        here = real & (height_of == height) & (width_of == width)
+        of_size = real & (height_of == height) & (width_of == width)
         for more_down in (False, True):
             for more_right in (False, True):
-                chosen = tf.where(here & ((down > 0) == more_down) & ((right > 0) == more_right))
+                chosen = tf.where(of_size & ((down > 0) == more_down) & ((right > 0) == more_right))
                 members = chosen[:, 0]
                 corners = [tf.gather(first, members)]
                 if more_right:
@@ -236,8 +236,8 @@ def _added_up(values: Tensor, places: Tensor, rows: Tensor) -> Tensor:
     """Return `(rows, C)` with every one of `(n, C)` values added at its place in the flat map.
 
     The kernel is that of max pooling's gradient, in a tenth of the time of `scatter_nd`. Each image
-    of its batch has a thread, so the list goes in as two, always cut in the same place lest sums
-    change from run to run. It wants as many values as places, so the fewer are padded.
+    of its batch has a thread, so the list goes in as two, always cut in the same place so that sums
+    do not change from run to run. It wants as many values as places, so the fewer are padded.
     """
     channels = values.shape[-1]
     half = (tf.shape(values)[0] + 1) // 2

@@ -2,27 +2,74 @@
 
 `concurrent.futures` and loky give up every shard when a worker dies, and do not say which shard it
 was at. Here one shard is lost and begun again, and a shard that kills its workers is reported.
+A worker of Ray is the same: one thread, and its work on one shard.
 """
 
 import multiprocessing
 import os
 import pickle
+import signal
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
-from rcnn_keras.parallel.worker import (
-    AHEAD,
-    ATTEMPTS,
-    ENVIRONMENT,
-    Outcome,
-    outcome,
-    prepare,
-)
+import cv2
+
 from rcnn_keras.utils.quiet import quiet_import
+
+ATTEMPTS = 3  # at a shard whose worker dies
+AHEAD = 2  # shards taken up for each worker, so that none waits for the next one to be made
+
+# One thread each, so that workers do not get in each other's way, and so that what a network gives
+# does not depend on their number: TensorFlow adds up in another order on more threads.
+ENVIRONMENT = {
+    "RCNN_KERAS_LEAN": "1",  # the package imports its rooms late where this is set
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "TF_NUM_INTEROP_THREADS": "1",
+    "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # several workers on one GPU
+}
+
+
+class Outcome(NamedTuple):
+    """What became of a shard: the result, or the error that the work raised."""
+
+    result: Any
+    error: Exception | None
+
+
+def outcome(work: Callable[[Any], Any], shard: Any) -> Outcome:
+    """Do the work on a shard."""
+    prepare()
+    try:
+        return Outcome(work(shard), None)
+    except Exception as error:  # it is raised again where the work was given out
+        return Outcome(None, _portable(error))
+
+
+@cache
+def prepare() -> None:
+    """Make this process a worker: one thread for OpenCV, and no word of its own at Ctrl+C."""
+    cv2.setNumThreads(1)
+    with suppress(ValueError):  # Ray may run it on another thread, and ends its workers itself
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _portable(error: Exception) -> Exception:
+    """Return an error that survives the way to another process, with its traceback as a note."""
+    try:
+        portable = pickle.loads(pickle.dumps(error))
+    except Exception:  # an exception whose constructor takes other arguments than it keeps
+        portable = None
+    if type(portable) is not type(error) or str(portable) != str(error):
+        portable = RuntimeError(f"{type(error).__name__}: {error}")
+    portable.add_note("in a worker:\n" + "".join(traceback.format_exception(error)))
+    return portable
 
 
 class Processes:
@@ -77,8 +124,8 @@ class _Worker(NamedTuple):
 class _Pool:
     """The workers, the shard that each works on, and the shards that wait."""
 
-    def __init__(self, work: Callable[[Any], Any], most: int):
-        self.work, self.most = pickle.dumps(work), most
+    def __init__(self, work: Callable[[Any], Any], max_workers: int):
+        self.work, self.max_workers = pickle.dumps(work), max_workers
         self.waiting: deque[_Task] = deque()
         self.idle: list[_Worker] = []
         self.busy: dict[Connection, tuple[_Worker, _Task]] = {}
@@ -116,7 +163,7 @@ class _Pool:
             worker.process.join()
 
     def _assign(self) -> None:
-        while self.waiting and (self.idle or len(self.busy) < self.most):
+        while self.waiting and (self.idle or len(self.busy) < self.max_workers):
             worker = self.idle.pop() if self.idle else _start(self.work)
             task = self.waiting.popleft()
             self.busy[worker.pipe] = worker, task

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from rcnn_keras.parallel.worker import AHEAD, ATTEMPTS, ENVIRONMENT, Outcome, outcome
+from rcnn_keras.parallel.processes import AHEAD, ATTEMPTS, ENVIRONMENT, Outcome, outcome
 
 
 class Ray:
@@ -13,7 +13,7 @@ class Ray:
     for the results that all share.
 
     Args:
-        workers: most shards in work at a time; by default one for each core of the cluster.
+        workers: max_tasks shards in work at a time; by default one for each core of the cluster.
         address: of a cluster, "auto" for the one that this machine belongs to; "local" starts Ray
             here and ends it with the work. A program that has called `ray.init` itself keeps what
             it started.
@@ -45,11 +45,11 @@ class Ray:
                 num_cpus=1, max_retries=ATTEMPTS - 1, runtime_env={"env_vars": ENVIRONMENT}
             )(outcome)
             held = ray.put(work)  # once, and not with each shard
-            most = self.workers or AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))
+            max_tasks = self.workers or AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))
             running: dict[Any, Any] = {}
             for shard in shards:
                 running[task.remote(held, shard)] = shard
-                if len(running) >= most:
+                if len(running) >= max_tasks:
                     yield from _finished(ray, running)
             while running:
                 yield from _finished(ray, running)

@@ -4,9 +4,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from typing import Any, Protocol, TypeVar
 
-from rcnn_keras.parallel.processes import Processes
+from rcnn_keras.parallel.processes import Outcome, Processes
 from rcnn_keras.parallel.ray import Ray
-from rcnn_keras.parallel.worker import Outcome
 
 ENGINES = ("processes", "ray")
 

@@ -110,8 +110,8 @@ def write_likelihoods(
     for name, likelihoods in cues.items():
         numbers = {key: np.asarray(value).tolist() for key, value in asdict(likelihoods).items()}
         content["cues"][name] = numbers
-    with atomic_write(path) as aside:
-        aside.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def read_likelihoods(path: str | PathLike[str]) -> tuple[float, dict[str, Likelihoods]]:

@@ -146,7 +146,7 @@ def write_proposals(
         "image_ids": np.array(list(proposals), np.int64),
         "image_sizes": np.array(sizes, np.int32).reshape(-1, 2),
     }
-    with atomic_write(path) as aside, zipfile.ZipFile(aside, "w") as archive:
+    with atomic_write(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         archive.writestr(_entry("header.json"), json.dumps(header, sort_keys=True))
         for name, array in content.items():
             with archive.open(_entry(f"{name}.npy"), "w", force_zip64=True) as entry:

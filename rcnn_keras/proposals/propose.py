@@ -142,6 +142,7 @@ def _search(
 ) -> None:
     """Compute the missing parts; raise ValueError at the end for images that cannot be read."""
     from rcnn_keras.data.images import ImageError
+    from rcnn_keras.data.pipeline import read_pixels
 
     missing = [record for record in dataset if not _part(parts, record).exists()]
     done, errors = len(dataset) - len(missing), []
@@ -155,7 +156,7 @@ def _search(
     def images() -> Iterator[tuple[int, np.ndarray]]:
         for number, record in enumerate(missing):
             try:
-                yield number, _pixels(record)
+                yield number, read_pixels(record)
             except ImageError as error:
                 errors.append(str(error))
                 report(1)
@@ -182,18 +183,6 @@ def _search(
 def _part(parts: ResumableFolder, record: "Record") -> Path:
     """Return the file that keeps the proposals of an image until all are done."""
     return parts.path(f"{record.image_id}.npz")
-
-
-def _pixels(record: "Record") -> np.ndarray:
-    """Return the image of a record; ImageError if it has another size than the record says."""
-    from rcnn_keras.data.images import ImageError, read_image
-
-    pixels = read_image(record.image)
-    height, width = pixels.shape[:2]
-    if (height, width) != (record.height, record.width):
-        stated = f"{record.width}x{record.height}"
-        raise ImageError(record.path, f"has {width}x{height} pixels, not {stated} as stated")
-    return pixels
 
 
 def _fingerprint(dataset: "DetectionDataset") -> str:

@@ -33,7 +33,7 @@ def read_data(data: AnyData, *, masks: bool = False) -> tuple[DetectionDataset, 
     for source in sources:
         try:
             datasets.append(_read(source, data))
-        except DatasetError as error:  # told together with what is wrong in the other files
+        except DatasetError as error:  # reported together with what is wrong in the other files
             problems.extend(error.problems)
     if problems:
         raise DatasetError(problems)
@@ -42,10 +42,12 @@ def read_data(data: AnyData, *, masks: bool = False) -> tuple[DetectionDataset, 
     if any(errors):
         raise ConfigurationError(error for error in errors if error)
     datasets = [dataset.with_classes(classes) for dataset in datasets]
-    parts = {
-        "data.train": _joined(datasets[: len(data.train)]),
-        "data.val": _joined(datasets[len(data.train) :]),
-    }
+    train = _joined(datasets[: len(data.train)])
+    if data.validation_split is None:
+        val = _joined(datasets[len(data.train) :])
+    else:
+        val, train = train.split(data.validation_split)
+    parts = {"data.train": train, "data.val": val}
     empty = {name: part for name, part in parts.items() if all(r.crowd.all() for r in part)}
     if empty:
         raise ConfigurationError(_empty_error(name, part) for name, part in empty.items())

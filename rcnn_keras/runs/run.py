@@ -11,7 +11,7 @@ import keras
 from rcnn_keras.data.augmentation import Compose
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.pipeline import Batches
-from rcnn_keras.evaluation.report.sections import Section
+from rcnn_keras.evaluation.report.page import Section
 from rcnn_keras.models import RCNN
 from rcnn_keras.models.scorable import warn_unscorable
 from rcnn_keras.presets import from_preset
@@ -126,8 +126,8 @@ def train(
             if overwrite:
                 clear(out)
             remove_unfinished(out)
-            with atomic_write(out / "config.yaml") as aside:
-                aside.write_text(configuration.to_yaml(), "utf-8")
+            with atomic_write(out / "config.yaml") as temporary:
+                temporary.write_text(configuration.to_yaml(), "utf-8")
         epochs = HistoryFile(out / "history.csv", resumes=resumed)
         history, sections = keras.callbacks.History(), []
         if isinstance(configuration, RCNNConfiguration):

@@ -32,13 +32,13 @@ from rcnn_keras.data.object_rules import Crowd, WithoutMask
 from rcnn_keras.models import RCNN, Detector, FasterRCNN, FastRCNN, MaskRCNN
 from rcnn_keras.models import arguments as rules
 from rcnn_keras.models.arguments import argument_errors
-from rcnn_keras.models.custom_layers import PLACES
+from rcnn_keras.models.custom_layers import LAYER_ARGUMENTS
 from rcnn_keras.parallel import Engine, engine_named
 from rcnn_keras.presets import check_architecture, is_path, preset_arguments, preset_conflicts
 from rcnn_keras.runs.distribution import Distribution
 from rcnn_keras.runs.document import Document
+from rcnn_keras.training.rcnn.linear_models import require_sklearn
 from rcnn_keras.training.rcnn.stages import number_errors, train_rcnn
-from rcnn_keras.training.rcnn.svm import require_sklearn
 
 LONGEST_VALUE = 80
 
@@ -216,6 +216,21 @@ def _sequence(value: Any) -> Any:
     return value if isinstance(value, tuple) else (value,)
 
 
+def _validated(value: Any, info: ValidationInfo) -> Any:
+    """Let validation data be stated or held out of the training data, one of the two."""
+    split = info.data.get("validation_split")
+    if not value and split is None:
+        rule = "needs data to score on; or give validation_split, the share that is held out"
+        raise PydanticCustomError(ARGUMENT, rule)
+    if value and split is not None:
+        raise ValueError("should not be there beside validation_split, which holds data out")
+    return value
+
+
+HELD_OUT = Field(default=(), validate_default=True)
+Validation = AfterValidator(_validated)
+
+
 class CocoSource(Section):
     """A COCO JSON file and the folder of its images, by default where `load_coco` looks."""
 
@@ -240,13 +255,18 @@ class RecordSource(Section):
 
 
 class DataSection(Section):
-    """What every format shares, and all ways to train; the rules are those of `load_coco`."""
+    """What every format shares, and all ways to train; the rules are those of `load_coco`.
+
+    Without `val`, `validation_split` is the share of the training images to score on, see
+    `DetectionDataset.split`.
+    """
 
     classes: tuple[str, ...] | None = None
     crowd: Crowd = "ignore"
     without_mask: WithoutMask = "keep"
     max_proposals: int = Field(default=2000, ge=1)
     check_images: bool = True
+    validation_split: float | None = Field(default=None, gt=0, lt=1)
 
 
 class BatchSection(DataSection):
@@ -263,7 +283,7 @@ class CocoFiles(Section):
 
     format: Literal["coco"]
     train: Annotated[tuple[CocoSource, ...], BeforeValidator(_sequence), Field(min_length=1)]
-    val: Annotated[tuple[CocoSource, ...], BeforeValidator(_sequence), Field(min_length=1)]
+    val: Annotated[tuple[CocoSource, ...], BeforeValidator(_sequence), Validation] = HELD_OUT
 
 
 class VocSplits(Section):
@@ -271,7 +291,7 @@ class VocSplits(Section):
 
     format: Literal["voc"]
     train: Annotated[tuple[VocSource, ...], BeforeValidator(_sequence), Field(min_length=1)]
-    val: Annotated[tuple[VocSource, ...], BeforeValidator(_sequence), Field(min_length=1)]
+    val: Annotated[tuple[VocSource, ...], BeforeValidator(_sequence), Validation] = HELD_OUT
 
 
 class RecordFolders(Section):
@@ -279,7 +299,7 @@ class RecordFolders(Section):
 
     format: Literal["records"]
     train: Annotated[tuple[RecordSource, ...], BeforeValidator(_sequence), Field(min_length=1)]
-    val: Annotated[tuple[RecordSource, ...], BeforeValidator(_sequence), Field(min_length=1)]
+    val: Annotated[tuple[RecordSource, ...], BeforeValidator(_sequence), Validation] = HELD_OUT
 
 
 class CocoData(CocoFiles, DataSection):
@@ -325,13 +345,13 @@ RULES = {
 
 # Arguments of the models that are no keys: the data has the classes, `training` the seed, and
 # models and layers cannot be written into a file of text.
-NO_KEYS = ("classes", "num_classes", "seed", "feature_pyramid", *PLACES)
+NO_KEYS = ("classes", "num_classes", "seed", "feature_pyramid", *LAYER_ARGUMENTS)
 
 MORE_KEYS = ("architecture", "preset")  # keys that are no arguments of the constructor
 
 
-def _preset_there(name: str, info: ValidationInfo) -> str:
-    """Return a preset's name, or the whole path of a `.keras` file that is there."""
+def _existing_preset(name: str, info: ValidationInfo) -> str:
+    """Return a preset's name, or the absolute path of a `.keras` file that exists."""
     name = absolute(name, info) if is_path(name) else name
     try:
         preset_arguments(name)
@@ -340,11 +360,24 @@ def _preset_there(name: str, info: ValidationInfo) -> str:
     return name
 
 
-PresetName = Annotated[str, AfterValidator(_preset_there)]
+PresetName = Annotated[str, AfterValidator(_existing_preset)]
+
+
+def _weights_there(name: str, info: ValidationInfo) -> str:
+    """Return `"imagenet"` or a preset's name, or the whole path of a file that is there."""
+    if not name.endswith(rules.WEIGHT_FILES):
+        return name
+    path = absolute(name, info)
+    if not Path(path).is_file():
+        raise ValueError("no such file")
+    return path
+
+
+WeightsName = Annotated[str, AfterValidator(_weights_there)]
 
 
 class ModelSchema:
-    """Annotation of `model`: one section for each architecture, told by the key `architecture`."""
+    """Annotation of `model`: a section for each architecture, chosen by the key of that name."""
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
@@ -376,6 +409,7 @@ def _section_of(name: str, model: type[Detector]) -> type[Section]:
     }
     default = inspect.signature(model).parameters["backbone"].default
     fields["backbone"] = (str, default)
+    fields["backbone_weights"] = (WeightsName | None, None)
     if model is FastRCNN:
         fields["roi_pooling"] = (str, "pool")
     return arguments_section(model, without=NO_KEYS, **fields)
@@ -410,6 +444,8 @@ class OptimizerSection(Section):
     weight_decay: float = Field(default=0.0, ge=0)
     clip_global_norm: float | None = Field(default=None, gt=0)
     ema_momentum: ShareBelowOne | None = None
+    backbone_rate: float = Field(default=1.0, gt=0, le=1)
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
 
 
 class SGD(OptimizerSection):
@@ -516,7 +552,7 @@ class EngineSection(Section):
     address: str | None = None
 
     @model_validator(mode="after")
-    def _is_there(self) -> "EngineSection":
+    def _engine_is_installed(self) -> "EngineSection":
         try:
             self.build()
         except ImportError as error:

@@ -19,12 +19,13 @@ from rcnn_keras.evaluation import (
     coco_results,
 )
 from rcnn_keras.evaluation.report.gallery import draw_worst
-from rcnn_keras.evaluation.report.page import Curves, write_report
-from rcnn_keras.evaluation.report.sections import (
+from rcnn_keras.evaluation.report.page import (
+    Curves,
     Section,
     confusion_section,
     error_section,
     voc_section,
+    write_report,
 )
 from rcnn_keras.models import Detector
 from rcnn_keras.models.scorable import warn_unscorable

@@ -165,9 +165,9 @@ def _save(model: FasterRCNN, folder: Path) -> None:
     """Save a copy of the model without an optimizer, in an atomic write of the folder."""
     copy = type(model).from_config(model.get_config())
     copy.set_weights(model.get_weights())
-    with atomic_write(folder) as aside:
-        aside.mkdir()
-        copy.save(aside / "model.keras")
+    with atomic_write(folder) as temporary:
+        temporary.mkdir()
+        copy.save(temporary / "model.keras")
 
 
 def _saved(folder: Path, model: FasterRCNN) -> FasterRCNN:

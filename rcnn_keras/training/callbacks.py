@@ -48,8 +48,8 @@ class HistoryFile(keras.callbacks.Callback):
         """Add the epoch's row."""
         self.rows[epoch + 1] = {"epoch": epoch + 1, **(logs or {})}
         with (
-            atomic_write(self.path) as aside,
-            aside.open("w", newline="", encoding="utf-8") as file,
+            atomic_write(self.path) as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
         ):
             writer = csv.DictWriter(file, self._names())
             writer.writeheader()

@@ -11,9 +11,10 @@ strings, None and arrays, in lists and dicts. Of Keras' callbacks the attributes
 
 import importlib.metadata
 import json
+import re
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -22,13 +23,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from rcnn_keras.data.dataset import DetectionDataset
-from rcnn_keras.data.fingerprint import fingerprint, fingerprint_of
+from rcnn_keras.data.dataset import DetectionDataset, Record
 from rcnn_keras.data.pipeline import Batches
+from rcnn_keras.data.value_range import FULL
 from rcnn_keras.keras_internals import CALLBACK_STATE
 from rcnn_keras.models import Detector
 from rcnn_keras.utils.atomic import atomic_write
-from rcnn_keras.utils.hashing import file_sha256
+from rcnn_keras.utils.hashing import file_sha256, sha256
 
 FORMAT = 1
 
@@ -74,13 +75,13 @@ def save(directory: str | Path, saved: Saved, keep: int = 2) -> Path:
     directory = Path(directory)
     folder = directory / f"{PREFIX}{saved.step:08}"
     try:
-        with atomic_write(folder) as aside:
-            aside.mkdir()
+        with atomic_write(folder) as temporary:
+            temporary.mkdir()
             state = {"format": FORMAT, "step": saved.step} | saved.state
-            (aside / STATE).write_text(json.dumps(state, indent=1) + "\n", "utf-8")
-            np.savez(aside / ARRAYS, **saved.arrays)  # type: ignore[arg-type]
-            sums = [f"{file_sha256(aside / name)}  {name}\n" for name in (STATE, ARRAYS)]
-            (aside / SUMS).write_text("".join(sums), "utf-8")
+            (temporary / STATE).write_text(json.dumps(state, indent=1) + "\n", "utf-8")
+            np.savez(temporary / ARRAYS, **saved.arrays)  # type: ignore[arg-type]
+            sums = [f"{file_sha256(temporary / name)}  {name}\n" for name in (STATE, ARRAYS)]
+            (temporary / SUMS).write_text("".join(sums), "utf-8")
     except OSError as error:
         steps = ", ".join(str(step_of(path)) for path in checkpoints(directory))
         raise OSError(
@@ -279,12 +280,14 @@ def description(
         "steps_per_epoch": steps_per_epoch,
     }
     if isinstance(data, Batches):
-        content["data"] = fingerprint(data)
+        content["data"] = batches_fingerprint(data)
     elif isinstance(data, Mapping):
         content["data"] = data
     masks = isinstance(model, Detector) and model.has_masks
     scored = [getattr(callback, "dataset", None) for callback in callbacks]
-    validation = [fingerprint_of(d, masks=masks) for d in scored if isinstance(d, DetectionDataset)]
+    validation = [
+        dataset_fingerprint(d, masks=masks) for d in scored if isinstance(d, DetectionDataset)
+    ]
     if validation:
         content["validation data"] = dict(enumerate(validation, 1))
     return json.loads(json.dumps(content, default=repr))
@@ -372,3 +375,82 @@ def _with_arrays(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     if isinstance(value, str) and value.startswith(ARRAY):
         return arrays[value.removeprefix(ARRAY)]
     return value
+
+
+def batches_fingerprint(batches: Batches) -> dict[str, Any]:
+    """Return all that decides what is in which batch, long parts of it as SHA-256.
+
+    Raises:
+        FileNotFoundError: an image file is gone.
+    """
+    parts = dataset_fingerprint(batches.dataset, masks=batches.masks)
+    if batches.proposals:
+        proposals = (np.asarray(record.proposals).tobytes() for record in batches.dataset)
+        parts["proposals"] = _digest(proposals)
+    settings = ("batch_size", "shuffle", "seed", "min_size", "max_size", "max_objects", "antialias")
+    return {
+        **parts,
+        **{name: getattr(batches, name) for name in settings},
+        "augment": _text(batches.augment),
+        **({} if batches.value_range == FULL else {"value_range": str(batches.value_range)}),
+    }
+
+
+def dataset_fingerprint(dataset: DetectionDataset, *, masks: bool) -> dict[str, Any]:
+    """Return how many images a dataset has, and the SHA-256 of them and of their objects.
+
+    Image files count by name, number of bytes and size in pixels, images in memory by their
+    pixels, those in TFRecord files by the file's number of bytes and their place in it; the folder
+    that holds the files does not count.
+
+    Args:
+        dataset: of annotated images.
+        masks: whether the objects' segmentations count.
+
+    Raises:
+        FileNotFoundError: an image file is gone.
+    """
+    records = list(dataset)
+    parts = {
+        "number of images": len(records),
+        "images": _digest(part for record in records for part in _image(record)),
+        "objects": _digest(part for record in records for part in _objects(record)),
+    }
+    if masks:
+        parts["segmentations"] = _digest(part for r in records for part in _segmentations(r))
+    return parts
+
+
+def _image(record: Record) -> Iterable[bytes]:
+    yield f"{record.image_id} {record.height} {record.width} {Path(record.path).name} ".encode()
+    if record.pixels is not None:
+        yield np.ascontiguousarray(record.pixels).tobytes()
+    elif record.tfrecord is not None:
+        file = Path(record.tfrecord.file)
+        yield f"{file.name} {file.stat().st_size} {record.tfrecord.offset}\n".encode()
+    else:
+        yield f"{Path(record.path).stat().st_size}\n".encode()
+
+
+def _objects(record: Record) -> Iterable[bytes]:
+    yield f"{len(record)} ".encode()
+    yield from (array.tobytes() for array in (record.boxes, record.labels, record.crowd))
+
+
+def _segmentations(record: Record) -> Iterable[bytes]:
+    for segmentation in record.segmentations or ():
+        if isinstance(segmentation, list):
+            for polygon in segmentation:
+                yield np.asarray(polygon, np.float64).tobytes()
+            yield b"\n"
+        else:
+            yield repr(segmentation and sorted(segmentation.items())).encode()
+
+
+def _digest(chunks: Iterable[bytes]) -> str:
+    return f"sha256:{sha256(chunks)}"
+
+
+def _text(augment: Any) -> str:
+    """Return an augmentation with its arguments, without the addresses of functions."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(augment))

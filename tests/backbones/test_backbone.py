@@ -53,6 +53,7 @@ def test_all_names_are_listed():
         "vgg16",
         "zf",
         "mobilenet_v3_large_fpn",
+        *(f"efficientnet_lite{n}{end}" for n in (0, 1, 2) for end in ("", "_fpn")),
     }
 
 

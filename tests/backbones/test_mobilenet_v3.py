@@ -58,7 +58,7 @@ def test_channels_of_the_squeeze(block, channels):
         (None, keras.layers.Identity, 0, 46),
     ],
 )
-def test_norms(norm, cls, trained, biases):
+def test_norm_chooses_the_kind_of_every_normalisation(norm, cls, trained, biases):
     model = mobilenet_v3_large(norm)
     norms = [layer for layer in model.layers if layer.name.endswith("_norm")]
     assert len(norms) == 46

@@ -96,7 +96,7 @@ def strides_of(model, stage):
     return [model.get_layer(f"layer{stage}_0_conv{k}").strides for k in (1, 2, 3)]
 
 
-def test_stride_in_1x1():
+def test_stride_in_1x1_moves_the_stride_to_the_first_convolution():
     """The first paper's ResNet reads every other position in the 1x1, ours in the 3x3."""
     late, early = resnet(50), resnet(50, stride_in_1x1=True)
     for stage in (2, 3, 4):
@@ -116,7 +116,7 @@ def test_stride_in_1x1():
         ("group", keras.layers.GroupNormalization),
     ],
 )
-def test_norms(norm, cls):
+def test_norm_chooses_the_kind_of_every_normalisation(norm, cls):
     model = resnet(18, norm)
     norms = [layer for layer in model.layers if "bn" in layer.name]
     assert len(norms) == 20
@@ -126,7 +126,7 @@ def test_norms(norm, cls):
     assert np.isfinite(model(np.ones((1, 32, 32, 3), np.float32), training=True)["c5"]).all()
 
 
-def test_stages():
+def test_fewer_stages_give_fewer_maps():
     assert list(resnet(18, stages=3).output) == ["c2", "c3", "c4"]
 
 

@@ -46,7 +46,7 @@ def called(monkeypatch):
         calls.append(("serve", str(root), name, options))
         return root / name / "1"
 
-    monkeypatch.setattr(COMMAND, "load_detector", lambda path: MODEL)
+    monkeypatch.setattr(COMMAND, "from_preset", lambda path: MODEL)
     monkeypatch.setattr(rcnn_keras.export, "exporter", exporter)
     monkeypatch.setattr(rcnn_keras.export.serving, "serve", serve)
     return calls
@@ -133,7 +133,7 @@ def test_options_that_do_not_go_together(arguments, message, folder, called):
     assert called == []
 
 
-def test_a_model_that_is_not_there(folder, called):
+def test_a_missing_model_is_reported(folder, called):
     result = rcnn_export("gone.keras", "--out", "new")
     assert result.exit_code == 1
     assert "model file gone.keras: no such file" in result.output

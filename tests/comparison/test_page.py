@@ -98,7 +98,7 @@ def test_html_escapes_and_markdown_does_not(tmp_path):
     assert "rcnn compare --val a.json" in text
 
 
-def test_times_by_hand():
+def test_times_are_those_computed_by_hand():
     table = time_table("times", study()["timing"]["rows"])
     fast, svd = (dict(zip(table.header, table.rows[i], strict=True)) for i in (1, 2))
     assert fast == {

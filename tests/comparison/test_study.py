@@ -53,7 +53,9 @@ def boxes_alone(scenes, tmp_path_factory):
     return file
 
 
-def test_who_is_compared(val, boxes_alone, make_small, tmp_path):
+def test_given_models_and_presets_of_the_same_classes_are_compared(
+    val, boxes_alone, make_small, tmp_path
+):
     def names(given=(), **settings):
         settings = Settings(**({"val": val} | settings))
         models = {name: make_small(name, rk.data.load_coco(val).classes) for name in given}
@@ -276,7 +278,7 @@ def compared(val, model_files, tmp_path_factory):
     return settings, out, compare(settings, out, command="rcnn compare --val v.json")
 
 
-def test_what_it_writes(compared):
+def test_the_study_writes_its_page_and_its_numbers(compared):
     _, out, page = compared
     assert page == out / "family.html"
     found = json.loads((out / "study.json").read_text())

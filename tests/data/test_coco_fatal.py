@@ -37,7 +37,7 @@ class TestFatal:
             load_coco(tmp_path / "none.json")
 
     @pytest.mark.parametrize("key", ["images", "annotations", "categories"])
-    def test_missing_list(self, file, key):
+    def test_a_file_without_a_list_is_refused(self, file, key):
         del file.content[key]
         file.fatal(f"{key} = missing")
 
@@ -46,7 +46,7 @@ class TestFatal:
         file.fatal('annotations = {"1": 2}: a COCO file has a list here')
 
     @pytest.mark.parametrize("kind", ["images", "categories"])
-    def test_empty_list(self, file, kind):
+    def test_a_file_with_an_empty_list_is_refused(self, file, kind):
         file.annotations.clear()
         file.content[kind].clear()
         file.fatal("there is no " + {"images": "image", "categories": "category"}[kind])
@@ -64,7 +64,7 @@ class TestFatal:
         ("kind", "text"),
         [("images", "image 11"), ("annotations", "annotation 1"), ("categories", "category 90")],
     )
-    def test_repeated_id(self, file, kind, text):
+    def test_a_repeated_id_is_refused(self, file, kind, text):
         file.content[kind].append(file.content[kind][0] | {"name": "another"})
         file.fatal(text, "has this id")
 
@@ -86,7 +86,7 @@ class TestFatal:
         file.images[0]["width"] = width
         file.fatal("image 11", "width = ")
 
-    def test_unknown_image(self, file):
+    def test_an_annotation_of_an_unknown_image_is_refused(self, file):
         file.annotations[0]["image_id"] = 13
         file.fatal("annotation 1: image_id = 13: no image has this id")
 
@@ -98,7 +98,7 @@ class TestFatal:
         del file.annotations[0]["category_id"]
         file.fatal("annotation 1: category_id = missing")
 
-    def test_missing_box(self, file):
+    def test_an_annotation_without_a_box_is_refused(self, file):
         del file.annotations[1]["bbox"]
         file.fatal("annotation 2: bbox = missing")
 
@@ -127,11 +127,11 @@ class TestFatal:
         file.annotations[0]["iscrowd"] = "2"
         file.fatal('annotation 1: iscrowd = "2"')
 
-    def test_missing_image(self, file):
+    def test_a_missing_image_file_is_refused(self, file):
         (file.folder / "b.png").unlink()
         file.fatal("image 12", "b.png", "no such file")
 
-    def test_a_long_path_is_told_whole(self, file):
+    def test_a_long_path_is_reported_in_full(self, file):
         file.images[1]["file_name"] = f"{'folder/' * 30}owl.png"
         file.fatal(f"{'folder/' * 30}owl.png: no such file")
 

@@ -56,7 +56,7 @@ class TestNumbersAsText:
             ("categories", "id", "90", 'id = "90"'),
         ],
     )
-    def test_field(self, file, kind, key, value, shown):
+    def test_a_number_written_as_text_is_read(self, file, kind, key, value, shown):
         expected = load_coco(file.write())
         file.content[kind][0][key] = value
         dataset, warning = file.repaired()
@@ -94,7 +94,7 @@ class TestNumbersAsText:
 
 
 class TestIdsThatAreNoNumbers:
-    def test_file_names(self, file):
+    def test_file_names_as_ids_are_numbered(self, file):
         for image in file.images:
             image["id"] = image["file_name"]
         for annotation in file.annotations:
@@ -103,7 +103,7 @@ class TestIdsThatAreNoNumbers:
         assert [(r.image_id, len(r)) for r in dataset] == [(1, 0), (2, 2)]
         assert "4 ids that are no numbers replaced by some" in warning
 
-    def test_beside_numbers(self, file):
+    def test_text_ids_beside_numbers_get_free_numbers(self, file):
         file.images[0]["id"] = "a"
         file.annotations[0]["image_id"] = file.annotations[1]["image_id"] = "a"
         dataset, _ = file.repaired()
@@ -123,7 +123,7 @@ class TestIdsThatAreNoNumbers:
         assert dataset.classes == ("cat", "dog", "owl")
         assert dataset[0].labels.tolist() == [2, 0]
 
-    def test_repeated(self, file):
+    def test_a_repeated_text_id_is_refused(self, file):
         file.images[0]["id"] = file.images[1]["id"] = "a"
         file.annotations.clear()
         file.fatal('id = "a": more than one image has this id')
@@ -138,7 +138,7 @@ class TestCategories:
         file.annotations[1]["iscrowd"] = 0
         return file.repaired()
 
-    def test_listed_twice(self, file):
+    def test_a_category_that_is_repeated_counts_once(self, file):
         file.categories += [dict(file.categories[0]), dict(file.categories[0])]
         dataset, warning = file.repaired()
         assert dataset.classes == ("cat", "dog", "owl")
@@ -221,7 +221,7 @@ class TestPolygons:
         assert dataset[0].segmentations == ([SQUARE], None)
 
     @pytest.mark.parametrize("nothing", [None, [], {}, ""])
-    def test_none(self, file, nothing):
+    def test_an_empty_segmentation_is_no_segmentation(self, file, nothing):
         file.annotations[0]["segmentation"] = nothing
         assert load_coco(file.write())[0].segmentations is None
 
@@ -255,7 +255,7 @@ class TestPolygons:
 
 class TestSizes:
     @pytest.mark.parametrize("size", [{"width": 0, "height": 0}, {"width": None}, {"height": 0}])
-    def test_unknown(self, file, size):
+    def test_an_unknown_size_is_taken_from_the_image(self, file, size):
         file.images[0].update(size)
         dataset, warning = file.repaired()
         assert "1 size missing, taken from the image" in warning
@@ -282,7 +282,7 @@ class TestOneFileUnderTwoIds:
         assert "1 image of two ids read once, with the objects of both" in warning
         assert [(r.image_id, len(r)) for r in dataset] == [(11, 2), (12, 0)]
 
-    def test_of_two_sizes(self, file):
+    def test_an_image_of_two_sizes_is_refused(self, file):
         file.images.append({**file.images[0], "id": 9, "width": 61})
         file.annotations[1]["image_id"] = 9
         file.fatal("image 9: size = 61x40")

@@ -51,7 +51,7 @@ class TestMended:
         assert len(dataset[1]) == 3
         assert len(dataset.problems) == 5
 
-    def test_size_missing(self, file):
+    def test_a_missing_size_is_taken_from_the_image(self, file):
         del file.images[0]["width"]
         dataset, warning = file.repaired()
         assert "1 size missing, taken from the image" in warning

@@ -265,9 +265,42 @@ def test_dataset_error_lists_twenty_and_counts_the_rest():
     assert len(error.value.problems) == 26
 
 
-def test_summary_counts_the_mended():
+def test_the_summary_counts_repairs():
     log = ProblemLog()
     for message in ["box clipped to its image"] * 3 + ["box without area dropped"]:
         log.repaired("a.json", "annotation 1", "bbox", [1], message)
     log.fatal("a.json", "", "", "", "is wrong")
     assert summarise(log.problems) == ("3 boxes clipped to their image, 1 box without area dropped")
+
+
+def numbered(count, folder="a"):
+    return DetectionDataset([record(i, path=f"{folder}/{i}.png") for i in range(count)], ["cat"])
+
+
+def test_a_split_is_by_file_name_and_keeps_every_image_once():
+    first, second = numbered(50).split(0.8)
+    assert (len(first), len(second)) == (40, 10)
+    ids = [r.image_id for r in first], [r.image_id for r in second]
+    assert sorted([*ids[0], *ids[1]]) == list(range(50))
+    assert ids == tuple(map(sorted, ids))
+    assert ids[1] != list(range(40, 50))
+    elsewhere = numbered(50, "b").split(0.8)
+    assert [r.image_id for r in elsewhere[1]] == ids[1]
+    # Of more images, those that were held out mostly stay so.
+    more = {r.image_id for r in numbered(55).split(0.8)[1]}
+    assert len(more & set(ids[1])) >= 8
+
+
+def test_each_part_of_a_split_has_an_image():
+    assert [len(part) for part in numbered(2).split(0.99)] == [1, 1]
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.5, 20])
+def test_a_split_needs_a_share_between_0_and_1(share):
+    with pytest.raises(ValueError, match="above 0 and below 1"):
+        numbered(4).split(share)
+
+
+def test_one_image_cannot_be_split():
+    with pytest.raises(ValueError, match="cannot be split"):
+        numbered(1).split(0.5)

@@ -199,27 +199,27 @@ def test_header_of_a_whole_file_does_not_decode(tmp_path, rgb, monkeypatch):
 
 @pytest.mark.parametrize("read", [read_image, image_header])
 class TestBadFiles:
-    def test_missing(self, tmp_path, read):
+    def test_a_missing_file_is_refused(self, tmp_path, read):
         with pytest.raises(ImageError, match=r"nowhere\.jpg: no such file"):
             read(tmp_path / "nowhere.jpg")
 
-    def test_folder(self, tmp_path, read):
+    def test_a_folder_is_refused(self, tmp_path, read):
         with pytest.raises(ImageError, match="no such file"):
             read(tmp_path)
 
-    def test_empty(self, tmp_path, read):
+    def test_an_empty_file_is_refused(self, tmp_path, read):
         (tmp_path / "a.jpg").touch()
         with pytest.raises(ImageError, match=r"a\.jpg: the file is empty"):
             read(tmp_path / "a.jpg")
 
-    def test_text(self, tmp_path, read):
+    def test_a_text_file_is_refused(self, tmp_path, read):
         (tmp_path / "a.jpg").write_text("not a picture at all, but long enough for a header")
         with pytest.raises(ImageError, match=r"a\.jpg: is not an image"):
             read(tmp_path / "a.jpg")
 
     @pytest.mark.parametrize("ending", ["jpg", "png", "bmp", "tiff", "webp"])
     @pytest.mark.parametrize("part", [0.5, 0.9, 0.99])
-    def test_cut_off(self, tmp_path, read, ending, part):
+    def test_a_truncated_file_is_refused(self, tmp_path, read, ending, part):
         noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
         path = tmp_path / f"cut.{ending}"
         Image.fromarray(noise).save(path)
@@ -236,7 +236,7 @@ class TestBadFiles:
         with pytest.raises(ImageError, match=r"bomb\.png.*900000000 pixels.*178956970"):
             read(path)
 
-    def test_own_limit(self, tmp_path, read, rgb, monkeypatch):
+    def test_more_pixels_than_the_limit_are_refused(self, tmp_path, read, rgb, monkeypatch):
         Image.fromarray(rgb).save(tmp_path / "a.png")
         monkeypatch.setattr(images, "MAX_PIXELS", 3000)
         with pytest.raises(ImageError, match=r"a\.png: 64x48 pixels are more than .* 3000"):

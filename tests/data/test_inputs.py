@@ -64,7 +64,7 @@ def test_reading_ahead_ends_with_the_reader(scenes):
     assert threading.active_count() == before
 
 
-def test_an_image_of_another_size_is_told(scenes):
+def test_an_image_of_another_size_is_reported(scenes):
     records = [*scenes[:2], replace(scenes[2], height=51)]
     stream = input_batches(Batches(type(scenes)(records, scenes.classes), 2))
     next(stream)

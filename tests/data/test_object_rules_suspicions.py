@@ -50,7 +50,7 @@ class TestCrowd:
         four.annotations[0]["iscrowd"] = 1
         assert silent(four).problems == ()
 
-    def test_all(self, four):
+    def test_crowd_on_all_objects_is_reported(self, four):
         for annotation in four.annotations:
             annotation["iscrowd"] = 1
         warning = suspicions(four)
@@ -62,7 +62,7 @@ class TestCrowd:
         assert "\n" not in warning
         assert not any(record.crowd.any() for record in dataset)
 
-    def test_most(self, four):
+    def test_crowd_on_more_than_half_of_the_objects_is_reported(self, four):
         for annotation in four.annotations[:3]:
             annotation["iscrowd"] = 1
         warning = suspicions(four, 2)  # the second says that all of one class are
@@ -99,7 +99,7 @@ class TestFractions:
             x, y, width, height = annotation["bbox"]
             annotation["bbox"] = [x / 60, y / 40, width / 60, height / 40]
 
-    def test_all_boxes(self, four):
+    def test_a_file_of_boxes_in_fractions_is_refused(self, four):
         self.fractions(*four.annotations)
         four.annotations.append(four.annotation(9, 11, 3, [0, 0, 0, 0]))
         with pytest.raises(DatasetError, match="1 problem in") as error:
@@ -109,7 +109,7 @@ class TestFractions:
         assert sum(problem.fatal for problem in check_coco(four.write())) == 1
 
     @pytest.mark.parametrize("box", [[0, 0, 1, 1], [0, 0, 1.0000002, 1], [0.9, 0.9, 0.2, 0.2]])
-    def test_the_only_box(self, four, box):
+    def test_a_single_box_in_fractions_is_refused(self, four, box):
         four.annotations[:] = [four.annotation(1, 11, 3, box)]
         with pytest.raises(DatasetError, match="all boxes"):
             load_coco(four.write())
@@ -134,14 +134,14 @@ class TestFractions:
         assert len(dataset.problems) == 20
         assert "... and 15 more like these (rcnn data check " in warning
 
-    def test_all_polygons(self, four):
+    def test_polygons_in_fractions_are_dropped(self, four):
         for annotation in four.annotations:
             annotation["segmentation"] = [[0.1, 0.1, 0.9, 0.1, 0.9, 0.8]]
         dataset, warning = four.repaired()
         assert "4 segmentations in fractions dropped, boxes kept" in warning
         assert sum(map(len, dataset)) == 4
 
-    def test_voc(self, tmp_path):
+    def test_boxes_of_voc_in_fractions_are_refused(self, tmp_path):
         Image.new("RGB", (60, 40)).save(tmp_path / "a.png")
         (tmp_path / "a.xml").write_text(
             "<annotation><object><name>cat</name><bndbox><xmin>0.1</xmin><ymin>0.2</ymin>"
@@ -150,7 +150,7 @@ class TestFractions:
         with pytest.raises(DatasetError, match=r"a\.xml: object 0: bndbox = .*within 0\.\.1"):
             load_voc(tmp_path)
 
-    def test_tiny_boxes(self, four):
+    def test_tiny_boxes_are_reported(self, four):
         for i, annotation in enumerate(four.annotations):
             annotation["bbox"] = [i, 20 + i, 1.5, 2]
         assert "boxes = at most 1.5 x 2 pixels in 4 objects" in suspicions(four)
@@ -161,7 +161,7 @@ class TestFractions:
         four.annotations[0]["bbox"] = [20, 10, 12, 9]
         assert silent(four).problems == ()
 
-    def test_areas(self, four):
+    def test_tiny_areas_are_reported(self, four):
         for annotation in four.annotations:
             annotation["area"] = 0.25
         assert "area = at most 0.25 in 4 objects: is less than a pixel" in suspicions(four)
@@ -177,7 +177,7 @@ class TestObjectsWithoutMask:
         four.annotations[2]["segmentation"] = [[1, 2, 3, 4]]
         return four
 
-    def test_beside_others(self, two_of_four):
+    def test_missing_masks_are_reported_beside_malformed_ones(self, two_of_four):
         warning = suspicions(two_of_four)
         assert "1 malformed segmentation dropped, its box kept" in warning
         assert "segmentation = missing in 2 of 4 objects" in warning
@@ -185,14 +185,14 @@ class TestObjectsWithoutMask:
         assert "b.png object 1. " in warning
         assert 'without_mask="drop" leaves such objects out' in warning
 
-    def test_left_out(self, two_of_four):
+    def test_objects_without_a_mask_are_left_out_if_asked_for(self, two_of_four):
         dataset, warning = two_of_four.repaired(without_mask="drop")
         assert "2 objects without a mask left out" in warning
         assert "\n" not in warning
         assert [r.segmentations for r in dataset] == [(SQUARE,), (SQUARE,)]
         assert check_coco(two_of_four.write(), without_mask="drop") == list(dataset.problems)
 
-    def test_box_filled(self, two_of_four):
+    def test_boxes_stand_for_missing_masks_if_asked_for(self, two_of_four):
         dataset, warning = two_of_four.repaired(without_mask="box")
         assert "2 boxes filled for objects without a mask" in warning
         assert dataset[0].segmentations[1] == [[3, 3, 43, 3, 43, 33, 3, 33]]

@@ -345,7 +345,7 @@ def test_masks_are_resized_and_those_that_vanish_dropped(segmented):
         np.testing.assert_array_equal(masks[i, :height, :width], expected)
 
 
-def test_masks_are_there_only_when_wanted(segmented, dataset):
+def test_masks_are_in_a_batch_only_if_asked_for(segmented, dataset):
     _, targets = next(iter(segmented.batches(2)))
     assert set(targets) == {"boxes", "labels", "crowd"}
     assert segmented.batches(2, masks=True).sized(60, 90).masks
@@ -373,7 +373,7 @@ def test_masks_are_augmented_with_their_images(segmented):
         assert masks.any(axis=(2, 3)).sum() == (targets["labels"] >= 0).sum()
 
 
-def test_an_augmentation_that_forgets_the_masks_is_told(segmented):
+def test_an_augmentation_that_forgets_the_masks_is_reported(segmented):
     def halve(sample, seed):
         return sample | {"image": sample["image"][::2]}
 

@@ -49,7 +49,7 @@ def test_they_follow_the_resized_image_and_are_padded(dataset):
     assert "proposals" not in targets
 
 
-def test_they_are_there_only_when_wanted(dataset):
+def test_proposals_are_in_a_batch_only_if_asked_for(dataset):
     inputs, _ = next(iter(dataset.batches(3)))
     assert set(inputs) == {"images", "image_sizes", "image_ids"}
     wanted = dataset.batches(3).with_proposals()

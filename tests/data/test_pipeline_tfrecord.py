@@ -29,8 +29,10 @@ def files(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def records(files, tmp_path_factory, here):
-    return save_tfrecord(files, tmp_path_factory.mktemp("p") / "r", shard_size=4, engine=here())
+def records(files, tmp_path_factory, in_process):
+    return save_tfrecord(
+        files, tmp_path_factory.mktemp("p") / "r", shard_size=4, engine=in_process()
+    )
 
 
 def listed(stream):
@@ -78,11 +80,11 @@ def test_no_python_is_called(files, records):
 
 
 @pytest.fixture(scope="module")
-def many(tmp_path_factory, here):
+def many(tmp_path_factory, in_process):
     """Nineteen shards, one or two images each."""
     folder = tmp_path_factory.mktemp("many")
     drawn = draw_shapes(29, size=(32, 32), out=folder / "images")
-    return save_tfrecord(drawn, folder / "records", shard_size=2, engine=here())[1:]
+    return save_tfrecord(drawn, folder / "records", shard_size=2, engine=in_process())[1:]
 
 
 def ids(batches, count, start_step=0):

@@ -31,10 +31,10 @@ def dataset(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def packed(dataset, tmp_path_factory, here):
+def packed(dataset, tmp_path_factory, in_process):
     """Three shards of two or three images, written without a stop."""
     out = tmp_path_factory.mktemp("packed") / "records"
-    save_tfrecord(dataset, out, shard_size=3, engine=here())
+    save_tfrecord(dataset, out, shard_size=3, engine=in_process())
     return out
 
 
@@ -70,41 +70,45 @@ def test_ground_truth_comes_back(dataset, packed):
 
 
 @pytest.mark.parametrize("stops", [[1], [0, 1, 1]])
-def test_a_stopped_packing_goes_on_to_the_same_bytes(stops, dataset, packed, tmp_path, here):
+def test_a_stopped_packing_goes_on_to_the_same_bytes(stops, dataset, packed, tmp_path, in_process):
     out = tmp_path / "records"
     for most in stops:
         with pytest.raises(KeyboardInterrupt):
-            save_tfrecord(dataset, out, shard_size=3, engine=here(most))
+            save_tfrecord(dataset, out, shard_size=3, engine=in_process(most))
         with pytest.raises(DatasetError, match="packing is not finished"):
             load_tfrecord(out)
     (out / ".00002-of-00003.tfrecord.abc").mkdir()  # what a killed worker was writing
     counts = []
     save_tfrecord(
-        dataset, out, shard_size=3, engine=here(), progress=lambda done, _: counts.append(done)
+        dataset,
+        out,
+        shard_size=3,
+        engine=in_process(),
+        progress=lambda done, _: counts.append(done),
     )
     assert counts[0] == (2 if sum(stops) == 1 else 4)
     assert counts[-1] == 7
     assert contents(out) == contents(packed)
-    save_tfrecord(dataset, out, shard_size=3, engine=here(0))  # nothing is left to do
+    save_tfrecord(dataset, out, shard_size=3, engine=in_process(0))  # nothing is left to do
 
 
-def test_other_records_are_not_mixed_in(dataset, packed, tmp_path, here):
+def test_other_records_are_not_mixed_in(dataset, packed, tmp_path, in_process):
     before = contents(packed)
     with pytest.raises(ValueError, match=r"holds other records .*shard_size is 3, not 2"):
-        save_tfrecord(dataset, packed, shard_size=2, engine=here())
+        save_tfrecord(dataset, packed, shard_size=2, engine=in_process())
     with pytest.raises(ValueError, match=r"holds other records .*source is"):
-        save_tfrecord(dataset[1:], packed, shard_size=3, engine=here())
+        save_tfrecord(dataset[1:], packed, shard_size=3, engine=in_process())
     assert contents(packed) == before
     (tmp_path / "diary.txt").touch()
     with pytest.raises(ValueError, match="is in the way"):
-        save_tfrecord(dataset, tmp_path, engine=here())
+        save_tfrecord(dataset, tmp_path, engine=in_process())
     with pytest.raises(ValueError, match="shard_size must be at least 1, not 0"):
         save_tfrecord(dataset, tmp_path, shard_size=0)
     with pytest.raises(ValueError, match="no images"):
         save_tfrecord(DetectionDataset([], ["a"]), tmp_path)
 
 
-def test_bad_images_are_told_all_at_once(tmp_path, here):
+def test_bad_images_are_reported_all_at_once(tmp_path, in_process):
     dataset = draw_shapes(5, size=(40, 64), out=tmp_path / "images")
     bad, small = Path(dataset[1].path), Path(dataset[4].path)
     whole = {path: path.read_bytes() for path in (bad, small)}
@@ -112,12 +116,14 @@ def test_bad_images_are_told_all_at_once(tmp_path, here):
     Image.new("RGB", (20, 10)).save(small)
     out = tmp_path / "records"
     with pytest.raises(DatasetError, match="2 problems") as error:
-        save_tfrecord(dataset, out, shard_size=1, engine=here())
+        save_tfrecord(dataset, out, shard_size=1, engine=in_process())
     assert f"{bad}: image 2: cannot be decoded" in str(error.value)
-    assert f"{small}: image 5: has 20x10 pixels, not 64x40 as stated" in str(error.value)
+    assert f"{small}: image 5: the image is 20 x 10 pixels, its record says 64 x 40" in str(
+        error.value
+    )
     for path, content in whole.items():
         path.write_bytes(content)
-    save_tfrecord(dataset, out, shard_size=1, engine=here(2))
+    save_tfrecord(dataset, out, shard_size=1, engine=in_process(2))
 
 
 @pytest.fixture(scope="module")
@@ -152,8 +158,8 @@ def formats(tmp_path_factory):
     return DetectionDataset(records, ["a"])
 
 
-def test_pixels_are_those_of_read_image_to_the_bit(formats, tmp_path, here):
-    packed = save_tfrecord(formats, tmp_path / "records", engine=here())
+def test_pixels_are_those_of_read_image_to_the_bit(formats, tmp_path, in_process):
+    packed = save_tfrecord(formats, tmp_path / "records", engine=in_process())
     stored = {}
     for (inputs, _), original, record in zip(packed.batches(1), formats, packed, strict=True):
         expected = read_image(original.image)
@@ -169,9 +175,9 @@ def test_pixels_are_those_of_read_image_to_the_bit(formats, tmp_path, here):
     assert not changed & {"plain.jpg", "progressive.jpg", "gray.jpg", "plain.png", "turned6.jpg"}
 
 
-def test_packing_record_files_again_gives_the_same_bytes(packed, tmp_path, here):
+def test_packing_record_files_again_gives_the_same_bytes(packed, tmp_path, in_process):
     again = tmp_path / "again"
-    save_tfrecord(load_tfrecord(packed), again, shard_size=3, engine=here())
+    save_tfrecord(load_tfrecord(packed), again, shard_size=3, engine=in_process())
     shards = [name for name in contents(packed) if name != "manifest.json"]
     assert {n: contents(again)[n] for n in shards} == {n: contents(packed)[n] for n in shards}
 
@@ -270,14 +276,14 @@ def children(process):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["processes", "ray"])
-def test_the_same_bytes_after_kills(engine, tmp_path, here):
+def test_the_same_bytes_after_kills(engine, tmp_path, in_process):
     """Twice the whole program is killed at a moment of chance, then a worker of it."""
     if engine == "ray":
         pytest.importorskip("ray")
     source = tmp_path / "images"
     draw_shapes(40, size=(40, 64), out=source)
     save_tfrecord(
-        load_coco(source / "annotations.json"), tmp_path / "once", shard_size=2, engine=here()
+        load_coco(source / "annotations.json"), tmp_path / "once", shard_size=2, engine=in_process()
     )
     out, rng = tmp_path / "records", np.random.default_rng()
     for count in rng.integers(1, 12, 2):
@@ -308,9 +314,9 @@ def test_worker_processes_give_the_same_bytes(dataset, packed, tmp_path):
     assert contents(out) == contents(packed)
 
 
-def test_photographs_are_packed_and_read_as_they_were(shared_data, tmp_path, here):
+def test_photographs_are_packed_and_read_as_they_were(shared_data, tmp_path, in_process):
     dataset = load_coco(shared_data / "bccd/val.json", shared_data / "bccd/images")[:6]
-    packed = save_tfrecord(dataset, tmp_path / "records", shard_size=4, engine=here())
+    packed = save_tfrecord(dataset, tmp_path / "records", shard_size=4, engine=in_process())
     for (inputs, _), record in zip(packed.batches(1), dataset, strict=True):
         image = inputs["images"].numpy()[0, : record.height, : record.width]
         np.testing.assert_array_equal(image, read_image(record.path))

@@ -168,7 +168,7 @@ class TestMended:
     @pytest.mark.parametrize(
         "size", ["", "<size/>", "<size><width>0</width><height>0</height></size>"]
     )
-    def test_size_missing(self, folder, size):
+    def test_a_missing_size_is_taken_from_the_image(self, folder, size):
         folder.xml("a", object_xml("owl", (1, 2, 11, 22)), size=size)
         dataset, warning = folder.repaired()
         assert "1 size missing, taken from the image" in warning
@@ -192,17 +192,17 @@ class TestFatal:
         with pytest.raises(DatasetError, match="no such folder"):
             load_voc(tmp_path / "nowhere")
 
-    def test_empty_folder(self, tmp_path):
+    def test_a_folder_without_annotations_is_refused(self, tmp_path):
         with pytest.raises(DatasetError, match="no XML file"):
             load_voc(tmp_path)
         with pytest.raises(DatasetError, match="no XML file"):
             load_voc(tmp_path, classes=["cat"])
 
-    def test_no_such_split(self, folder):
+    def test_an_unknown_split_is_refused_with_the_known_ones(self, folder):
         with pytest.raises(DatasetError, match=r"split = trian: .* there are: train, val"):
             load_voc(folder.root, "trian")
 
-    def test_empty_split(self, folder):
+    def test_an_empty_split_is_refused(self, folder):
         folder.split("train", "\n")
         folder.fatal("train.txt: there is no image in this list")
 
@@ -218,7 +218,7 @@ class TestFatal:
         (folder.root / "Annotations/b.xml").write_text("<html/>")
         folder.fatal("b.xml: is <html>, not a VOC <annotation>")
 
-    def test_missing_image(self, folder):
+    def test_a_missing_image_is_refused(self, folder):
         (folder.root / "JPEGImages/b.jpg").unlink()
         folder.fatal("b.xml", "b.jpg: no such file")
 
@@ -226,11 +226,11 @@ class TestFatal:
         (folder.root / "JPEGImages/b.jpg").write_bytes(b"")
         folder.fatal("b.xml", "b.jpg: the file is empty")
 
-    def test_missing_box(self, folder):
+    def test_an_object_without_a_box_is_refused(self, folder):
         folder.xml("b", "<object><name>cat</name></object>")
         folder.fatal("b.xml: object 0: bndbox = missing")
 
-    def test_missing_name(self, folder):
+    def test_an_object_without_a_name_is_refused(self, folder):
         folder.xml("b", object_xml("cat", (1, 2, 3, 4)) + object_xml(" ", (1, 2, 3, 4)))
         folder.fatal("b.xml: object 1: name = missing")
 
@@ -249,7 +249,7 @@ class TestFatal:
         folder.xml("b", object_xml("cat", corners))
         folder.fatal("b.xml: object 0", *texts)
 
-    def test_missing_corner(self, folder):
+    def test_a_box_without_a_corner_is_refused(self, folder):
         folder.xml("b", object_xml("cat", (1, 2, 3, 4)).replace("<xmax>3</xmax>", ""))
         folder.fatal("b.xml: object 0: xmax = missing")
 
@@ -281,7 +281,7 @@ def test_agrees_with_the_coco_copy(shared_data):
     assert dropped == 2
 
 
-def test_mended_boxes_of_real_data(shared_data):
+def test_repaired_boxes_of_real_data(shared_data):
     with pytest.warns(UserWarning, match="2 boxes without area dropped"):
         dataset = load_voc(shared_data / "bccd_voc", "trainval")
     assert {p.message for p in dataset.problems} == {"box without area dropped"}

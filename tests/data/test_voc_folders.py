@@ -188,7 +188,7 @@ class TestLists:
     @pytest.mark.parametrize(
         "place", ["ImageSets/train.txt", "imagesets/main/Train.TXT", "train.txt"]
     )
-    def test_other_places(self, root, place):
+    def test_lists_are_found_in_other_folders(self, root, place):
         text(root / place, "b")
         assert stems(root) == stems(root, "train") == ["b"]
         fatal(root, "val.txt", "no such list of images; there are: ", split="val")
@@ -225,7 +225,7 @@ class TestXML:
             ("gbk", "gb2312", True),
         ],
     )
-    def test_encodings(self, tmp_path, encoding, declared, repaired):
+    def test_other_encodings_are_read_and_reported(self, tmp_path, encoding, declared, repaired):
         name = "猫" if encoding == "gbk" else "Käuzchen"
         xml(tmp_path / "a.xml", name, encoding=encoding, declared=declared)
         image(tmp_path / "a.jpg")

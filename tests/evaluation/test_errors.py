@@ -110,8 +110,8 @@ def test_the_table_counts_by_class(scene):
     table = DetectionErrors(scene.dataset, scene.detections).table()
     assert list(table) == ["cat", "dog", "owl"]
     assert list(table["cat"]) == ["objects", *KINDS, MISSED]
-    told = {name: {k: v for k, v in row.items() if v} for name, row in table.items()}
-    assert told == {
+    counted = {name: {k: v for k, v in row.items() if v} for name, row in table.items()}
+    assert counted == {
         "cat": {"objects": 2, "true positive": 1, "duplicate": 1, "background": 1, "missed": 1},
         "dog": {"objects": 1, "missed": 1},
         "owl": {"objects": 1, "wrong class": 1, "missed": 1},
@@ -182,9 +182,9 @@ def test_true_positives_and_ignored_ones_are_those_of_pycocotools(random_scene, 
             errors.image_ids.tolist(), errors.indices.tolist(), errors.kinds, strict=True
         )
     }
-    told = {n: k if k in ("ignored", "true positive") else "wrong" for n, k in got.items()}
-    assert told == expected
-    assert {"ignored", "true positive", "wrong"} == set(told.values())
+    counted = {n: k if k in ("ignored", "true positive") else "wrong" for n, k in got.items()}
+    assert counted == expected
+    assert {"ignored", "true positive", "wrong"} == set(counted.values())
 
 
 def slow_kind(i, found, record, taken, iou, low):

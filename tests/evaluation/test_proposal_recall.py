@@ -27,7 +27,7 @@ def dataset():
     return DetectionDataset(records, ["thing"])
 
 
-def test_recall_by_hand(dataset):
+def test_recall_is_that_counted_by_hand(dataset):
     """Found: the first object exactly, the second at IoU 0.5 and so not, the third at 25 / 30."""
     proposals = {
         1: np.array([[0, 0, 10, 10], [20, 0, 40, 10], [60, 10, 70, 20]], np.float32),

@@ -28,7 +28,6 @@ from rcnn_keras.layers import (
     RPNHead,
     StatelessDropout,
     WinogradConv2D,
-    WithinChannelNorm,
 )
 
 RNG = np.random.default_rng(0)
@@ -113,12 +112,8 @@ EXAMPLES = {
         },
         (IMAGES, SIZES),
     ),
-    WithinChannelNorm: (
-        lambda: {"size": 5, "alpha": 0.1, "beta": 0.5},
-        (normal(2, 8, 12, 3),),
-    ),
     LocalResponseNorm: (
-        lambda: {"size": 3, "alpha": 0.1, "beta": 0.5, "k": 2.0},
+        lambda: {"size": 3, "alpha": 0.1, "beta": 0.5, "k": 2.0, "within_channel": True},
         (normal(2, 5, 6, 7),),
     ),
     MaskHead: (

@@ -75,3 +75,50 @@ def test_backbone_width_is_part_of_the_configuration(backbone):
     shapes = [weight.shape for weight in model.weights]
     assert shapes == [weight.shape for weight in again.weights]
     assert model.get_config()["backbone_width"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"backbone_weights": "imagnet"}, "did you mean 'imagenet'?"),
+        ({"backbone_weights": "resnet50_imagenet_v3"}, "did you mean 'resnet50_imagenet_v2'?"),
+        ({"backbone_weights": 1}, "must be None, 'imagenet', the name of a backbone's preset"),
+        ({"backbone_weights": "fasterrcnn_resnet50_fpn_coco"}, "the name of a backbone's preset"),
+        ({"backbone_weights": "resnet50_imagenet"}, None),
+        ({"backbone_weights": "own.pth"}, None),
+        ({"backbone_weights": "resnet18_imagenet"}, "needs a backbone resnet18, not resnet50"),
+        ({"backbone_weights": "own.pth", "norm": "group"}, "norm='batch' or 'frozen_batch'"),
+        ({"backbone_weights": "own.pth", "stride_in_1x1": True}, "stride_in_1x1=False"),
+        ({"backbone_weights": "own.pth", "backbone": "zf"}, "a backbone that torchvision has"),
+        ({"backbone_weights": "own.pth", "backbone": "xception_fpn"}, "must be None or 'imagenet'"),
+        ({"backbone_weights": "imagenet", "backbone": "efficientnet_lite0_fpn"}, None),
+        ({"backbone_weights": "own.pth", "backbone": "efficientnet_lite2"}, None),
+        (
+            {"backbone_weights": "imagenet", "backbone": "resnet34_fpn"},
+            "Torchvision has: backbone_weights='resnet34_imagenet'",
+        ),
+        (
+            {"backbone_weights": "imagenet", "backbone": "efficientnet_lite0", "norm": None},
+            "norm='batch' or 'frozen_batch', with which they were trained, not norm=None",
+        ),
+    ],
+)
+def test_weights_of_the_backbone_must_fit_it(changes, rule):
+    errors = argument_errors(DEFAULTS | changes)
+    assert set(errors) == (set() if rule is None else {"backbone_weights"})
+    assert rule is None or rule in errors["backbone_weights"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"stochastic_depth": 0.2}, "must be 0 for resnet50_fpn: only EfficientNet-Lite has it"),
+        ({"stochastic_depth": 0.2, "backbone": "xception_fpn"}, "only EfficientNet-Lite has it"),
+        ({"stochastic_depth": 1, "backbone": "efficientnet_lite1"}, "less than 1"),
+        ({"stochastic_depth": 0.2, "backbone": "efficientnet_lite1"}, None),
+    ],
+)
+def test_stochastic_depth_is_of_efficientnet_lite(changes, rule):
+    errors = argument_errors(DEFAULTS | changes)
+    assert set(errors) == (set() if rule is None else {"stochastic_depth"})
+    assert rule is None or rule in errors["stochastic_depth"]

@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 import rcnn_keras as rk
+from rcnn_keras.convert.saved_detectors import load_half_precision, save_half_precision
 from rcnn_keras.models import RCNN, FasterRCNN, FastRCNN, MaskRCNN, arguments, with_kernels
 
 SMALL = {
@@ -74,6 +75,12 @@ def trained(model, data):
     return model
 
 
+def eager(model):
+    """Tracing takes longer than a small image."""
+    model.run_eagerly = True
+    return model
+
+
 def assert_same(found, expected):
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
     np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-2)
@@ -82,7 +89,7 @@ def assert_same(found, expected):
 def loaded_again(model, folder):
     """Save, load without `custom_objects`, and compare detections and arguments."""
     model.save(folder / "model.keras")
-    again = keras.models.load_model(folder / "model.keras")
+    again = eager(keras.models.load_model(folder / "model.keras"))
     expected = model.detect(IMAGE)[0]
     assert len(expected) > 0
     assert_same(again.detect(IMAGE)[0], expected)
@@ -90,18 +97,19 @@ def loaded_again(model, folder):
     return again
 
 
-def assert_exports(model, folder):
+def assert_exports(model, folder, litert=True):
     """A SavedModel and a LiteRT file give the model's detections."""
     expected = model.predict(IMAGE[None], verbose=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the weights are next to untrained
         model.export(folder / "saved_model", "tf_saved_model")
-        path = model.export(folder / "model.tflite", "litert", size=(64, 64))
     served = tf.saved_model.load(folder / "saved_model").signatures["serving_default"]
     runs = [served(images=tf.constant(IMAGE[None]))]
-    lite = pytest.importorskip("ai_edge_litert.interpreter").Interpreter(str(path))
-    lite.allocate_tensors()
-    runs.append(lite.get_signature_runner()(images=IMAGE[None]))
+    if litert:
+        path = model.export(folder / "model.tflite", "litert", size=(64, 64))
+        lite = pytest.importorskip("ai_edge_litert.interpreter").Interpreter(str(path))
+        lite.allocate_tensors()
+        runs.append(lite.get_signature_runner()(images=IMAGE[None]))
     for found in runs:
         np.testing.assert_allclose(found["scores"], expected["scores"], atol=1e-3)
         # Scores of a network that is hardly trained are near to each other, so boxes may
@@ -122,10 +130,19 @@ BACKBONES = {
     "keras_hub": lambda: (hub_network(), {}),
     "application": lambda: ("mobilenet_v3_small_fpn", {}),
 }
-LARGE = ("convnext_tiny_fpn", "densenet121_fpn", "efficientnetv2_b0_fpn", "resnet50v2_fpn", "vgg19")
+LARGE = (
+    *("convnext_tiny_fpn", "densenet121_fpn", "efficientnetv2_b0_fpn", "resnet50v2_fpn", "vgg19"),
+    *("efficientnet_lite0_fpn", "efficientnet_lite2"),
+)
 
 
-@pytest.mark.parametrize("kind", BACKBONES)
+ALSO_IN_OTHER_TESTS = ("own_name", "one_map")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(k, marks=[pytest.mark.slow] * (k in ALSO_IN_OTHER_TESTS)) for k in BACKBONES],
+)
 def test_a_detector_on_any_backbone_trains_and_is_loaded_again(kind, drawn, tmp_path):
     backbone, arguments = BACKBONES[kind]()
     model = trained(FasterRCNN(backbone, drawn.classes, **(SMALL | arguments)), drawn)
@@ -373,43 +390,264 @@ class CoarseAlign(rk.layers.RoIAlign):
     """RoIAlign of a class of one's own."""
 
 
+def box_head(num_classes=4):
+    return {"box_head": MeanHead(num_classes), "box_units": None}
+
+
 PARTS = {
-    "anchor_generator": lambda: {"anchor_generator": CornerAnchors(), "rpn_head": PlainRPN(2)},
+    "anchor_generator": lambda: {"anchor_generator": CornerAnchors()},
+    "both_of_the_rpn": lambda: {"anchor_generator": CornerAnchors(), "rpn_head": PlainRPN(2)},
     "rpn_head": lambda: {"rpn_head": PlainRPN(3)},
-    "box_head": lambda: {"box_head": MeanHead(4)},
+    "box_head": box_head,
     "mask_head": lambda: {"mask_head": SmallMasks(4)},
-    "roi_pooling": lambda: {"roi_pooling": CoarseAlign(5, (4, 8, 16)), "box_head": MeanHead(4)},
+    "roi_pooling": lambda: {"roi_pooling": CoarseAlign(5, (4, 8, 16))} | box_head(),
 }
 
 
-@pytest.mark.parametrize("place", PARTS)
-def test_a_custom_layer_trains_and_is_loaded_again(place, drawn, tmp_path):
+def all_parts():
+    together = ("both_of_the_rpn", "mask_head", "roi_pooling")
+    return {name: value for place in together for name, value in PARTS[place]().items()}
+
+
+PARTS["all"] = all_parts
+
+
+def layers_of(parts):
+    return {name: part for name, part in parts.items() if isinstance(part, layers.Layer)}
+
+
+@pytest.mark.parametrize(
+    "place", [pytest.param(k, marks=[pytest.mark.slow] * (k != "all")) for k in PARTS]
+)
+def test_custom_layers_train_and_are_loaded_again(place, drawn, tmp_path):
     parts = PARTS[place]()
     model = MaskRCNN(small_network(), drawn.classes, **(SMALL | parts))
     again = loaded_again(trained(model, drawn), tmp_path)
-    for name, layer in parts.items():
+    for name, layer in layers_of(parts).items():
         saved = again.get_config()[name]
         assert saved["class_name"] == type(layer).__name__
-    portable = with_kernels(again, "portable")
-    assert_same(portable.detect(IMAGE)[0], model.detect(IMAGE)[0])
-    assert_same(rk.models.fold_batchnorm(again).detect(IMAGE)[0], model.detect(IMAGE)[0])
+    for copy in (with_kernels(again, "portable"), rk.models.fold_batchnorm(again)):
+        assert_same(eager(copy).detect(IMAGE)[0], model.detect(IMAGE)[0])
+    assert_exports(model, tmp_path, litert=False)
 
 
 @pytest.mark.parametrize(
     ("parts", "rule"),
     [
-        (lambda: {"rpn_head": PlainRPN(2)}, r"rpn_head must return logits of shapes \[\(1, 768\)"),
-        (lambda: {"anchor_generator": CornerAnchors()}, "rpn_head must return logits"),
-        (lambda: {"box_head": MeanHead(4)}, r"K \+ 1.*\(1, 2, 4\).*it returns \[\(1, 2, 5\)"),
-        (lambda: {"mask_head": SmallMasks(2)}, "K = 3 classes"),
+        (
+            lambda: {"rpn_head": PlainRPN(2)},
+            r"shape \(1, 1152\).*with 3, 3, 3, 3 anchors",
+        ),
+        (
+            lambda: {"anchor_generator": CornerAnchors(), "rpn_head": PlainRPN(3)},
+            "with 2, 2, 2, 2 anchors at each position",
+        ),
+        (box_head, r"K \+ 1.*\(1, 2, 4\) .* K = 3 classes; it returns \(1, 2, 5\)"),
+        (lambda: {"mask_head": SmallMasks(2)}, r"\(2, 14, 14, 3\) .* returns \(2, 14, 14, 2\)"),
+        (
+            lambda: {"box_head": layers.Flatten(), "box_units": None},
+            r"must return \(logits, deltas",
+        ),
         (lambda: {"roi_pooling": CoarseAlign(5, (4, 8, 16))}, r"shape is \(7, 7, 8\)"),
         (lambda: {"roi_pooling": layers.Flatten()}, "roi_pooling cannot be called"),
         (lambda: {"box_head": "mean"}, "box_head must be None or a Keras layer"),
     ],
 )
-def test_a_layer_that_does_not_fit_is_refused(parts, rule):
-    with pytest.raises(ValueError, match=rule):
+def test_a_layer_that_does_not_fit_is_refused_in_one_line(parts, rule):
+    with pytest.raises(ValueError, match=rule) as caught:
         MaskRCNN(small_network(), ["a", "b", "c"], **(SMALL | parts()))
+    assert "\n" not in str(caught.value)
+
+
+@keras.saving.register_keras_serializable(package="test_own_parts")
+class ChangedAnchors(CornerAnchors):
+    """Anchors that a function changes: `(H * W, k, 4)` in, boxes out."""
+
+    def __init__(self, change, **kwargs):
+        super().__init__(**kwargs)
+        self.change = change
+
+    def call(self, images, features):
+        anchors = super().call(images, features)
+        return [self.change(ops.reshape(x, (-1, len(self.sides), 4))) for x in anchors]
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        (lambda x: ops.reshape(ops.swapaxes(x, 0, 1), (-1, 4)), "row by row, the k of a position"),
+        (lambda x: ops.reshape(x[::-1], (-1, 4)), "row by row"),
+        (lambda x: ops.reshape(ops.flip(x, -1), (-1, 4)), r"\(x1, y1, x2, y2\) with x1 < x2"),
+        (lambda x: ops.reshape(x * np.nan, (-1, 4)), "with x1 < x2"),
+        (lambda x: ops.cast(ops.reshape(x, (-1, 4)), "int32"), "boxes of float32.* returns int32"),
+        (lambda x: x, r"boxes \(H \* W \* k, 4\) for a map"),
+        (lambda x: ops.reshape(x, (-1, 4))[:-1], r"boxes \(H \* W \* k, 4\) for a map"),
+    ],
+)
+def test_anchors_in_another_form_are_refused(change, rule):
+    with pytest.raises(ValueError, match=f"anchor_generator must return .*{rule}"):
+        FasterRCNN(small_network(), num_classes=1, anchor_generator=ChangedAnchors(change), **SMALL)
+
+
+def test_anchors_of_positions_in_columns_are_refused():
+    class Columns(CornerAnchors):
+        def call(self, images, features):
+            rows = [ops.transpose(x, (0, 2, 1, 3)) for x in features]
+            turned = super().call(ops.transpose(images, (0, 2, 1, 3)), rows)
+            return [ops.take(x, np.array([1, 0, 3, 2]), axis=-1) for x in turned]
+
+    with pytest.raises(ValueError, match="row by row"):
+        FasterRCNN(small_network(), num_classes=1, anchor_generator=Columns(), **SMALL)
+
+
+def test_the_rpn_head_has_as_many_anchors_as_an_own_generator_lays():
+    generator = CornerAnchors((8.0, 16.0, 32.0, 64.0))
+    model = FasterRCNN(small_network(), num_classes=1, anchor_generator=generator, **SMALL)
+    assert model.rpn_head.anchors_per_position == 4
+
+
+def test_levels_with_different_numbers_of_anchors_need_an_own_head():
+    class MoreOnTheFirst(CornerAnchors):
+        def call(self, images, features):
+            first, *rest = super().call(images, features)
+            return [ops.repeat(first, 2, axis=0), *rest]
+
+    with pytest.raises(ValueError, match="unless an rpn_head is given; there are 4, 2, 2, 2"):
+        FasterRCNN(small_network(), num_classes=1, anchor_generator=MoreOnTheFirst(), **SMALL)
+    sizes = ((8, 12), (16,), (32,), (64,))
+    with pytest.raises(ValueError, match="unless an rpn_head is given; there are 6, 3, 3, 3"):
+        FasterRCNN(small_network(), num_classes=1, anchor_sizes=sizes, **SMALL)
+
+
+def test_an_own_anchor_generator_sees_all_levels_of_mobilenet():
+    generator = CornerAnchors()
+    model = FasterRCNN("mobilenet_v3_large_fpn", num_classes=1, anchor_generator=generator, **SMALL)
+    assert model.rpn_head.anchors_per_position == 2
+    extracted = model.extract_features(
+        {"images": IMAGE[None].astype("float32"), "image_sizes": np.array([[64, 64]], "int32")},
+        training=False,
+    )
+    assert [len(x) for x in extracted["anchors"]] == [8, 8, 2]  # 2 x 2, 2 x 2 and 1 x 1 positions
+
+
+@keras.saving.register_keras_serializable(package="test_own_parts")
+class HalfHead(MeanHead):
+    """Outputs in half precision."""
+
+    def call(self, pooled):
+        return tuple(ops.cast(x, "float16") for x in super().call(pooled))
+
+
+def test_outputs_in_half_precision_are_refused():
+    with pytest.raises(ValueError, match=r"box_head must return logits .* of float32.*float16"):
+        FasterRCNN(
+            small_network(), num_classes=1, **(SMALL | {"box_head": HalfHead(1), "box_units": None})
+        )
+
+
+@pytest.mark.parametrize(
+    ("parts", "arguments"),
+    [
+        (lambda: {"anchor_generator": CornerAnchors()}, {"anchor_sizes": ((8,),) * 4}),
+        (lambda: {"anchor_generator": CornerAnchors()}, {"aspect_ratios": [1.0]}),
+        (lambda: {"anchor_generator": CornerAnchors()}, {"anchor_rounding": False}),
+        (lambda: {"rpn_head": PlainRPN(3)}, {"rpn_convs": 2}),
+        (lambda: {"rpn_head": PlainRPN(3)}, {"rpn_objectness": "softmax"}),
+        (box_head, {"box_units": 16}),
+        (box_head, {"box_convs": 4}),
+        (lambda: {"roi_pooling": CoarseAlign(7, (4, 8, 16))}, {"roi_aligned": True}),
+        (lambda: {"roi_pooling": CoarseAlign(7, (4, 8, 16))}, {"roi_sampling_ratio": 1}),
+    ],
+)
+def test_arguments_that_a_layer_makes_unread_are_refused(parts, arguments):
+    given, (name,) = parts(), arguments
+    layer = next(iter(given))
+    rule = rf"^{name} must be .* with this {layer}, which does not read it; received"
+    with pytest.raises(ValueError, match=rule):
+        FasterRCNN(small_network(), num_classes=4, **(SMALL | given | arguments))
+    defaults = {k: v.default for k, v in inspect.signature(FasterRCNN).parameters.items()}
+    FasterRCNN(small_network(), num_classes=4, **(SMALL | given | {name: defaults[name]}))
+
+
+def test_the_masks_of_an_own_roi_pooling_still_have_the_options_of_roi_align():
+    pooling = CoarseAlign(7, (4, 8, 16))
+    model = MaskRCNN(small_network(), num_classes=1, roi_pooling=pooling, roi_aligned=True, **SMALL)
+    assert model.mask_roi_align.aligned
+    with pytest.raises(ValueError, match="roi_aligned must be False with this roi_pooling"):
+        FastRCNN(small_network("one"), num_classes=1, roi_pooling="pool", roi_aligned=True)
+
+
+def test_a_layer_with_other_kernels_of_its_own_is_left_as_it_is():
+    class Kernels(MeanHead):
+        kernels = ("3x3", "5x5")
+
+    head = Kernels(1)
+    arguments = SMALL | {"box_head": head, "box_units": None}
+    assert FasterRCNN(small_network(), num_classes=1, **arguments).box_head is head
+
+
+def test_custom_layers_are_kept_in_half_precision(tmp_path):
+    def made():
+        arguments = SMALL | all_parts()
+        return MaskRCNN(small_network(), num_classes=4, **arguments)
+
+    model = made()
+    save_half_precision(model, tmp_path)
+    made()  # Keras numbers the layers inside of the next ones on
+    again = load_half_precision(tmp_path)
+    for ours, theirs in zip(again.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs.astype("float16"))
+
+
+def test_a_custom_layer_without_a_name_in_its_configuration_is_folded():
+    @keras.saving.register_keras_serializable(package="test_own_parts")
+    class Nameless(MeanHead):
+        def get_config(self):
+            return {"num_classes": self.num_classes}
+
+    arguments = SMALL | {"box_head": Nameless(1), "box_units": None}
+    model = FasterRCNN(small_network(), num_classes=1, **arguments)
+    folded = rk.models.fold_batchnorm(model)
+    assert folded.box_head.name != model.box_head.name
+    for ours, theirs in zip(folded.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_weights_beside_custom_layers_start_a_detector_of_other_classes(tmp_path):
+    source = MaskRCNN(small_network(), num_classes=4, **(SMALL | all_parts()))
+    source.save(tmp_path / "source.keras")
+    parts = {"box_head": MeanHead(2), "mask_head": SmallMasks(2)}
+    model = rk.presets.from_preset(tmp_path / "source.keras", num_classes=2, **parts)
+    assert model.classes == ("class_0", "class_1")
+    for ours, theirs in (
+        (model.backbone, source.backbone),
+        (model.rpn_head, source.rpn_head),
+        (model.fpn, source.fpn),
+    ):
+        for a, b in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+    with pytest.raises(ValueError, match=r"box_head must return .* K = 2 classes"):
+        rk.presets.from_preset(tmp_path / "source.keras", num_classes=2)
+    with pytest.raises(ValueError, match="backbone must be left out"):
+        rk.presets.from_preset(tmp_path / "source.keras", backbone="resnet18_fpn")
+
+
+def test_a_custom_head_takes_the_place_of_a_trained_one(tmp_path):
+    source = FasterRCNN(small_network(), num_classes=2, rpn_convs=2, **SMALL)
+    source.save(tmp_path / "source.keras")
+    parts = {"rpn_head": PlainRPN(3), "box_head": MeanHead(2)}
+    model = rk.presets.from_preset(tmp_path / "source.keras", **parts)
+    assert model.get_config()["rpn_convs"] == 1
+    assert model.get_config()["box_units"] is None
+    kernel = model.backbone.get_layer("conv4").kernel
+    np.testing.assert_array_equal(kernel, source.backbone.get_layer("conv4").kernel)
+
+
+@pytest.mark.slow  # LiteRT's converter
+@pytest.mark.parametrize("place", PARTS)
+def test_a_detector_with_a_custom_layer_is_exported(place, drawn, tmp_path):
+    model = MaskRCNN(small_network(), drawn.classes, **(SMALL | PARTS[place]()))
+    assert_exports(trained(model, drawn), tmp_path)
 
 
 def test_roi_and_anchor_options_reach_the_operations():
@@ -433,8 +671,8 @@ def test_portable_kernels_refuse_adaptive_sampling_at_once():
     model = FasterRCNN(small_network(), num_classes=1, roi_sampling_ratio=0, **SMALL)
     with pytest.raises(ValueError, match="roi_sampling_ratio must be at least 1"):
         with_kernels(model, "portable")
-    aligned = FasterRCNN(small_network(), num_classes=1, roi_aligned=True, **SMALL)
-    portable = with_kernels(aligned, "portable")
+    aligned = eager(FasterRCNN(small_network(), num_classes=1, roi_aligned=True, **SMALL))
+    portable = eager(with_kernels(aligned, "portable"))
     assert portable.box_pooling.aligned
     assert_same(portable.detect(IMAGE)[0], aligned.detect(IMAGE)[0])
 

@@ -61,7 +61,7 @@ def test_a_saved_model_gives_the_same_masks(overfitted, scenes, tmp_path):
 
 
 @pytest.mark.slow
-def test_packed_and_plain_masks_train_alike(scenes, make_detector):
+def test_packed_and_plain_masks_give_the_same_losses(scenes, make_detector):
     """The same batch in both forms of `targets["masks"]`."""
     model = make_detector(scenes.classes, architecture=rk.models.MaskRCNN)
     model.compile(keras.optimizers.SGD(0.0))

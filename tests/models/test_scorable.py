@@ -35,7 +35,7 @@ def dataset(*counts, crowd=0):
         (dataset(4), r"val: 1 image has more objects .*\(box_detections_per_img\)"),
     ],
 )
-def test_warns_once(data, message):
+def test_each_dataset_is_warned_of_once(data, message):
     with pytest.warns(UserWarning, match=message):
         warn_unscorable(MODEL, data)
     with warnings.catch_warnings():

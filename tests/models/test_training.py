@@ -123,9 +123,9 @@ def test_an_image_cut_off_in_the_middle_is_named(run, tmp_path):
         run["model"].fit(drawn.batches(2), verbose=0)
 
 
-def test_a_damaged_record_file_is_named(run, tmp_path, here):
+def test_a_damaged_record_file_is_named(run, tmp_path, in_process):
     drawn = rk.data.draw_shapes(2, size=(96, 96), seed=9)
-    records = rk.data.save_tfrecord(drawn, tmp_path / "records", shard_size=1, engine=here())
+    records = rk.data.save_tfrecord(drawn, tmp_path / "records", shard_size=1, engine=in_process())
     (path,) = tmp_path.rglob("00001-of-*.tfrecord")
     content = bytearray(path.read_bytes())
     content[300] ^= 1

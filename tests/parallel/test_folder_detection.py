@@ -36,9 +36,9 @@ def files(scenes):
 
 
 @pytest.fixture
-def finished(detector, files, tmp_path, here):
+def finished(detector, files, tmp_path, in_process):
     out = tmp_path / "finished.json"
-    detect_files(detector, files, out, min_score=0.1, engine=here())
+    detect_files(detector, files, out, min_score=0.1, engine=in_process())
     return out
 
 
@@ -59,11 +59,11 @@ def test_rows_are_those_of_detect(detector, scenes, files, finished):
     assert len(truth.loadRes(str(finished)).anns) == len(rows)
 
 
-def test_a_stopped_run_goes_on_to_the_same_bytes(detector, files, finished, tmp_path, here):
+def test_a_stopped_run_goes_on_to_the_same_bytes(detector, files, finished, tmp_path, in_process):
     out = tmp_path / "results.json"
     for most in (1, 1):
         with pytest.raises(KeyboardInterrupt):
-            detect_files(detector, files, out, min_score=0.1, engine=here(most))
+            detect_files(detector, files, out, min_score=0.1, engine=in_process(most))
         assert not out.exists()
     parts = tmp_path / "results.json.parts"
     assert sorted(p.name for p in parts.glob("*.jsonl")) == ["000000.jsonl", "000001.jsonl"]
@@ -71,7 +71,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(detector, files, finished, tmp_
     detect_files(
         *(detector, files, out),
         min_score=0.1,
-        engine=here(),
+        engine=in_process(),
         progress=lambda *count: counts.append(count),
     )
     assert counts == [(4, 5), (5, 5)]
@@ -79,21 +79,21 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(detector, files, finished, tmp_
     assert not parts.exists()
 
 
-def test_other_calls_are_refused(detector, files, finished, tmp_path, here):
+def test_other_calls_are_refused(detector, files, finished, tmp_path, in_process):
     with pytest.raises(FileExistsError, match=r"finished\.json is there already"):
-        detect_files(detector, files, finished, engine=here())
+        detect_files(detector, files, finished, engine=in_process())
     out = tmp_path / "results.json"
     with pytest.raises(KeyboardInterrupt):
-        detect_files(detector, files, out, engine=here(1))
+        detect_files(detector, files, out, engine=in_process(1))
     with pytest.raises(ValueError, match=r"parts holds other detections .*: min_score is 0\.5"):
-        detect_files(detector, files, out, min_score=0.3, engine=here())
+        detect_files(detector, files, out, min_score=0.3, engine=in_process())
     with pytest.raises(ValueError, match=r"parts holds other detections .*: images is"):
-        detect_files(detector, files[1:], out, engine=here())
+        detect_files(detector, files[1:], out, engine=in_process())
     with pytest.raises(ValueError, match="no images"):
         detect_files(detector, [], tmp_path / "none.json")
 
 
-def test_damaged_images_are_reported_and_the_others_kept(detector, files, tmp_path, here):
+def test_damaged_images_are_reported_and_the_others_kept(detector, files, tmp_path, in_process):
     copies = [tmp_path / file.name for file in files]
     for file, copy in zip(files, copies, strict=True):
         copy.write_bytes(file.read_bytes())
@@ -102,16 +102,18 @@ def test_damaged_images_are_reported_and_the_others_kept(detector, files, tmp_pa
     copies[2].write_bytes(whole[:middle] + bytes(40) + whole[middle + 40 :])
     out = tmp_path / "results.json"
     with pytest.raises(ValueError, match="1 of 5 images cannot be read") as error:
-        detect_files(detector, copies, out, engine=here())
+        detect_files(detector, copies, out, engine=in_process())
     assert f"{copies[2]}: cannot be decoded" in str(error.value)
     copies[2].write_bytes(whole)
     counts = []
-    detect_files(detector, copies, out, engine=here(), progress=lambda done, _: counts.append(done))
+    detect_files(
+        detector, copies, out, engine=in_process(), progress=lambda done, _: counts.append(done)
+    )
     assert counts == [3, 5]
 
 
-def test_nothing_found_is_an_empty_list(detector, files, tmp_path, here):
-    detect_files(detector, files, tmp_path / "none.json", min_score=1.0, engine=here())
+def test_nothing_found_is_an_empty_list(detector, files, tmp_path, in_process):
+    detect_files(detector, files, tmp_path / "none.json", min_score=1.0, engine=in_process())
     assert json.loads((tmp_path / "none.json").read_text()) == []
 
 

@@ -18,7 +18,7 @@ from rcnn_keras.data.coco import load_coco
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.synthetic import draw_shapes
 from rcnn_keras.parallel import Processes, run_shards
-from rcnn_keras.parallel.worker import Outcome
+from rcnn_keras.parallel.processes import Outcome
 from rcnn_keras.proposals import check_proposals, load_proposals, propose, selective_search
 from rcnn_keras.proposals.propose import run_method
 
@@ -167,7 +167,7 @@ def test_unreadable_images_are_reported_and_the_others_kept(tmp_path):
     with pytest.raises(ValueError, match="2 of 5 images cannot be searched") as error:
         propose(dataset, out, workers=2)
     assert f"{bad}: cannot be decoded" in str(error.value)
-    assert f"{small}: has 20x10 pixels, not 64x48 as stated" in str(error.value)
+    assert f"{small}: the image is 20 x 10 pixels, its record says 64 x 48" in str(error.value)
     parts = tmp_path / "proposals.npz.parts"
     assert str(parts) in str(error.value)
     assert len(list(parts.glob("*.npz"))) == 3

@@ -63,6 +63,28 @@ def test_defaults_are_those_of_the_constructors(write):
     assert configuration.optimizer.momentum == 0.9
 
 
+VAL = "  val: [{annotations: /elsewhere/b.json}, {annotations: c.json}]\n"
+
+
+def test_a_file_of_backbone_weights_is_sought_in_the_folder_of_the_configuration(write, tmp_path):
+    path = write(GOOD)
+    (error,) = errors_of(path, ["model.backbone_weights=own.pth"])
+    assert "model.backbone_weights = 'own.pth': no such file" in error
+    (tmp_path / "own.pth").touch()
+    arguments = load_configuration(path, ["model.backbone_weights=own.pth"]).model_arguments
+    assert arguments["backbone_weights"] == str(tmp_path / "own.pth")
+
+
+def test_validation_data_are_stated_or_held_out(write):
+    path = write(GOOD.replace(VAL, "  validation_split: 0.2\n"))
+    assert load_configuration(path).data.val == ()
+    (error,) = errors_of(write(GOOD.replace(VAL, "")))
+    assert "data.val = []: needs data to score on; or give validation_split" in error
+    (error,) = errors_of(write(GOOD), ["data.validation_split=0.5"])
+    assert "data.val = " in error
+    assert "should not be there beside validation_split" in error
+
+
 def test_paths_are_relative_to_the_folder_of_the_file(write, tmp_path):
     data = load_configuration(write(GOOD)).data
     assert data.train[0].annotations == str(tmp_path / "a.json")
@@ -144,7 +166,7 @@ WEIGHTS = "model.backbone_weights"
         ("backbone=vgg16", "must have 1 level for vgg16"),
         ("backbone=zf", "must have 1 level for zf"),
         ("rpn_objectness=relu", "rpn_objectness = 'relu': must be one of sigmoid, softmax"),
-        ("anchor_sizes=[[8], [8], [8], [8], [8, 9]]", "each a list of as many sizes"),
+        ("anchor_sizes=[[8], [8], [8], [8], [8, 9]]", "must have as many sizes on every level"),
         ("anchor_sizes=[[8], [8], [8], [8], [-8]]", "for each level a list of sizes above 0"),
         ("anchor_sizes=[[8], [8], [8], [8], []]", "for each level a list of sizes above 0"),
         ("bbox_reg_weights=[1.0]", "bbox_reg_weights = [1.0]: must be four numbers above 0"),

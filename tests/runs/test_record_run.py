@@ -14,10 +14,14 @@ from rcnn_keras.training.callbacks import CocoEvaluation
 
 
 @pytest.fixture(scope="module")
-def sets(tmp_path_factory, here):
+def sets(tmp_path_factory, in_process):
     folder = tmp_path_factory.mktemp("sets")
     files = draw_shapes(4, size=(64, 64), out=folder / "images")
-    return folder, files, save_tfrecord(files, folder / "records", shard_size=2, engine=here())
+    return (
+        folder,
+        files,
+        save_tfrecord(files, folder / "records", shard_size=2, engine=in_process()),
+    )
 
 
 def test_a_run_trains_on_the_configured_record_files(sets, small_arguments, tmp_path, capsys):

@@ -18,7 +18,7 @@ def tool():
     return runpy.run_path(str(EXAMPLES / "finetune.py"))
 
 
-def test_negatives(tool, tmp_path):
+def test_negatives_are_scenes_without_objects(tool, tmp_path):
     dataset = tool["negatives"](4, 0, tmp_path / "new")
     drawn = draw_shapes(4, size=(128, 128), seed=100, out=tmp_path / "old")
     for new, old in zip(dataset, drawn, strict=True):
@@ -30,7 +30,7 @@ def test_negatives(tool, tmp_path):
         np.testing.assert_array_equal(sum(pixels), np.full((128, 128, 3), 255))
 
 
-def test_some_of_a_file(tool, tmp_path):
+def test_some_of_a_files_images_are_taken(tool, tmp_path):
     drawn = draw_shapes(6, size=(64, 64), out=tmp_path)
     few = tool["some_of"](tmp_path / "annotations.json", 2, 0)
     assert len(few) == 2
@@ -57,7 +57,7 @@ def test_both_train_the_same_network(tool, tmp_path):
     assert tuned.data == new.data
 
 
-def test_table(tool):
+def test_the_table_has_a_line_for_each_training(tool):
     scores = {"AP": 0.5, "AP50": 0.75, "mask_AP": 0.25, "mask_AP50": 0.625}
     lines = tool["table"]([("random", 20, 1.26, scores)]).splitlines()
     assert lines[2] == "| from random weights | 20 | 1.3 | 0.500 | 0.750 | 0.250 | 0.625 |"

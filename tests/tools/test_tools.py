@@ -40,7 +40,7 @@ def tool(name):
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_answers_help(name, monkeypatch, capsys):
+def test_every_tool_answers_help(name, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [name, "--help"])
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(ROOT / name), run_name="__main__")

@@ -106,3 +106,75 @@ def test_callbacks_and_checkpoints_see_the_moving_average(tmp_path):
 def test_an_unknown_name_is_refused():
     with pytest.raises(ValueError, match="'adam' is not one of sgd, adamw, lamb"):
         build_optimizer("adam", small_model(), 0.1)
+
+
+class Staged(keras.Sequential):
+    """A model whose backbone has two stages of one dense layer each."""
+
+    @property
+    def backbone_stages(self):
+        return [[self.layers[0]], [self.layers[1]]]
+
+
+def staged_model():
+    dense = keras.layers.Dense
+    model = Staged([keras.layers.Input((2,)), dense(2), dense(2), dense(1)])
+    for variable in model.trainable_variables:
+        variable.assign(np.full(variable.shape, 2.0))
+    return model
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_each_stage_of_the_backbone_has_its_rate_and_decays_by_it(name):
+    """One step of each group at its rate alone is what Keras' optimizer does at that rate."""
+    factors = [0.1 * 0.5, 0.1, 1.0]  # backbone_rate, once more times layer_decay below
+    model = staged_model()
+    optimizer = build_optimizer(
+        name, model, 0.5, weight_decay=0.1, backbone_rate=0.1, layer_decay=0.5
+    )
+    assert list(optimizer.rate_factors) == [f for f in factors for _ in range(2)]
+    rng = np.random.default_rng(0)
+    gradients = [rng.normal(size=v.shape).astype("float32") for v in model.trainable_variables]
+    for _ in range(3):
+        optimizer.apply([keras.ops.array(g) for g in gradients], model.trainable_variables)
+    for number, factor in enumerate(factors):
+        alone = staged_model()
+        whole = {"sgd": "SGD", "adamw": "AdamW", "lamb": "Lamb"}[name]
+        peer = getattr(keras.optimizers, whole)(0.5 * factor, weight_decay=0.1)
+        peer.exclude_from_weight_decay(var_list=undecayed(alone))
+        for _ in range(3):
+            peer.apply([keras.ops.array(g) for g in gradients], alone.trainable_variables)
+        for ours, theirs in zip(
+            model.layers[number].trainable_variables,
+            alone.layers[number].trainable_variables,
+            strict=True,
+        ):
+            np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_weights_need_not_decay(name):
+    model = small_model()
+    build_optimizer(name, model, 0.5).apply(zero_gradients(model), model.trainable_variables)
+    for variable in model.trainable_variables:
+        np.testing.assert_array_equal(variable.numpy(), 2.0)
+
+
+def test_rates_survive_a_file():
+    optimizer = build_optimizer("adamw", staged_model(), 0.5, backbone_rate=0.1)
+    config = keras.saving.serialize_keras_object(optimizer)
+    again = keras.saving.deserialize_keras_object(config)
+    assert again.rate_factors == (0.1, 0.1, 0.1, 0.1, 1.0, 1.0)
+
+
+def test_rates_of_a_model_that_was_frozen_afterwards_are_refused():
+    model = staged_model()
+    optimizer = build_optimizer("sgd", model, 0.5, backbone_rate=0.1)
+    model.layers[0].trainable = False
+    with pytest.raises(ValueError, match="built for 6 trainable variables, and the model has 4"):
+        optimizer.build(model.trainable_variables)
+
+
+def test_a_model_without_a_backbone_has_no_other_rate():
+    with pytest.raises(ValueError, match="Sequential has no backbone"):
+        build_optimizer("sgd", small_model(), 0.5, backbone_rate=0.1)

@@ -9,7 +9,7 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_file_appears_when_it_is_whole(tmp_path):
+def test_a_file_appears_when_it_is_complete(tmp_path):
     path = tmp_path / "new" / "scores.npz"
     with atomic_write(path) as temporary:
         temporary.write_text("whole")
@@ -28,7 +28,7 @@ def test_a_file_replaces_an_older_one(tmp_path):
     assert path.read_text() == "new"
 
 
-def test_a_folder_replaces_an_older_one_whole(tmp_path):
+def test_a_folder_replaces_all_of_an_older_one(tmp_path):
     path = tmp_path / "model"
     (path / "variables").mkdir(parents=True)
     (path / "variables" / "left").write_text("old")

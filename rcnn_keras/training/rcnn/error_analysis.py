@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.evaluation import CocoScores
-from rcnn_keras.evaluation.report.sections import Section
+from rcnn_keras.evaluation.report.page import Section
 from rcnn_keras.models import RCNN
 from rcnn_keras.training.rcnn.features import FeatureExtractor
 

@@ -183,8 +183,8 @@ class FeatureCache(Sequence[tuple[np.ndarray, Windows]]):
                     log(f"features of {done} of {len(missing)} images")
         elif missing:
             copy = self.folder / "model.keras"
-            with atomic_write(copy) as aside:
-                model.save(aside)
+            with atomic_write(copy) as temporary:
+                model.save(temporary)
             starts = range(0, len(missing), SHARD_SIZE)
             indices = [tuple(missing[start : start + SHARD_SIZE]) for start in starts]
             shards = ([(self.dataset[i], self.windows(i)) for i in shard] for shard in indices)
@@ -218,8 +218,8 @@ def write_features(
     norms = np.stack([np.linalg.norm(x, axis=1) for x in (pool5, fc7)], axis=1)
     near = windows.best() > NEAR_IOU
     for name, rows in (("fc7", fc7), ("pool5", pool5[near]), ("norms", norms)):
-        with atomic_write(folder / f"{record.image_id}_{name}.npy") as aside:
-            np.save(aside, rows)
+        with atomic_write(folder / f"{record.image_id}_{name}.npy") as temporary:
+            np.save(temporary, rows)
 
 
 @cache

@@ -28,11 +28,10 @@ from rcnn_keras.models import RCNN
 from rcnn_keras.parallel import Engine
 from rcnn_keras.parallel.resumable import Result, once
 from rcnn_keras.training.checkpoint import Checkpoint
-from rcnn_keras.training.rcnn.box_regression import train_box_regressors
 from rcnn_keras.training.rcnn.error_analysis import error_analysis, table
 from rcnn_keras.training.rcnn.features import FeatureCache, Windows
 from rcnn_keras.training.rcnn.fine_tuning import WindowSampler, fine_tune
-from rcnn_keras.training.rcnn.svm import require_sklearn, train_svms
+from rcnn_keras.training.rcnn.linear_models import require_sklearn, train_box_regressors, train_svms
 from rcnn_keras.utils.atomic import atomic_write
 from rcnn_keras.utils.hashing import fingerprint
 
@@ -170,8 +169,8 @@ def train_rcnn(
 
     regressors = once(out / "box_regressor.npz", fingerprint(key, ridge), stage_3)
     model.box_regressor.set_weights(regressors.arrays)
-    with atomic_write(out / "rcnn.keras") as aside:
-        model.save(aside)
+    with atomic_write(out / "rcnn.keras") as temporary:
+        model.save(temporary)
     scores = None
     if val is not None:
         scores = error_analysis(model, val)

@@ -42,7 +42,7 @@ def test_the_stride_is_16(model):
 def test_order_of_the_layers(model):
     kinds = [type(layer).__name__ for layer in model.layers]
     kinds = [kind for kind in kinds if kind != "ZeroPadding2D"]
-    first = ["Conv2D", "WithinChannelNorm", "MaxPooling2D"]
+    first = ["Conv2D", "LocalResponseNorm", "MaxPooling2D"]
     assert kinds == ["InputLayer", *first, *first, "Conv2D", "Conv2D", "Conv2D"]
     convs = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
     assert all(conv.activation is keras.activations.relu for conv in convs)

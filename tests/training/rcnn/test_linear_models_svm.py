@@ -3,7 +3,7 @@ import pytest
 
 from rcnn_keras.training.rcnn import svm
 from rcnn_keras.training.rcnn.features import Windows
-from rcnn_keras.training.rcnn.svm import linear_svm, train_svms
+from rcnn_keras.training.rcnn.linear_models import linear_svm, train_svms
 
 pytest.importorskip("sklearn")
 

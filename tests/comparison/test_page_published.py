@@ -1,4 +1,4 @@
-from rcnn_keras.comparison.published import FAST, FIGURES, QUOTED, SELECTIVE_SEARCH
+from rcnn_keras.comparison.page import FAST, FIGURES, QUOTED, SELECTIVE_SEARCH
 
 
 def test_the_figures_that_everybody_quotes():
@@ -16,7 +16,7 @@ def test_the_figures_that_everybody_quotes():
     }
 
 
-def test_parts_add_up_to_the_whole():
+def test_parts_add_up_to_the_total():
     split = [f for f in FIGURES if f.features is not None]
     assert len(split) == 2
     for figure in split:

@@ -8,7 +8,7 @@ from keras.src.applications.vgg16 import WEIGHTS_PATH
 from keras.src.utils import file_utils
 
 from rcnn_keras.backbones import build_backbone, load_imagenet, vgg16, vgg16_fc
-from rcnn_keras.backbones.imagenet import CAFFE_MEAN, CAFFE_STD, SOURCES
+from rcnn_keras.backbones.applications import CAFFE_MEAN, CAFFE_STD, SOURCES
 
 
 def make_weights_random(model, seed=0):

@@ -8,7 +8,7 @@ import pytest
 
 import rcnn_keras as rk
 from rcnn_keras.data import DetectionDataset
-from rcnn_keras.data.fingerprint import fingerprint
+from rcnn_keras.training.checkpoint_state import batches_fingerprint
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def changed(dataset, **parts):
 
 
 def differing(a, b):
-    first, second = fingerprint(a), fingerprint(b)
+    first, second = batches_fingerprint(a), batches_fingerprint(b)
     return {name for name in {*first, *second} if first.get(name) != second.get(name)}
 
 
@@ -80,6 +80,8 @@ def test_functions_count_by_name(scenes):
     def mine(sample, seed):
         return sample
 
-    text = fingerprint(of(scenes, augment=rk.data.Compose(rk.data.RandomFlip(), mine)))["augment"]
+    text = batches_fingerprint(of(scenes, augment=rk.data.Compose(rk.data.RandomFlip(), mine)))[
+        "augment"
+    ]
     assert "mine" in text
     assert "0x" not in text

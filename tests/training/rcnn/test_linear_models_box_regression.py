@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rcnn_keras.training.rcnn.box_regression import ridge_regression
+from rcnn_keras.training.rcnn.linear_models import ridge_regression
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(1, 3, (60, 7))

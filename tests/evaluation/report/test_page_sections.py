@@ -9,13 +9,13 @@ from PIL import Image
 
 from rcnn_keras.evaluation import ConfusionMatrix, DetectionErrors, VocScores
 from rcnn_keras.evaluation.report.gallery import Picture, draw_worst
-from rcnn_keras.evaluation.report.page import write_report
-from rcnn_keras.evaluation.report.sections import (
+from rcnn_keras.evaluation.report.page import (
     Plot,
     Section,
     confusion_section,
     error_section,
     voc_section,
+    write_report,
 )
 
 A, B, FAR = [0, 0, 40, 40], [60, 0, 100, 40], [120, 120, 160, 160]
