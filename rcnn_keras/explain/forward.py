@@ -87,10 +87,17 @@ def explain(
     targets = None
     if isinstance(image, Record) and isinstance(model, TwoStageDetector):
         _, targets = next(iter(model._with_truth(batches).tf_dataset()))
-    look = tf.function(lambda *batch: _look(model, *batch), autograph=False)
-    looked = look(inputs, targets)
-    looked = keras.tree.map_structure(lambda x: x if x is None else x.numpy(), looked)
+    looked = keras.tree.map_structure(np.asarray, _looked_at(model, inputs, targets))
     return _explanation(model, record, inputs, looked, with_truth=isinstance(image, Record))
+
+
+def _looked_at(model: Detector, inputs: Arrays, targets: Arrays | None) -> Arrays:
+    """Run `_look` as `detect` runs the model: in a graph, or eagerly if it is compiled so."""
+    inputs = {name: tf.convert_to_tensor(values) for name, values in inputs.items()}
+    if model.run_eagerly:
+        return _look(model, inputs, targets)
+    # A concrete function: TensorFlow warns of the others, that they are traced for each image.
+    return tf.function(lambda: _look(model, inputs, targets)).get_concrete_function()()
 
 
 def _kind(model: Any) -> str:
