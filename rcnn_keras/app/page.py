@@ -176,11 +176,10 @@ def explanation_on(path: str, name: str, models: Mapping[str, Detector]) -> str:
         return "<p>Choose a picture first.</p>"
     file, model = Path(path).name, models[name]
     try:
-        image = read_image(path, model.value_range)
+        with thresholds_as_built(model):
+            page = explain(model, path).html()
     except ImageError as error:
         return f"<p>{html.escape(f'{file}: {error.reason}')}</p>"
-    with thresholds_as_built(model):
-        page = explain(model, image).html()
     return f'<iframe title="Inside {html.escape(name)}" srcdoc="{html.escape(page)}"></iframe>'
 
 
