@@ -17,8 +17,10 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("explain")
     draw_shapes(3, size=(64, 64), out=folder / "drawn")
     keras.utils.set_random_seed(0)
+    images = keras.Input((None, None, 3))
+    backbone = keras.Model(images, keras.layers.Conv2D(8, 3, 8, "same")(images))
     few = {"rpn_pre_nms_top_n_test": 20, "rpn_post_nms_top_n_test": 10}
-    FasterRCNN("zf", CLASSES, **SMALL, **few).save(folder / "faster.keras")
+    FasterRCNN(backbone, CLASSES, **SMALL, **few).save(folder / "faster.keras")
     FastRCNN("zf", CLASSES, **SMALL).save(folder / "fast.keras")
     keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(2)]).save(folder / "other.keras")
     (folder / "words.jpg").write_text("not a picture")

@@ -17,7 +17,8 @@ SMALL = {"min_size": 64, "max_size": 80, "box_units": 8, "recompute_stages": 0}
 RPN = {
     "rpn_pre_nms_top_n_test": 60,
     "rpn_post_nms_top_n_test": 30,
-    "box_detections_per_img": 12,
+    "rpn_nms_thresh": 0.8,
+    "box_detections_per_img": 20,
     "box_batch_size_per_image": 16,
 }
 
@@ -253,9 +254,8 @@ def test_roi_align_read_the_map_at_the_points_that_are_shown(looked):
         assert places.max() < roi.box[2]
 
 
-@pytest.mark.parametrize("kind", ["fast"])
-def test_roi_pool_took_the_maxima_of_the_cells_that_are_shown(looked, kind):
-    _, _, explanation, _ = looked(kind)
+def test_roi_pool_took_the_maxima_of_the_cells_that_are_shown(looked):
+    _, _, explanation, _ = looked("fast")
     for roi in explanation.rois:
         values = explanation.features[roi.level].values
         for i, (top, bottom) in enumerate(roi.rows):
@@ -326,8 +326,8 @@ def test_rcnn_has_matches_and_no_common_loss(looked):
     assert (explanation.training.best_overlaps > 0.5).all()
 
 
-@ALL
-def test_pictures_and_page_of_every_architecture(looked, kind, tmp_path):
+@pytest.mark.parametrize("kind", ["rcnn", "mask"])
+def test_pictures_and_page_of_a_model(looked, kind, tmp_path):
     _, _, explanation, _ = looked(kind)
     explanation.save(tmp_path / "new" / "page.html")
     page = (tmp_path / "new" / "page.html").read_text("utf-8")
@@ -336,7 +336,8 @@ def test_pictures_and_page_of_every_architecture(looked, kind, tmp_path):
         assert draw(1).width > 100
 
 
-@pytest.mark.parametrize("kind", ["rcnn", pytest.param("faster", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["rcnn", "faster"])
 def test_a_model_that_runs_in_a_graph_is_explained_as_it_runs(looked, kind):
     model, _, eager, dataset = looked(kind)
     model.run_eagerly = False
