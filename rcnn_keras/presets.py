@@ -190,7 +190,7 @@ def preset_arguments(name: str, architecture: type["Detector"] | None = None) ->
 def _class_and_arguments(name: str) -> tuple[type["Detector"] | None, dict[str, Any]]:
     """Return the class of a preset's detector, None for a backbone, and the arguments it states."""
     if is_path(name):
-        from rcnn_keras.convert.saved_detectors import saved_arguments
+        from rcnn_keras.models.saved import saved_arguments
 
         return saved_arguments(_path(name))
     if name in saved_models():

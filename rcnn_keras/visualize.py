@@ -16,6 +16,7 @@ from rcnn_keras.data.detections import Detections
 from rcnn_keras.data.images import read_image
 from rcnn_keras.data.masks import decode_mask, paste_masks
 from rcnn_keras.data.tfrecord_images import TFRecordImage
+from rcnn_keras.data.value_range import FULL, ValueRange
 from rcnn_keras.utils.fonts import Font, font_for
 
 # Okabe and Ito, "Color Universal Design" (2008), without black: apart for all common kinds of
@@ -36,6 +37,7 @@ def draw(
     width: int | None = None,
     zoom: int = 1,
     font: str | PathLike[str] | None = None,
+    value_range: ValueRange = FULL,
 ) -> Image.Image:
     """Draw boxes, masks and names on a copy of an image, the best detection on top.
 
@@ -53,6 +55,7 @@ def draw(
             objects.
         font: file of a font for the tags; by default one of the system that has the characters of
             the names, see `fonts.font_for`.
+        value_range: of an image of more than 8 bits, as the model's, see `read_image`.
 
     Returns:
         An RGB picture of `zoom` times the image's size. A tag that is wider than the picture loses
@@ -70,7 +73,7 @@ def draw(
     if zoom < 1:
         raise ValueError(f"draw: zoom must be at least 1, not {zoom!r}")
     marks = _marks(detections, classes, min_score)
-    picture = Image.fromarray(read_image(image))
+    picture = Image.fromarray(read_image(image, value_range))
     expected = _size(detections)
     if picture.size != expected:
         raise ValueError(
@@ -82,17 +85,16 @@ def draw(
     line = width or max(2, round(0.004 * long_side))
     picture = _with_masks(picture, marks, zoom, line)
     canvas = ImageDraw.Draw(picture)
-    texts = [text for mark in marks for text in mark.texts]
-    letters = font_for(texts, max(11, round(0.022 * long_side)), font)
+    text_size = max(11, round(0.022 * long_side))
     corners = [_corners(np.asarray(mark.box) * zoom, picture.size) for mark in marks]
     for mark, corner in zip(marks, corners, strict=True):
         canvas.rectangle(corner, outline=_color(mark.label), width=line)
     tags: list[_Tag] = []
     # The best detection chooses its place first, and its tag is drawn last.
     for mark, corner in zip(reversed(marks), reversed(corners), strict=True):
-        tags += _tag(canvas, mark, corner, letters, tags)
+        tags += _tag(canvas, mark, corner, font_for(mark.texts, text_size, font), tags)
     for tag in reversed(tags):
-        _draw_tag(canvas, tag, letters)
+        _draw_tag(canvas, tag)
     return picture
 
 
@@ -161,11 +163,12 @@ class _Mark(NamedTuple):
 
 
 class _Tag(NamedTuple):
-    """The text of one object, the place of its ground and the ground's colour."""
+    """The text of one object, the place of its ground, the ground's colour, and the font."""
 
     text: str
     place: Corners
     color: str
+    font: Font
 
 
 def _marks(
@@ -274,13 +277,14 @@ def _tag(
     tops = [min(max(0, top), image_height - height) for top in (y1 - height, y1, y2 + 1)]
     places = [(left, top, left + width - 1, top + height - 1) for top in tops]
     free = (place for place in places if not any(_meet(place, tag.place) for tag in tags))
-    return [_Tag(text, next(free, places[0]), _color(mark.label))]
+    return [_Tag(text, next(free, places[0]), _color(mark.label), font)]
 
 
-def _draw_tag(canvas: ImageDraw.ImageDraw, tag: _Tag, font: Font) -> None:
+def _draw_tag(canvas: ImageDraw.ImageDraw, tag: _Tag) -> None:
     canvas.rectangle(tag.place, fill=tag.color)
-    left, top = tag.place[0] + _padding(font), tag.place[1] + _padding(font) - _line_height(font)[0]
-    canvas.text((left, top), tag.text, fill=_ink(tag.color), font=font)
+    padding = _padding(tag.font)
+    left, top = tag.place[0] + padding, tag.place[1] + padding - _line_height(tag.font)[0]
+    canvas.text((left, top), tag.text, fill=_ink(tag.color), font=tag.font)
 
 
 def _line_height(font: Font) -> tuple[float, int]:

@@ -396,7 +396,13 @@ def test_the_variable_for_the_backend_comes_before_the_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("image_data_format", "channels_first"), ("floatx", "float16")]
+    ("name", "value"),
+    [
+        ("image_data_format", "channels_first"),
+        ("floatx", "float16"),
+        ("dtype_policy", "float64"),
+        ("dtype_policy", "float16"),
+    ],
 )
 def test_a_setting_that_is_made_later_is_named_by_the_constructors(name, value):
     before = getattr(keras.config, name)()

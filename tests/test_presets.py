@@ -110,7 +110,7 @@ def test_a_detector_is_fetched_once_and_converted_once(publish, server, tmp_path
     state = publish()
     model = from_preset("small_coco")
     assert isinstance(model, MaskRCNN)
-    assert model.classes == ("1", "2", "3")
+    assert model.classes == ("class_0", "class_1", "class_2")
     assert model.get_config()["frozen_stages"] == 2
     bias = state["rpn.head.cls_logits.bias"]
     np.testing.assert_array_equal(model.rpn_head.objectness.bias, bias)
@@ -261,7 +261,10 @@ def test_a_file_missing_on_the_server_is_reported(server, monkeypatch, tmp_path)
         ({"name": "zebra"}, "no preset is named 'zebra'. There are .*the paths of .keras files"),
         ({"name": "maskrcnn_resnet50_coco"}, "did you mean 'maskrcnn_resnet50_fpn_coco'"),
         ({"name": "resnet18_imagenet", "num_classes": 0}, "num_classes .* received 0"),
-        ({"name": "resnet18_imagenet", "num_classes": 2, "classes": ["a"]}, "classes has 1 names"),
+        (
+            {"name": "resnet18_imagenet", "num_classes": 2, "classes": ["a"]},
+            "classes, 1; received 2",
+        ),
     ],
 )
 def test_wrong_arguments_are_refused(arguments, message, tmp_path):

@@ -158,7 +158,7 @@ def try_on(path: str, name: str, models: Mapping[str, Detector]) -> Trial | str:
         return ""
     file, model = Path(path).name, models[name]
     try:
-        image = read_image(path)
+        image = read_image(path, model.value_range)
     except ImageError as error:
         return f"{file}: {error.reason}"
     max_detections = model.get_config()["box_detections_per_img"]

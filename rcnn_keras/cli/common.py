@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -26,6 +26,7 @@ def print_scores(scores: Mapping[str, float | None]) -> None:
 
 __all__ = [
     "engine_options",
+    "format_of_data",
     "load_dataset",
     "must_be_a_model",
     "must_exist",
@@ -74,17 +75,46 @@ def load_dataset(
 
     A folder with a COCO file and without XML files stands for that file. `rules` are `crowd` and
     `without_mask`, as `load_coco` takes them.
+
+    Raises:
+        UsageError: as `format_of_data`.
     """
     from rcnn_keras.data.coco import load_coco
-    from rcnn_keras.data.coco_folders import is_coco
-    from rcnn_keras.data.tfrecord import is_tfrecord_folder, load_tfrecord
+    from rcnn_keras.data.tfrecord import load_tfrecord
     from rcnn_keras.data.voc import load_voc
 
-    if is_tfrecord_folder(annotations):
+    kind = format_of_data(annotations, images, split)
+    if kind == "tfrecord":
         return load_tfrecord(annotations, classes=classes, **rules)
-    if annotations.is_dir() and not is_coco(annotations):
+    if kind == "voc":
         return load_voc(annotations, split, classes=classes, **rules)
     return load_coco(annotations, images, classes=classes, **rules)
+
+
+def format_of_data(
+    annotations: Path, images: Path | None, split: str | None
+) -> Literal["coco", "voc", "tfrecord"]:
+    """Return how annotations are stored.
+
+    Raises:
+        UsageError: for --images or --split where there is no such choice.
+    """
+    from rcnn_keras.data.coco_folders import is_coco
+    from rcnn_keras.data.tfrecord import is_tfrecord_folder
+
+    kind: Literal["coco", "voc", "tfrecord"] = "coco"
+    if is_tfrecord_folder(annotations):
+        kind = "tfrecord"
+    elif annotations.is_dir() and not is_coco(annotations):
+        kind = "voc"
+    if images is not None and kind != "coco":
+        raise click.UsageError(f"--images is for a COCO file, which {annotations} is not")
+    if split is not None and kind != "voc":
+        name = "; name the JSON file of the split" if kind == "coco" else ""
+        raise click.UsageError(
+            f"--split is for a Pascal VOC folder, which {annotations} is not{name}"
+        )
+    return kind
 
 
 def object_options(command: Callable) -> Callable:
@@ -108,6 +138,41 @@ def object_options(command: Callable) -> Callable:
     ):
         command = option(command)
     return command
+
+
+class ValueRangeType(click.ParamType):
+    """A `value_range` of `read_image` on the command line."""
+
+    name = "RANGE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the word, the number, or the two numbers that a text says."""
+        if value == "full":
+            return value  # without the import, which takes seconds
+        from rcnn_keras.data.value_range import RULES, VALUE_RANGE_RULE, is_value_range
+
+        if value in RULES:
+            return value
+        try:
+            numbers = tuple(float(part) for part in str(value).split(","))
+        except ValueError:
+            numbers = ()
+        found = numbers[0] if len(numbers) == 1 else numbers
+        if not is_value_range(found):
+            self.fail(f"{value!r} {VALUE_RANGE_RULE}", param, ctx)
+        return found
+
+
+def value_range_option(command: Callable) -> Callable:
+    """Add to a command the option --value-range."""
+    return click.option(
+        "--value-range",
+        default="full",
+        show_default=True,
+        type=ValueRangeType(),
+        help="How images of more than 8 bits become 0..255, as the model's value_range: full, max, "
+        "percentiles, the greatest value, or LEAST,GREATEST.",
+    )(command)
 
 
 def engine_options(command: Callable) -> Callable:

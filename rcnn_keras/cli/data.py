@@ -1,20 +1,29 @@
 """`rcnn data`."""
 
 import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from rcnn_keras.cli.common import (
     engine_options,
+    format_of_data,
     load_dataset,
     must_exist,
     object_options,
     quiet_import,
+    value_range_option,
 )
 from rcnn_keras.parallel import engine_named
 from rcnn_keras.utils.output_paths import check_output_folder
+
+if TYPE_CHECKING:
+    from rcnn_keras.data.problems import Problem
+
+EXAMPLES = 10  # of one kind of problem
 
 
 @click.group()
@@ -33,39 +42,47 @@ def data() -> None:
     "--split",
     help="Split of a VOC folder.  [default: those of train, val, trainval, test it has]",
 )
+@click.option(
+    "--all", "every", is_flag=True, help=f"Every problem, not the first {EXAMPLES} of each kind."
+)
 @object_options
 def check(
-    annotations: Path, images: Path | None, split: str | None, crowd: str, without_mask: str
+    annotations: Path,
+    images: Path | None,
+    split: str | None,
+    every: bool,
+    crowd: str,
+    without_mask: str,
 ) -> None:
-    """Print every problem of FILE: a COCO JSON file, a VOC folder, or one of TFRecord files.
+    """Print the problems of FILE: a COCO JSON file, a VOC folder, or one of TFRecord files.
 
     \b
     Example:
       rcnn data check data/bccd/train.json --images data/bccd/images
 
     FATAL problems keep the data from being used; repaired ones are put right while reading; what a
-    warning names is read as it stands, and is probably not what was meant. Every image is decoded,
-    of TFRecord files every byte hashed. Exit status 1 if anything is fatal.
+    warning names is read as it stands, and is probably not what was meant. Of many problems of one
+    kind the first are printed, and how many more there are. Every image is decoded, of TFRecord
+    files every byte hashed. Exit status 1 if anything is fatal.
     """
     must_exist(annotations, "annotations")
     with quiet_import():
         from rcnn_keras.data.coco import check_coco
-        from rcnn_keras.data.coco_folders import is_coco
-        from rcnn_keras.data.tfrecord import check_tfrecord, is_tfrecord_folder
+        from rcnn_keras.data.tfrecord import check_tfrecord
         from rcnn_keras.data.voc import check_voc
         from rcnn_keras.data.voc_folders import voc_splits
     rules: dict[str, Any] = {"crowd": crowd, "without_mask": without_mask}
-    if is_tfrecord_folder(annotations):
+    data_format = format_of_data(annotations, images, split)
+    if data_format == "tfrecord":
         found = check_tfrecord(annotations, **rules)
-    elif annotations.is_dir() and not is_coco(annotations):
+    elif data_format == "voc":
         splits = [split] if split else voc_splits(str(annotations))
         found = [problem for name in splits for problem in check_voc(annotations, name, **rules)]
     else:
         found = check_coco(annotations, images, **rules)
     problems = list(dict.fromkeys(found))  # one image may be in several lists
-    for problem in problems:
-        kind = "FATAL" if problem.fatal else "warning" if problem.suspicious else "repaired"
-        click.echo(f"{kind} {problem}")
+    for line in _lines(problems, len(problems) if every else EXAMPLES):
+        click.echo(line)
     fatal = sum(problem.fatal for problem in problems)
     warnings = sum(problem.suspicious for problem in problems)
     counts = [f"{fatal} fatal", f"{len(problems) - fatal - warnings} repaired"]
@@ -74,6 +91,22 @@ def check(
     click.echo(f"{annotations}: {', '.join(counts)}")
     if fatal:
         sys.exit(1)
+
+
+def _lines(problems: "Sequence[Problem]", most: int) -> Iterator[str]:
+    """Yield a line for each problem, of each kind the first ones of many and then a count."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for problem in problems:
+        kind = "FATAL" if problem.fatal else "warning" if problem.suspicious else "repaired"
+        # What a fatal one says has the names and sizes of its image.
+        group = kind, "" if kind == "FATAL" else problem.message
+        counts[group] += 1
+        if counts[group] <= most:
+            yield f"{kind} {problem}"
+    for (kind, message), count in counts.items():
+        if count > most:
+            what = f": {message}" if message else ""
+            yield f"{kind} ... and {count - most} more like these{what} (--all lists them)"
 
 
 @data.command()
@@ -91,6 +124,7 @@ def check(
     help="Most images in a TFRecord file.  [default: 500]",
 )
 @click.option("--shards", type=click.IntRange(1), help="TFRecord files, instead of --shard-size.")
+@value_range_option
 @object_options
 @engine_options
 def pack(
@@ -100,6 +134,7 @@ def pack(
     split: str | None,
     shard_size: int | None,
     shards: int | None,
+    value_range: Any,
     crowd: str,
     without_mask: str,
     engine: str,
@@ -132,6 +167,7 @@ def pack(
             dataset,
             out,
             shard_size=shard_size or SHARD_SIZE,
+            value_range=value_range,
             engine=chosen,
             progress=lambda done, _: bar.update(done - bar.pos),
         )

@@ -169,19 +169,22 @@ def _image_files(arguments: Iterable[str]) -> list[Path]:
 
     What is passed over in a folder, and system files that fit a pattern, are counted and reported.
     """
+    with quiet_import():
+        from rcnn_keras.data.image_files import images_in, is_system_name
     files: list[Path] = []
     for argument in arguments:
         path, passed_over = Path(argument), ""
         if path.is_dir():
-            with quiet_import():
-                from rcnn_keras.data.image_files import images_in
             found, passed_over = images_in(path)
+            if "sub-folder" in passed_over:
+                pattern = path / "**" / f"*{found[0].suffix if found else '.jpg'}"
+                passed_over += f' ("{pattern}" would take those of sub-folders)'
         elif path.is_file():
             found = [path]
         else:
             anchor = Path(path.anchor)
             fitting = sorted(p for p in anchor.glob(str(path.relative_to(anchor))) if p.is_file())
-            found = [file for file in fitting if not file.name.startswith(("._", ".DS_Store"))]
+            found = [file for file in fitting if not is_system_name(file.name)]
             left = len(fitting) - len(found)
             passed_over = f"{left} system file{'s'[: left > 1]}" if left else ""
         if not found:
@@ -189,7 +192,8 @@ def _image_files(arguments: Iterable[str]) -> list[Path]:
             has = f", it has {passed_over}" if passed_over else ""
             raise FileNotFoundError(f"{argument}: {kind}{has}")
         if passed_over:
-            click.echo(f"{argument}: {len(found)} images, passed over {passed_over}", err=True)
+            count = f"{len(found)} image{'s'[: len(found) > 1]}"
+            click.echo(f"{argument}: {count}, passed over {passed_over}", err=True)
         files += found
     return list(dict.fromkeys(files))
 

@@ -6,6 +6,7 @@ from typing import Literal
 import click
 
 from rcnn_keras.cli.common import (
+    format_of_data,
     load_dataset,
     must_be_a_model,
     must_exist,
@@ -84,9 +85,10 @@ def evaluate(
         from rcnn_keras.proposals.proposal_file import read_into
         from rcnn_keras.runs.scoring import evaluate as score
         from rcnn_keras.training.callbacks import coco_scores, summary_of
-    detector = from_preset(model)
-    if split is None and annotations.is_dir() and voc_splits(str(annotations)) != [None]:
+    is_voc = format_of_data(annotations, images, split) == "voc"
+    if split is None and is_voc and voc_splits(str(annotations)) != [None]:
         split = "test"
+    detector = from_preset(model)
     rules = {"crowd": crowd, "without_mask": without_mask}
     dataset = load_dataset(annotations, images, split, detector.classes, **rules)
     if detector.takes_proposals != (proposals is not None):

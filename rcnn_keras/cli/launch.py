@@ -42,6 +42,7 @@ def launch(workers: int, retries: int, grace: float, command: tuple[str, ...]) -
     """
     from rcnn_keras.runs.launch import launch as run_workers
 
-    first = [sys.executable, "-c", RCNN, *command]
+    # -P: no file of the working folder, such as a rcnn_keras.py, stands for a module.
+    first = [sys.executable, "-P", "-c", RCNN, *command]
     again = [argument for argument in first if argument != "--overwrite"]  # what they have done
     raise SystemExit(run_workers(first, workers=workers, retries=retries, grace=grace, again=again))

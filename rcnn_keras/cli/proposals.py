@@ -5,7 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rcnn_keras.cli.common import engine_options, load_dataset, must_exist, quiet_import
+from rcnn_keras.cli.common import (
+    engine_options,
+    load_dataset,
+    must_exist,
+    quiet_import,
+    value_range_option,
+)
 from rcnn_keras.parallel import Engine, engine_named
 from rcnn_keras.proposals.propose import METHODS
 from rcnn_keras.proposals.selective_search import MODES, SIMILARITIES
@@ -59,6 +65,7 @@ TOP = 20
     help="Dataset: folder of the images of a COCO file.  [default: the file's folder]",
 )
 @click.option("--split", help="Dataset: image list of a VOC folder.  [default: train]")
+@value_range_option
 @engine_options
 def proposals(
     source: Path,
@@ -68,6 +75,7 @@ def proposals(
     show: bool,
     images: Path | None,
     split: str | None,
+    value_range: Any,
     engine: str,
     workers: int | None,
     address: str | None,
@@ -96,7 +104,7 @@ def proposals(
         chosen = engine_named(engine, workers, address)
         with quiet_import():
             dataset = load_dataset(source, images, split)
-        _propose(dataset, out, method, chosen, arguments)
+        _propose(dataset, out, method, chosen, value_range, arguments)
     else:
         others = {"--images": images, "--split": split, "--workers": workers, "--address": address}
         _refuse(source, "image", others)
@@ -104,7 +112,7 @@ def proposals(
             raise click.UsageError("an image needs --out PNG or --show")
         if out is not None and out.resolve() == source.resolve():
             raise click.UsageError(f"{source} would be overwritten: name another file with --out")
-        _picture(source, out, method, top or TOP, show, arguments)
+        _picture(source, out, method, top or TOP, show, value_range, arguments)
 
 
 def _refuse(source: Path, kind: str, options: dict[str, Any]) -> None:
@@ -115,7 +123,13 @@ def _refuse(source: Path, kind: str, options: dict[str, Any]) -> None:
 
 
 def _picture(
-    file: Path, out: Path | None, method: str, top: int, show: bool, arguments: dict[str, Any]
+    file: Path,
+    out: Path | None,
+    method: str,
+    top: int,
+    show: bool,
+    value_range: Any,
+    arguments: dict[str, Any],
 ) -> None:
     """Draw the first proposals of an image."""
     from rcnn_keras.proposals.propose import full_arguments, method_named
@@ -128,7 +142,7 @@ def _picture(
         from rcnn_keras.proposals.viewer import ProposalViewer, check_window, draw_proposals
     if show:
         check_window()
-    image = read_image(file)
+    image = read_image(file, value_range)
     boxes = method_named(method)(image, **arguments)
     click.echo(f"{file}: {len(boxes)} proposals")
     if out is not None:
@@ -143,6 +157,7 @@ def _propose(
     out: Path,
     method: str,
     engine: Engine,
+    value_range: Any,
     arguments: dict[str, Any],
 ) -> None:
     """Write the proposals of a dataset, under a progress bar."""
@@ -154,6 +169,7 @@ def _propose(
             out,
             method=method,
             engine=engine,
+            value_range=value_range,
             progress=lambda done, _: bar.update(done - bar.pos),
             **arguments,
         )

@@ -1,14 +1,12 @@
-"""Detectors that this package saved: `.keras` files, and folders in half precision.
+"""Detectors that this package saved in half precision, into folders.
 
 FOLDER/model.json            class and arguments of the model, and metadata such as its scores
 FOLDER/weights.safetensors   each variable as float16, named by submodule and path; those of layers
                              and models from outside of this package by submodule and number
 """
 
-import difflib
 import json
 import os
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,36 +16,9 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from rcnn_keras.models import Detector, FasterRCNN, MaskRCNN
+from rcnn_keras.models import FasterRCNN, MaskRCNN
 from rcnn_keras.preset_table import MODEL, WEIGHTS
 from rcnn_keras.utils.atomic import atomic_write
-
-ENDING = ".keras"
-
-
-def saved_arguments(path: Path) -> tuple[type[Detector], dict[str, Any]]:
-    """Return the class of a saved detector and its arguments, without reading its weights.
-
-    Raises:
-        FileNotFoundError: there is no such file; names the nearest `.keras` file in the folder.
-        ValueError: if the file does not hold a detector of this package.
-    """
-    if not path.is_file():
-        files = [str(file) for file in path.parent.glob(f"*{ENDING}")]
-        near = difflib.get_close_matches(str(path), files, 1, cutoff=0.0)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise FileNotFoundError(f"{path}: no such file{hint}")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            saved = json.loads(archive.read("config.json"))
-        kind = keras.saving.get_registered_object(saved["registered_name"])
-        name = saved["class_name"]
-    except (zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a {ENDING} file") from error
-    if not (isinstance(kind, type) and issubclass(kind, Detector)):
-        raise ValueError(f"{path} holds a {name}, not a detector of this package")
-    return kind, keras.tree.lists_to_tuples(saved["config"])
-
 
 ARCHITECTURES: dict[str, type[FasterRCNN]] = {
     kind.__name__: kind for kind in (FasterRCNN, MaskRCNN)

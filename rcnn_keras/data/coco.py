@@ -10,18 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from rcnn_keras.data.coco_folders import find_images, only_coco_file
-from rcnn_keras.data.coco_json import (
-    FROM_TEXT,
-    Categories,
-    Ids,
-    number,
-    read_categories,
-    shown,
-    whole_number,
-)
+from rcnn_keras.data.coco_json import Categories, Ids, read_categories, shown
 from rcnn_keras.data.dataset import DetectionDataset, check_known, check_names
 from rcnn_keras.data.entries import Entry, Object
-from rcnn_keras.data.masks import PolygonBuffer, as_polygons
+from rcnn_keras.data.masks import PolygonBuffer, as_polygons, as_run_lengths
 from rcnn_keras.data.object_rules import Crowd, WithoutMask, check_rules
 from rcnn_keras.data.problems import Problem, ProblemLog, as_json
 from rcnn_keras.data.validation import (
@@ -29,9 +21,9 @@ from rcnn_keras.data.validation import (
     check_entries,
     warn_repaired,
 )
+from rcnn_keras.data.values import FROM_TEXT, number, truth, whole_number
 
 LISTS = ("images", "annotations", "categories")
-CROWD = {"0": 0, "1": 1, "false": 0, "true": 1}  # what some tools write as text
 VACANT = "N/A"  # begins the names of a model's outputs that stand for no category
 
 
@@ -293,13 +285,19 @@ def _annotations(
         box = _box(file, where, item, log)
         if not sound or crowd is None or box is None:
             continue
-        area = number(item.get("area"))
-        if area is not None and isinstance(item["area"], str):
-            log.repaired(file, where, "area", as_json(item["area"]), FROM_TEXT)
+        stated = item.get("area")
+        area = number(stated)
+        if area is None and stated not in (None, ""):
+            message = "area that is no number left out"
+            log.repaired(file, where, "area", as_json(stated), message)
+        elif isinstance(stated, str) and stated:
+            log.repaired(file, where, "area", as_json(stated), FROM_TEXT)
         usable = area is not None and _is_finite(area) and area > 0
         segmentation = item.get("segmentation") or None
         if isinstance(segmentation, list):
             segmentation = _polygons(file, where, segmentation, log)
+        elif isinstance(segmentation, dict):
+            segmentation = _run_lengths(file, where, segmentation, log)
         entries[found["image_id"]].objects.append(
             Object(
                 where,
@@ -310,7 +308,7 @@ def _annotations(
                 crowd,
                 segmentation,
                 float(area) if area is not None and usable else None,
-                difficult=crowd and item.get("difficult") == 1,
+                difficult=crowd and truth(item.get("difficult")) is True,
             )
         )
 
@@ -320,13 +318,12 @@ def _crowd(file: str, where: str, item: dict[str, Any], log: ProblemLog) -> bool
     stated = item.get("iscrowd")
     if stated is None:
         return False
-    crowd = CROWD.get(stated.strip().lower()) if isinstance(stated, str) else stated
-    if crowd not in (0, 1):
+    crowd = truth(stated)
+    if crowd is None:
         log.fatal(file, where, "iscrowd", as_json(stated), "is neither 0 nor 1")
-        return None
-    if isinstance(stated, str):
+    elif isinstance(stated, str):
         log.repaired(file, where, "iscrowd", as_json(stated), FROM_TEXT)
-    return bool(crowd)
+    return crowd
 
 
 def _box(
@@ -358,6 +355,14 @@ def _polygons(file: str, where: str, stated: list, log: ProblemLog) -> list:
     for message in repairs:
         log.repaired(file, where, "segmentation", as_json(stated), message)
     return polygons
+
+
+def _run_lengths(file: str, where: str, stated: dict[str, Any], log: ProblemLog) -> dict[str, Any]:
+    """Return run lengths in numbers, if they are written as text."""
+    numbers = as_run_lengths(stated)
+    if numbers != stated:
+        log.repaired(file, where, "segmentation", stated, FROM_TEXT)
+    return numbers
 
 
 def _is_finite(value: float) -> bool:

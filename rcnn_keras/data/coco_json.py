@@ -1,45 +1,19 @@
 """What a COCO file states: numbers and ids in the types of other tools, and its categories."""
 
 import copy
-import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from rcnn_keras.data.problems import ProblemLog, as_json
+from rcnn_keras.data.values import FROM_TEXT, RESPELLED, class_name, is_number, whole_number
 
 MISSING = "missing"  # how a message shows the value of a key that is not there
-FROM_TEXT = "number read from text"
-WHOLE = re.compile(r"\s*[+-]?[0-9]{1,20}\s*")
-DECIMAL = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*")
-EXACT = 2**53  # up to which a float holds every whole number
 
 
 def shown(item: dict[str, Any], key: str) -> str:
     """Return what stands under a key, as the file has it."""
     return as_json(item[key]) if key in item else MISSING
-
-
-def is_number(value: Any) -> bool:
-    """Return whether a value is a JSON number, which true and false are not."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def number(value: Any) -> int | float | None:
-    """Return a JSON number as it is and one in a text as a number, None for anything else."""
-    if isinstance(value, str):
-        if WHOLE.fullmatch(value):
-            return int(value)
-        return float(value) if DECIMAL.fullmatch(value) else None
-    return value if is_number(value) else None
-
-
-def whole_number(value: Any) -> int | None:
-    """Return the 64-bit whole number that a value or a text is (1, 1.0, "1"), or None."""
-    found = number(value)
-    if isinstance(found, float):
-        return int(found) if found.is_integer() and abs(found) < EXACT else None
-    return found if found is not None and abs(found) < 2**63 else None
 
 
 class Ids:
@@ -146,9 +120,9 @@ def read_categories(
         id = categories.ids.of(index, item)
         if id is None:
             continue
-        name = _name(file, id, item, log)
+        name = _name(file, id, item, wanted, log)
         if id not in categories.names:
-            categories.names[id], parents[id] = name, item.get("supercategory")
+            categories.names[id], parents[id] = name, _parent(item, wanted)
         elif name == categories.names[id]:
             message = "category listed twice, read once"
             log.repaired(file, f"category {id}", "name", as_json(name), message)
@@ -161,14 +135,26 @@ def read_categories(
     return categories
 
 
-def _name(file: str, id: int, item: dict[str, Any], log: ProblemLog) -> str:
+def _name(
+    file: str, id: int, item: dict[str, Any], wanted: Collection[str], log: ProblemLog
+) -> str:
     """Return the name of a category."""
-    name, where = item.get("name"), f"category {id}"
-    if is_number(name):
-        log.repaired(file, where, "name", as_json(name), "class name read from a number")
-    elif not isinstance(name, str) or not name:
+    stated, where = item.get("name"), f"category {id}"
+    if is_number(stated):
+        log.repaired(file, where, "name", as_json(stated), "class name read from a number")
+        return str(stated)
+    name = class_name(stated, wanted) if isinstance(stated, str) else ""
+    if not name:
         log.fatal(file, where, "name", shown(item, "name"), "is not a name")
-    return str(name)
+    elif name != stated:
+        log.repaired(file, where, "name", f"{as_json(stated)} -> {as_json(name)}", RESPELLED)
+    return name or str(stated)
+
+
+def _parent(item: dict[str, Any], wanted: Collection[str]) -> Any:
+    """Return the name of the category above, spelled as that of a category is."""
+    stated = item.get("supercategory")
+    return class_name(stated, wanted) if isinstance(stated, str) else stated
 
 
 def _with_objects(categories: Categories, annotations: Iterable[Any]) -> set[int]:

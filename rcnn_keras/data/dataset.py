@@ -2,6 +2,8 @@
 
 import difflib
 import json
+import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -184,7 +186,12 @@ class DetectionDataset(Sequence[Record]):
         return iter(self._records)
 
     def __add__(self, other: "DetectionDataset") -> "DetectionDataset":
-        """Return both datasets as one; if image ids collide, the second one's are renumbered."""
+        """Return both datasets as one; if image ids collide, the second one's are renumbered.
+
+        Warns:
+            UserWarning: if both have an image with different objects, as files of one class each
+                do: what one entry of the image lacks trains as background.
+        """
         if not isinstance(other, DetectionDataset):
             return NotImplemented
         if self.classes != other.classes:
@@ -192,6 +199,7 @@ class DetectionDataset(Sequence[Record]):
                 f"only datasets of the same classes can be added: {list(self.classes)} and "
                 f"{list(other.classes)}; with_classes(names) brings them in line"
             )
+        _warn_of_partial_truth(self, other)
         added = other._records
         ids = {record.image_id for record in self}
         if any(record.image_id in ids for record in added):
@@ -391,6 +399,25 @@ def plain(segmentation: Any) -> Any:
     if isinstance(segmentation, dict) and isinstance(segmentation["counts"], bytes):
         return {**segmentation, "counts": segmentation["counts"].decode("ascii")}
     return segmentation
+
+
+def _warn_of_partial_truth(one: DetectionDataset, other: DetectionDataset) -> None:
+    """Warn of images that two datasets have with different objects; see `__add__`."""
+    known = {os.path.abspath(r.path): r for r in one if r.pixels is None}
+    differ = []
+    for record in other:
+        first = None if record.pixels is not None else known.get(os.path.abspath(record.path))
+        if first is not None and not (
+            np.array_equal(first.boxes, record.boxes)
+            and np.array_equal(first.labels, record.labels)
+        ):
+            differ.append(record.path)
+    if differ:
+        warnings.warn(
+            f"{len(differ)} images are in both datasets with different objects, as {differ[0]}: "
+            f"what an entry lacks trains as background; merge the annotation files by image first",
+            stacklevel=3,
+        )
 
 
 def check_names(classes: Iterable[str]) -> tuple[str, ...]:

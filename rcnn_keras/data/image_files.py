@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
@@ -129,7 +130,7 @@ class NameIndex:
     rest are folders that one of them does not have. Names are compared as they are spelled, then
     in one Unicode form, without URL escapes, in one letter case, and with .jpeg as .jpg; the first
     comparison that any file passes decides, and of several files the one with most folders in
-    common.
+    common. A name without the ending of an image is compared with files without theirs at last.
 
     Args:
         names: of the files, relative to the folder with `/`.
@@ -158,7 +159,16 @@ class NameIndex:
                     fitting[shared, len(have) <= len(wanted)].append(file)
             if fitting:
                 return Match(tuple(fitting[max(fitting)]), level == 0)
-        return Match((), False)
+        if self.without_endings or is_image_name(name):
+            return Match((), False)
+        return self._of_stems.find(name)._replace(as_spelled=False)
+
+    @cached_property
+    def _of_stems(self) -> "NameIndex":
+        """The same files, for names that have lost their endings."""
+        stems = NameIndex(self.names, without_endings=True)
+        stems.split = self.split
+        return stems
 
     def near(self, name: str) -> str:
         """Return in words what there is instead of a file: files of its name, or nearly so."""
@@ -170,8 +180,12 @@ class NameIndex:
         same = [file for _, file in self._table(len(SPELLINGS) - 1).get(last, ())]
         if same:
             return "of this name, but in another folder: " + shown(same)
-        bases = {file.rsplit("/", 1)[-1]: file for file in self.names}
-        near = difflib.get_close_matches(parts[-1] if parts else name, bases, n=1)
+        wanted = parts[-1] if parts else name
+        if self.without_endings or not is_image_name(wanted):
+            bases = {os.path.splitext(file.rsplit("/", 1)[-1])[0]: file for file in self.names}
+        else:
+            bases = {file.rsplit("/", 1)[-1]: file for file in self.names}
+        near = difflib.get_close_matches(wanted, bases, n=1)
         return f"of nearly this name: {bases[near[0]]}" if near else ""
 
     def _table(self, level: int) -> dict[str, list[tuple[tuple[str, ...], str]]]:

@@ -358,8 +358,10 @@ def _array_to_rgb(array: np.ndarray, name: str, value_range: ValueRange) -> np.n
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or array.shape[-1] not in (1, 3, 4) or 0 in array.shape:
+        is_first = array.ndim == 3 and array.shape[0] in (1, 3, 4)
+        hint = ": its channels come first, transpose it" if is_first else ""
         raise ImageError(
-            name, f"shape {array.shape} is not (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
+            name, f"shape {array.shape} is not (H, W), (H, W, 1), (H, W, 3) or (H, W, 4){hint}"
         )
     array = array[..., :3]
     if array.dtype == np.uint16 and value_range == FULL:

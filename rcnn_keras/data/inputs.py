@@ -63,7 +63,7 @@ def each_image(images: Any) -> Iterator[Any]:
     """Yield the paths, arrays and Pillow images that one image or many are.
 
     A folder stands for its images, sorted by name, an array `(B, H, W, C)` or a list for those in
-    it, and a tensor for its array.
+    it, as does an array or a column of a table that has paths, and a tensor for its array.
 
     Raises:
         ImageError: for what is not an image: None, bytes, numbers, mappings; names its place.
@@ -73,7 +73,7 @@ def each_image(images: Any) -> Iterator[Any]:
     """
     if isinstance(images, str | PathLike):
         yield from _of_path(images)
-    elif isinstance(images, Image.Image) or _is_array(images):
+    elif isinstance(images, Image.Image) or (_is_array(images) and np.ndim(images) != 1):
         yield from _of_array(images)
     elif isinstance(images, Iterable) and not isinstance(images, bytes | bytearray | Mapping):
         for number, image in enumerate(images):

@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
 
-from rcnn_keras.data.coco_json import FROM_TEXT, number
 from rcnn_keras.data.tfrecord_images import TFRecordSegmentations
+from rcnn_keras.data.values import FROM_TEXT, number
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -179,6 +179,12 @@ def as_polygons(stated: list) -> tuple[list, list[str]]:
         flat = [[number for point in points for number in _point(point)] for points in nested]
         return flat, [*repairs, POINTS]
     return (polygons, repairs) if repairs else (stated, [])
+
+
+def as_run_lengths(stated: dict[str, Any]) -> dict[str, Any]:
+    """Return run lengths whose size, and counts that are a list, are no text; else as stated."""
+    listed = {key: value for key, value in stated.items() if isinstance(value, list)}
+    return stated | {key: _as_numbers(value) for key, value in listed.items()}
 
 
 def _as_numbers(value: Any) -> Any:

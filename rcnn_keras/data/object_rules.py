@@ -155,11 +155,24 @@ def find_suspicious(
         file: the annotation file that messages name.
         log: gets the problems.
     """
+    _find_similar_names(classes, file, log)
     if not any(len(record) for record in records):
         return
     _find_crowds(records, classes, file, log)
     _find_wrong_units(records, file, log)
     _find_missing_masks(records, file, log)
+
+
+def _find_similar_names(classes: Sequence[str], file: str, log: ProblemLog) -> None:
+    """Note class names that differ in letter case alone; single letters are classes of letters."""
+    same: dict[str, list[str]] = {}
+    for name in classes:
+        if len(name) > 1:
+            same.setdefault(name.casefold(), []).append(as_json(name))
+    for names in same.values():
+        if len(names) > 1:
+            message = "are classes apart, and differ in letter case alone: are they one?"
+            log.suspicious(file, "", "classes", ", ".join(names), message)
 
 
 def _find_crowds(
@@ -193,21 +206,11 @@ def _find_crowds(
 def _find_wrong_units(records: Sequence[Record], file: str, log: ProblemLog) -> None:
     """Note boxes that are all tiny or in one corner, and areas that are fractions."""
     boxes = np.concatenate([record.boxes for record in records])
-    sides = boxes[:, 2:] - boxes[:, :2]
-    n, largest = len(boxes), sides.max(axis=0)
-    if n >= SMALL_OBJECTS and largest.max() <= SMALL:
-        value = f"at most {largest[0]:.3g} x {largest[1]:.3g} pixels in {n} objects"
-        log.suspicious(file, "", "boxes", value, "are boxes in another unit than pixels?")
     repeats = [len(record) for record in records]
     sizes = np.repeat([(r.width, r.height) for r in records], repeats, axis=0)
-    if n >= CORNER_OBJECTS and np.all(boxes[:, 2:] <= sizes / 2):
-        right, bottom = boxes[:, 2:].max(axis=0)
-        value = f"none of {n} reaches beyond x = {right:.4g}, y = {bottom:.4g}"
-        message = (
-            "all lie in the upper left quarter of their images: are boxes in another unit than "
-            "pixels, or of smaller copies of the images?"
-        )
+    for value, message in unit_suspicions(boxes, sizes):
         log.suspicious(file, "", "boxes", value, message)
+    sides = boxes[:, 2:] - boxes[:, :2]
     stated = [record for record in records if record.areas is not None and len(record)]
     if stated and np.median(sides.prod(axis=1)) >= 4:
         areas = np.concatenate([record.areas for record in stated])  # type: ignore[misc]
@@ -215,6 +218,28 @@ def _find_wrong_units(records: Sequence[Record], file: str, log: ProblemLog) -> 
             value = f"at most {areas.max():.3g} in {len(areas)} objects"
             message = "is less than a pixel: fractions? Scores sort objects by it into sizes"
             log.suspicious(file, "", "area", value, message)
+
+
+def unit_suspicions(boxes: np.ndarray, sizes: np.ndarray) -> Iterator[tuple[str, str]]:
+    """Yield what is suspicious about the unit of boxes that are not in fractions: value, message.
+
+    Args:
+        boxes: `(n, 4)` xyxy in pixels, of all images.
+        sizes: `(n, 2)` width and height of the image of each.
+    """
+    n = len(boxes)
+    largest = (boxes[:, 2:] - boxes[:, :2]).max(axis=0, initial=0)
+    if n >= SMALL_OBJECTS and largest.max() <= SMALL:
+        value = f"at most {largest[0]:.3g} x {largest[1]:.3g} pixels in {n} objects"
+        yield value, "are boxes in another unit than pixels?"
+    if n >= CORNER_OBJECTS and np.all(boxes[:, 2:] <= sizes / 2):
+        right, bottom = boxes[:, 2:].max(axis=0)
+        value = f"none of {n} reaches beyond x = {right:.4g}, y = {bottom:.4g}"
+        yield (
+            value,
+            "all lie in the upper left quarter of their images: are boxes in another unit than "
+            "pixels, or of smaller copies of the images?",
+        )
 
 
 def _find_missing_masks(records: Sequence[Record], file: str, log: ProblemLog) -> None:

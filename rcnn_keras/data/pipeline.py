@@ -24,7 +24,7 @@ from rcnn_keras.data.images import (
 )
 from rcnn_keras.data.masks import check_segmentations, record_masks
 from rcnn_keras.data.tfrecord_images import TFRecordSegmentations, read_record
-from rcnn_keras.data.value_range import FULL, ValueRange, check_value_range
+from rcnn_keras.data.value_range import FULL, ValueRange, check_value_range, same_range
 
 if TYPE_CHECKING:
     from rcnn_keras.data.dataset import DetectionDataset, Record
@@ -138,7 +138,7 @@ def image_source(records: "Sequence[Record]", value_range: ValueRange = FULL) ->
     """Return the source of these records: without Python if all of them are in TFRecord files.
 
     Raises:
-        ValueError: for TFRecord files and a `value_range` other than "full".
+        ValueError: for TFRecord files that were packed by another `value_range`.
     """
     if all(record.tfrecord is not None for record in records):
         for record in records[:1]:
@@ -231,10 +231,19 @@ def read_pixels(record: "Record", value_range: ValueRange = FULL) -> np.ndarray:
 def _check_depth(record: "Record", value_range: ValueRange) -> None:
     """Raise ValueError for a range of values that are no longer in a TFRecord file."""
     if record.tfrecord is not None and value_range != FULL:
-        raise ValueError(
-            f"{record.path}: TFRecord files hold 8 bits, packed as by value_range='full', and the "
-            f"model has value_range={value_range!r}: take the image files instead"
-        )
+        check_packed([record], value_range)
+
+
+def check_packed(records: "Iterable[Record]", value_range: ValueRange) -> None:
+    """Raise ValueError for TFRecord files that were packed by another range than a model has."""
+    for record in records:
+        packed = FULL if record.tfrecord is None else record.tfrecord.value_range
+        if record.tfrecord is not None and not same_range(packed, value_range):
+            raise ValueError(
+                f"{record.path}: TFRecord files hold 8 bits, packed as by value_range={packed!r}, "
+                f"and the model has value_range={value_range!r}: pack the image files by that "
+                f"(rcnn data pack --value-range), or take them instead"
+            )
 
 
 # What stands where there is no object.
@@ -462,7 +471,8 @@ class Batches:
             repeat: go on for ever in full batches, which straddle the epochs: every image comes
                 once in each `len(dataset)` samples. Otherwise one pass.
             start_step: batches to leave out at the start, without reading them.
-            epoch: of a single pass, whose order and augmentations it has.
+            epoch: of a single pass, whose order and augmentations it has, each time it is read:
+                for training, `repeat` or the `Batches` themselves give others in each epoch.
 
         Raises:
             ValueError: when start_step is negative, or past the end of a single pass.

@@ -31,6 +31,10 @@ REPAIRS = {
     "list of points read as polygons": "lists of points read as polygons",
     "number read from text": "numbers read from text",
     "id that is no number replaced by one": "ids that are no numbers replaced by some",
+    "area that is no number left out": "areas that are no numbers left out",
+    "class name spelled with other spaces or characters": (
+        "class names spelled with other spaces or characters"
+    ),
     "class name read from a number": "class names read from numbers",
     "category listed twice, read once": "categories listed twice, read once",
     "category joined with another of its name": "categories joined with others of their name",

@@ -43,10 +43,17 @@ from rcnn_keras.data.object_rules import (
     check_rules,
     find_suspicious,
 )
-from rcnn_keras.data.pipeline import read_pixels
+from rcnn_keras.data.pipeline import check_packed, read_pixels
 from rcnn_keras.data.problems import DatasetError, Problem, ProblemLog
 from rcnn_keras.data.tfrecord_images import TFRecordImage, TFRecordSegmentations
 from rcnn_keras.data.validation import warn_repaired
+from rcnn_keras.data.value_range import (
+    FULL,
+    VALUE_RANGE_RULE,
+    ValueRange,
+    check_value_range,
+    is_value_range,
+)
 from rcnn_keras.parallel import Engine, run_shards
 from rcnn_keras.parallel.resumable import HEADER, ResumableFolder, check_same_header
 from rcnn_keras.utils.atomic import atomic_write
@@ -83,7 +90,9 @@ def read_index(path: Path) -> dict[str, np.ndarray]:
         return {name: file[name] for name in file.files}
 
 
-def index_records(file: Path, columns: dict[str, np.ndarray]) -> list[Record]:
+def index_records(
+    file: Path, columns: dict[str, np.ndarray], value_range: ValueRange = FULL
+) -> list[Record]:
     """Return the records of a TFRecord file by its index."""
     names = columns["names"].tobytes().decode().split("\0")
     bounds = np.cumsum([0, *columns["counts"]])
@@ -91,7 +100,7 @@ def index_records(file: Path, columns: dict[str, np.ndarray]) -> list[Record]:
     for i, name in enumerate(names):
         objects = slice(bounds[i], bounds[i + 1])
         height, width = columns["sizes"][i].tolist()
-        place = TFRecordImage(str(file), int(columns["offsets"][i]), name)
+        place = TFRecordImage(str(file), int(columns["offsets"][i]), name, value_range)
         segmentations = None
         if columns["has_masks"][i]:
             numbers = np.arange(columns["counts"][i], dtype=np.int32)
@@ -198,7 +207,8 @@ def load_tfrecord(
     check_rules(crowd, without_mask)
     folder = Path(path)
     manifest, log = read_manifest(folder), ProblemLog()
-    records = [record for shard in manifest["shards"] for record in _read(folder, shard, log)]
+    how = manifest["value_range"]
+    records = [r for shard in manifest["shards"] for r in _read(folder, shard, log, how)]
     log.raise_fatal()
     records = [apply_rules(record, log, crowd, without_mask) for record in records]
     dataset = DetectionDataset(
@@ -267,6 +277,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         log.fatal(file, "", "format", stated, f"this version reads {FORMAT!r}")
         log.raise_fatal()
     _check_fields(file, "", manifest, FIELDS, log)
+    # A manifest without it is of images that were packed as by "full".
+    value_range = manifest.setdefault("value_range", FULL)
+    if not is_value_range(value_range):
+        log.fatal(file, "", "value_range", value_range, VALUE_RANGE_RULE)
     log.raise_fatal()
     for number, shard in enumerate(manifest["shards"]):
         _check_fields(file, f"shards.{number}", shard, SHARD_FIELDS, log)
@@ -284,7 +298,9 @@ def _check_fields(
             log.fatal(file, where, name, value, f"should be a {kind.__name__}")
 
 
-def _read(folder: Path, shard: dict[str, Any], log: ProblemLog) -> list[Record]:
+def _read(
+    folder: Path, shard: dict[str, Any], log: ProblemLog, value_range: ValueRange = FULL
+) -> list[Record]:
     """Return the records of a shard by its index; none if something is wrong with its files."""
     file, index = (folder / f"{shard['name']}.{ending}" for ending in ("tfrecord", "npz"))
     missing = [path for path in (file, index) if not path.exists()]
@@ -299,7 +315,7 @@ def _read(folder: Path, shard: dict[str, Any], log: ProblemLog) -> list[Record]:
     if not _check_hash(index, shard["index_sha256"], log):
         return []
     try:
-        return index_records(file, read_index(index))
+        return index_records(file, read_index(index), value_range)
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
         log.fatal(index, "", "", "", f"is not an index of a TFRecord file: {error}")
         return []
@@ -332,6 +348,7 @@ def save_tfrecord(
     out: str | PathLike,
     *,
     shard_size: int = SHARD_SIZE,
+    value_range: ValueRange = FULL,
     engine: Engine | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> DetectionDataset:
@@ -348,6 +365,8 @@ def save_tfrecord(
         dataset: the images, in the order in which they are packed.
         out: the folder, made if missing.
         shard_size: most images in a TFRecord file; all hold about as many.
+        value_range: how images of more than 8 bits become 0..255, see `read_image`; that of the
+            model that will train on them.
         engine: by default one process for each core.
         progress: called with the number of images that are done, and of all.
 
@@ -365,8 +384,10 @@ def save_tfrecord(
         raise ValueError(f"shard_size must be at least 1, not {shard_size!r}")
     if not len(dataset):
         raise ValueError("the dataset has no images")
+    check_value_range(value_range)
+    check_packed(dataset, value_range)
     out = Path(out)
-    header = _header(dataset, shard_size)
+    header = _header(dataset, shard_size, value_range)
     if (out / MANIFEST).exists():
         found = read_manifest(out)
         check_same_header(out, {key: found[key] for key in header}, header, "records")
@@ -390,7 +411,8 @@ def _pack(
     if progress is not None:
         progress(done, len(dataset))
     problems: list[Problem] = []
-    for shard, found in run_shards(partial(pack_shard, parts.folder), missing, engine):
+    work = partial(pack_shard, parts.folder, value_range=parts.header["value_range"])
+    for shard, found in run_shards(work, missing, engine):
         problems += found
         done += len(shard.records)
         if progress is not None:
@@ -409,7 +431,7 @@ def _pack(
         temporary.write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
 
 
-def pack_shard(folder: Path, shard: Shard) -> list[Problem]:
+def pack_shard(folder: Path, shard: Shard, value_range: ValueRange = FULL) -> list[Problem]:
     """Write the two files of a shard, or none if an image cannot be read; what a worker does.
 
     Returns:
@@ -418,7 +440,8 @@ def pack_shard(folder: Path, shard: Shard) -> list[Problem]:
     examples, problems = [], []
     for record in shard.records:
         try:
-            examples.append(_example(record).SerializeToString(deterministic=True))
+            example = _example(record, value_range)
+            examples.append(example.SerializeToString(deterministic=True))
         except ImageError as error:
             image = f"image {record.image_id}"
             problems.append(Problem(record.path, image, "", "", error.reason, True))
@@ -457,7 +480,7 @@ def _described(folder: Path, shard: Shard) -> dict[str, Any]:
     }
 
 
-def _header(dataset: DetectionDataset, shard_size: int) -> dict[str, Any]:
+def _header(dataset: DetectionDataset, shard_size: int, value_range: ValueRange) -> dict[str, Any]:
     """Return what the shards depend on, but for the image files."""
     return {
         "format": FORMAT,
@@ -465,6 +488,7 @@ def _header(dataset: DetectionDataset, shard_size: int) -> dict[str, Any]:
         "classes": list(dataset.classes),
         "category_ids": list(dataset.category_ids),
         "shard_size": shard_size,
+        "value_range": list(value_range) if isinstance(value_range, tuple) else value_range,
         "source": _fingerprint(dataset),
     }
 
@@ -483,9 +507,9 @@ def _facts(record: Record) -> Iterator[bytes]:
         yield b"none" if array is None else array.tobytes()
 
 
-def _example(record: Record) -> tf.train.Example:
+def _example(record: Record, value_range: ValueRange) -> tf.train.Example:
     """Return an image and its ground truth as `packed_images` has them."""
-    content, orientation = _content(record)
+    content, orientation = _content(record, value_range)
     masks = [_masks(record, i) for i in range(len(record))]
     runs = [runs for runs, _ in masks]
     numbers = {
@@ -526,13 +550,13 @@ def _masks(record: Record, i: int) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(f"{record.path}: object {i}: {error}") from error
 
 
-def _content(record: Record) -> tuple[bytes, int]:
+def _content(record: Record, value_range: ValueRange) -> tuple[bytes, int]:
     """Return the bytes of an image file and its orientation, as a PNG if the graph needs one.
 
     Raises:
         ImageError: the image cannot be read, or has another size than the record says.
     """
-    pixels = read_pixels(record)
+    pixels = read_pixels(record, value_range)
     if not isinstance(record.image, np.ndarray):
         place = record.tfrecord
         content = Path(record.path).read_bytes() if place is None else place.read()

@@ -16,6 +16,8 @@ import numpy as np
 import tensorflow as tf
 from pycocotools import mask as rle
 
+from rcnn_keras.data.value_range import FULL, ValueRange
+
 
 class TFRecordImage(NamedTuple):
     """An image in a TFRecord file, which `read_image` takes in a path's place.
@@ -24,11 +26,13 @@ class TFRecordImage(NamedTuple):
         file: the TFRecord file.
         offset: of the image's record in it, in bytes.
         name: of the image file that was packed.
+        value_range: by which its values became 8 bits, see `read_image`.
     """
 
     file: str
     offset: int
     name: str
+    value_range: ValueRange = FULL
 
     @property
     def path(self) -> str:

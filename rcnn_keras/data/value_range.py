@@ -39,6 +39,13 @@ def check_value_range(value: Any) -> None:
         raise ValueError(f"value_range {VALUE_RANGE_RULE}; received {value!r}")
 
 
+def same_range(one: ValueRange, other: ValueRange) -> bool:
+    """Return whether two rules are the same, however they are written: 4095, or (0, 4095)."""
+    if isinstance(one, str) or isinstance(other, str):
+        return one == other
+    return fixed_bounds(one) == fixed_bounds(other)
+
+
 VALUE_RANGE_RULE = (
     "must be 'full', 'max', 'percentiles', the greatest value, or the least and the greatest"
 )

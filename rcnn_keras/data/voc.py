@@ -17,11 +17,10 @@ from rcnn_keras.data.validation import (
     existing_folder,
     warn_repaired,
 )
+from rcnn_keras.data.values import RESPELLED, class_name, truth
 from rcnn_keras.data.voc_folders import VocFolder, decode_text, find_voc
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
-TRUE = ("true", "yes", "y", "t")
-FALSE = ("", "false", "no", "n", "f", "none", "unspecified")
 
 
 def load_voc(
@@ -160,7 +159,7 @@ def _class_names(trees: dict[str, ET.Element], folder: VocFolder) -> tuple[str, 
 
 
 def _object_names(tree: ET.Element) -> set[str]:
-    return {name for o in tree.findall("object") if (name := o.findtext("name", "").strip())}
+    return {name for o in tree.findall("object") if (name := class_name(o.findtext("name", "")))}
 
 
 def _image(file: str, name: str, filename: str, folder: VocFolder, log: ProblemLog) -> str | None:
@@ -203,7 +202,10 @@ def _objects(file: str, tree: ET.Element, names: tuple[str, ...], log: ProblemLo
     objects = []
     for index, item in enumerate(tree.findall("object")):
         where = f"object {index}"
-        name = item.findtext("name", "").strip()
+        stated = item.findtext("name", "").strip()
+        name = class_name(stated, names)
+        if name != stated:
+            log.repaired(file, where, "name", f"{stated} -> {name}", RESPELLED)
         corners = _corners(file, where, item, log)
         if not name:
             log.fatal(file, where, "name", "missing", "the object has no class")
@@ -212,8 +214,9 @@ def _objects(file: str, tree: ET.Element, names: tuple[str, ...], log: ProblemLo
         elif corners is not None:
             difficult = _is_true(file, where, "difficult", item, log)
             crowd, label = difficult, names.index(name)
-            stated = Object(where, "bndbox", corners, corners, label, crowd, difficult=difficult)
-            objects.append(stated)
+            objects.append(
+                Object(where, "bndbox", corners, corners, label, crowd, difficult=difficult)
+            )
     return objects
 
 
@@ -245,9 +248,10 @@ def _corners(
 def _is_true(file: str, where: str, key: str, item: ET.Element, log: ProblemLog) -> bool:
     """Return whether a mark such as `difficult` is set, in any of the spellings that tools have."""
     text = item.findtext(key, "").strip()
-    if text.lower() not in TRUE + FALSE and _number(text) not in (0, 1):
+    mark = truth(text)
+    if mark is None:
         log.fatal(file, where, key, text, "is neither 0 nor 1")
-    return text.lower() in TRUE or _number(text) == 1
+    return bool(mark)
 
 
 def _number(text: str) -> float | None:

@@ -36,10 +36,13 @@ def decode_text(content: bytes) -> tuple[str, str]:
     """Return the text of a file and the encoding that it was read in.
 
     That is the one of its byte order mark, or that an XML file declares, or else UTF-8; where the
-    bytes are none of it, Windows' of Western Europe, which holds all of Latin-1.
+    bytes are none of it, Windows' of Western Europe, which holds all of Latin-1. Text of two bytes
+    a character shows by the zeros beside its first one.
     """
     declared = DECLARED.match(content.lstrip())
     marked = [encoding for mark, encoding in MARKS.items() if content.startswith(mark)]
+    if not marked and b"\0" in content[:2]:
+        marked = ["utf-16-be" if content[:1] == b"\0" else "utf-16-le"]
     encodings = [*marked, *([declared[1].decode("ascii")] if declared else []), "utf-8", "cp1252"]
     for encoding in encodings:
         try:

@@ -1,6 +1,7 @@
 """Trained detectors as files for programs that know nothing of this package."""
 
 import importlib
+import re
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
@@ -20,6 +21,8 @@ _HOMES = {
 }
 FORMATS = tuple(_HOMES)
 ENDINGS = {".tflite": "litert", ".onnx": "onnx", ".xml": "openvino"}
+# What may follow a dot in the name of a SavedModel's folder: a version, or Triton's ending.
+FOLDER_ENDING = re.compile(r"(\.v?\d.*|\.savedmodel)?")
 NO_FOLDERS = (".keras", ".h5", ".hdf5", ".pb", ".bin", ".lite", ".pt", ".pth", ".mlmodel", ".zip")
 
 
@@ -33,9 +36,10 @@ def export(
         path: of the folder or file to write.
         format: `"tf_saved_model"` for TensorFlow Serving, `"litert"` for phones, `"onnx"` or
             `"openvino"`; by default that of the path's ending, `.tflite`, `.onnx` or `.xml`, and a
-            SavedModel for a folder's name.
+            SavedModel for a folder's name. A folder's name has no ending, or a version's as in
+            `cells.v2`; others need the format.
         **options: those of the format's function: `saved_model.saved_model`, `litert.litert`,
-            `exchange.onnx`, `exchange.openvino`.
+            `onnx_openvino.onnx`, `onnx_openvino.openvino`.
 
     Returns:
         The path that was written.
@@ -58,15 +62,17 @@ def format_of(path: str | PathLike, format: str | None = None) -> str:
         _check_format(format)
     ending = Path(path).suffix.lower()
     by_ending = ENDINGS.get(ending, "tf_saved_model")
+    is_of_file = ending in NO_FOLDERS or not (format or FOLDER_ENDING.fullmatch(ending))
     format = format or by_ending
     if format != by_ending:
         wanted = {name: end for end, name in ENDINGS.items()}.get(format)
         what = f"its file ends in {wanted}" if wanted else "it is a folder"
         raise ValueError(f"{path} has not the ending of format {format!r}: {what}")
-    if format == "tf_saved_model" and ending in NO_FOLDERS:
+    if format == "tf_saved_model" and is_of_file:
         raise ValueError(
             f"{path} has the ending of a file, and a SavedModel is a folder; files are written for "
             f"the endings {', '.join(ENDINGS)}"
+            + ("" if ending in NO_FOLDERS else "; format='tf_saved_model' writes such a folder")
         )
     return format
 

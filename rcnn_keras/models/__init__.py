@@ -3,13 +3,14 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from rcnn_keras.models.detector import Detector, load_detector
+from rcnn_keras.models.detector import Detector
 from rcnn_keras.models.errors import NonFiniteLossError
 from rcnn_keras.models.fast_rcnn import FastRCNN
 from rcnn_keras.models.faster_rcnn import FasterRCNN
 from rcnn_keras.models.inference import detect_at_scales
 from rcnn_keras.models.mask_rcnn import MaskRCNN
 from rcnn_keras.models.rcnn import RCNN
+from rcnn_keras.models.saved import load_detector
 from rcnn_keras.models.transforms import fold_batchnorm, truncate_svd, with_kernels
 
 if TYPE_CHECKING:

@@ -16,7 +16,10 @@ MIN_SIDE = 64  # pixels of a blank image that every backbone can make maps of
 
 
 def complete_inputs(inputs: Any) -> dict[str, Tensor]:
-    """Return the inputs as a dict with sizes, ids and counts made up where left out."""
+    """Return the inputs as a dict with sizes, ids and counts made up where left out.
+
+    Boxes of any type of numbers become float32, which the layers compute in.
+    """
     inputs = dict(inputs) if isinstance(inputs, dict) else {"images": inputs}
     batch, height, width = ops.shape(inputs["images"])[:3]
     if inputs.get("image_sizes") is None:
@@ -26,8 +29,10 @@ def complete_inputs(inputs: Any) -> dict[str, Tensor]:
     if inputs.get("image_ids") is None:
         inputs["image_ids"] = ops.arange(batch)
     inputs["image_ids"] = ops.cast(inputs["image_ids"], "int64")  # dropout multiplies them
-    if inputs.get("proposals") is not None and inputs.get("num_proposals") is None:
-        inputs["num_proposals"] = ops.full((batch,), ops.shape(inputs["proposals"])[1], "int32")
+    if inputs.get("proposals") is not None:
+        inputs["proposals"] = ops.cast(inputs["proposals"], "float32")
+        if inputs.get("num_proposals") is None:
+            inputs["num_proposals"] = ops.full((batch,), ops.shape(inputs["proposals"])[1], "int32")
     return inputs
 
 
@@ -38,7 +43,7 @@ def complete_targets(
 
     Matching looks for the best of N boxes and so needs one, also in a batch that has none.
     """
-    boxes, labels = targets["boxes"], targets["labels"]
+    boxes, labels = ops.cast(targets["boxes"], "float32"), ops.cast(targets["labels"], "int32")
     crowd = targets.get("crowd")
     crowd = ops.zeros_like(labels, "bool") if crowd is None else ops.cast(crowd, "bool")
     row = ((0, 0), (0, 1))

@@ -1,36 +1,44 @@
 """Checks of the batches that users' own pipelines give, before a model trains on them.
 
-`Batches` are made of records that were validated and do not come here. Everything else is checked
-on its way to the model: its form (names, ranks, types) and the values of every batch, and in the
-first batch also the range of the images. The check runs in the data pipeline, so it also holds
-where a step is compiled by XLA, which drops assertions, and under `tf.distribute`; nothing is read
-twice, and the order of the data stays as it is.
+`Batches` come here if they have an augmentation. Everything else is checked on its way to the
+model: its form (names, ranks, types), and the values by `batch_rules`, of the first batch all and
+of each later one the boxes, labels and a part of the pixels. The check runs in the data pipeline,
+so it also holds where a step is compiled by XLA, which drops assertions, and under `tf.distribute`;
+nothing is read twice, and the order of the data stays as it is.
 
 B images a batch, H and W their padded height and width, N objects, K classes.
 """
 
 import difflib
+import re
+import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from rcnn_keras.data.dataset import DetectionDataset
+from rcnn_keras.models import batch_rules
+from rcnn_keras.models.batch_rules import PADDING_LABEL, Broken
 from rcnn_keras.models.errors import BatchError
 
-TOLERANCE = 2.0  # pixels that a box may lie outside its image: resizing rounds
 SYNONYMS = {
     "boxes": ("bboxes", "bbox", "bounding_boxes", "box"),
-    "labels": ("classes", "class_ids", "category_ids", "label", "category_id"),
+    "labels": (
+        *("label", "classes", "class", "class_ids", "class_id"),
+        *("categories", "category", "category_ids", "category_id"),
+    ),
     "crowd": ("iscrowd", "is_crowd", "crowds"),
-    "masks": ("mask", "segmentation_masks", "segmentations"),
-    "images": ("image", "pixels"),
+    "masks": ("mask", "segmentation_masks", "segmentations", "segmentation"),
+    "images": ("image", "pixels", "x"),
     "image_sizes": ("image_size", "sizes", "image_shapes", "image_shape"),
-    "image_ids": ("image_id", "ids"),
+    "image_ids": ("image_id", "ids", "id"),
     "proposals": ("proposal", "rois"),
     "num_proposals": ("num_proposal", "num_rois"),
 }
+PREFIX = re.compile(r"(gt|true|groundtruth|ground_truth|target|input)_")
 RANKS = {
     "images": (4, "(B, H, W, 3)"),
     "image_sizes": (2, "(B, 2)"),
@@ -42,36 +50,83 @@ RANKS = {
     "crowd": (2, "(B, N)"),
     "masks": (4, "(B, N, H, W)"),
 }
+LAST = {"images": 3, "image_sizes": 2, "proposals": 4, "boxes": 4}
 INTEGERS = ("image_sizes", "image_ids", "num_proposals", "labels")
+STRIDES = {"images": (1, 8, 8), "masks": (1, 1, 4, 4)}  # of the pixels of a later batch
+AT_ONCE = 32  # images of an array
 
 
-def checked(model: Any, x: Any, y: Any = None, *, source: str, targets: bool = True) -> Any:
+def checked(
+    model: Any, x: Any, y: Any = None, *, source: str, targets: bool = True, finite: bool = True
+) -> Any:
     """Return data whose batches are checked as they are read.
 
     Args:
         model: the detector that reads them.
         x: as `keras.Model.fit` takes it. Arrays are checked here and now; a `tf.data.Dataset`, a
-            generator and a `keras.utils.PyDataset` as they are read.
+            generator and a `keras.utils.PyDataset` as they are read. A dataset that the user has
+            distributed to workers is read as it stands.
         y: targets beside arrays.
         source: what to call the data in a message, `"training data"`.
         targets: whether the data must have targets.
+        finite: as in `BatchCheck`.
 
     Raises:
         BatchError: at once for data of a wrong form and for arrays; else while they are read.
+
+    Warns:
+        UserWarning: of what is suspicious in the first batch.
     """
-    check = BatchCheck(model, source, targets)
-    if x is None or _is_distributed(x):
-        return x
+    check = BatchCheck(model, source, targets, finite)
     if isinstance(x, tf.data.Dataset):
         return check.dataset(x)
     if isinstance(x, keras.utils.PyDataset):
         return CheckedPyDataset(x, check)
     if isinstance(x, Iterator):
         return check.generator(x)
-    if isinstance(x, (Mapping, np.ndarray, tf.Tensor, tf.RaggedTensor, list, tuple)):
-        check.form((x, y) if targets else x)
-        check.values(0, (x, y) if targets else x)
+    if isinstance(x, Mapping | list | tuple) or hasattr(x, "shape"):
+        check.arrays((x, y) if targets else x)
     return x
+
+
+def check_call(model: Any, inputs: Any, *, values: bool) -> None:
+    """Check the inputs of a direct call: their form, and their values if they are at hand.
+
+    Args:
+        model: the detector that is called.
+        inputs: arrays, or tensors of a graph.
+        values: whether to check them, too; those of tensors in a graph are not known.
+
+    Raises:
+        BatchError: if a rule is broken.
+    """
+    check = BatchCheck(model, type(model).__name__, targets=False)
+    if values and tf.executing_eagerly():
+        check.arrays(inputs)
+    else:
+        check.form(inputs)
+
+
+def check_records(dataset: DetectionDataset) -> None:
+    """Check the boxes of records, which a user may have made: those of a reader are sound.
+
+    Raises:
+        BatchError: for a box that is not finite, has no area or is outside its image, and if all
+            are in fractions.
+    """
+    records = [record for record in dataset if len(record)]
+    if not records:
+        return
+    counts = [len(record) for record in records]
+    boxes = np.concatenate([record.boxes for record in records])[:, None]
+    sizes = np.repeat([(record.height, record.width) for record in records], counts, axis=0)
+    every = np.ones((len(boxes), 1), bool)
+    if broken := batch_rules.boxes_fit(boxes, every, sizes, len(boxes) == 1, "object"):
+        starts = np.cumsum([0, *counts])
+        number = broken.image or 0
+        i = int(np.searchsorted(starts, number, side="right")) - 1
+        broken = broken._replace(row=number - int(starts[i]))
+        raise BatchError(f"{records[i].path}: {broken}")
 
 
 class CheckedPyDataset(keras.utils.PyDataset):
@@ -81,10 +136,6 @@ class CheckedPyDataset(keras.utils.PyDataset):
         super().__init__(data.workers, data.use_multiprocessing, data.max_queue_size)
         self.data, self.check = data, check
 
-    def __len__(self) -> int:
-        """Batches an epoch."""
-        return len(self.data)
-
     @property
     def num_batches(self) -> int | None:
         """Batches an epoch, None without end."""
@@ -93,8 +144,8 @@ class CheckedPyDataset(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> Any:
         """A batch, once it is checked."""
         batch = self.data[index]
-        self.check.form(batch)
-        self.check.values(index, batch)
+        batch = tuple(batch) if isinstance(batch, list) else batch  # as Keras reads it
+        self.check.batch(index, batch)
         return batch
 
     def on_epoch_begin(self) -> None:
@@ -113,43 +164,60 @@ class BatchCheck:
         model: the detector.
         source: what to call the data.
         targets: whether they must have targets.
+        finite: whether images and boxes must be finite; otherwise the step says so, which knows
+            the files of `Batches`.
     """
 
-    def __init__(self, model: Any, source: str, targets: bool) -> None:
-        self.classes = tuple(model.classes)
+    def __init__(self, model: Any, source: str, targets: bool, finite: bool = True) -> None:
+        self.num_classes = len(model.classes)
         self.masks, self.proposals = model.has_masks, model.takes_proposals
-        self.source, self.targets = source, targets
+        self.source, self.targets, self.finite = source, targets, finite
 
     def dataset(self, data: tf.data.Dataset) -> tf.data.Dataset:
         """Return the pipeline with a check behind it; its form is checked now."""
         self.form(data.element_spec)
 
         def passed(number: tf.Tensor, batch: Any) -> Any:
-            inputs, targets = self._pair(batch)
-            # The range of the images is looked at once.
-            images = inputs["images"]
-            first = tf.cond(number == 0, lambda: images, lambda: images[:0])
-            shape = tf.shape(images, tf.int64)
-            named = {k: v for k, v in inputs.items() if k in RANKS} | {"images": first}
-            named |= {k: v for k, v in targets.items() if k in RANKS}
-            names = list(named)
+            tensors = self._named(batch)
+            # Strided here and not in numpy, so that what is not looked at is not copied.
+            looked_at = {name: _part(name, x, number == 0) for name, x in tensors.items()}
+            shapes = {name: tf.shape(x, tf.int64) for name, x in tensors.items()}
 
-            def look(number: np.ndarray, shape: np.ndarray, *arrays: np.ndarray) -> np.bool_:
-                self._values(int(number), dict(zip(names, arrays, strict=True)), tuple(shape))
+            def look(number: np.ndarray, *values: np.ndarray) -> np.bool_:
+                arrays = dict(zip(tensors, values[: len(tensors)], strict=True))
+                sizes = dict(zip(tensors, values[len(tensors) :], strict=True))
+                self._values(int(number), arrays, {k: tuple(v.tolist()) for k, v in sizes.items()})
                 return np.bool_(True)
 
-            done = tf.numpy_function(look, [number, shape, *named.values()], tf.bool)
+            done = tf.numpy_function(look, [number, *looked_at.values(), *shapes.values()], tf.bool)
+            ranks = {id(x): RANKS[name][0] for name, x in tensors.items()}
             with tf.control_dependencies([done]):
-                return tf.nest.map_structure(tf.identity, batch)
+                return tf.nest.map_structure(lambda x: _identity(x, ranks.get(id(x))), batch)
 
         return data.enumerate().map(passed)
 
     def generator(self, data: Iterator[Any]) -> Iterator[Any]:
         """Yield the batches, each once it is checked."""
         for number, batch in enumerate(data):
-            self.form(batch)
-            self.values(number, batch)
+            self.batch(number, batch)
             yield batch
+
+    def arrays(self, batch: Any) -> None:
+        """Check arrays of any number of images, a part at a time."""
+        self.form(batch)
+        named = self._named(batch)
+        count = len(named["images"])
+        for name, array in named.items():
+            if len(array) != count:
+                self._fail(f"{name!r} is of {len(array)} images, 'images' of {count}")
+        for first in range(0, count, AT_ONCE):
+            part = {name: x[first : first + AT_ONCE] for name, x in named.items()}
+            self._part_values(first // AT_ONCE, part, first)
+
+    def batch(self, number: int, batch: Any) -> None:
+        """Check a batch of arrays."""
+        self.form(batch)
+        self._part_values(number, self._named(batch))
 
     def form(self, batch: Any) -> None:
         """Check names, ranks and types of arrays, or of the specs of a pipeline."""
@@ -161,23 +229,27 @@ class BatchCheck:
         for part, arrays, needed in parts:
             self._names(part, arrays, needed)
             for name, array in arrays.items():
-                if name in RANKS:
+                if name in RANKS and array is not None:
                     self._array_form(name, array)
 
-    def values(self, number: int, batch: Any) -> None:
-        """Check the values of a batch of arrays."""
+    def _named(self, batch: Any) -> dict[str, Any]:
+        """Return what has rules of a batch of the right form, by name."""
         inputs, targets = self._pair(batch)
-        shape = tuple(np.shape(inputs["images"]))
-        named = inputs | targets if self.targets else inputs
-        arrays = {k: _numpy(v) for k, v in named.items() if k in RANKS and k != "images"}
-        images = inputs["images"][:32] if number == 0 else np.zeros((0, 1, 1, 3))
-        self._values(number, arrays | {"images": _numpy(images)}, shape)
+        named = {k: v for k, v in (inputs | targets).items() if k in RANKS and v is not None}
+        if not self.masks:
+            named.pop("masks", None)
+        return {k: v if hasattr(v, "shape") else np.asarray(v) for k, v in named.items()}
+
+    def _part_values(self, number: int, named: dict[str, Any], first: int | None = None) -> None:
+        shapes = {name: tuple(np.shape(x)) for name, x in named.items()}
+        arrays = {name: np.asarray(_part(name, x, number == 0)) for name, x in named.items()}
+        self._values(number, arrays, shapes, first)
 
     def _pair(self, batch: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return inputs and targets as dicts."""
         x, y = batch, None
         if isinstance(batch, tuple):
-            if len(batch) > 2 and batch[2] is not None:
+            if self.targets and len(batch) > 2 and batch[2] is not None:
                 self._fail("sample weights are not supported: give (inputs, targets)")
             x, y = batch[0], batch[1] if len(batch) > 1 else None
         if isinstance(x, list | tuple):
@@ -190,6 +262,9 @@ class BatchCheck:
             return inputs, {}
         if not isinstance(y, Mapping):
             kind = "nothing" if y is None else f"a {type(y).__name__}"
+            inside = [name for name in inputs if _meant(name) in ("boxes", "labels", "masks")]
+            if y is None and inside:
+                kind = f"nothing, and {inside} are among the inputs"
             self._fail(
                 "a detector needs (inputs, targets), the targets a dict of 'boxes' (B, N, 4) and "
                 f"'labels' (B, N), padded with label -1; the targets are {kind}"
@@ -203,153 +278,168 @@ class BatchCheck:
             if arrays.get(name) is not None:
                 continue
             others = [str(key) for key in arrays if key not in RANKS]
-            near = [key for key in others if key.lower() in SYNONYMS[name]]
+            near = [key for key in others if _meant(key) == name]
             near = near or difflib.get_close_matches(name, others, 1, 0.8)
+            if near and isinstance(arrays[near[0]], Mapping):
+                inside = sorted(map(str, arrays[near[0]]))
+                self._fail(
+                    f"the {part} have a dict {near[0]!r} of {inside}: they must have {needed} "
+                    f"themselves"
+                )
             if near:
                 self._fail(f"the {part} have {near[0]!r}, which must be called {name!r}")
             if name in needed:
                 self._fail(f"the {part} have no {name!r}; they have {sorted(map(str, arrays))}")
 
     def _array_form(self, name: str, array: Any) -> None:
+        """Check rank, last axis and type of an array, a tensor or the spec of one."""
         if isinstance(array, tf.RaggedTensor | tf.RaggedTensorSpec):
-            value = "default_value=-1" if name == "labels" else ""
+            value = f"default_value={PADDING_LABEL}" if name == "labels" else ""
             self._fail(
                 f"{name!r} is ragged: pad it by .to_tensor({value}), labels with "
                 f"-1, which marks the rows that are no objects"
             )
         if isinstance(array, tf.SparseTensor | tf.SparseTensorSpec):
             self._fail(f"{name!r} is sparse; a dense array is needed")
-        array = array if hasattr(array, "shape") and hasattr(array, "dtype") else np.asarray(array)
-        shape = tf.TensorShape(array.shape)
-        rank, form = RANKS[name]
-        if shape.rank is not None and shape.rank != rank:
-            one = shape.rank == rank - 1
-            hint = ": not batched? dataset.padded_batch makes batches" if one else ""
-            self._fail(f"{name!r} has shape {_plain(shape)}, not {form}{hint}")
-        last = {"images": 3, "image_sizes": 2, "proposals": 4, "boxes": 4}.get(name)
-        if shape.rank and last and shape[-1] not in (None, last):
-            self._fail(f"{name!r} has shape {_plain(shape)}, not {form}")
+        if not (hasattr(array, "shape") and hasattr(array, "dtype")):
+            try:
+                array = np.asarray(array)
+            except ValueError:  # lists of different lengths
+                array = np.zeros(0, object)
+        if isinstance(array.dtype, np.dtype) and array.dtype.kind == "O":
+            self._fail(f"{name!r} is no array of numbers {RANKS[name][1]}: pad all to one length")
+        self._shape(name, tf.TensorShape(array.shape))
         kind = tf.as_dtype(array.dtype)
-        if name in INTEGERS and not kind.is_integer:
-            self._fail(f"{name!r} is {kind.name}; whole numbers are needed: cast it to int32")
         if kind in (tf.string, tf.complex64, tf.complex128):
             self._fail(f"{name!r} is {kind.name}; numbers are needed")
+        if name in INTEGERS and not kind.is_integer:
+            self._fail(f"{name!r} is {kind.name}; whole numbers are needed: cast it to int32")
 
-    def _values(self, number: int, arrays: dict[str, np.ndarray], shape: tuple[int, ...]) -> None:
-        """Check a batch whose images have a shape; of the images there may be none."""
-        where = f"batch {number}"
-        images = np.asarray(arrays["images"])
-        if images.size:
-            self._image_range(images, where)
-        ids = arrays.get("image_ids")
-        names = [f"image id {i}" for i in ids] if ids is not None else None
-        names = names or [f"image {i}" for i in range(shape[0])]
-        sizes = arrays.get("image_sizes")
-        if sizes is None:
+    def _shape(self, name: str, shape: tf.TensorShape) -> None:
+        """Check rank and last axis."""
+        rank, form = RANKS[name]
+        if shape.rank is None:  # known when the batch is there
+            return
+        hint = ""
+        if shape.rank == rank - 1:
+            hint = ": not batched? dataset.padded_batch makes batches"
+        elif name == "labels" and shape.rank == 3:
+            hint = ": the class of each object, not one-hot: numpy.argmax(labels, axis=-1)"
+        if shape.rank != rank or (name in LAST and shape[-1] not in (None, LAST[name])):
+            self._fail(f"{name!r} has shape {_plain(shape)}, not {form}{hint}")
+
+    def _values(
+        self,
+        number: int,
+        arrays: dict[str, np.ndarray],
+        shapes: Mapping[str, tuple[int, ...]],
+        first: int | None = None,
+    ) -> None:
+        """Check a batch.
+
+        Args:
+            number: of the batch, from 0.
+            arrays: what has rules, by name; of a later batch a part of the pixels.
+            shapes: of the whole arrays.
+            first: number of its first image, if the batch is a part of arrays.
+        """
+        batch = [] if first is not None else [f"batch {number} (from 0)"]
+        shape = shapes["images"]
+        for name, its in shapes.items():
+            self._shape(name, tf.TensorShape(its))
+            if its[0] != shape[0]:
+                counts = f"{name!r} is of {its[0]} images, 'images' of {shape[0]}"
+                self._fail(": ".join([*batch, counts]))
+        if (sizes := arrays.get("image_sizes")) is None:
             sizes = np.tile(np.array(shape[1:3]), (shape[0], 1))
-        for name, array in arrays.items():
-            if name != "images" and len(array) != shape[0]:
-                self._fail(f"{where}: {name!r} is of {len(array)} images, 'images' of {shape[0]}")
-        bad = ((sizes < 1) | (sizes > np.array(shape[1:3]))).any(axis=1)
-        if bad.any():
-            i = int(bad.argmax())
-            self._fail(
-                f"{where}, {names[i]}: image_sizes {sizes[i].tolist()} must be (height, width) "
-                f"within the {shape[1]} x {shape[2]} (height x width) of the batch"
-            )
-        if "labels" in arrays:
-            self._objects(arrays, sizes, names, where)
-        if "masks" in arrays and self.masks:
-            self._masks(arrays["masks"], arrays["labels"], shape, where)
+        if broken := self._broken(number == 0, arrays, shapes, sizes):
+            image, ids = broken.image, arrays.get("image_ids")
+            if image is not None:
+                number_of = image + (first or 0)
+                batch.append(f"image {number_of}" if ids is None else f"image id {ids[image]}")
+            self._fail(": ".join(filter(None, [", ".join(batch), str(broken)])))
+        if number == 0 and "labels" in arrays:
+            for problem in batch_rules.suspicions(arrays, sizes):
+                warnings.warn(f"{self.source}, first batch: {problem}", stacklevel=2)
 
-    def _image_range(self, images: np.ndarray, where: str) -> None:
-        low, high = float(images.min()), float(images.max())
-        if not np.isfinite([low, high]).all():
-            self._fail(f"{where}: the images have values that are not finite")
-        if low < 0 or high > 255:
-            hint = "; leave out a normalization, which is inside the model" if low < 0 else ""
-            self._fail(f"{where}: the images' values from {low:g} to {high:g} are not 0..255{hint}")
-        if np.issubdtype(images.dtype, np.floating) and 0 < high <= 1:
-            self._fail(
-                f"{where}: the images' values from {low:g} to {high:g} look like 0..1; multiply by "
-                f"255 for 0..255"
+    def _broken(
+        self,
+        is_first: bool,
+        arrays: dict[str, np.ndarray],
+        shapes: Mapping[str, tuple[int, ...]],
+        sizes: np.ndarray,
+    ) -> Broken | None:
+        """Return the first rule that is broken."""
+        if not (self.finite or all(np.isfinite(arrays[n]).all() for n in ("images", "boxes"))):
+            return None
+        rules = batch_rules
+        broken = rules.image_values(arrays["images"], is_first)
+        broken = broken or rules.sizes_fit(sizes, shapes["images"])
+        if not broken and (proposals := arrays.get("proposals")) is not None:
+            count = arrays.get("num_proposals", np.full(len(proposals), proposals.shape[1]))
+            real = np.arange(proposals.shape[1]) < count[:, None]
+            broken = rules.boxes_fit(proposals, real, sizes, is_first, "proposal")
+        if broken or "labels" not in arrays:
+            return broken
+        labels, boxes = arrays["labels"], arrays["boxes"]
+        for name in ("boxes", "crowd", "masks"):
+            if name in shapes and shapes[name][:2] != labels.shape:
+                return Broken(None, f"'labels' {labels.shape} do not fit {name!r} {shapes[name]}")
+        real = labels != PADDING_LABEL
+        broken = rules.labels_fit(labels, self.num_classes)
+        broken = broken or rules.boxes_fit(boxes, real, sizes, is_first)
+        objects = real
+        if not broken and (crowd := arrays.get("crowd")) is not None:
+            broken = rules.crowd_fits(crowd, real)
+            objects = real & (crowd != 1)
+        if broken or (masks := arrays.get("masks")) is None:
+            return broken
+        height, width = shapes["images"][1:3]
+        is_packed = masks.dtype == np.uint8 and shapes["masks"][3] == -(-width // 8) != width
+        if shapes["masks"][2] != height or not (is_packed or shapes["masks"][3] == width):
+            return Broken(
+                None,
+                f"'masks' {shapes['masks']} must be {(*labels.shape, height, width)}, as large as "
+                f"the images, or packed along the width by numpy.packbits",
             )
+        broken = None if is_packed else rules.mask_values(masks, real)
+        if is_first and not broken:
+            broken = rules.masks_meet_boxes(masks, boxes, objects, is_packed)
+        return broken
 
-    def _objects(
-        self, arrays: Mapping[str, np.ndarray], sizes: np.ndarray, names: list[str], where: str
-    ) -> None:
-        """Check labels and boxes; rows of label -1 are padding."""
-        labels, boxes = np.asarray(arrays["labels"]), np.asarray(arrays["boxes"], np.float64)
-        if labels.shape != boxes.shape[:2]:
-            self._fail(f"{where}: 'labels' {labels.shape} do not fit 'boxes' {boxes.shape}")
-        count, real = len(self.classes), labels != -1
-        bad = (labels < -1) | (labels >= count)
-        if bad.any():
-            i, n = np.argwhere(bad)[0]
-            hint = ""
-            if labels.max() == count and labels.min() >= -1:
-                hint = ". They look counted from 1: subtract 1, so that padding is -1"
-            self._fail(
-                f"{where}, {names[i]}: label {labels[i, n]} of object {n} is not in 0..{count - 1} "
-                f"(-1 is padding){hint}"
-            )
-        height, width = sizes[:, None, 0], sizes[:, None, 1]
-        x1, y1, x2, y2 = np.moveaxis(boxes, -1, 0)
-        outside = (np.minimum(x1, y1) < -TOLERANCE) | (x2 > width + TOLERANCE)
-        outside |= y2 > height + TOLERANCE
-        as_xywh = (x1 + x2 <= width + TOLERANCE) & (y1 + y2 <= height + TOLERANCE)
-        xywh = " Or are they (x, y, width, height)?" if (as_xywh | ~real).all() else ""
-        rules = (
-            (~np.isfinite(boxes).all(axis=-1), "is not finite"),
-            (
-                (x2 <= x1) | (y2 <= y1),
-                f"has no area: boxes are (x1, y1, x2, y2) with x2 > x1 and y2 > y1.{xywh} A row of "
-                f"padding has the label -1",
-            ),
-            (outside, "is outside the image, which is {w} x {h} pixels (width x height)"),
-        )
-        for broken, rule in rules:
-            broken = broken & real
-            if broken.any():
-                i, n = np.argwhere(broken)[0]
-                box = [round(float(v), 4) for v in boxes[i, n]]
-                more = int(broken.sum()) - 1
-                rule = rule.replace("{w}", str(sizes[i, 1])).replace("{h}", str(sizes[i, 0]))
-                also = f"; the same is true of {more} more of this batch" if more else ""
-                self._fail(f"{where}, {names[i]}: box {n} {box} {rule}{also}")
-        if real.any() and boxes[real].max() <= 1:
-            i, n = np.argwhere(real)[0]
-            box = [round(float(v), 4) for v in boxes[i, n]]
-            self._fail(
-                f"{where}, {names[i]}: box {n} {box} and all others are within 0..1; boxes are in "
-                f"pixels: multiply by width and height"
-            )
-
-    def _masks(
-        self, masks: np.ndarray, labels: np.ndarray, shape: tuple[int, ...], where: str
-    ) -> None:
-        height, width = shape[1:3]
-        packed = masks.dtype == np.uint8 and masks.shape[3] == -(-width // 8)
-        if masks.shape[:2] != labels.shape or masks.shape[2] != height:
-            fits = False
-        else:
-            fits = packed or masks.shape[3] == width
-        if not fits:
-            self._fail(
-                f"{where}: 'masks' {masks.shape} must be {(*labels.shape, height, width)}, as "
-                f"large as the images, or packed along the width by numpy.packbits"
-            )
-
-    def _fail(self, problem: str) -> None:
+    def _fail(self, problem: str) -> NoReturn:
         raise BatchError(f"{self.source}: {problem}")
 
 
-def _is_distributed(data: Any) -> bool:
-    return isinstance(data, tf.distribute.DistributedDataset)
+def _meant(name: Any) -> str | None:
+    """Return the name that a detector has for what other tools call this."""
+    name = PREFIX.sub("", str(name).lower())
+    return next((ours for ours, theirs in SYNONYMS.items() if name in (ours, *theirs)), None)
 
 
-def _numpy(array: Any) -> np.ndarray:
-    return np.asarray(array)
+def _part(name: str, array: Any, is_first: Any) -> Any:
+    """Return the part of a batch's array that is looked at: all, or of later batches some pixels.
+
+    Args:
+        name: of the array.
+        array: of numpy, or a tensor.
+        is_first: a bool, or a tensor beside tensors.
+    """
+    rank = RANKS[name][0]
+    if name not in STRIDES or tf.TensorShape(array.shape).rank != rank:
+        return array
+    places = tuple(slice(None, None, stride) for stride in STRIDES[name])
+    if tf.is_tensor(is_first):
+        return tf.cond(is_first, lambda: array, lambda: array[places])
+    return array if is_first else array[places]
+
+
+def _identity(tensor: tf.Tensor, rank: int | None) -> tf.Tensor:
+    """Return the same tensor, behind the check, of the rank that it was found to have."""
+    tensor = tf.identity(tensor)
+    if rank is not None and tensor.shape.rank is None:
+        tensor.set_shape([None] * rank)
+    return tensor
 
 
 def _plain(shape: tf.TensorShape) -> str:

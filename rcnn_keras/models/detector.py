@@ -31,7 +31,7 @@ from rcnn_keras.models.batch import (
     ensure_nonempty,
     pad_to_common_shape,
 )
-from rcnn_keras.models.batch_check import checked
+from rcnn_keras.models.batch_check import check_call, check_records, checked
 from rcnn_keras.models.distribution import pipeline
 from rcnn_keras.models.errors import (
     NON_FINITE,
@@ -41,7 +41,7 @@ from rcnn_keras.models.errors import (
     refuse_arguments,
 )
 from rcnn_keras.models.inference import Inference
-from rcnn_keras.models.scorable import warn_too_many_objects
+from rcnn_keras.models.scorable import warn_unlearnable
 from rcnn_keras.ops import after, check_finite, num_replicas, scoped_gradients, sum_over_replicas
 from rcnn_keras.ops.types import Tensor
 from rcnn_keras.utils.atomic import atomic_write
@@ -91,6 +91,7 @@ class Detector(ReplicatedTraining, Inference):
         outputs = self.detections_of(self.extract_features(inputs, training=False))
         super().__init__(inputs, outputs, name=name)
         self._process = os.getpid()
+        _warn_slow_precision(self.dtype_policy.name)
         self.input_spec = None  # `call` takes more forms than the graph's own inputs
         self.classes = tuple(config["classes"])
         self.has_masks = "masks" in outputs
@@ -126,10 +127,15 @@ class Detector(ReplicatedTraining, Inference):
 
     @scoped_gradients()
     def call(self, inputs: Any, training: bool | None = None) -> dict[str, Any]:
-        """Return detections; while training, what `extract_features` returns, for the losses."""
+        """Return detections; while training, what `extract_features` returns, for the losses.
+
+        Raises:
+            BatchError: for inputs of another form; called eagerly without `training`, also for
+                images in another range than 0..255.
+        """
+        check_process(self._process)
+        check_call(self, inputs, values=not training)
         inputs = complete_inputs(inputs)
-        if self.takes_proposals and inputs.get("proposals") is None:
-            raise ValueError(f"{type(self).__name__} needs 'proposals' beside the images")
         if training:
             return self.extract_features(inputs, training=True)
         if num_replicas() == 1:
@@ -274,7 +280,6 @@ class Detector(ReplicatedTraining, Inference):
                 "weighted_metrics": weighted_metrics,
             }
         )
-        _warn_slow_precision(self.dtype_policy.name)
         super().compile(optimizer, **options)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
@@ -310,11 +315,13 @@ class Detector(ReplicatedTraining, Inference):
             NonFiniteLossError: as soon as an image, the loss or a gradient is not finite, before
                 any weight is updated.
             ImageError: for an image that cannot be read; names it.
+            BatchError: for data that a detector cannot train on; says where and why.
             ValueError: if the classes of the data are not those of the model.
 
         Warns:
             UserWarning: once for a dataset, if an image of `Batches` has more objects than
-                `box_detections_per_img`.
+                `box_detections_per_img`, or if they have none but crowd regions; and of what is
+                suspicious in the first batch of other data.
         """
         check_process(self._process)
         refuse_arguments({name: kwargs.get(name) for name in ("sample_weight", "class_weight")})
@@ -323,7 +330,7 @@ class Detector(ReplicatedTraining, Inference):
         steps: Any = kwargs.get("steps_per_epoch")
         batches = None
         if isinstance(x, Batches):
-            warn_too_many_objects(self, x.dataset)
+            warn_unlearnable(self, x.dataset)
             batches, shuffle = x.sized(self.min_sizes, None), False  # they are shuffled already
             x = batches = self._with_truth(batches)
             steps = kwargs["steps_per_epoch"] = steps or len(batches)
@@ -348,6 +355,8 @@ class Detector(ReplicatedTraining, Inference):
                     start_step = self.data_offset + initial_epoch * steps + behind
                     strategy = self.distribute_strategy
                     x = pipeline(batches, strategy, repeat=True, start_step=start_step)
+                    if batches.augment is not None:
+                        x = checked(self, x, source="augmented data", finite=False)
                 return super().fit(
                     x,
                     y,
@@ -429,6 +438,8 @@ class Detector(ReplicatedTraining, Inference):
         if not isinstance(data, tuple | list):
             return self._one_pass(self._checked(data, None, "validation data"))
         x, *y = data
+        if len(y) > 1:
+            refuse_arguments({"sample_weight": y[1]})
         return (self._checked(x, y[0] if y else None, "validation data"), *y)
 
     def _one_pass(self, x: Any) -> Any:
@@ -439,6 +450,7 @@ class Detector(ReplicatedTraining, Inference):
 
     def _with_truth(self, batches: Batches) -> Batches:
         """Return sized batches with the targets that the losses need, of the model's classes."""
+        check_records(batches.dataset)
         theirs = tuple(batches.dataset.classes)
         if theirs != self.classes:
             only = [c for c in theirs if c not in self.classes]
@@ -593,11 +605,3 @@ def _warn_slow_bfloat16() -> None:
             "mixed_bfloat16 is slower than float32 on a CPU without AMX, such as this one",
             stacklevel=4,
         )
-
-
-def load_detector(path: str | PathLike[str]) -> Detector:
-    """Load a detector for inference; ValueError if the file holds something else."""
-    model = keras.models.load_model(path, compile=False)
-    if not isinstance(model, Detector):
-        raise ValueError(f"{path} holds a {type(model).__name__}, not a detector of this package")
-    return model

@@ -78,7 +78,8 @@ def plain_errors(dataset: DetectionDataset | None = None) -> Iterator[None]:
 
 def refuse_arguments(given: dict[str, Any]) -> None:
     """Raise a ValueError that names each of Keras' arguments that a detector cannot use."""
-    names = [name for name, value in given.items() if value is not None]
+    empty = (list, tuple, dict)
+    names = [n for n, v in given.items() if v is not None and not (isinstance(v, empty) and not v)]
     if not names:
         return
     why = {

@@ -21,7 +21,7 @@ from rcnn_keras.data.inputs import (
     unlabelled,
     with_given_proposals,
 )
-from rcnn_keras.data.pipeline import Batches, padded_image, require_proposals
+from rcnn_keras.data.pipeline import Batches, check_packed, padded_image, require_proposals
 from rcnn_keras.data.value_range import ValueRange
 from rcnn_keras.models.batch_check import checked
 from rcnn_keras.models.distribution import predict_in_turn
@@ -58,6 +58,17 @@ class Inference(keras.Model):
                 return super().predict(x, *args, **kwargs)
             predict = super().predict
             return predict_in_turn(self, lambda x: predict(x, *args, **kwargs), self._sized(x))
+
+    def predict_on_batch(self, x: Any) -> dict[str, np.ndarray]:
+        """Return padded detections as `keras.Model.predict_on_batch` does, of a checked batch.
+
+        Raises:
+            BatchError: for a batch that a detector cannot detect in.
+        """
+        check_process(self._process)
+        with plain_errors():
+            checked(self, x, source="data", targets=False)
+            return super().predict_on_batch(x)
 
     def detect(
         self,
@@ -142,6 +153,7 @@ class Inference(keras.Model):
 
     def _sized(self, batches: Batches) -> Batches:
         """Fill in the model's image size, and bring in the proposals that it takes."""
+        check_packed(batches.dataset, self.value_range)
         sized = batches.sized(self.min_size, self.max_size).with_proposals(self.takes_proposals)
         sized.antialias = batches.antialias or self.antialias
         sized.value_range = self.value_range
@@ -164,7 +176,8 @@ def predictions(model: keras.Model, batches: Batches) -> Iterator[dict[str, np.n
             return
         for inputs in input_batches(batches):
             _trace(model, inputs)
-            yield from _each(model.predict_on_batch(inputs))
+            # Keras' own, as `read_image` has checked these.
+            yield from _each(keras.Model.predict_on_batch(model, inputs))
 
 
 def _each(found: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
@@ -218,6 +231,7 @@ def detect_at_scales(
 
     if not isinstance(model, FastRCNN):
         raise ValueError(f"detect_at_scales is of FastRCNN, not of {type(model).__name__}")
+    check_process(model._process)
     for side in (*min_sizes, max_size):
         if not isinstance(side, int | np.integer) or side < 1:
             raise ValueError(f"sizes must be whole numbers above 0; received {side!r}")

@@ -26,16 +26,32 @@ def warn_unscorable(model: "Detector", dataset: DetectionDataset, name: str = ""
     Warns:
         UserWarning: images with more objects than that, or no object but crowd regions.
     """
-    if _object_counts(dataset).any():
+    if has_objects(dataset):
         problem = _too_many_objects(model, dataset)
     else:
         problem = "no image has an object to find, so scores are NaN"
     _warn_once(dataset, problem, name)
 
 
-def warn_too_many_objects(model: "Detector", dataset: DetectionDataset) -> None:
-    """Warn, once for each dataset, of images with more objects than the model has detections."""
-    _warn_once(dataset, _too_many_objects(model, dataset))
+def warn_unlearnable(model: "Detector", dataset: DetectionDataset) -> None:
+    """Warn, once for each dataset, that nothing in it, or not all, can be learned or found.
+
+    Warns:
+        UserWarning: no object but crowd regions, or images with more objects than the model has
+            detections.
+    """
+    if _object_counts(dataset).any():
+        problem = _too_many_objects(model, dataset)
+    else:
+        crowds = sum(len(record) for record in dataset)
+        but = f" other than crowd regions or difficult ones ({crowds})" if crowds else ""
+        problem = f"no image has an object{but}, so nothing but background is learned"
+    _warn_once(dataset, problem)
+
+
+def has_objects(dataset: DetectionDataset) -> bool:
+    """Return whether any image has an object to find, other than crowd regions."""
+    return bool(_object_counts(dataset).any())
 
 
 def _object_counts(dataset: DetectionDataset) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Model to model: portable kernels, truncated SVD, and folded batch norm."""
 
 from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
@@ -11,6 +12,8 @@ from rcnn_keras.layers.normalization import BATCH_KINDS, BATCH_NORMS
 from rcnn_keras.models.detector import Detector
 from rcnn_keras.models.fast_rcnn import FastRCNN
 from rcnn_keras.ops.types import Kernels
+
+AnyDetector = TypeVar("AnyDetector", bound=Detector)
 
 
 def with_kernels(model: Detector, kernels: Kernels) -> Detector:
@@ -34,9 +37,21 @@ def with_kernels(model: Detector, kernels: Kernels) -> Detector:
     Raises:
         ValueError: for other kernels.
     """
-    copy = type(model).from_config(model.get_config() | {"kernels": kernels})
+    copy = rebuilt(model, kernels=kernels)
     copy.set_weights(model.get_weights())
     return copy
+
+
+def rebuilt(model: AnyDetector, **changes: Any) -> AnyDetector:
+    """Return a new detector with the arguments of another, some of them changed.
+
+    Layers that the user gave need not be registered with Keras for it.
+    """
+    own = getattr(model, "custom_layers", {}).values()
+    parts = [part for layer in own for part in (layer, *sublayers(layer, recursive=True))]
+    classes = {keras.saving.get_registered_name(type(part)): type(part) for part in parts}
+    config = model.get_config() | changes
+    return type(model).from_config(config, custom_objects=classes)  # type: ignore[return-value]
 
 
 def truncate_svd(model: FastRCNN, ranks: tuple[int, int] = (1024, 256)) -> FastRCNN:
@@ -69,7 +84,7 @@ def truncate_svd(model: FastRCNN, ranks: tuple[int, int] = (1024, 256)) -> FastR
             raise ValueError(f"the rank of {name} must be in 1..{min(kernel.shape)}; got {rank!r}")
         first, second = _factors(kernel, rank)
         factors |= {f"{name}_v": [first], name: [second, bias]}
-    thin = type(model).from_config(model.get_config() | {"box_ranks": tuple(ranks)})
+    thin = rebuilt(model, box_ranks=tuple(ranks))
     for name, weights in factors.items():
         thin.box_head.trunk.get_layer(name).set_weights(weights)
     _copy_all_but_trunk(model, thin)
@@ -126,7 +141,7 @@ def fold_batchnorm(model: Detector, *, winograd: bool = False) -> Detector:
                 f"winograd=True is for detectors with an RPN, not {type(model).__name__}"
             )
         changes["winograd"] = True
-    folded = type(model).from_config(config | changes)
+    folded = rebuilt(model, **changes)
     own = getattr(model, "custom_layers", {})
     for name, layer in own.items():
         folded.custom_layers[name].set_weights(layer.get_weights())

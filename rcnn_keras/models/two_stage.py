@@ -233,9 +233,11 @@ class TwoStageDetector(Detector):
         given = {
             p: config[p] for p in ("backbone", *LAYER_ARGUMENTS) if isinstance(config.get(p), dict)
         }
-        with keras.saving.custom_object_scope(custom_objects or {}):
+        layers = {
             # Copies, as Keras takes a functional model's configuration to pieces.
-            layers = {p: keras.saving.deserialize_keras_object(_plain(v)) for p, v in given.items()}
+            p: keras.saving.deserialize_keras_object(_plain(v), custom_objects=custom_objects)
+            for p, v in given.items()
+        }
         model = super().from_config(config | layers, custom_objects)
         model._config |= _plain(given)  # Keras writes a layer that was read in another way
         return model

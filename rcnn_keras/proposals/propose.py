@@ -75,6 +75,7 @@ def propose(
     method: str = "selective_search",
     workers: int | None = None,
     engine: Engine | None = None,
+    value_range: Any = "full",
     progress: Callable[[int, int], None] | None = None,
     **arguments: Any,
 ) -> Proposals:
@@ -94,6 +95,7 @@ def propose(
         workers: processes, of one thread each; by default as many as there are cores.
         engine: where to search instead, for example `rcnn_keras.parallel.Ray()`; this process reads
             the images and writes the boxes.
+        value_range: of images of more than 8 bits, as the model's, see `data.read_image`.
         progress: called with the number of images that are done and the number of all images.
         arguments: of the method.
 
@@ -110,7 +112,9 @@ def propose(
     if not len(dataset):
         raise ValueError("the dataset has no images")
     out = Path(out)
-    header = make_header(method, full_arguments(method, arguments), images=_fingerprint(dataset))
+    how = {} if value_range == "full" else {"value_range": value_range}
+    full, images = full_arguments(method, arguments), _fingerprint(dataset)
+    header = make_header(method, full, images=images, **how)
     folder = out.with_name(f"{out.name}.parts")
     if out.exists():
         check_same_header(out, load_proposals(out).header, header, "proposals")
@@ -156,7 +160,8 @@ def _search(
     def images() -> Iterator[tuple[int, np.ndarray]]:
         for number, record in enumerate(missing):
             try:
-                yield number, read_pixels(record)
+                how = parts.header.get("value_range", "full")
+                yield number, read_pixels(record, how)
             except ImageError as error:
                 errors.append(str(error))
                 report(1)

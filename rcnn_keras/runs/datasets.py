@@ -24,8 +24,8 @@ def read_data(data: AnyData, *, masks: bool = False) -> tuple[DetectionDataset, 
 
     Raises:
         DatasetError: with everything that is wrong in any of the files.
-        ConfigurationError: the classes differ between the files, or a part has no object; or one
-            has no segmentation and `masks` are wanted.
+        ConfigurationError: the classes differ between the files, or the training data have no
+            object; or one has no segmentation and `masks` are wanted.
     """
     sources = [*data.train, *data.val]
     datasets: list[DetectionDataset] = []
@@ -47,10 +47,9 @@ def read_data(data: AnyData, *, masks: bool = False) -> tuple[DetectionDataset, 
         val = _joined(datasets[len(data.train) :])
     else:
         val, train = train.split(data.validation_split)
+    if all(record.crowd.all() for record in train):
+        raise ConfigurationError([_empty_error("data.train", train)])
     parts = {"data.train": train, "data.val": val}
-    empty = {name: part for name, part in parts.items() if all(r.crowd.all() for r in part)}
-    if empty:
-        raise ConfigurationError(_empty_error(name, part) for name, part in empty.items())
     if masks:
         for name, part in parts.items():
             try:
@@ -98,7 +97,7 @@ def _joined(datasets: list[DetectionDataset]) -> DetectionDataset:
 
 
 def _empty_error(name: str, part: DetectionDataset) -> str:
-    """Say that nothing in a part of the data can be learned or scored, and why."""
+    """Say that nothing in a part of the data can be learned, and why."""
     crowds = sum(len(record) for record in part)
     if not crowds:
         return f"{name}: no image has an object"

@@ -130,8 +130,8 @@ def _override_value(text: str, override: str) -> Any:
                 f"with {text.strip()[0]} is given in quotes: '\"...\"'"
             ]
         ) from error
-    # A comment, an anchor, a tag or a mapping without braces would change a text in silence.
-    plain = isinstance(value, (str, dict)) or (value is None and text.strip() not in NULLS)
+    # A comment, an anchor, a tag, or a mapping or list without brackets would change a text.
+    plain = isinstance(value, (str, dict, list)) or (value is None and text.strip() not in NULLS)
     return text if plain and _is_text(text) else value
 
 

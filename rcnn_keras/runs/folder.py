@@ -3,7 +3,8 @@
 RUN/config.yaml       the configuration with all defaults: trains the same run again
 RUN/history.csv       losses and scores of each epoch
 RUN/last.keras        the model after the last epoch
-RUN/best.keras        the model of the best val_AP, for Mask R-CNN val_mask_AP, or of the last step
+RUN/best.keras        the model of the best val_AP, for Mask R-CNN val_mask_AP, or of the last step;
+                      without objects to score, that of the last epoch
 RUN/detections.json   detections of best.keras in the validation data, as COCO result rows
 RUN/scores.json       its COCO scores
 RUN/errors.json       its errors by kind, and its confusion matrix

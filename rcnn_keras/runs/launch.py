@@ -200,8 +200,14 @@ def _signal(process: subprocess.Popen, number: int) -> None:
 
 
 def _print_lines(stream: IO[str], index: int) -> None:
+    """Print a worker's lines; once nobody reads them, take them all the same, or it would wait."""
+    is_read = True
     for line in stream:
-        print(f"[{index}] {line}", end="", flush=True)
+        try:
+            if is_read:
+                print(f"[{index}] {line}", end="", flush=True)
+        except BrokenPipeError:
+            is_read = False
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.pipeline import Batches
 from rcnn_keras.evaluation.report.page import Section
 from rcnn_keras.models import RCNN
-from rcnn_keras.models.scorable import warn_unscorable
+from rcnn_keras.models.scorable import has_objects, warn_unscorable
 from rcnn_keras.presets import from_preset
 from rcnn_keras.runs.configuration import (
     Configuration,
@@ -55,7 +55,7 @@ def build_callbacks(
     after = [best, keras.callbacks.ModelCheckpoint(out / "last.keras"), history]
     if training.tensorboard:
         after.append(keras.callbacks.TensorBoard(out / "tensorboard"))
-    if training.early_stopping_patience is not None:
+    if training.early_stopping_patience is not None and has_objects(val_set):  # or never better
         patience = training.early_stopping_patience
         after.append(keras.callbacks.EarlyStopping(monitor, mode="max", patience=patience))
     if training.checkpoint is not None:
@@ -91,8 +91,8 @@ def train(
         R-CNN.
 
     Raises:
-        ConfigurationError: the classes of `data.val` are not those of `data.train`, or one of them
-            has no object, or an object has no segmentation and the model is trained on masks.
+        ConfigurationError: the classes of `data.val` are not those of `data.train`, or the latter
+            have no object, or an object has no segmentation and the model is trained on masks.
         DatasetError: the data cannot be used; lists all problems.
         CheckpointError: the data have changed, or no checkpoint is valid.
         FileExistsError: `out` holds a run that is finished, of another configuration, or was
@@ -208,7 +208,7 @@ def _fit(
     out: Path,
     epochs: HistoryFile,
 ) -> keras.callbacks.History:
-    """Train, and load the weights of the best epoch."""
+    """Train, and load the weights of the best epoch, which is the last if none can be scored."""
     strategy = model.distribute_strategy
     history = model.fit(
         batches,
@@ -221,6 +221,8 @@ def _fit(
         ],
         verbose="auto" if writes(strategy) else 0,
     )
+    if writes(strategy) and not has_objects(val_set):
+        shutil.copy(out / "last.keras", out / "best.keras")
     barrier(strategy)
     model.load_weights(out / "best.keras")
     return history

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from rcnn_keras import visualize
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.detections import Detections
+from rcnn_keras.data.value_range import FULL, ValueRange
 from rcnn_keras.evaluation import (
     CocoScores,
     ConfusionMatrix,
@@ -51,6 +52,7 @@ class Evaluation:
         results: the detections as COCO result rows.
         scores: of the boxes.
         mask_scores: of the masks, None for a detector without masks.
+        value_range: of the detector.
     """
 
     dataset: DetectionDataset
@@ -58,6 +60,7 @@ class Evaluation:
     results: list[dict[str, Any]]
     scores: CocoScores | VocScores
     mask_scores: CocoScores | VocScores | None = None
+    value_range: ValueRange = FULL
 
     def summary(self) -> dict[str, float]:
         """Return all scores by name; those of masks begin with `mask_`, as `mask_AP/<class>`."""
@@ -118,7 +121,8 @@ class Evaluation:
         confusion = ConfusionMatrix(self.dataset, self.results, kind=kind)
         tables = {"kind": kind, "errors": errors.table(), "confusion": confusion.table()}
         (out / "errors.json").write_text(json.dumps(tables, indent=2) + "\n", "utf-8")
-        worst = draw_worst(out / "pictures", errors, self.dataset, self.detections)
+        how = self.value_range
+        worst = draw_worst(out / "pictures", errors, self.dataset, self.detections, value_range=how)
         sections = [error_section(errors, worst), confusion_section(confusion)]
         if isinstance(self.scores, VocScores):
             masks = self.mask_scores if isinstance(self.mask_scores, VocScores) else None
@@ -132,7 +136,7 @@ class Evaluation:
         for i in range(0, len(self.dataset), math.ceil(len(self.dataset) / PICTURES)):
             record = self.dataset[i]
             zoom = max(1, MIN_SIDE // max(record.height, record.width))
-            image = record.image
+            image = visualize.read_image(record.image, self.value_range)
             truth = visualize.draw(image, record, classes=self.dataset.classes, zoom=zoom)
             detected = visualize.draw(image, self.detections[record.image_id], zoom=zoom)
             paths.append(folder / f"{Path(record.path).stem}_{record.image_id}.png")
@@ -181,7 +185,7 @@ def evaluate(
         scores = VocScores(dataset, results, protocol=protocol)
         if model.has_masks:
             mask_scores = VocScores(dataset, results, protocol=protocol, kind="mask")
-    return Evaluation(dataset, detections, results, scores, mask_scores)
+    return Evaluation(dataset, detections, results, scores, mask_scores, model.value_range)
 
 
 def _coco_curves(scores: CocoScores | VocScores | None) -> Curves | None:

@@ -20,6 +20,7 @@ from typing import Any
 import keras
 
 from rcnn_keras.models import FasterRCNN
+from rcnn_keras.models.transforms import rebuilt
 from rcnn_keras.utils.atomic import atomic_write
 
 
@@ -163,7 +164,7 @@ def _proposer(model: FasterRCNN) -> Callable[[dict], dict]:
 
 def _save(model: FasterRCNN, folder: Path) -> None:
     """Save a copy of the model without an optimizer, in an atomic write of the folder."""
-    copy = type(model).from_config(model.get_config())
+    copy = rebuilt(model)
     copy.set_weights(model.get_weights())
     with atomic_write(folder) as temporary:
         temporary.mkdir()

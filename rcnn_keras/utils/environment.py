@@ -8,11 +8,12 @@ from importlib import metadata
 from pathlib import Path
 
 NEEDED = {"backend": "tensorflow", "floatx": "float32", "image_data_format": "channels_last"}
+POLICIES = ("float32", "mixed_float16", "mixed_bfloat16")
 BACKEND_VARIABLE = "KERAS_BACKEND"
 TESTED = {"keras": "3.15", "tensorflow": "2.21"}  # the bounds in pyproject.toml
 
 
-class SettingsError(ImportError):
+class SettingsError(ImportError, ValueError):
     """A setting of Keras with which this package cannot work; says which, and where it is made."""
 
 
@@ -20,7 +21,8 @@ def check_settings() -> None:
     """Raise SettingsError unless the settings of Keras are those that this package needs.
 
     They are Keras' own if it is imported already; otherwise those of the environment variable
-    KERAS_BACKEND and of `keras.json`, which Keras reads when it is imported.
+    KERAS_BACKEND and of `keras.json`, which Keras reads when it is imported. Models look again when
+    they are built.
 
     Raises:
         SettingsError: in one line, with the value and where it was found.
@@ -40,6 +42,12 @@ def check_settings() -> None:
                 f"rcnn_keras needs {name} {needed!r} of Keras, not {value!r}, which is set by "
                 f"{where}"
             )
+    policy = "float32" if config is None else config.dtype_policy().name
+    if policy not in POLICIES:
+        raise SettingsError(
+            f"rcnn_keras needs dtype_policy {' or '.join(map(repr, POLICIES))} of Keras, not "
+            f"{policy!r}, which is set by a call of keras.config.set_dtype_policy"
+        )
 
 
 def check_versions() -> None:

@@ -4,6 +4,15 @@ import tempfile
 from os import PathLike
 from pathlib import Path
 
+# Endings of files, which somebody who names a folder so expects to get.
+OF_FILES = frozenset(
+    (
+        *(".json", ".html", ".htm", ".md", ".pdf", ".txt", ".csv", ".xml", ".yaml", ".yml"),
+        *(".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".svg"),
+        *(".keras", ".h5", ".hdf5", ".npz", ".npy", ".tfrecord", ".tfrecords", ".zip", ".gz"),
+    )
+)
+
 
 def check_output_file(path: str | PathLike[str]) -> None:
     """Raise OSError, in one line, unless a file can be written at a path.
@@ -25,10 +34,15 @@ def check_output_folder(path: str | PathLike[str]) -> None:
     """Raise OSError, in one line, unless files can be written in a folder, which may be missing.
 
     Raises:
-        NotADirectoryError: if a file stands where a folder is needed.
+        NotADirectoryError: if a file stands where a folder is needed, or the name is a file's.
         OSError: if nothing can be written there; says why.
     """
-    _check(Path(path), Path(path))
+    path = Path(path)
+    if path.suffix.lower() in OF_FILES and not path.exists():
+        raise NotADirectoryError(
+            f"{path} has the ending of a file, and a folder is written: name it without"
+        )
+    _check(path, path)
 
 
 def _check(path: Path, folder: Path) -> None:

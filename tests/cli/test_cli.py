@@ -117,7 +117,7 @@ def test_detect_counts_what_it_passes_over_in_a_folder(shapes, model_file, tmp_p
         (photos / name).write_bytes(b"\0\5\26\7")
     for images, passed_over in (
         (photos, "2 images, passed over 2 system files, 1 file .txt"),
-        (f"{photos}/*.[pP][nN][gG]", "1 images, passed over 1 system file"),
+        (f"{photos}/*.[pP][nN][gG]", "1 image, passed over 1 system file"),
     ):
         out = tmp_path / passed_over[0]
         result = rcnn("detect", images, "--model", model_file, "--out", out)
@@ -286,6 +286,30 @@ def test_evaluate_takes_a_voc_folder_that_lacks_a_class(model_file, tmp_path, rc
     assert 0 <= float(lines["AP/circle"]) <= 1
 
 
+@pytest.mark.parametrize("content", ["text", "zip"])
+def test_files_that_are_no_models_take_one_line(content, shapes, model_file, tmp_path, error_of):
+    path = tmp_path / "model.keras"
+    path.write_bytes(b"no model")
+    if content == "zip":
+        path.write_bytes(model_file.read_bytes()[:-500])
+    data = shapes / "annotations.json"
+    for command in (("evaluate", path, "--data", data), ("export", path, "--out", tmp_path / "x")):
+        assert error_of(*command) == f"Error: {path} is not a .keras file\n"
+
+
+def test_a_model_of_an_unknown_class_is_no_detector(shapes, tmp_path, error_of):
+    class Unknown(keras.Model):
+        def call(self, x):
+            return x
+
+    path = tmp_path / "other.keras"
+    model = Unknown()
+    model(np.zeros((1, 2), np.float32))
+    model.save(path)
+    message = error_of("evaluate", path, "--data", shapes / "annotations.json")
+    assert f"{path} holds a Unknown, not a detector" in message
+
+
 def test_evaluate_refuses_a_model_that_is_no_detector(shapes, tmp_path, error_of):
     path = tmp_path / "dense.keras"
     keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)]).save(path)
@@ -316,6 +340,38 @@ def test_data_check_lists_every_problem_and_fails_on_fatal_ones(shapes, tmp_path
     assert first.startswith(f"FATAL {path}: annotation 1: bbox = [0, 0, -3, 4]: ")
     assert second.startswith(f"repaired {path}: annotation 2: bbox = [10, 10, 0, 5]: ")
     assert summary == f"{path}: 1 fatal, 1 repaired"
+
+
+def test_data_check_counts_many_problems_of_one_kind(shapes, tmp_path, rcnn):
+    content = json.loads((shapes / "annotations.json").read_text())
+    first = content["annotations"][0]
+    for number in range(1000, 1030):
+        content["annotations"].append(first | {"id": number, "bbox": [10, 10, 0, 5]})
+        content["annotations"].append(first | {"id": number + 50, "bbox": [0, 0, -3, 4]})
+    path = tmp_path / "bad.json"
+    path.write_text(json.dumps(content))
+    lines = rcnn("data", "check", path, "--images", shapes).output.splitlines()
+    for kind in ("repaired", "FATAL"):
+        assert sum(line.startswith(f"{kind} {path}") for line in lines) == 10
+    more = "repaired ... and 20 more like these: box without area dropped (--all lists them)"
+    assert more in lines
+    assert "FATAL ... and 20 more like these (--all lists them)" in lines
+    assert lines[-1] == f"{path}: 30 fatal, 30 repaired"
+    every = rcnn("data", "check", path, "--images", shapes, "--all").output.splitlines()
+    assert len(every) == 61
+
+
+@pytest.mark.parametrize("command", ["data check", "data pack", "evaluate", "proposals"])
+def test_options_of_another_format_are_refused(command, shapes, tmp_path, error_of):
+    file, folder = shapes / "annotations.json", tmp_path / "voc"
+    folder.mkdir()
+    voc_folder(folder, "cat")
+    data = {"evaluate": ("shapes", "--data")}.get(command, ())
+    out = ("--out", tmp_path / "out") if command in ("data pack", "proposals") else ()
+    message = error_of(*command.split(), *data, file, "--split", "val", *out)
+    assert f"--split is for a Pascal VOC folder, which {file} is not; name the JSON" in message
+    message = error_of(*command.split(), *data, folder, "--images", shapes, *out)
+    assert f"--images is for a COCO file, which {folder} is not" in message
 
 
 def voc_folder(root, name_of_class):

@@ -142,7 +142,7 @@ def test_coco_classes_are_named_by_their_numbers():
 class TestSmall:
     def test_arguments_and_classes_are_those_given(self):
         model = load("fasterrcnn_resnet50_fpn", small_state(), box_batch_size_per_image=64, **SMALL)
-        assert model.classes == ("1", "2", "3")
+        assert model.classes == ("class_0", "class_1", "class_2")
         assert model.get_config()["box_batch_size_per_image"] == 64
         named = load("fasterrcnn_resnet50_fpn", small_state(), classes=["a", "b", "c"], **SMALL)
         assert named.classes == ("a", "b", "c")

@@ -197,3 +197,15 @@ class TestFolders:
         coco(tmp_path / "valid/_annotations.coco.json", "a.png")
         fatal(tmp_path, "name one COCO JSON file", "train/_annotations", "valid/_annotations")
         fatal(tmp_path / "nothing_here_is_a_file", "cannot be read")
+
+
+def test_a_name_without_its_ending_is_found_if_one_image_alone_fits(tmp_path):
+    image(tmp_path / "0001.jpg")
+    image(tmp_path / "b.1.png")
+    path = coco(tmp_path / "data.json", "0001", "b.1")
+    with pytest.warns(UserWarning, match="2 file names spelled as on disk"):
+        assert paths(load_coco(path), tmp_path) == ["0001.jpg", "b.1.png"]
+    fatal(coco(tmp_path / "data.json", "0002", "b.1.png"), "of nearly this name: 0001.jpg")
+    image(tmp_path / "0001.png")
+    path = coco(tmp_path / "data.json", "0001", "b.1.png")
+    fatal(path, "0001: no such file; several files fit: 0001.jpg, 0001.png")

@@ -50,6 +50,8 @@ class TestNumbersAsText:
             ("annotations", "id", "1", 'id = "1"'),
             ("annotations", "iscrowd", "0", 'iscrowd = "0"'),
             ("annotations", "iscrowd", "false", 'iscrowd = "false"'),
+            ("annotations", "iscrowd", "0.0", 'iscrowd = "0.0"'),
+            ("annotations", "iscrowd", "No", 'iscrowd = "No"'),
             ("annotations", "area", "200.5", 'area = "200.5"'),
             ("images", "width", "60", 'width = "60"'),
             ("images", "id", "11", 'id = "11"'),
@@ -91,6 +93,61 @@ class TestNumbersAsText:
         dataset, warning = file.repaired()
         assert dataset.classes == ("cat", "dog", "7")
         assert "1 class name read from a number" in warning
+
+    def test_an_area_that_is_no_number_is_counted(self, file):
+        file.annotations[0]["area"] = "large"
+        dataset, warning = file.repaired()
+        assert "1 area that is no number left out" in warning
+        one_problem(dataset, 'area = "large": area that is no number left out')
+
+    def test_run_lengths(self, file):
+        lengths = ["400", "200", "1800"]
+        file.annotations[0]["segmentation"] = {"size": ["40", "60"], "counts": lengths}
+        dataset, warning = file.repaired()
+        assert "1 number read from text" in warning
+        assert dataset[0].segmentations[0] == {"size": [40, 60], "counts": [400, 200, 1800]}
+
+
+def named(file, *names):
+    """Give the three categories other names, and each an object."""
+    for category, name in zip(file.categories, names, strict=True):
+        category["name"] = name
+    file.annotations.append(file.annotation(3, 12, 7, [5, 5, 10, 10]))
+    return file
+
+
+class TestNamesOfClasses:
+    @pytest.mark.parametrize(
+        ("one", "other"),
+        [
+            ("red cell", " red  cell\t"),
+            ("red cell", "red\u00a0cell"),
+            ("caf\u00e9", "cafe\u0301"),
+        ],
+    )
+    def test_names_that_look_alike_are_one_class(self, file, one, other):
+        dataset, warning = named(file, one, other, "dog").repaired()
+        assert set(dataset.classes) == {one, "dog"}
+        assert "1 class name spelled with other spaces or characters" in warning
+        assert "1 category joined with another of its name" in warning
+        assert [r.labels.tolist() for r in dataset] == [[0, 0], [1]]
+
+    def test_a_name_that_is_asked_for_stays_as_it_stands(self, file):
+        named(file, "red cell ", "cat", "dog")
+        dataset = load_coco(file.write(), classes=["red cell ", "cat", "dog"])
+        assert len(dataset[0]) == 2
+
+    def test_names_that_differ_in_letter_case_are_suspicious(self, file):
+        dataset, warning = named(file, "Cell", "cell", "dog").repaired()
+        assert dataset.classes == ("cell", "dog", "Cell")
+        assert 'classes = "cell", "Cell": are classes apart, and differ in letter case' in warning
+
+    def test_letters_are_classes_of_their_own(self, file):
+        assert len(load_coco(named(file, "A", "a", "b").write()).classes) == 3
+
+    def test_a_name_of_spaces_is_none(self, file):
+        file.categories[0]["name"] = "  "
+        file.fatal('category 90: name = "  ": is not a name')
 
 
 class TestIdsThatAreNoNumbers:

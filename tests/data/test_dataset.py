@@ -1,4 +1,5 @@
 import json
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -124,6 +125,17 @@ def test_sum_keeps_ids_apart(dataset):
         dataset + DetectionDataset([], ["cat"])
     with pytest.raises(TypeError):
         dataset + 1
+
+
+def test_adding_two_datasets_warns_of_an_image_with_other_objects_in_each(dataset):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dataset + dataset  # to count images twice
+        dataset + DetectionDataset([record(8, [[1, 2, 9, 12]], [0])], dataset.classes)
+    dogs = [replace(dataset[0], boxes=[[1, 1, 8, 8]], labels=[1], crowd=[False], areas=None,
+                    segmentations=None), dataset[1]]  # fmt: skip
+    with pytest.warns(UserWarning, match=r"1 images are in both .* as 7\.png: .* as background"):
+        dataset + DetectionDataset(dogs, dataset.classes)
 
 
 def test_with_classes_reorders_and_restricts(dataset):

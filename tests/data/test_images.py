@@ -249,6 +249,7 @@ class TestBadFiles:
         (np.zeros(5, np.uint8), "shape"),
         (np.zeros((2, 4, 4, 3), np.uint8), "shape"),
         (np.zeros((4, 4, 2), np.uint8), "shape"),
+        (np.zeros((3, 8, 9), np.uint8), r"\(3, 8, 9\) is not .*: its channels come first, tran"),
         (np.zeros((0, 4, 3), np.uint8), "shape"),
         (np.full((4, 4, 3), np.nan), "not in 0..255"),
         (np.full((4, 4, 3), np.inf), "not in 0..255"),

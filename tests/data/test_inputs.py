@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rcnn_keras.data import Batches, ImageError, draw_shapes
-from rcnn_keras.data.inputs import input_batches
+from rcnn_keras.data.inputs import input_batches, unlabelled
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +70,13 @@ def test_an_image_of_another_size_is_reported(scenes):
     next(stream)
     with pytest.raises(ImageError, match="is 70 x 50 pixels, its record says 70 x 51"):
         next(stream)
+
+
+def test_an_array_of_paths_is_a_list_of_images(tmp_path):
+    """As a column of a table is."""
+    draw_shapes(2, size=(50, 70), out=tmp_path)
+    files = sorted(str(path) for path in tmp_path.glob("*.png"))
+    for array in (np.array(files), np.array(files, object)):
+        assert [record.path for record in unlabelled(array, ["a"])] == files
+    with pytest.raises(ImageError, match="image 0 of type float64"):
+        unlabelled(np.zeros(3), ["a"])

@@ -1,5 +1,6 @@
 """Images of more than 8 bits."""
 
+import sys
 import warnings
 
 import keras
@@ -9,8 +10,9 @@ import tensorflow as tf
 from PIL import Image
 
 import rcnn_keras as rk
-from rcnn_keras.data import ImageError, read_image, value_range
+from rcnn_keras.data import ImageError, read_image, tfrecord, value_range
 from rcnn_keras.data.inputs import input_batches, unlabelled
+from rcnn_keras.data.pipeline import check_packed
 from rcnn_keras.export.served_detector import decode_image
 
 RNG = np.random.default_rng(0)
@@ -112,7 +114,7 @@ def test_an_unknown_range_is_refused(bad):
         rk.models.FasterRCNN("resnet18_fpn", classes=["owl"], value_range=bad)
 
 
-def test_a_saved_model_detects_and_trains_with_its_range(tmp_path):
+def test_a_saved_model_detects_and_trains_with_its_range(tmp_path, in_process):
     path = save(tmp_path / "a.png", RNG.integers(0, 4095, (64, 64), np.uint16))
     model = rk.models.FasterRCNN(
         "resnet18_fpn",
@@ -136,6 +138,59 @@ def test_a_saved_model_detects_and_trains_with_its_range(tmp_path):
         (found,) = model.detect(image)
         (same,) = model.detect(pixels)
         np.testing.assert_array_equal(found.boxes, same.boxes)
+    packed = rk.data.save_tfrecord(dataset, tmp_path / "records", engine=in_process())
+    with pytest.raises(ValueError, match=r"packed as by value_range='full', and the model has"):
+        loaded._sized(packed.batches(1))
+
+
+@pytest.mark.parametrize("chosen", [4095, (200, 3000), "percentiles"])
+def test_record_files_that_were_packed_by_a_range_train_a_model_of_it(
+    tmp_path, chosen, not_warned, in_process
+):
+    paths = [save(tmp_path / f"{i}.png", v) for i, v in enumerate([TWELVE_BITS, COLOURS])]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dataset = unlabelled(paths, ["owl"])
+        packed = rk.data.save_tfrecord(
+            dataset, tmp_path / "out", value_range=chosen, engine=in_process()
+        )
+    for record, path in zip(packed, paths, strict=True):
+        np.testing.assert_array_equal(read_image(record.image), read_image(path, chosen))
+    ((inputs, _),) = rk.data.Batches(packed, 2, value_range=chosen)
+    ((expected, _),) = rk.data.Batches(dataset, 2, value_range=chosen)
+    np.testing.assert_array_equal(inputs["images"], expected["images"])
+    for other in ("full", 1023):
+        with pytest.raises(ValueError, match=r"packed as by value_range=.*rcnn data pack --value"):
+            check_packed(packed, other)
+    again = rk.data.save_tfrecord(dataset, tmp_path / "out", value_range=chosen)
+    assert again[0].tfrecord == packed[0].tfrecord
+    with pytest.raises(ValueError, match="value_range"):
+        rk.data.save_tfrecord(dataset, tmp_path / "out", value_range="max")
+
+
+@pytest.mark.parametrize(
+    ("text", "chosen"),
+    [("4095", 4095), ("200,3000", (200, 3000)), ("max", "max"), ("full", "full"), ("0", None)],
+)
+def test_the_range_on_the_command_line(tmp_path, rcnn, text, chosen, monkeypatch):
+    given = []
+    monkeypatch.setattr(sys.modules["rcnn_keras.cli.data"], "load_dataset", lambda *_, **__: [])
+    monkeypatch.setattr(tfrecord, "save_tfrecord", lambda *_, **how: given.append(how) or [])
+    out = tmp_path / "records"
+    result = rcnn("data", "pack", tmp_path, "--out", out, "--value-range", text)
+    if chosen is None:
+        assert result.exit_code == 2
+        assert "'0' must be 'full', 'max'" in result.output
+        assert given == []
+    else:
+        assert given[0]["value_range"] == chosen
+
+
+def test_pictures_are_drawn_by_the_range(tmp_path, not_warned):
+    path = save(tmp_path / "a.png", TWELVE_BITS)
+    record = unlabelled([path], ["owl"])[0]
+    picture = np.asarray(rk.visualize.draw(path, record, value_range=4095))
+    np.testing.assert_array_equal(picture, read_image(path, 4095))
 
 
 def test_record_files_are_refused_for_a_range_that_they_no_longer_have(tmp_path, not_warned):

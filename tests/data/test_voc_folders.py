@@ -180,7 +180,10 @@ class TestLists:
         with pytest.warns(UserWarning, match="2 file names spelled as on disk"):
             assert len(load_voc(root)) == 2
 
-    @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32", "latin-1", "cp1252"])
+    @pytest.mark.parametrize(
+        "encoding",
+        ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1", "cp1252"],
+    )
     def test_other_encodings(self, root, encoding):
         text(root / "ImageSets/Main/train.txt", "a\r\nkäuze\r\n", encoding)
         assert stems(root) == ["a", "käuze"]
@@ -265,3 +268,21 @@ class TestXML:
         image(tmp_path / "images/2.jpg")
         with pytest.warns(UserWarning, match="1 file name spelled as on disk"):
             assert stems(tmp_path) == ["photo 1", "2"]
+
+
+def test_class_names_that_look_alike_are_one_class(tmp_path):
+    for stem, name in (("a", " red cell "), ("b", "red  cell"), ("c", "red\u00a0cell")):
+        xml(tmp_path / f"{stem}.xml", name)
+        image(tmp_path / f"{stem}.png")
+    with pytest.warns(UserWarning, match="2 class names spelled with other spaces"):
+        dataset = load_voc(tmp_path)
+    assert dataset.classes == ("red cell",)
+    assert [len(record) for record in dataset] == [1, 1, 1]
+
+
+def test_class_names_that_differ_in_letter_case_are_suspicious(tmp_path):
+    for stem, name in (("a", "Cell"), ("b", "cell")):
+        xml(tmp_path / f"{stem}.xml", name)
+        image(tmp_path / f"{stem}.png")
+    with pytest.warns(UserWarning, match='classes = "Cell", "cell": .* letter case alone'):
+        assert load_voc(tmp_path).classes == ("Cell", "cell")

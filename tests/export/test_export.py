@@ -50,9 +50,14 @@ def test_formats_reach_their_functions_by_name_and_by_ending(name, stated, calle
     assert called == [(function, model, path, {"overwrite": True})]
 
 
-@pytest.mark.parametrize("folder", ["cells-1.0", "cells.v2", "a.b/c"])
+@pytest.mark.parametrize("folder", ["cells-1.0", "cells.v2", "a.b/c", "cells.savedmodel", "1"])
 def test_a_folder_of_any_name_is_a_saved_model(folder, called):
     rk.export.export(SimpleNamespace(), folder)
+    assert called[0][0] == "saved_model"
+
+
+def test_a_folder_of_any_ending_is_written_if_its_format_is_given(called):
+    rk.export.export(SimpleNamespace(), "cells.foo", "tf_saved_model")
     assert called[0][0] == "saved_model"
 
 
@@ -66,6 +71,8 @@ def test_a_folder_of_any_name_is_a_saved_model(folder, called):
         (None, "x.keras", "ending of a file, and a SavedModel is a folder"),
         ("tf_saved_model", "saved_model.pb", "ending of a file"),
         (None, "x.h5", "ending of a file"),
+        (None, "x.lite.foo", "ending of a file.*; format='tf_saved_model' writes such a folder"),
+        (None, "cells.engine", "ending of a file"),
     ],
 )
 def test_an_ending_that_is_not_of_the_format_is_refused(format, path, reason, called):

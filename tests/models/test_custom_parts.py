@@ -613,6 +613,23 @@ def test_a_custom_layer_without_a_name_in_its_configuration_is_folded():
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_a_class_that_is_not_registered_is_needed_only_to_load_a_file(tmp_path):
+    class Unregistered(MeanHead):
+        pass
+
+    arguments = SMALL | {"box_head": Unregistered(1), "box_units": None}
+    model = FasterRCNN(small_network(), num_classes=1, **arguments)
+    assert isinstance(with_kernels(model, "portable").box_head, Unregistered)
+    assert isinstance(rk.models.fold_batchnorm(model).box_head, Unregistered)
+    model.save(tmp_path / "model.keras")
+    given = {"Unregistered": Unregistered}
+    again = keras.models.load_model(tmp_path / "model.keras", custom_objects=given)
+    for ours, theirs in zip(again.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    with pytest.raises(TypeError, match="Could not locate class 'Unregistered'"):
+        keras.models.load_model(tmp_path / "model.keras")
+
+
 def test_weights_beside_custom_layers_start_a_detector_of_other_classes(tmp_path):
     source = MaskRCNN(small_network(), num_classes=4, **(SMALL | all_parts()))
     source.save(tmp_path / "source.keras")

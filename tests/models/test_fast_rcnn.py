@@ -179,7 +179,7 @@ def test_a_folded_detector_detects_the_same(proposed):
 def test_missing_proposals_are_refused(model, scenes, detector):
     with pytest.raises(ValueError, match=r"shapes_000000\.png has no proposals"):
         model.detect(scenes)
-    with pytest.raises(ValueError, match="FastRCNN needs 'proposals' beside the images"):
+    with pytest.raises(ValueError, match="FastRCNN: the inputs have no 'proposals'"):
         model(np.zeros((1, 96, 96, 3), "f4"))
     with pytest.raises(ValueError, match="proposals of 1 images for 2 images"):
         model.detect([scenes[0].path, scenes[1].path], proposals=[np.zeros((0, 4))])

@@ -411,6 +411,7 @@ def test_numbers_may_have_exponents_without_a_dot(write, text):
         "&a/train.json",
         "& a/train.json",
         "|pipe/train.json",
+        "- new/train.json",
         "C:\\data\\train.json",
     ],
 )

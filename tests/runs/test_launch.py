@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+import rcnn_keras
 from rcnn_keras.cli import main
 from rcnn_keras.runs.launch import launch
 
+ROOT = Path(rcnn_keras.__file__).parents[1]
 BEGIN = """
 import json, os, signal, subprocess, sys, time
 from pathlib import Path
@@ -53,6 +55,32 @@ def test_each_worker_has_all_addresses_and_its_lines_have_its_number(tmp_path, c
     assert all(c["cluster"] == {"worker": addresses} for c in configs)
     assert len(set(addresses)) == 3
     assert all(address.startswith("127.0.0.1:") for address in addresses)
+
+
+def test_workers_go_on_when_nobody_reads_their_lines(tmp_path):
+    """As in `rcnn launch ... | head`: a worker would wait for room in its pipe for ever."""
+    code = """
+        for number in range(20_000):
+            print("line", number)
+        Path(sys.argv[1], f"done_{index}").touch()
+    """
+    program = f"""
+from rcnn_keras.runs.launch import launch
+import rcnn_command
+try:
+    raise SystemExit(launch({worker(tmp_path, code)!r}, workers=2))
+finally:
+    rcnn_command._let_go_of_a_closed_pipe()
+"""
+    environment = os.environ | {"RCNN_KERAS_LEAN": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", program]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe) as launched:
+        launched.stdout.readline()
+        launched.stdout.close()
+        errors = launched.stderr.read().decode()
+    assert (launched.returncode, errors) == (0, "")
+    assert {path.name for path in tmp_path.glob("done_*")} == {"done_0", "done_1"}
 
 
 # The other worker neither ends by itself nor when it is asked to, and has a process of its own.

@@ -242,19 +242,62 @@ def test_problems_of_all_files_are_reported_at_once(config):
     assert "two.json" in str(caught.value)
 
 
-def test_data_without_objects_is_refused(config, tmp_path):
-    content = json.loads((config.parent / "val" / "annotations.json").read_text())
+def without_objects(config, part, path):
+    """Return overrides of a configuration, one part of whose data has no object."""
+    content = json.loads((config.parent / part / "annotations.json").read_text())
     content["annotations"] = []
-    empty = tmp_path / "empty.json"
-    empty.write_text(json.dumps(content))
-    configuration = load_configuration(
-        config, [f"data.val.annotations={empty}", f"data.val.images={config.parent / 'val'}"]
-    )
+    path.write_text(json.dumps(content))
+    return [f"data.{part}.annotations={path}", f"data.{part}.images={config.parent / part}"]
+
+
+def test_training_data_without_objects_are_refused(config, tmp_path):
+    overrides = without_objects(config, "train", tmp_path / "empty.json")
+    configuration = load_configuration(config, overrides)
     with (
         pytest.warns(UserWarning, match="without any object"),
-        pytest.raises(ConfigurationError, match=r"data\.val: no image has an object"),
+        pytest.raises(ConfigurationError, match=r"data\.train: no image has an object"),
     ):
         read_data(configuration.data)
+
+
+@pytest.mark.filterwarnings("ignore:empty")
+def test_validation_data_without_objects_are_read(config, tmp_path):
+    """No early stopping waits for scores that never come."""
+    overrides = without_objects(config, "val", tmp_path / "empty.json")
+    overrides += ["training.early_stopping_patience=1"]
+    configuration = load_configuration(config, overrides)
+    train_set, val_set = read_data(configuration.data)
+    assert [len(record) for record in val_set] == [0] * len(val_set)
+    stops = {
+        len(data): [
+            callback
+            for callback in build_callbacks(configuration, data, tmp_path, None)
+            if isinstance(callback, keras.callbacks.EarlyStopping)
+        ]
+        for data in (val_set, train_set)
+    }
+    assert [len(found) for found in stops.values()] == [0, 1]
+
+
+@pytest.mark.slow
+def test_validation_data_without_objects_give_a_run_without_scores(config, tmp_path):
+    """Best is the last epoch."""
+    overrides = without_objects(config, "val", tmp_path / "empty.json")
+    more = ["training.epochs=2", "training.early_stopping_patience=1"]
+    configuration = load_configuration(config, [*overrides, *more])
+    out = tmp_path / "run"
+    with pytest.warns(UserWarning) as caught:  # noqa: PT030, there may be others
+        train(configuration, out)
+    found = [w for w in caught if "no image has an object to find" in str(w.message)]
+    assert len(found) == 1
+    assert str(found[0].message).startswith("data.val: ")
+    scores = json.loads((out / "scores.json").read_text())
+    assert set(scores.values()) == {None}
+    assert "report.html" in [path.name for path in out.iterdir()]
+    best, last = (keras.models.load_model(out / f"{name}.keras") for name in ("best", "last"))
+    assert len(HistoryFile(out / "history.csv", resumes=True).rows) == 2
+    for one, other in zip(best.weights, last.weights, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_images_are_decoded_before_training(tmp_path, write_config, capsys):

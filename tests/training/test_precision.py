@@ -1,5 +1,6 @@
 """Mixed precision trains what float32 trains; boxes and losses stay float32."""
 
+import warnings
 from contextlib import contextmanager
 
 import keras
@@ -8,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 import rcnn_keras as rk
+from rcnn_keras.models import detector as detector_module
 from rcnn_keras.training.callbacks import Checkpoint
 from rcnn_keras.training.rcnn.fine_tuning import WindowSampler, fine_tune
 
@@ -142,3 +144,16 @@ def test_rcnn_is_fine_tuned_in_mixed_precision(scenes, tmp_path):
         assert found["boxes"].dtype == found["scores"].dtype == np.float32
     for precision in POLICIES[1:]:
         assert losses[precision] == pytest.approx(losses["float32"], rel=0.01)
+
+
+def test_bfloat16_on_a_cpu_that_is_slow_at_it_warns_once(monkeypatch):
+    monkeypatch.setattr(detector_module.Path, "read_text", lambda path: "flags : avx512_bf16")
+    detector_module._warn_slow_bfloat16.cache_clear()
+    with policy("mixed_bfloat16"):
+        with pytest.warns(UserWarning, match="mixed_bfloat16 is slower than float32 on a CPU"):
+            rk.models.FasterRCNN("resnet18_fpn", ["a"], **SMALL | RPN | PYRAMID)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            model = rk.models.FasterRCNN("resnet18_fpn", ["a"], **SMALL | RPN | PYRAMID)
+            model.compile("sgd")
+    detector_module._warn_slow_bfloat16.cache_clear()

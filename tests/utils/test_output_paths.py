@@ -65,6 +65,21 @@ def test_a_folder_that_cannot_be_made_is_named_before_the_work(command, folder, 
     assert Path("file").read_text() == "mine"
 
 
+@pytest.mark.parametrize("name", ["found.png", "report.HTML", "best.keras", "rows.csv"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_folder_does_not_get_the_name_of_a_file(command, name, folder, error_of):
+    message = error_of(*COMMANDS[command], "--out", name)
+    assert "has the ending of a file" in message
+    assert not Path(name).exists()
+
+
+def test_a_folder_that_is_there_may_have_any_name(tmp_path):
+    for name in ("run.2", "run.v0.1", "2026.11.28"):
+        check_output_folder(tmp_path / name)
+    (tmp_path / "run.json").mkdir()
+    check_output_folder(tmp_path / "run.json")
+
+
 @pytest.mark.parametrize("command", FILES)
 def test_a_file_that_cannot_be_made_is_named_before_the_work(command, folder, error_of):
     *arguments, ending = FILES[command]

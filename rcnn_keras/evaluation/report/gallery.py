@@ -19,6 +19,7 @@ from rcnn_keras.data.dataset import DetectionDataset, Record
 from rcnn_keras.data.detections import Detections
 from rcnn_keras.data.images import read_image
 from rcnn_keras.data.masks import decode_mask
+from rcnn_keras.data.value_range import FULL, ValueRange
 from rcnn_keras.evaluation.errors import FALSE_POSITIVES, MISSED, Case, DetectionErrors
 
 MARGIN = 0.6  # around the boxes shown, as a share of their longer side
@@ -43,6 +44,7 @@ def draw_worst(
     *,
     count: int = 4,
     kinds: Sequence[str] = (*FALSE_POSITIVES, MISSED),
+    value_range: ValueRange = FULL,
 ) -> list[Picture]:
     """Draw the false positives of the highest scores, by kind, and the largest missed objects.
 
@@ -56,6 +58,7 @@ def draw_worst(
         detections: by image id, those that `errors` was computed from.
         count: how many of each kind at most.
         kinds: which kinds, in which order.
+        value_range: of images of more than 8 bits, as the model's, see `read_image`.
 
     Returns:
         The pictures, kind after kind.
@@ -71,13 +74,18 @@ def draw_worst(
         for number, case in enumerate(errors.worst(kind, count), start=1):
             record = records[case.image_id]
             path = folder / f"error_{kind.replace(' ', '_')}_{number}.png"
-            _draw(case, record, detections.get(case.image_id), errors).save(path)
+            pixels = read_image(record.image, value_range)
+            _draw(case, record, pixels, detections.get(case.image_id), errors).save(path)
             pictures.append(Picture(path, _caption(case, record, errors.classes)))
     return pictures
 
 
 def _draw(
-    case: Case, record: Record, detections: Detections | None, errors: DetectionErrors
+    case: Case,
+    record: Record,
+    pixels: np.ndarray,
+    detections: Detections | None,
+    errors: DetectionErrors,
 ) -> Image.Image:
     """Return both panels of a case."""
     with_masks = errors.kind == "mask"
@@ -89,7 +97,6 @@ def _draw(
         detections = detections.above(errors.min_score)
     window = _window(np.array(shown), record)
     left, top, right, bottom = window
-    pixels = read_image(record.image)
     crop = np.ascontiguousarray(pixels[top:bottom, left:right])
     zoom = math.ceil(MIN_PANEL / max(crop.shape[:2]))
     truth = _crop_record(record, window, with_masks)

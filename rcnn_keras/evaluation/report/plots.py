@@ -4,6 +4,7 @@ Figures have a light and a dark theme and are drawn on their own canvas; matplot
 backend, style and open figures stay as they are.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rcnn_keras.evaluation.voc import VocCurve
+from rcnn_keras.utils.fonts import families_for
 from rcnn_keras.visualize import PALETTE
 
 if TYPE_CHECKING:
@@ -83,8 +85,20 @@ def plain(name: str) -> str:
 
 
 def save_figure(figure: "Figure", path: str | PathLike[str]) -> None:
-    """Write a figure to a file in the format of the file's ending."""
-    figure.savefig(path, facecolor=figure.get_facecolor())
+    """Write a figure to a file in the format of the file's ending, names in whichever script.
+
+    Warns:
+        UserWarning: once, of characters that no font of the system has.
+    """
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        if not text.get_text().isascii():
+            text.set_fontfamily(families_for(text.get_text()))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # which was said once
+        figure.savefig(path, facecolor=figure.get_facecolor())
 
 
 # True positives are green, errors have the palette's other colours, missed objects the grid's.

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rcnn_keras.training.rcnn import svm
+from rcnn_keras.training.rcnn import linear_models
 from rcnn_keras.training.rcnn.features import Windows
 from rcnn_keras.training.rcnn.linear_models import linear_svm, train_svms
 
@@ -53,7 +53,7 @@ def test_the_svm_minimises_its_objective():
 def mined():
     """Mining with retrainings every 60 negatives, so that there are many."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(svm, "NEGATIVES_PER_RETRAINING", 60)
+    patch.setattr(linear_models, "NEGATIVES_PER_RETRAINING", 60)
     lines = []
     result = train_svms(drawn_images(), K, c=C, log=lines.append)
     patch.undo()
@@ -64,7 +64,7 @@ def test_mining_ends_when_a_pass_finds_no_new_negatives(mined):
     result, lines = mined
     added = np.array([r["added"] for r in result.rounds])
     assert result.converged
-    assert 2 <= len(added) < svm.MAX_PASSES
+    assert 2 <= len(added) < linear_models.MAX_PASSES
     assert np.all(added[:-1, :2].sum(axis=1) > 0)
     assert not added[-1].any()
     assert [r["images"] for r in result.rounds] == [30 * (i + 1) for i in range(len(added))]
@@ -87,7 +87,7 @@ def test_the_mined_svms_equal_those_of_all_negatives(mined):
 def test_a_class_without_ground_truth_is_never_predicted(mined):
     result, _ = mined
     assert not result.kernel[:, 2].any()
-    assert result.bias[2] == svm.NEVER
+    assert result.bias[2] == linear_models.NEVER
     assert all(r["added"][2] == 0 for r in result.rounds)
 
 
