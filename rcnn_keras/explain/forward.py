@@ -392,14 +392,14 @@ def _rois(
     for i, number in enumerate(numbers.tolist()):
         box, pooled = proposals.boxes[number], looked["pooled"][0, i]
         if isinstance(model, TwoStageDetector):
-            rois.append(_roi(model.box_pooling, number, box, pooled, features))
+            rois.append(where_read(model.box_pooling, number, box, pooled, features))
         else:
             crop = np.clip(np.rint(looked["crops"][0, i]), 0, 255).astype(np.uint8)
             rois.append(RoI(number, box, pooled, "crop", crop=crop))
     return tuple(rois)
 
 
-def _roi(
+def where_read(
     pooling: keras.layers.Layer,
     number: int,
     box: np.ndarray,

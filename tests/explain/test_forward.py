@@ -9,6 +9,9 @@ import pytest
 import rcnn_keras as rk
 from rcnn_keras.data.images import ImageError
 from rcnn_keras.data.inputs import input_batches
+from rcnn_keras.explain import FeatureMap
+from rcnn_keras.explain.forward import where_read
+from rcnn_keras.layers import RoIAlign
 from rcnn_keras.models import RCNN, FasterRCNN, FastRCNN, MaskRCNN
 from rcnn_keras.ops import decode_boxes, iou
 
@@ -18,6 +21,7 @@ RPN = {
     "rpn_pre_nms_top_n_test": 60,
     "rpn_post_nms_top_n_test": 30,
     "rpn_nms_thresh": 0.8,
+    "box_nms_thresh": 0.2,
     "box_detections_per_img": 20,
     "box_batch_size_per_image": 16,
 }
@@ -238,7 +242,6 @@ def at(values, y, x):
 
 def test_roi_align_read_the_map_at_the_points_that_are_shown(looked):
     _, _, explanation, _ = looked("mask")
-    assert len({roi.level for roi in explanation.rois}) > 1
     for roi in explanation.rois:
         values = explanation.features[roi.level].values
         assert roi.rows.shape == roi.columns.shape == (14,)
@@ -252,6 +255,24 @@ def test_roi_align_read_the_map_at_the_points_that_are_shown(looked):
         places = (roi.columns + roi.offset) * explanation.features[roi.level].stride
         assert roi.box[0] < places.min()
         assert places.max() < roi.box[2]
+
+
+def test_a_roi_is_shown_on_the_level_that_its_size_chooses():
+    rng = np.random.default_rng(0)
+    levels = tuple(FeatureMap(rng.normal(size=(256 // s, 256 // s, 2)), s) for s in (4, 8))
+    pooling = RoIAlign(7, (4, 8), sampling_ratio=1)
+    for box, level in (((10, 12, 60, 70), 0), ((3, 5, 240, 250), 1)):
+        box = np.array(box, "f4")
+        pooled = np.asarray(pooling([x.values[None] for x in levels], box[None, None]))[0, 0]
+        roi = where_read(pooling, 0, box, pooled, levels)
+        assert roi.level == level
+        expected = at(levels[level].values, roi.rows[2], roi.columns[5])
+        np.testing.assert_allclose(pooled[2, 5], expected, atol=1e-4)
+
+
+def test_of_a_layer_of_ones_own_it_is_not_known_where_it_reads():
+    roi = where_read(keras.layers.Identity(), 3, np.zeros(4), np.zeros((7, 7, 2)), ())
+    assert (roi.number, roi.kind, roi.level, roi.rows) == (3, "Identity", None, None)
 
 
 def test_roi_pool_took_the_maxima_of_the_cells_that_are_shown(looked):
