@@ -6,12 +6,13 @@ STAMP := $(VENV)/.installed
 # Most of a test is tracing, on one thread; the tests of a file stay together for their fixtures.
 TWO := --numprocesses 2 --dist loadfile
 
-.PHONY: help setup demo test test-all parity lint clean
+.PHONY: help setup demo test test-all docs parity lint clean
 
 help:
 	@echo "make demo      draw images, train, score and detect; results in runs/demo/report.html"
 	@echo "make test      run the tests and the linters"
 	@echo "make test-all  the slow tests too"
+	@echo "make docs      build the documentation in docs/_build/html, warnings are errors"
 	@echo "make parity    compare with torchvision, which it installs beside; hours of two cores"
 	@echo "make setup     only install into $(VENV)"
 
@@ -34,6 +35,10 @@ test: $(STAMP) lint
 test-all: $(STAMP) lint
 	$(BIN)/python -m pytest $(TWO) -m ""
 
+docs: $(STAMP)
+	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
 parity: $(STAMP)
 	$(BIN)/python tools/parity/run.py $(PARITY)
 
@@ -43,4 +48,4 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) docs/_build build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

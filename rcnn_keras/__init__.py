@@ -9,7 +9,7 @@ from rcnn_keras.utils.environment import check_settings, check_versions
 if TYPE_CHECKING:
     from rcnn_keras import comparison, explain, export
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Detections",
     "backbones",

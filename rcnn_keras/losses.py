@@ -11,6 +11,8 @@ from rcnn_keras.ops import sum_over_replicas
 from rcnn_keras.ops.matching import IGNORED, POSITIVE
 from rcnn_keras.ops.types import Tensor
 
+__all__ = ["box_head_losses", "mask_head_loss", "mean_over_batch", "rpn_losses", "smooth_l1"]
+
 Losses = dict[str, tuple[Tensor, Tensor]]  # name to sum and count
 SMOOTH_L1_BETA = 1 / 9  # torchvision's, for the RPN and the box head
 

@@ -25,6 +25,8 @@ from rcnn_keras.utils.hashing import file_sha256
 if TYPE_CHECKING:
     from rcnn_keras.models import Detector
 
+__all__ = ["Preset", "ShippedDetector", "fetch", "from_preset", "list_presets"]
+
 LOG = logging.getLogger(__name__)
 CACHE_VARIABLE = "RCNN_KERAS_CACHE"
 DEFAULT_CACHE = Path("~/.cache/rcnn_keras")

@@ -21,6 +21,8 @@ from rcnn_keras.utils.fonts import Font, font_for
 
 # Okabe and Ito, "Color Universal Design" (2008), without black: apart for all common kinds of
 # colour blindness. The tags carry the names, so that more than seven classes may share colours.
+__all__ = ["draw", "grid"]
+
 PALETTE = ("#D55E00", "#56B4E9", "#009E73", "#E69F00", "#CC79A7", "#0072B2", "#F0E442")
 FILL = 0.4  # of a mask's colour in its pixels
 

@@ -4,7 +4,7 @@
 
 Draws scenes of textured, overlapping shapes with boxes and masks as COCO JSON, trains a small
 Mask R-CNN on them, scores it on scenes it has not seen, and writes pictures, curves and
-report.html. `make demo` runs it; `configs/mask_rcnn_resnet18_fpn_shapes.yaml` is its recipe.
+report.html. `make demo` runs it; `configs/mask_rcnn_lite0_shapes.yaml` is its recipe.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import rcnn_keras as rk
 from rcnn_keras.runs.configuration import load_configuration
 from rcnn_keras.runs.run import train
 
-CONFIG = Path(__file__).parents[1] / "configs" / "mask_rcnn_resnet18_fpn_shapes.yaml"
+CONFIG = Path(__file__).parents[1] / "configs" / "mask_rcnn_lite0_shapes.yaml"
 
 
 def main() -> None:

@@ -34,3 +34,7 @@ def __getattr__(name: str) -> Any:
     if name in ("Objectness", "objectness_windows"):  # their module imports rcnn_keras.data
         return getattr(importlib.import_module("rcnn_keras.proposals.objectness"), name)
     raise AttributeError(f"module 'rcnn_keras.proposals' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -24,7 +24,7 @@ from rcnn_keras.data.voc_folders import voc_splits
 from rcnn_keras.ops import base_anchors
 
 BATCH_SIZE = 4
-STEPS = 600  # after which such a model has learned most, see docs/guides/small_data.md
+STEPS = 600  # after which such a model has learned most, see docs/guides/small-data.md
 EPOCHS = (12, 60)
 NARROW, WIDE = 240, 800  # least and greatest shorter side, in pixels
 SMALL_OBJECT = 16  # pixels that the side of a small object should have left

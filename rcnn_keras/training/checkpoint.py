@@ -105,8 +105,8 @@ class Checkpoint(keras.callbacks.Callback):
     that little is lost if scoring is cut short, and after an epoch's end. Ctrl-C and SIGTERM write
     one after the step that runs and then end the training; a second one ends it at once. With other
     data than `Batches`, whose place nobody knows, it is written after an epoch's end alone. Under
-    `tf.distribute` the chief writes, and all read; of several
-    workers none saves when a signal comes.
+    `tf.distribute` the chief writes, and all read; of several workers none saves when a signal
+    comes.
 
     Args:
         directory: a folder of its own for the checkpoints, see `checkpoint_files`.
@@ -115,11 +115,10 @@ class Checkpoint(keras.callbacks.Callback):
 
     Raises:
         ValueError: a number is out of range.
-
-    `fit` raises, before it trains:
-        CheckpointError: the checkpoints are of another model, other classes, another optimizer or
-            other data, says which; or none of them is sound.
-        OSError: the folder cannot be written to, or has no room for a checkpoint.
+        CheckpointError: by `fit` before it trains, if the checkpoints are of another model, other
+            classes, another optimizer or other data, says which; or if none of them is sound.
+        OSError: by `fit` before it trains, if the folder cannot be written to, or has no room for a
+            checkpoint.
     """
 
     def __init__(self, directory: str | Path, every_steps: int | None = None, keep: int = 2):

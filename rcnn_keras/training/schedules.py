@@ -7,6 +7,8 @@ import keras
 from keras import ops
 from keras.optimizers.schedules import CosineDecay, LearningRateSchedule
 
+__all__ = ["LinearWarmup", "StepDecay", "build_schedule"]
+
 
 @keras.saving.register_keras_serializable("rcnn_keras")
 class StepDecay(LearningRateSchedule):

@@ -5,7 +5,7 @@
     python tools/benchmarks/family.py --out runs/family --only-timing
 
 Mask R-CNN needs masks, which drawn shapes have. A stopped comparison goes on. The pages are
-OUT/family.html and OUT/family.md; docs/family.md draws the conclusions.
+OUT/family.html and OUT/family.md; docs/design/family.md draws the conclusions.
 """
 
 import argparse
