@@ -239,7 +239,7 @@ def _model_lines(
         "  backbone: efficientnet_lite0_fpn",
         "  backbone_weights: imagenet",
         "  norm: frozen_batch  # four images are too few for statistics of their own",
-        "  fpn_channels: 128  # half of the usual: as good on a few classes, and twice as fast",
+        "  fpn_channels: 128  # half of the usual, for a small backbone",
         "  box_units: 512",
         f"  # The shorter side is {shorter:.0f} pixels; of {least}, one object in ten is smaller "
         f"than {small:.0f}.",
@@ -256,7 +256,7 @@ def _model_lines(
         ]
     return [
         *lines,
-        "  # Enough proposals for small images, at half the time of the usual numbers.",
+        "  # Fewer proposals and RoIs than usual: the images are small.",
         "  rpn_pre_nms_top_n_train: 1000",
         f"  rpn_post_nms_top_n_train: {max(500, 2 * detections)}",
         "  rpn_pre_nms_top_n_test: 1000",
