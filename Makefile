@@ -6,13 +6,14 @@ STAMP := $(VENV)/.installed
 # Most of a test is tracing, on one thread; the tests of a file stay together for their fixtures.
 TWO := --numprocesses 2 --dist loadfile
 
-.PHONY: help setup demo test test-all docs parity lint clean
+.PHONY: help setup demo test test-all docs figures parity lint clean
 
 help:
 	@echo "make demo      draw images, train, score and detect; results in runs/demo/report.html"
 	@echo "make test      run the tests and the linters"
 	@echo "make test-all  the slow tests too"
 	@echo "make docs      build the documentation in docs/_build/html, warnings are errors"
+	@echo "make figures   draw the figures of docs/review again, a few minutes"
 	@echo "make parity    compare with torchvision, which it installs beside; hours of two cores"
 	@echo "make setup     only install into $(VENV)"
 
@@ -38,6 +39,9 @@ test-all: $(STAMP) lint
 docs: $(STAMP)
 	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet docs docs/_build/html
 	@echo "docs/_build/html/index.html"
+
+figures: $(STAMP)
+	$(BIN)/python tools/draw_figures.py $(FIGURES)
 
 parity: $(STAMP)
 	$(BIN)/python tools/parity/run.py $(PARITY)

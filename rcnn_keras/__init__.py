@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rcnn_keras.utils.environment import check_settings, check_versions
 
 if TYPE_CHECKING:
-    from rcnn_keras import comparison, export
+    from rcnn_keras import comparison, explain, export
 
 __version__ = "0.2.0"
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "convert",
     "data",
     "evaluation",
+    "explain",
     "export",
     "layers",
     "losses",

@@ -56,14 +56,30 @@ def rpn_losses(
     Returns:
         `{"rpn_objectness_loss": (sum, count), "rpn_box_loss": (sum, count)}`.
     """
-    sampled, positive = match_labels != IGNORED, match_labels == POSITIVE
-    n_cls = ops.sum(ops.cast(sampled, "float32"))
+    n_cls = ops.sum(ops.cast(match_labels != IGNORED, "float32"))
     n_reg = n_cls
+    terms = rpn_loss_terms(logits, deltas, target_deltas, match_labels)
+    return {
+        "rpn_objectness_loss": (ops.sum(terms["rpn_objectness_loss"]), n_cls),
+        "rpn_box_loss": (ops.sum(terms["rpn_box_loss"]), n_reg),
+    }
+
+
+def rpn_loss_terms(
+    logits: Tensor, deltas: Tensor, target_deltas: Tensor, match_labels: Tensor
+) -> dict[str, Tensor]:
+    """Return what each sampled anchor adds to the sums of `rpn_losses`, which has the arguments.
+
+    Returns:
+        `(B, S)` for each loss; 0 for padding, and for boxes of negatives.
+    """
+    sampled, positive = match_labels != IGNORED, match_labels == POSITIVE
     p_star = ops.cast(positive, "float32")
     l_cls = ops.softplus(logits) - logits * p_star
+    l_reg = ops.sum(smooth_l1(deltas, target_deltas), axis=-1)
     return {
-        "rpn_objectness_loss": (_masked_sum(l_cls, sampled), n_cls),
-        "rpn_box_loss": (_masked_sum(smooth_l1(deltas, target_deltas), positive), n_reg),
+        "rpn_objectness_loss": ops.where(sampled, l_cls, 0.0),
+        "rpn_box_loss": ops.where(positive, l_reg, 0.0),
     }
 
 
@@ -86,16 +102,33 @@ def box_head_losses(
     Returns:
         `{"class_loss": (sum, count), "box_loss": (sum, count)}`, both over all sampled RoIs.
     """
+    count = ops.sum(ops.cast(classes != IGNORED, "float32"))
+    terms = box_head_loss_terms(logits, deltas, target_deltas, classes, beta)
+    return {name: (ops.sum(values), count) for name, values in terms.items()}
+
+
+def box_head_loss_terms(
+    logits: Tensor,
+    deltas: Tensor,
+    target_deltas: Tensor,
+    classes: Tensor,
+    beta: float = SMOOTH_L1_BETA,
+) -> dict[str, Tensor]:
+    """Return what each sampled RoI adds to the sums of `box_head_losses`, which has the arguments.
+
+    Returns:
+        `(B, S)` for each loss; 0 for padding, and for boxes of the background.
+    """
     sampled, foreground = classes != IGNORED, classes > 0
-    count = ops.sum(ops.cast(sampled, "float32"))
     u = ops.maximum(classes, 0)
     log_p = ops.log_softmax(logits)
     l_cls = -ops.take_along_axis(log_p, u[..., None], axis=-1)[..., 0]
     own = ops.maximum(classes - 1, 0)[..., None, None]
     own_deltas = ops.take_along_axis(deltas, own, axis=2)[:, :, 0]
+    l_loc = ops.sum(smooth_l1(own_deltas, target_deltas, beta), axis=-1)
     return {
-        "class_loss": (_masked_sum(l_cls, sampled), count),
-        "box_loss": (_masked_sum(smooth_l1(own_deltas, target_deltas, beta), foreground), count),
+        "class_loss": ops.where(sampled, l_cls, 0.0),
+        "box_loss": ops.where(foreground, l_loc, 0.0),
     }
 
 
@@ -110,13 +143,11 @@ def mask_head_loss(logits: Tensor, targets: Tensor, real: Tensor) -> Losses:
     Returns:
         `{"mask_loss": (sum, count)}`, the count being that of the cells of all positive RoIs.
     """
-    cells = ops.sum(ops.softplus(logits) - logits * targets, axis=(1, 2))
     count = ops.sum(ops.cast(real, "float32")) * float(logits.shape[1] * logits.shape[2])
-    return {"mask_loss": (_masked_sum(cells, real), count)}
+    return {"mask_loss": (ops.sum(mask_head_loss_terms(logits, targets, real)), count)}
 
 
-def _masked_sum(values: Tensor, mask: Tensor) -> Tensor:
-    """Add up `(B, S)` or `(B, S, n)` values where the `(B, S)` mask is true."""
-    if len(values.shape) > 2:
-        values = ops.sum(values, axis=-1)
-    return ops.sum(ops.where(mask, values, 0.0))
+def mask_head_loss_terms(logits: Tensor, targets: Tensor, real: Tensor) -> Tensor:
+    """Return what each RoI adds to the sum of `mask_head_loss`: `(n,)`, over all its cells."""
+    cells = ops.sum(ops.softplus(logits) - logits * targets, axis=(1, 2))
+    return ops.where(real, cells, 0.0)

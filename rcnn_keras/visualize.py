@@ -1,10 +1,11 @@
-"""Pictures of images with their boxes and masks: detections or ground truth."""
+"""Pictures of images with their boxes and masks, and of what a detector computes."""
 
+import importlib
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from os import PathLike
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -97,6 +98,24 @@ def draw(
     for tag in reversed(tags):
         _draw_tag(canvas, tag)
     return picture
+
+
+def explain(model: Any, image: Any, *, proposals: Any = None) -> Any:
+    """Look inside a detector: all that it computes on the way from an image to its detections.
+
+    Args:
+        model: a detector.
+        image: one image, as `Detector.detect` takes it, or a `Record`, whose ground truth is then
+            explained, too.
+        proposals: for R-CNN and Fast R-CNN, as `Detector.detect` takes them.
+
+    Returns:
+        An `rcnn_keras.explain.Explanation`: arrays, pictures, and a page of all; see
+        `rcnn_keras.explain.explain`, which also says what is raised.
+    """
+    # What needs a model stands above this module and is fetched when asked for.
+    room = importlib.import_module("rcnn_keras.explain")
+    return room.explain(model, image, proposals=proposals)
 
 
 def grid(images: Sequence[Picture], columns: int = 4, *, gap: int = 8) -> Image.Image:

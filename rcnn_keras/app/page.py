@@ -1,14 +1,16 @@
 """The page: an image, two thresholds, and the detections of one or two detectors side by side.
 
 A detector runs once per image; the thresholds are applied to its candidates, its D detections
-before non-maximum suppression, which can be repeated with any IoU. The page loads nothing from
-other hosts and sends nothing to them.
+before non-maximum suppression, which can be repeated with any IoU. Another tab looks inside a
+detector. The page loads nothing from other hosts and sends nothing to them.
 """
 
+import html
 import importlib.util
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -21,6 +23,7 @@ from PIL import Image
 from rcnn_keras import visualize
 from rcnn_keras.data.detections import Detections
 from rcnn_keras.data.images import ImageError, read_image
+from rcnn_keras.explain import explain
 from rcnn_keras.models import Detector
 from rcnn_keras.ops import nms_loop
 from rcnn_keras.proposals import selective_search
@@ -43,6 +46,22 @@ def return_candidates(model: Detector) -> Detector:
     layer.max_detections = max(layer.max_detections, MAX_CANDIDATES)
     model.predict_function = None  # a traced one has the old thresholds
     return model
+
+
+@contextmanager
+def thresholds_as_built(model: Detector) -> Iterator[None]:
+    """Give a detector of `return_candidates` the thresholds of its constructor inside the block.
+
+    What was traced before keeps the thresholds that it had.
+    """
+    layer, config = model.detection_layer, model.get_config()
+    before = layer.score_threshold, layer.nms_thresh, layer.max_detections
+    names = ("box_score_thresh", "box_nms_thresh", "box_detections_per_img")
+    layer.score_threshold, layer.nms_thresh, layer.max_detections = (config[n] for n in names)
+    try:
+        yield
+    finally:
+        layer.score_threshold, layer.nms_thresh, layer.max_detections = before
 
 
 def detect_candidates(image: str | PathLike[str] | np.ndarray, model: Detector) -> Detections:
@@ -95,6 +114,9 @@ KEEP_FILES = 24 * 60 * 60  # seconds, of uploaded and drawn images
 SYSTEM_FONTS = ("system-ui", "sans-serif")
 SYSTEM_MONO = ("ui-monospace", "monospace")
 
+# Of the frame that shows another page.
+FRAME = "#inside iframe { width: 100%; height: 85vh; border: 0; }"
+
 # Run in the browser: saves a text as a file of the given name.
 SAVE = """(text, name) => {
   const link = document.createElement("a");
@@ -141,6 +163,24 @@ def try_on(path: str, name: str, models: Mapping[str, Detector]) -> Trial | str:
         return f"{file}: {error.reason}"
     max_detections = model.get_config()["box_detections_per_img"]
     return Trial(file, image, detect_candidates(image, model), max_detections)
+
+
+def explanation_on(path: str, name: str, models: Mapping[str, Detector]) -> str:
+    """Look inside the model of a name while it detects in an image file, as it was built.
+
+    Returns:
+        A frame with the page of `Explanation.html`; a message instead without a file, and if it
+        cannot be read.
+    """
+    if not path:
+        return "<p>Choose a picture first.</p>"
+    file, model = Path(path).name, models[name]
+    try:
+        with thresholds_as_built(model):
+            page = explain(model, path).html()
+    except ImageError as error:
+        return f"<p>{html.escape(f'{file}: {error.reason}')}</p>"
+    return f'<iframe title="Inside {html.escape(name)}" srcdoc="{html.escape(page)}"></iframe>'
 
 
 def picture(image: np.ndarray, detections: Detections) -> Image.Image:
@@ -201,10 +241,12 @@ def build_page(models: Mapping[str, Detector]) -> "gradio.Blocks":
                 )
         path = gr.State("")
         file.upload(_upload, file, [path, file], api_visibility="private")
-        with gr.Row():
+        with gr.Tab("Detect"), gr.Row():
             _add_pane("a", "Model", list(models), first, models, path, (scores, overlaps))
             others = [("none", ""), *models]
             _add_pane("b", "Compare with", others, "", models, path, (scores, overlaps))
+        with gr.Tab("Look inside"):
+            _add_explanation(list(models), first, models, path)
     return page
 
 
@@ -241,6 +283,7 @@ def serve(
         enable_monitoring=False,
         run_history=False,
         footer_links=[],
+        css=FRAME,
         theme=gr.themes.Base(font=SYSTEM_FONTS, font_mono=SYSTEM_MONO),
         quiet=True,
         prevent_thread_lock=True,
@@ -269,6 +312,28 @@ def _gradio() -> Any:
 def _upload(path: str) -> tuple[str, Any]:
     """Return the path of an uploaded file, and the upload field emptied for the next one."""
     return path, _gradio().File(None, label=f"Picture: {Path(path).name}")
+
+
+def _add_explanation(names: list[str], chosen: str, models: Any, path: Any) -> None:
+    """Add the selection of a model, and a page of all that it computes for the picture."""
+    gr = _gradio()
+    with gr.Row():
+        name = gr.Dropdown(
+            names,
+            value=chosen,
+            label="Model",
+            info="With the thresholds that it was built with.",
+            elem_id="model_inside",
+        )
+        button = gr.Button("Look inside", variant="primary", elem_id="explain")
+    frame = gr.HTML(elem_id="inside")
+    button.click(
+        lambda path, name: explanation_on(path, name, models),
+        [path, name],
+        frame,
+        concurrency_id="detector",
+        api_visibility="private",
+    )
 
 
 def _add_pane(

@@ -12,6 +12,7 @@ from rcnn_keras.cli.compare import compare
 from rcnn_keras.cli.data import data
 from rcnn_keras.cli.detect import detect
 from rcnn_keras.cli.evaluate import evaluate
+from rcnn_keras.cli.explain import explain
 from rcnn_keras.cli.export import export
 from rcnn_keras.cli.init import init
 from rcnn_keras.cli.launch import launch
@@ -81,7 +82,7 @@ def main(traceback: bool) -> None:
 
 
 for command in (
-    *(init, train, launch, evaluate, detect, export),
+    *(init, train, launch, evaluate, detect, explain, export),
     *(app, data, proposals, presets, compare),
 ):
     main.add_command(command)

@@ -128,10 +128,11 @@ def time_stages(model: Detector, inputs: dict[str, Any], repeats: int) -> dict[s
 
     @tf.function(autograph=False)
     def boxes(first: Any) -> Any:
-        return TwoStageDetector.detections_of(model, first)
+        logits, deltas = model.predict_boxes(first)
+        return Detector.select_detections(model, first, logits, deltas)
 
     @tf.function(autograph=False)
-    def masks(features: Any, found: Any) -> Any:  # as in `MaskRCNN.detections_of`
+    def masks(features: Any, found: Any) -> Any:  # as in `MaskRCNN.select_detections`
         rois, image = model.real_rois(found["boxes"], found["labels"])
         logits = model.mask_head(model.mask_roi_align(features, rois, image))
         return model.mask_layer(logits, found["labels"])

@@ -64,6 +64,31 @@ class AnchorSampler(keras.layers.Layer):
         step: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Match and sample; see the class."""
+        gt_boxes, _ = real_boxes(targets)
+        matches, match_labels = self.match(anchors, targets, image_sizes)
+        priorities = stateless_uniform(self.seed, image_ids, step, ops.shape(anchors)[0])
+        indices, match_labels = sample(
+            match_labels, priorities, self.batch_size_per_image, self.positive_fraction
+        )
+        matched = ops.take_along_axis(matches, indices, axis=1)
+        boxes = ops.take_along_axis(gt_boxes, matched[..., None], axis=1)
+        deltas = encode_boxes(boxes, ops.take(anchors, indices, axis=0))
+        return indices, match_labels, deltas
+
+    def match(
+        self, anchors: Tensor, targets: Mapping[str, Tensor], image_sizes: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Match every anchor to the ground truth: what the draw is made from.
+
+        Args:
+            anchors: as in the call, like the others.
+            targets: likewise.
+            image_sizes: likewise.
+
+        Returns:
+            `matches` `(B, A)` int32, the ground-truth box of each anchor, and `match_labels`
+            `(B, A)`, see `ops.matching.match`.
+        """
         gt_boxes, gt_valid = real_boxes(targets)
         if self.ignore_border:  # the best anchor of a box is sought among those inside
             inside = inside_image(anchors[None], image_sizes)
@@ -81,14 +106,7 @@ class AnchorSampler(keras.layers.Layer):
         )
         if self.ignore_border:
             match_labels = ops.where(inside, match_labels, IGNORED)
-        priorities = stateless_uniform(self.seed, image_ids, step, ops.shape(anchors)[0])
-        indices, match_labels = sample(
-            match_labels, priorities, self.batch_size_per_image, self.positive_fraction
-        )
-        matched = ops.take_along_axis(matches, indices, axis=1)
-        boxes = ops.take_along_axis(gt_boxes, matched[..., None], axis=1)
-        deltas = encode_boxes(boxes, ops.take(anchors, indices, axis=0))
-        return indices, match_labels, deltas
+        return matches, match_labels
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

@@ -63,6 +63,33 @@ class DetectionLayer(keras.layers.Layer):
         self, logits: Tensor, deltas: Tensor, rois: Tensor, num_rois: Tensor, image_sizes: Tensor
     ) -> dict[str, Tensor]:
         """Return padded detections; see the class."""
+        boxes, scores, classes = self.candidates(logits, deltas, rois, num_rois, image_sizes)
+        index, found = self.suppress(boxes, scores, classes)
+        real = ops.arange(self.max_detections)[None] < found[:, None]
+        kept = take_rows(boxes, index)
+        return {
+            "boxes": ops.where(real[..., None], kept, 0.0),
+            "scores": ops.where(real, take_rows(scores, index), 0.0),
+            "labels": ops.where(real, ops.take(classes, index, axis=0), -1),
+            "num_detections": found,
+        }
+
+    def candidates(
+        self, logits: Tensor, deltas: Tensor, rois: Tensor, num_rois: Tensor, image_sizes: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Decode and clip every class's box of every RoI: what NMS chooses from.
+
+        Args:
+            logits: as in the call, like the others.
+            deltas: likewise.
+            rois: likewise.
+            num_rois: likewise.
+            image_sizes: likewise.
+
+        Returns:
+            `boxes` `(B, R * K, 4)`, those of a RoI one after the other; `scores` `(B, R * K)`, 0
+            for padding and for boxes without an area; and the `classes` `(R * K,)`, 0..K-1.
+        """
         count, num_classes = ops.shape(rois)[1], deltas.shape[2]
         boxes = decode_boxes(deltas, rois[:, :, None], self.box_weights)
         boxes = clip_boxes(ops.reshape(boxes, (-1, count * num_classes, 4)), image_sizes)
@@ -71,9 +98,15 @@ class DetectionLayer(keras.layers.Layer):
         scores = ops.where(real[..., None], scores, 0.0)
         scores = ops.reshape(scores, (-1, count * num_classes))
         scores = ops.where(valid_boxes(boxes, MIN_SIZE), scores, 0.0)
-        classes = ops.tile(ops.arange(num_classes), (count,))
+        return boxes, scores, ops.tile(ops.arange(num_classes), (count,))
 
-        index, found = grouped_nms(
+    def suppress(self, boxes: Tensor, scores: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """Run NMS class by class on candidates that score enough.
+
+        Returns:
+            `indices` `(B, D)` int32 of those kept, best first, and `count` `(B,)`; see `ops.nms`.
+        """
+        return grouped_nms(
             boxes,
             scores,
             classes,
@@ -83,14 +116,6 @@ class DetectionLayer(keras.layers.Layer):
             kernels=self.kernels,
             max_candidates=max(MAX_CANDIDATES, CANDIDATES_PER_DETECTION * self.max_detections),
         )
-        real = ops.arange(self.max_detections)[None] < found[:, None]
-        kept = take_rows(boxes, index)
-        return {
-            "boxes": ops.where(real[..., None], kept, 0.0),
-            "scores": ops.where(real, take_rows(scores, index), 0.0),
-            "labels": ops.where(real, ops.take(classes, index, axis=0), -1),
-            "num_detections": found,
-        }
 
     def compute_output_spec(
         self, logits: Tensor, deltas: Tensor, rois: Tensor, num_rois: Tensor, image_sizes: Tensor

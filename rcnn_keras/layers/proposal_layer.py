@@ -10,6 +10,7 @@ from rcnn_keras.ops import clip_boxes, decode_boxes, grouped_nms, take_rows, top
 from rcnn_keras.ops.types import Kernels, Tensor
 
 MIN_SIZE = 1e-3  # pixels; torchvision's smallest proposal
+MIN_LOGIT = -1e30  # below every logit, and above -inf
 
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")
@@ -59,10 +60,36 @@ class ProposalLayer(keras.layers.Layer):
         training: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Return proposals; see the class."""
-        pre, post = (
-            (n[0] if training else n[1]) for n in (self.pre_nms_top_n, self.post_nms_top_n)
-        )
-        boxes, scores, levels = [], [], []
+        boxes, scores, levels, _ = self.candidates(logits, deltas, anchors, image_sizes, training)
+        index, count = self.suppress(boxes, scores, levels, training)
+        kept = take_rows(boxes, index)
+        real = ops.arange(ops.shape(index)[1])[None] < count[:, None]
+        return ops.where(real[..., None], kept, 0.0), count
+
+    def candidates(
+        self,
+        logits: Sequence[Tensor],
+        deltas: Sequence[Tensor],
+        anchors: Sequence[Tensor],
+        image_sizes: Tensor,
+        training: bool = False,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Move and clip the best anchors of each level: what NMS chooses from.
+
+        Args:
+            logits: as in the call, like the others.
+            deltas: likewise.
+            anchors: likewise.
+            image_sizes: likewise.
+            training: which of the two numbers of anchors is kept.
+
+        Returns:
+            `boxes` `(B, n, 4)`; `scores` `(B, n)`, logits, and -inf for those to be dropped;
+            `levels` `(n,)` int32; and `indices` `(B, n)` int32, the place of each one's anchor in
+            its level.
+        """
+        pre = self.pre_nms_top_n[0 if training else 1]
+        boxes, scores, levels, indices = [], [], [], []
         for level, (logit, delta, anchor) in enumerate(zip(logits, deltas, anchors, strict=True)):
             count = ops.minimum(pre, ops.shape(logit)[1])
             score, index = top_k(ops.stop_gradient(logit), count, self.kernels)
@@ -70,18 +97,25 @@ class ProposalLayer(keras.layers.Layer):
             boxes.append(decode_boxes(delta, ops.take(anchor, index, axis=0)))
             scores.append(score)
             levels.append(ops.full((count,), level, dtype="int32"))
+            indices.append(index)
         boxes = clip_boxes(ops.concatenate(boxes, axis=1), image_sizes)
         scores = ops.concatenate(scores, axis=1)
         kept = valid_boxes(boxes, MIN_SIZE)
         if self.score_threshold > 0:
             kept = ops.logical_and(kept, ops.sigmoid(scores) >= self.score_threshold)
         scores = ops.where(kept, scores, float("-inf"))
-        index, count = grouped_nms(
-            boxes, scores, ops.concatenate(levels), self.nms_thresh, post, -1e30, self.kernels
-        )
-        kept = take_rows(boxes, index)
-        real = ops.arange(post)[None] < count[:, None]
-        return ops.where(real[..., None], kept, 0.0), count
+        return boxes, scores, ops.concatenate(levels), ops.concatenate(indices, axis=1)
+
+    def suppress(
+        self, boxes: Tensor, scores: Tensor, levels: Tensor, training: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Run NMS level by level on candidates.
+
+        Returns:
+            `indices` `(B, R)` int32 of those kept, best first, and `count` `(B,)`; see `ops.nms`.
+        """
+        most = self.post_nms_top_n[0 if training else 1]
+        return grouped_nms(boxes, scores, levels, self.nms_thresh, most, MIN_LOGIT, self.kernels)
 
     def compute_output_spec(
         self,

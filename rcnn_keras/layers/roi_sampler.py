@@ -66,6 +66,35 @@ class RoISampler(keras.layers.Layer):
         step: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Match and sample; see the class."""
+        gt_boxes, _ = real_boxes(targets)
+        candidates, matches, match_labels = self.match(proposals, num_proposals, targets)
+        priorities = stateless_uniform(self.seed, image_ids, step, ops.shape(candidates)[1])
+        indices, match_labels = sample(
+            match_labels, priorities, self.batch_size_per_image, self.positive_fraction
+        )
+
+        rois = ops.take_along_axis(candidates, indices[..., None], axis=1)
+        matches = ops.take_along_axis(matches, indices, axis=1)
+        labels = ops.take_along_axis(ops.cast(targets["labels"], "int32"), matches, axis=1)
+        boxes = ops.take_along_axis(gt_boxes, matches[..., None], axis=1)
+        classes = ops.where(match_labels == POSITIVE, labels + 1, match_labels)
+        return rois, classes, encode_boxes(boxes, rois, self.box_weights), matches
+
+    def match(
+        self, proposals: Tensor, num_proposals: Tensor, targets: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Join ground truth to the proposals and match them: what the draw is made from.
+
+        Args:
+            proposals: as in the call, like the others.
+            num_proposals: likewise.
+            targets: likewise.
+
+        Returns:
+            `candidates` `(B, R + N, 4)`, the proposals and then the ground truth; `matches`
+            `(B, R + N)` int32, the ground-truth box of each, and `match_labels` `(B, R + N)`, see
+            `ops.matching.match`.
+        """
         gt_boxes, gt_valid = real_boxes(targets)
         candidates = ops.concatenate([proposals, gt_boxes], axis=1)
         place = ops.arange(ops.shape(proposals)[1], dtype="int32")[None]
@@ -78,18 +107,7 @@ class RoISampler(keras.layers.Layer):
         matches, match_labels = match(
             iou_with, gt_valid, *thresholds, bg_iou_low_thresh=self.bg_iou_low_thresh
         )
-        match_labels = ops.where(real, match_labels, IGNORED)
-        priorities = stateless_uniform(self.seed, image_ids, step, ops.shape(candidates)[1])
-        indices, match_labels = sample(
-            match_labels, priorities, self.batch_size_per_image, self.positive_fraction
-        )
-
-        rois = ops.take_along_axis(candidates, indices[..., None], axis=1)
-        matches = ops.take_along_axis(matches, indices, axis=1)
-        labels = ops.take_along_axis(ops.cast(targets["labels"], "int32"), matches, axis=1)
-        boxes = ops.take_along_axis(gt_boxes, matches[..., None], axis=1)
-        classes = ops.where(match_labels == POSITIVE, labels + 1, match_labels)
-        return rois, classes, encode_boxes(boxes, rois, self.box_weights), matches
+        return candidates, matches, ops.where(real, match_labels, IGNORED)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

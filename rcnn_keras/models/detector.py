@@ -79,6 +79,7 @@ class Detector(ReplicatedTraining, Inference):
     loss_names: tuple[str, ...] = ()
     takes_proposals = False
     min_sizes: tuple[int, ...] = ()
+    detection_layer: keras.layers.Layer
 
     def _connect(self, config: dict[str, Any], name: str | None) -> None:
         """Build the functional graph, and the metrics that follow the losses."""
@@ -112,6 +113,13 @@ class Detector(ReplicatedTraining, Inference):
     def detections_of(self, extracted: dict[str, Any]) -> dict[str, Any]:
         """Return detections from what `extract_features` returned."""
         raise NotImplementedError(f"{type(self).__name__} has no method detections_of")
+
+    def select_detections(
+        self, extracted: dict[str, Any], logits: Tensor, deltas: Tensor
+    ) -> dict[str, Any]:
+        """Return detections from the class logits and deltas of the proposals, for all classes."""
+        rois, count = extracted["proposals"], extracted["num_proposals"]
+        return self.detection_layer(logits, deltas, rois, count, extracted["image_sizes"])
 
     def losses_of(
         self, extracted: dict[str, Any], targets: dict[str, Any], training: bool

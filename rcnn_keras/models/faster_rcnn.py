@@ -21,7 +21,7 @@ from rcnn_keras.models.arguments import (
 )
 from rcnn_keras.models.custom_layers import check_anchor_generator, check_rpn_head
 from rcnn_keras.models.two_stage import TwoStageDetector
-from rcnn_keras.ops.types import Kernels
+from rcnn_keras.ops.types import Kernels, Tensor
 
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")
@@ -334,8 +334,18 @@ class FasterRCNN(TwoStageDetector):
     ) -> Losses:
         """Sample anchors and RoIs, and return the four losses as `(sum, count)`."""
         step = self.optimizer.iterations if training else ops.zeros((), "int64")
-        sizes, ids = extracted["image_sizes"], extracted["image_ids"]
+        _, *sampled = self.sample_anchors(extracted, targets, step)
+        return rpn_losses(*sampled) | self.second_stage_losses(extracted, targets, step, training)
 
+    def sample_anchors(
+        self, extracted: dict[str, Any], targets: dict[str, Any], step: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Draw the anchors that the RPN's losses are of.
+
+        Returns:
+            `indices` `(B, S)` among the anchors of all levels, and what `rpn_losses` takes of them.
+        """
+        sizes, ids = extracted["image_sizes"], extracted["image_ids"]
         anchors = ops.concatenate(extracted["anchors"])
         indices, match_labels, box_targets = self.anchor_sampler(anchors, targets, sizes, ids, step)
         logits = ops.take_along_axis(
@@ -343,6 +353,4 @@ class FasterRCNN(TwoStageDetector):
         )
         deltas = ops.concatenate(extracted["rpn_deltas"], axis=1)
         deltas = ops.take_along_axis(deltas, indices[..., None], axis=1)
-        losses = rpn_losses(logits, deltas, box_targets, match_labels)
-
-        return losses | self.second_stage_losses(extracted, targets, step, training)
+        return indices, logits, deltas, box_targets, match_labels

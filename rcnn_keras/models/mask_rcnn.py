@@ -118,12 +118,14 @@ class MaskRCNN(FasterRCNN):
             check_mask_head(self.mask_head, pooled, num_classes)
         self.mask_layer = MaskLayer(config["kernels"], name="masks")
 
-    def detections_of(self, extracted: dict[str, Any]) -> dict[str, Any]:
+    def select_detections(
+        self, extracted: dict[str, Any], logits: Tensor, deltas: Tensor
+    ) -> dict[str, Any]:
         """Detect as Faster R-CNN does, and draw each detection's mask."""
-        found = super().detections_of(extracted)
+        found = super().select_detections(extracted, logits, deltas)
         rois, image = self.real_rois(found["boxes"], found["labels"])
-        logits = self.mask_head(self.mask_roi_align(extracted["features"], rois, image))
-        return found | {"masks": self.mask_layer(logits, found["labels"])}
+        masks = self.mask_head(self.mask_roi_align(extracted["features"], rois, image))
+        return found | {"masks": self.mask_layer(masks, found["labels"])}
 
     def roi_losses_of(
         self,
@@ -135,6 +137,16 @@ class MaskRCNN(FasterRCNN):
     ) -> Losses:
         """Return the losses of classes, boxes and masks, the last on positive RoIs alone."""
         losses = super().roi_losses_of(extracted, targets, sampled, step, training)
+        return losses | mask_head_loss(*self.draw_sampled(extracted, targets, sampled, training))
+
+    def draw_sampled(
+        self,
+        extracted: dict[str, Any],
+        targets: dict[str, Tensor],
+        sampled: tuple[Tensor, Tensor, Tensor, Tensor],
+        training: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Run the mask head on sampled positives, and return what `mask_head_loss` takes."""
         kernels = self._config["kernels"]
         sampler = self.roi_sampler
         max_positives = max(int(sampler.batch_size_per_image * sampler.positive_fraction), 1)
@@ -148,4 +160,4 @@ class MaskRCNN(FasterRCNN):
         mask_size = logits.shape[1]
         roi_targets = crop_masks(masks, sizes, rois, image, matches, mask_size)
         class_logits = of_class(logits, ops.maximum(labels, 0))
-        return losses | mask_head_loss(class_logits, roi_targets, labels >= 0)
+        return class_logits, roi_targets, labels >= 0

@@ -17,7 +17,7 @@ from rcnn_keras.models.arguments import RCNN as RULES
 from rcnn_keras.models.arguments import check_arguments, name_classes
 from rcnn_keras.models.detector import Detector
 from rcnn_keras.models.two_stage import IMAGENET_MEAN, IMAGENET_STD
-from rcnn_keras.ops.types import Kernels
+from rcnn_keras.ops.types import Kernels, Tensor
 
 BOX_WEIGHTS = (1.0, 1.0, 1.0, 1.0)  # deltas as appendix C has them
 HOW_TO_TRAIN = "rcnn_keras.training.train_rcnn(model, dataset, out) trains its stages"
@@ -145,15 +145,22 @@ class RCNN(Detector):
         features = self.region_features(images, sizes, rois, count)
         return features | {"proposals": rois, "num_proposals": count, "image_sizes": sizes}
 
-    def detections_of(self, extracted: dict[str, Any]) -> dict[str, Any]:
-        """Score each proposal for each class, move it, and keep the best detections."""
-        rois, count = extracted["proposals"], extracted["num_proposals"]
+    def predict_boxes(self, extracted: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Score each proposal for each class, and say how to move it.
+
+        Returns:
+            Margins `(B, R, K)` of the SVMs, or class logits `(B, R, K + 1)` of `"softmax"`, and
+            deltas `(B, R, K, 4)`.
+        """
         classify = self.svm if self.classifier == "svm" else self.class_logits
         deltas = self.box_deltas(self.box_regressor(extracted["pool5"]))
         if not self.box_regression:
             deltas = ops.zeros_like(deltas)
-        scores = classify(extracted["fc7"])
-        return self.detection_layer(scores, deltas, rois, count, extracted["image_sizes"])
+        return classify(extracted["fc7"]), deltas
+
+    def detections_of(self, extracted: dict[str, Any]) -> dict[str, Any]:
+        """Classify and move the proposals, and keep the best detections."""
+        return self.select_detections(extracted, *self.predict_boxes(extracted))
 
     def losses_of(
         self, extracted: dict[str, Any], targets: dict[str, Any], training: bool

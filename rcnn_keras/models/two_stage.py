@@ -282,9 +282,7 @@ class TwoStageDetector(Detector):
 
     def detections_of(self, extracted: dict[str, Any]) -> dict[str, Any]:
         """Classify and refine the proposals, and keep the best detections."""
-        rois, count = extracted["proposals"], extracted["num_proposals"]
-        logits, deltas = self.predict_boxes(extracted)
-        return self.detection_layer(logits, deltas, rois, count, extracted["image_sizes"])
+        return self.select_detections(extracted, *self.predict_boxes(extracted))
 
     def second_stage_losses(
         self,
@@ -306,7 +304,18 @@ class TwoStageDetector(Detector):
         step: Tensor,
         training: bool,
     ) -> Losses:
-        """Return the second stage's losses on the RoIs that `RoISampler` drew.
+        """Return the second stage's losses on the RoIs that `RoISampler` drew."""
+        beta = self._config["box_smooth_l1_beta"]
+        return box_head_losses(*self.predict_sampled(extracted, sampled, step, training), beta)
+
+    def predict_sampled(
+        self,
+        extracted: dict[str, Any],
+        sampled: tuple[Tensor, Tensor, Tensor, Tensor],
+        step: Tensor,
+        training: bool,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Run the box head on sampled RoIs, and return what `box_head_losses` takes.
 
         Padding is left out beforehand, so that it does not count in a batch norm of the head.
         Portable kernels leave it in, as XLA must know how many RoIs there are.
@@ -320,8 +329,7 @@ class TwoStageDetector(Detector):
         pooled = self.box_pooling(extracted["features"], rois, image)
         with drawing_for(places, step):
             logits, deltas = self.box_head(pooled[None], training=training)
-        beta = self._config["box_smooth_l1_beta"]
-        return box_head_losses(logits, deltas, box_targets[None], classes[None], beta)
+        return logits, deltas, box_targets[None], classes[None]
 
 
 def _weights_file(weights: str | None) -> str | None:

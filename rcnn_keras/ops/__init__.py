@@ -39,7 +39,7 @@ from rcnn_keras.ops.masks import (
     unpack_bits,
 )
 from rcnn_keras.ops.matching import match, sample
-from rcnn_keras.ops.nms import grouped_nms, nms, nms_loop, top_k
+from rcnn_keras.ops.nms import grouped_nms, move_apart, nms, nms_loop, suppressors, top_k
 from rcnn_keras.ops.normalization import batch_norm, local_response_norm
 from rcnn_keras.ops.random import drawing_for, drawn_for, stateless_uniform
 from rcnn_keras.ops.roi_align import (
@@ -48,8 +48,9 @@ from rcnn_keras.ops.roi_align import (
     portable_roi_align,
     roi_align,
     roi_levels,
+    sample_points,
 )
-from rcnn_keras.ops.roi_pool import listed_roi_pool, portable_roi_pool, roi_pool
+from rcnn_keras.ops.roi_pool import listed_roi_pool, pool_cells, portable_roi_pool, roi_pool
 from rcnn_keras.ops.warp import portable_warp_regions, warp_regions
 from rcnn_keras.ops.winograd import winograd_conv
 
@@ -79,11 +80,13 @@ __all__ = [
     "local_response_norm",
     "mask_targets",
     "match",
+    "move_apart",
     "multilevel_roi_align",
     "nms",
     "nms_loop",
     "num_replicas",
     "pack_bits",
+    "pool_cells",
     "portable_mask_targets",
     "portable_roi_align",
     "portable_roi_pool",
@@ -94,11 +97,13 @@ __all__ = [
     "roi_levels",
     "roi_pool",
     "sample",
+    "sample_points",
     "scatter_valid",
     "scoped_gradients",
     "select_rows",
     "stateless_uniform",
     "sum_over_replicas",
+    "suppressors",
     "take_rows",
     "to_bitmasks",
     "top_k",

@@ -125,10 +125,15 @@ def grouped_nms(
     Returns:
         As `nms`.
     """
+    apart = move_apart(boxes, groups)
+    return nms(apart, scores, iou_threshold, max_output, score_threshold, kernels, max_candidates)
+
+
+def move_apart(boxes: Tensor, groups: Tensor) -> Tensor:
+    """Return boxes `(B, n, 4)` moved so that those of different groups do not overlap."""
     axes = [1, 2]
     extent = tf.reduce_max(boxes, axes, True) - tf.reduce_min(boxes, axes, True) + 1
-    shifted = boxes + tf.cast(groups, boxes.dtype)[..., None] * extent
-    return nms(shifted, scores, iou_threshold, max_output, score_threshold, kernels, max_candidates)
+    return boxes + tf.cast(groups, boxes.dtype)[..., None] * extent
 
 
 def nms_loop(
@@ -162,6 +167,39 @@ def nms_loop(
         kept.append(best)
         rest = rest[_iou_with(boxes[best], boxes[rest]) <= iou_threshold]
     return np.array(kept, np.int32)
+
+
+def suppressors(
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    kept: np.ndarray,
+    iou_threshold: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return which kept box removed each candidate: the best that overlaps it too much.
+
+    Args:
+        boxes: `(n, 4)` boxes, of several groups after `move_apart`.
+        scores: `(n,)`; among equal ones the box that comes first wins.
+        kept: `(m,)` indices that `nms` kept, best first.
+        iou_threshold: as in `nms`.
+
+    Returns:
+        `by` `(n,)` int32: the index of the kept box, a kept box's own, and -1 where none removed
+        the box: NMS kept as many as it may before it came to it. And the IoUs with them `(n,)`
+        float32, 0 where there is none.
+    """
+    by, overlaps = np.full(len(boxes), -1, np.int32), np.zeros(len(boxes), np.float32)
+    by[kept], overlaps[kept] = kept, 1.0
+    # A candidate meets the kept boxes in the order of their scores.
+    for best in kept:
+        later = (scores < scores[best]) | (
+            (scores == scores[best]) & (np.arange(len(boxes)) > best)
+        )
+        rest = np.flatnonzero((by < 0) & later)
+        found = _iou_with(boxes[best], boxes[rest])
+        removed = found > iou_threshold
+        by[rest[removed]], overlaps[rest[removed]] = best, found[removed]
+    return by, overlaps
 
 
 def _iou_with(box: np.ndarray, others: np.ndarray) -> np.ndarray:

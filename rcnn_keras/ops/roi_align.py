@@ -138,6 +138,51 @@ def roi_levels(boxes: Tensor, scales: Sequence[float]) -> Tensor:
     return tf.clip_by_value(tf.cast(level, tf.int32) - finest, 0, len(scales) - 1)
 
 
+def sample_points(
+    roi: Tensor, scale: float, pooled_size: int, sampling_ratio: int = 2, aligned: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Return where a RoI is read: rows and columns of samples, in positions of its map.
+
+    Args:
+        roi: `(4,)` in image pixels.
+        scale: as in `roi_align`, like the others.
+        pooled_size: likewise.
+        sampling_ratio: likewise.
+        aligned: likewise.
+
+    Returns:
+        `(S * r,)` float32 down and `(S * r',)` across, r and r' samples a cell; position i of a map
+        is the centre of its i-th row or column.
+    """
+    low, size = _placed(tf.cast(roi, tf.float32)[None], scale, aligned)
+    ratio = tf.maximum(_adaptive_ratios(size, pooled_size)[0], 1)
+    if sampling_ratio > 0:
+        ratio = tf.fill([2], sampling_ratio)
+    first, last = _first_and_last(low, size, pooled_size * ratio)
+    down, across = (tf.linspace(first[0, k], last[0, k], pooled_size * ratio[k]) for k in (0, 1))
+    return down, across
+
+
+def _placed(rois: Tensor, scale: float, aligned: bool) -> tuple[Tensor, Tensor]:
+    """Return first corners and sides of RoIs, `(n, 2)` y and x, in map positions."""
+    corners = rois[:, ::-1] * scale - (0.5 if aligned else 0.0)  # y2 x2 y1 x1
+    low, size = corners[:, 2:], corners[:, :2] - corners[:, 2:]
+    return low, size if aligned else tf.maximum(size, 1.0)
+
+
+def _first_and_last(low: Tensor, size: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the first and last of so many samples along each side: the middles of sub-cells."""
+    inset = size / tf.cast(2 * samples, tf.float32)
+    return low + inset, low + size - inset
+
+
+def _adaptive_ratios(size: Tensor, pooled_size: int) -> Tensor:
+    """Return a sample for each position that a cell has, rounded up: `(n, 2)` int32."""
+    # By float64: the graph optimiser's multiplication by 1/S would be another float32.
+    cell = tf.cast(tf.cast(size, tf.float64) / pooled_size, tf.float32)
+    return tf.cast(tf.math.ceil(cell), tf.int32)
+
+
 def _pool(
     features: Tensor,
     rois: Tensor,
@@ -151,10 +196,7 @@ def _pool(
     features = tf.cast(features, tf.float32)
     bordered = tf.pad(features, [[0, 0], [1, 1], [1, 1], [0, 0]], "SYMMETRIC")
     maps = features, tf.stop_gradient(bordered)
-    corners = rois[:, ::-1] * scale - (0.5 if aligned else 0.0)  # y2 x2 y1 x1
-    low, size = corners[:, 2:], corners[:, :2] - corners[:, 2:]
-    if not aligned:
-        size = tf.maximum(size, 1.0)
+    low, size = _placed(rois, scale, aligned)
     if sampling_ratio > 0:
         return _means(maps, low, size, image, pooled_size, (sampling_ratio, sampling_ratio))
     return _adaptive_means(maps, low, size, image, pooled_size)
@@ -184,7 +226,7 @@ def _means(
     ratio = tf.convert_to_tensor(ratio)
     samples = pooled_size * ratio
     inset = size / tf.cast(2 * samples, tf.float32)
-    first, last = low + inset, low + size - inset
+    first, last = _first_and_last(low, size, samples)
 
     @tf.custom_gradient
     def pool(features: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
@@ -278,9 +320,7 @@ def _adaptive_means(
     maps: tuple[Tensor, Tensor], low: Tensor, size: Tensor, image: Tensor, pooled_size: int
 ) -> Tensor:
     """`_means` with a sample for each position a cell has, rounded up; 0 for RoIs of no area."""
-    # By float64: the graph optimiser's multiplication by 1/S would be another float32.
-    cell = tf.cast(tf.cast(size, tf.float64) / pooled_size, tf.float32)
-    ratios = tf.cast(tf.math.ceil(cell), tf.int32)
+    ratios = _adaptive_ratios(size, pooled_size)
     empty = tf.reduce_any(ratios <= 0, axis=1)
     ratios = tf.maximum(ratios, 1)
     _, group = tf.raw_ops.UniqueV2(x=ratios, axis=[0])

@@ -63,10 +63,7 @@ def listed_roi_pool(
         `(n, S, S, C)` float32.
     """
     features = tf.cast(features, tf.float32)
-    shape = tf.shape(features)
-    corners = tf.stop_gradient(tf.cast(rois, tf.float32)) * scale
-    left, right = _cells(corners[:, 0], corners[:, 2], shape[2], pooled_size)
-    top, bottom = _cells(corners[:, 1], corners[:, 3], shape[1], pooled_size)
+    (top, bottom), (left, right) = pool_cells(rois, tf.shape(features)[1:3], pooled_size, scale)
     grid = [tf.shape(rois)[0], pooled_size, pooled_size]
     top, bottom = (tf.broadcast_to(side[:, :, None], grid) for side in (top, bottom))
     left, right = (tf.broadcast_to(side[:, None, :], grid) for side in (left, right))
@@ -74,6 +71,26 @@ def listed_roi_pool(
     cells = tf.reshape(tf.stack([image, top, left, bottom, right], axis=-1), [-1, 5])
     pooled = _rectangle_maxima(features, cells)
     return tf.reshape(pooled, [-1, pooled_size, pooled_size, features.shape[-1]])
+
+
+def pool_cells(
+    rois: Tensor, map_size: Tensor, pooled_size: int, scale: float
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Return which positions of the map each cell of a RoI reads.
+
+    Args:
+        rois: `(n, 4)` boxes in image pixels.
+        map_size: `(2,)` int32, its height and width in positions.
+        pooled_size: S.
+        scale: map positions a pixel.
+
+    Returns:
+        The first position and the one after the last, `(n, S)` int32 each, of the cells down, and
+        the same of those across.
+    """
+    corners = tf.stop_gradient(tf.cast(rois, tf.float32)) * scale
+    down = _cells(corners[:, 1], corners[:, 3], map_size[0], pooled_size)
+    return down, _cells(corners[:, 0], corners[:, 2], map_size[1], pooled_size)
 
 
 def _cells(low: Tensor, high: Tensor, extent: Tensor, pooled_size: int) -> tuple[Tensor, Tensor]:

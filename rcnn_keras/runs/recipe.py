@@ -24,7 +24,7 @@ from rcnn_keras.data.voc_folders import voc_splits
 from rcnn_keras.ops import base_anchors
 
 BATCH_SIZE = 4
-STEPS = 600  # after which such a model has learned most, see docs/guides/small-data.md
+STEPS = 600  # after which such a model has learned most, see docs/guides/small_data.md
 EPOCHS = (12, 60)
 NARROW, WIDE = 240, 800  # least and greatest shorter side, in pixels
 SMALL_OBJECT = 16  # pixels that the side of a small object should have left
@@ -239,7 +239,7 @@ def _model_lines(
         "  backbone: efficientnet_lite0_fpn",
         "  backbone_weights: imagenet",
         "  norm: frozen_batch  # four images are too few for statistics of their own",
-        "  fpn_channels: 128  # half of the usual: as good on a few classes, and twice as fast",
+        "  fpn_channels: 128  # half of the usual, for a small backbone",
         "  box_units: 512",
         f"  # The shorter side is {shorter:.0f} pixels; of {least}, one object in ten is smaller "
         f"than {small:.0f}.",
@@ -256,7 +256,7 @@ def _model_lines(
         ]
     return [
         *lines,
-        "  # Enough proposals for small images, at half the time of the usual numbers.",
+        "  # Fewer proposals and RoIs than usual: the images are small.",
         "  rpn_pre_nms_top_n_train: 1000",
         f"  rpn_post_nms_top_n_train: {max(500, 2 * detections)}",
         "  rpn_pre_nms_top_n_test: 1000",

@@ -1,6 +1,7 @@
 """What the page does, as functions; and the page itself in a browser without a network."""
 
 import contextlib
+import html
 import json
 import re
 import shutil
@@ -144,6 +145,32 @@ def test_without_gradio_the_error_says_how_to_install_it(monkeypatch, models):
         page.build_page(models)
 
 
+@pytest.fixture
+def eager(models, monkeypatch):
+    """The models, with nothing to trace before they are explained."""
+    for model in models.values():
+        monkeypatch.setattr(model, "run_eagerly", True)
+    return models
+
+
+def test_a_model_is_explained_with_the_thresholds_that_it_was_built_with(eager, scene):
+    frame = page.explanation_on(scene, "boxes", eager)
+    inside = html.unescape(
+        re.fullmatch(r'<iframe title="[^"]*" srcdoc="([^"]*)"></iframe>', frame)[1]
+    )
+    assert "shapes_000000.png inside a FasterRCNN" in inside
+    assert "with an IoU above 0.5; then" in inside
+    assert "until 25 are kept" in inside
+    assert eager["boxes"].detection_layer.nms_thresh == 1.0
+
+
+def test_without_a_picture_there_is_nothing_to_explain(eager, broken):
+    assert page.explanation_on("", "boxes", eager) == "<p>Choose a picture first.</p>"
+    message = page.explanation_on(str(broken / "empty.png"), "boxes", eager)
+    assert message == "<p>empty.png: the file is empty (0 bytes)</p>"
+    assert eager["boxes"].detection_layer.nms_thresh == 1.0
+
+
 # in a browser
 
 
@@ -264,3 +291,16 @@ def test_the_page_works_in_a_browser_without_a_network(tab, models, scene, broke
     assert tab.asked
     assert [url for url in tab.asked if not url.startswith(local)] == []
     assert hosts <= {"127.0.0.1", "localhost", "::1", None}
+
+
+def test_the_tab_that_looks_inside_a_model(tab, eager, scene):
+    drop(tab, scene)
+    tab.get_by_role("tab", name="Look inside").click()
+    tab.click("button#explain")
+    inside = tab.frame_locator("#inside iframe")
+    title = inside.get_by_role("heading", level=1)
+    title.wait_for()
+    assert title.inner_text() == "shapes_000000.png inside a FasterRCNN"
+    viewer = inside.locator("[data-for=nms-detections]")
+    viewer.locator("button.next").click()
+    assert viewer.locator("output").inner_text().startswith("Step 1 of")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rcnn_keras.ops import grouped_nms, nms, nms_loop
+from rcnn_keras.ops import grouped_nms, move_apart, nms, nms_loop, suppressors
 
 
 def random_boxes(rng, *shape, low=-100, spread=100, largest=80):
@@ -210,3 +210,37 @@ def test_compiled_nms_is_the_eager_one(compiled, max_output):
         )
         for got, expected in zip(traced(*inputs), run(*inputs), strict=True):
             np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("most", [5, 200])
+def test_suppressors_are_the_first_of_those_kept_that_overlap_too_much(most):
+    rng = np.random.default_rng(4)
+    boxes, scores = random_boxes(rng, 1, 80), distinct_scores(rng, 1, 80)
+    groups = rng.integers(0, 2, 80).astype("i4")
+    index, count = grouped_nms(boxes, scores, groups, 0.4, most)
+    kept = np.asarray(index)[0, : int(count[0])]
+    apart = np.asarray(move_apart(boxes, groups))[0]
+    by, overlaps = suppressors(apart, scores[0], kept, 0.4)
+    np.testing.assert_array_equal(by[kept], kept)
+    np.testing.assert_array_equal(overlaps[kept], 1)
+    for i in set(range(80)) - set(kept.tolist()):
+        rivals = [
+            k
+            for k in kept
+            if scores[0, k] > scores[0, i]
+            and groups[k] == groups[i]
+            and overlap(boxes[0, k], boxes[0, i]) > 0.4
+        ]
+        assert by[i] == (rivals[0] if rivals else -1)
+        if rivals:
+            np.testing.assert_allclose(
+                overlaps[i], overlap(boxes[0, by[i]], boxes[0, i]), atol=1e-4
+            )
+    assert (by == -1).any() == (most == 5)
+
+
+def test_of_equal_scores_the_first_box_removes_the_others():
+    boxes = np.array([[0, 0, 10, 10]] * 3, "f4")
+    by, _ = suppressors(boxes, np.ones(3, "f4"), np.array([0]), 0.5)
+    np.testing.assert_array_equal(by, [0, 0, 0])
+    assert suppressors(boxes[:0], np.zeros(0, "f4"), np.zeros(0, "i4"), 0.5)[0].shape == (0,)

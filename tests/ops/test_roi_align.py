@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from rcnn_keras.ops import listed_roi_align, multilevel_roi_align, roi_align, roi_levels
+from rcnn_keras.ops import (
+    listed_roi_align,
+    multilevel_roi_align,
+    roi_align,
+    roi_levels,
+    sample_points,
+)
 
 HEIGHT, WIDTH, SCALE = 9, 12, 1 / 8  # maps of an image of 72 x 96
 
@@ -286,3 +292,18 @@ def test_a_traced_pyramid_is_the_eager_one():
             random_boxes(rng, images, rois, largest=200),
         )
         np.testing.assert_allclose(traced(*inputs), pool(*inputs), atol=1e-4)
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize("ratio", [0, 2, 3])
+def test_samples_lie_at_the_points_whose_means_are_pooled(ratio, aligned):
+    """On a ramp across and down, a cell's mean is the mean of its points."""
+    y, x = np.mgrid[:20, :30].astype("f4")
+    features = np.stack([y, x], axis=-1)[None]
+    roi = np.array([9.5, 7, 90, 41], "f4")
+    down, across = sample_points(roi, 0.25, 4, ratio, aligned)
+    # 20.1 positions across and 8.5 down are 6 and 3 for each of 4 cells, rounded up
+    assert (len(down), len(across)) == ((12, 24) if ratio == 0 else (4 * ratio, 4 * ratio))
+    pooled = np.asarray(roi_align(features, roi[None, None], 4, 0.25, ratio, aligned))[0, 0]
+    np.testing.assert_allclose(pooled[:, 0, 0], np.reshape(down, (4, -1)).mean(axis=1), atol=1e-4)
+    np.testing.assert_allclose(pooled[0, :, 1], np.reshape(across, (4, -1)).mean(axis=1), atol=1e-4)

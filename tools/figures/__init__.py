@@ -1,0 +1,1 @@
+"""The figures of docs/review: a module a page, drawn by what the package computes."""
