@@ -48,11 +48,7 @@ def export(
         ValueError: for another format, and a path with the ending of another.
         TypeError: for an option that the format does not have.
         FileExistsError: if something is there already, without `overwrite=True`.
-        RuntimeError: in a fork of the process that built the model.
     """
-    from rcnn_keras.models.errors import check_process  # with TensorFlow, which few need here
-
-    check_process(model._process)
     return exporter(format_of(path, format))(model, path, **options)
 
 

@@ -8,14 +8,16 @@ from typing import Any
 from rcnn_keras.keras_internals import sublayers
 from rcnn_keras.layers.normalization import BATCH_NORMS
 from rcnn_keras.models import Detector, fold_batchnorm
+from rcnn_keras.models.errors import check_process
 from rcnn_keras.utils.atomic import atomic_write
 from rcnn_keras.utils.output_paths import check_output_folder
 
 
 def check_detector(model: Any) -> None:
-    """Raise TypeError unless this is a detector of this package."""
+    """Raise TypeError unless this is a detector of this package, RuntimeError in a fork."""
     if not isinstance(model, Detector):
         raise TypeError(f"only detectors of this package are exported; got {type(model).__name__}")
+    check_process(model._process)
 
 
 def folded(model: Detector, winograd: bool = False) -> Detector:

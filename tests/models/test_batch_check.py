@@ -102,12 +102,15 @@ def test_fit_names_the_weights_that_it_does_not_take(name, detector):
         detector.fit(INPUTS, TARGETS, **{name: {0: 1.0}})
 
 
-def test_a_forked_child_is_refused_at_once(detector, monkeypatch):
+def test_a_forked_child_is_refused_at_once(detector, monkeypatch, tmp_path):
     monkeypatch.setattr(detector, "_process", 1)
-    names = ["fit", "evaluate", "predict", "detect", "detect_each", "__call__", "export"]
+    names = ["fit", "evaluate", "predict", "detect", "detect_each", "__call__"]
     for name in [*names, "train_on_batch", "test_on_batch", "predict_on_batch"]:
         with pytest.raises(RuntimeError, match="load the model in each process"):
             getattr(detector, name)(IMAGES)
+    for path in ("folder", "x.tflite"):
+        with pytest.raises(RuntimeError, match="load the model in each process"):
+            detector.export(tmp_path / path)
 
 
 @pytest.mark.parametrize("method", ["train_on_batch", "test_on_batch"])
