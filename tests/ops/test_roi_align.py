@@ -166,8 +166,8 @@ def test_no_addition_is_lost_where_many_rois_meet():
 @pytest.mark.parametrize(
     ("limit", "ratio"),
     [
-        ("MOST_SAMPLES", 0),
-        *((limit, r) for limit in ("MOST_VALUES", "MOST_PRODUCTS") for r in (0, 2)),
+        ("MAX_SAMPLES", 0),
+        *((limit, r) for limit in ("MAX_VALUES", "MAX_PRODUCTS") for r in (0, 2)),
     ],
 )
 def test_pooling_in_small_parts_is_pooling_at_once(limit, ratio, monkeypatch):
