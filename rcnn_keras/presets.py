@@ -17,7 +17,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rcnn_keras import __version__
 from rcnn_keras.preset_table import PRESETS, Preset, ShippedDetector, saved_models
 from rcnn_keras.utils.atomic import atomic_write
 from rcnn_keras.utils.hashing import file_sha256
@@ -330,6 +329,7 @@ def _published(preset: Preset, folder: Path) -> "Detector":
     """Return a published detector; converted once, then read from the cache."""
     import keras
 
+    from rcnn_keras import __version__
     from rcnn_keras.convert import torchvision
 
     path = folder / f"{preset.name}-{preset.sha256}-{__version__}.keras"

@@ -14,7 +14,6 @@ from rcnn_keras.cli.common import (
     print_scores,
     quiet_import,
 )
-from rcnn_keras.presets import from_preset
 from rcnn_keras.utils.output_paths import check_output_folder
 
 
@@ -82,6 +81,7 @@ def evaluate(
         check_output_folder(out)
     with quiet_import():
         from rcnn_keras.data.voc_folders import voc_splits
+        from rcnn_keras.presets import from_preset
         from rcnn_keras.proposals.proposal_file import read_into
         from rcnn_keras.runs.scoring import evaluate as score
         from rcnn_keras.training.callbacks import coco_scores, summary_of

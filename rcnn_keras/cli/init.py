@@ -7,7 +7,7 @@ import click
 
 from rcnn_keras.cli.common import load_dataset, object_options, quiet_import
 from rcnn_keras.utils.atomic import atomic_write
-from rcnn_keras.utils.output_paths import check_output_folder
+from rcnn_keras.utils.output_paths import check_output_file
 
 if TYPE_CHECKING:
     from rcnn_keras.data.object_rules import Crowd, WithoutMask
@@ -55,7 +55,7 @@ def init(
     """
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} is there already: --overwrite replaces it")
-    check_output_folder(out.parent)
+    check_output_file(out)
     with quiet_import():
         from rcnn_keras.runs.recipe import find_sources, recipe
     keys = {} if images is None else {"images": str(images)}

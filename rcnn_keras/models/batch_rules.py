@@ -11,6 +11,7 @@ import numpy as np
 
 from rcnn_keras.data.object_rules import UNIT, unit_suspicions
 
+ROUNDING = 0.01  # by which resizing in float32 may leave 0..255
 TOLERANCE = 2.0  # pixels that a box may lie outside its image: resizing rounds
 OVERSHOOT = 64.0  # how far bicubic and Lanczos resizing go beyond 0..255 at sharp edges
 PADDING_LABEL = -1
@@ -62,12 +63,12 @@ def image_values(images: np.ndarray, is_first: bool) -> Broken | None:
     if bad.any():
         return Broken(int(bad.argmax()), "the image has values that are not finite")
     low, high = float(lows.min()), float(highs.max())
-    if low < 0 or high > 255:
-        i = int((lows < 0).argmax() if low < 0 else highs.argmax())
+    if low < -ROUNDING or high > 255 + ROUNDING:
+        i = int((lows < 0).argmax() if low < -ROUNDING else highs.argmax())
         hint = "; scale them to 0..255"
         if high <= 255 + OVERSHOOT and low >= -OVERSHOOT and high > 64:
             hint = ": tf.clip_by_value(images, 0, 255) after a resizing that overshoots (bicubic)"
-        elif low < 0:
+        elif low < -ROUNDING:
             hint = "; leave out a normalization, which is inside the model"
         return Broken(i, f"the images' values from {low:g} to {high:g} are not 0..255{hint}")
     if is_first and np.issubdtype(images.dtype, np.floating) and 0 < high <= 1:

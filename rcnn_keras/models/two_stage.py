@@ -262,7 +262,9 @@ class TwoStageDetector(Detector):
         backbone = self.backbone
         if training and self._config["recompute_stages"] > self._config["frozen_stages"]:
             backbone = self._recomputed
-        step = getattr(self.optimizer, "iterations", 0) if training else 0
+        # A model that was never compiled has no optimizer, and no step.
+        optimizer = getattr(self, "optimizer", None)
+        step = optimizer.iterations if training and optimizer else 0
         with drawing_for(inputs.get("image_ids"), step):
             maps = backbone(images, training=training)
         features = [maps[level] for level in sorted(maps)]

@@ -27,6 +27,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow  # it traces the whole graph
 def test_a_page_with_the_ground_truth_of_a_file(rcnn, folder):
     image, out = folder / "drawn" / "shapes_000001.png", folder / "new" / "page.html"
     data = folder / "drawn" / "annotations.json"

@@ -27,6 +27,7 @@ from rcnn_keras.layers import (
     RoISampler,
     RPNHead,
     StatelessDropout,
+    StochasticDepth,
     WinogradConv2D,
 )
 
@@ -183,6 +184,7 @@ EXAMPLES = {
         ([normal(2, 8, 12, 3), normal(2, 4, 6, 3)],),
     ),
     StatelessDropout: (lambda: {"rate": 0.3, "seed": 4}, (normal(5, 7),)),
+    StochasticDepth: (lambda: {"rate": 0.3, "seed": 4}, (normal(2, 4, 6, 8),)),
     WinogradConv2D: (lambda: {"filters": 5}, (normal(2, 8, 12, 3),)),
 }
 each_layer = pytest.mark.parametrize("cls", EXAMPLES, ids=lambda cls: cls.__name__)

@@ -13,8 +13,10 @@ ARCHITECTURES = {
 }
 
 
-@pytest.mark.parametrize("arguments", ARCHITECTURES.values(), ids=ARCHITECTURES)
-def test_a_trained_model_is_freed(make_detector, scenes, arguments):
+@pytest.mark.parametrize("name", ["pyramid", pytest.param("one map", marks=pytest.mark.slow)])
+def test_a_trained_model_is_freed(make_detector, scenes, name):
+    arguments = ARCHITECTURES[name]
+
     def graphs_after_a_model():
         model = make_detector(scenes.classes, **arguments)
         model.compile(keras.optimizers.SGD(0.001))

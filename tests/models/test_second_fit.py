@@ -62,6 +62,7 @@ def test_batches_count_that_do_not_change_the_weights(
     assert model._samples_read == 2 * len(scenes)
 
 
+@pytest.mark.slow  # several trainings; of one, see the first test
 def test_initial_epoch_continues_as_keras_counts(make_detector, scenes, batches):
     def second(model):
         model.fit(batches, initial_epoch=1, epochs=2, verbose=0)
@@ -71,6 +72,7 @@ def test_initial_epoch_continues_as_keras_counts(make_detector, scenes, batches)
     assert_same_weights(once, twice)
 
 
+@pytest.mark.slow  # several trainings; of one, see the first test
 def test_a_new_compile_and_another_batch_size_go_on_in_the_data(make_detector, scenes, batches):
     def second(model):
         model.freeze_backbone(1)
@@ -81,6 +83,7 @@ def test_a_new_compile_and_another_batch_size_go_on_in_the_data(make_detector, s
     assert model.data_offset == 2 * len(batches)  # samples of batches of two
 
 
+@pytest.mark.slow  # several trainings; of one, see the first test
 def test_a_stopped_second_fit_resumes_exactly(make_detector, scenes, batches, tmp_path):
     class Stop(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):

@@ -45,6 +45,7 @@ def inputs_of(model, images=2):
     if model.takes_proposals:
         low = rng.uniform(0, 60, (images, 9, 2))
         boxes = np.concatenate([low, low + rng.uniform(1, 40, low.shape)], -1)
+        boxes = boxes.clip(0, [96, 64, 96, 64])
         inputs["proposals"] = boxes.astype("float32")
         inputs["num_proposals"] = np.int32([9, 0])[:images]
     return inputs

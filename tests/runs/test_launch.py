@@ -167,9 +167,9 @@ def test_the_command_passes_its_arguments_to_launch(monkeypatch):
     arguments = "launch --workers 4 --retries 7 -- train my.yaml --overwrite --set a.b=1"
     assert CliRunner().invoke(main, arguments.split()).exit_code == 137
     ((command, how),) = calls
-    assert command[3:] == ["train", "my.yaml", "--overwrite", "--set", "a.b=1"]
-    assert how.pop("again")[3:] == ["train", "my.yaml", "--set", "a.b=1"]
+    assert command[4:] == ["train", "my.yaml", "--overwrite", "--set", "a.b=1"]
+    assert how.pop("again")[4:] == ["train", "my.yaml", "--set", "a.b=1"]
     assert how == {"workers": 4, "retries": 7, "grace": 10.0}
-    done = subprocess.run([*command[:3], "--help"], capture_output=True, text=True, check=True)
+    done = subprocess.run([*command[:4], "--help"], capture_output=True, text=True, check=True)
     assert "launch" in done.stdout
     assert os.path.basename(command[0]).startswith("python")

@@ -105,7 +105,7 @@ def test_without_a_preset_all_arguments_are_stated(folder):
     [
         ("preset=trained/bets.keras", "bets.keras: no such file; did you mean"),
         ("preset=config.yaml", "no preset is named 'config.yaml'"),
-        ("preset=./config.yaml", "config.yaml is not a .keras file"),
+        ("preset=./config.yaml", "no preset is named"),
         ("preset=maskrcnn_resnet50_coco", "did you mean 'maskrcnn_resnet50_fpn_coco'"),
         ("preset=3", "should be a valid string"),
         ("backbone=resnet50_fpn", "= 'resnet50_fpn': must be 'resnet18_fpn', as the weights"),

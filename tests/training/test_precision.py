@@ -147,7 +147,7 @@ def test_rcnn_is_fine_tuned_in_mixed_precision(scenes, tmp_path):
 
 
 def test_bfloat16_on_a_cpu_that_is_slow_at_it_warns_once(monkeypatch):
-    monkeypatch.setattr(detector_module.Path, "read_text", lambda path: "flags : avx512_bf16")
+    monkeypatch.setattr(detector_module.Path, "read_text", lambda path, *how: "flags : avx512_bf16")
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda *kind: [])
     detector_module._warn_slow_bfloat16.cache_clear()
     with policy("mixed_bfloat16"):

@@ -23,6 +23,8 @@ COMMANDS = {
     "data pack": ("data", "pack", "data.json"),
 }
 FILES = {
+    "explain": ("explain", "image.png", "--model", "shapes", ".html"),
+    "init": ("init", "data.json", ".yaml"),
     "detect": ("detect", "image.png", "--model", "shapes", ".json"),
     "export": ("export", "shapes", ".tflite"),
     "proposals": ("proposals", "image.png", ".png"),
@@ -37,7 +39,7 @@ def folder(tmp_path, monkeypatch):
     Path("config.yaml").write_text("{}")
     Path("file").write_text("mine")
     Path("broken").symlink_to("nowhere")
-    for ending in (".json", ".tflite", ".png", ".npz"):
+    for ending in (".json", ".tflite", ".png", ".npz", ".html", ".yaml"):
         Path(f"folder{ending}").mkdir()
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save("image.png")
     return tmp_path
@@ -52,7 +54,7 @@ def commands_with_out(group, name=""):
 
 
 def test_every_command_that_writes_is_tried_here():
-    assert set(commands_with_out(main)) == set(COMMANDS) | {"proposals"}
+    assert set(commands_with_out(main)) == {*COMMANDS, "proposals", "explain", "init"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
