@@ -169,12 +169,12 @@ def _image_files(arguments: Iterable[str]) -> list[Path]:
 
     What is passed over in a folder, and system files that fit a pattern, are counted and reported.
     """
-    with quiet_import():
-        from rcnn_keras.data.image_files import images_in, is_system_name
     files: list[Path] = []
     for argument in arguments:
         path, passed_over = Path(argument), ""
         if path.is_dir():
+            with quiet_import():
+                from rcnn_keras.data.image_files import images_in
             found, passed_over = images_in(path)
             if "sub-folder" in passed_over:
                 pattern = path / "**" / f"*{found[0].suffix if found else '.jpg'}"
@@ -184,7 +184,12 @@ def _image_files(arguments: Iterable[str]) -> list[Path]:
         else:
             anchor = Path(path.anchor)
             fitting = sorted(p for p in anchor.glob(str(path.relative_to(anchor))) if p.is_file())
-            found = [file for file in fitting if not is_system_name(file.name)]
+            if fitting:
+                with quiet_import():
+                    from rcnn_keras.data.image_files import is_system_name
+                found = [file for file in fitting if not is_system_name(file.name)]
+            else:  # answered without the second that TensorFlow takes
+                found = []
             left = len(fitting) - len(found)
             passed_over = f"{left} system file{'s'[: left > 1]}" if left else ""
         if not found:
