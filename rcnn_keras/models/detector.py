@@ -376,12 +376,14 @@ class Detector(ReplicatedTraining, Inference):
                     initial_epoch=initial_epoch,
                     **kwargs,
                 )
-                whole_epochs = history.epoch[-1] + 1 if history.epoch else 0
+                trained = getattr(history, "epoch", ())  # by their numbers
+                whole_epochs = trained[-1] + 1 if trained else 0
                 return history
         finally:
             if batches is not None:
                 done = first_epoch * steps + self._steps_taken() - steps_before
-                if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+                optimizer = getattr(self, "optimizer", None)  # none before `compile`
+                if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
                     done = max(done, whole_epochs * steps)  # with the steps that it skipped
                 self._samples_read = (self.data_offset + done) * batches.batch_size
 
