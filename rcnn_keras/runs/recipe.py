@@ -127,12 +127,9 @@ def recipe(
     sides, ratios = _objects(dataset)
     if not len(sides):
         crowds = sum(len(record) for record in dataset)
+        hint = f"; all {crowds} are marked as crowd: --crowd objects reads them as objects"
         raise ValueError(
-            f"{dataset.name}: no image has an object to train on"
-            + (
-                f"; all {crowds} are marked as crowd: --crowd objects reads them as objects"
-                * bool(crowds)
-            )
+            f"{dataset.name}: no image has an object to train on{hint if crowds else ''}"
         )
     share = _share_with_mask(dataset)
     masks = share >= MOSTLY

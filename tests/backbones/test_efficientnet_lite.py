@@ -1,4 +1,4 @@
-import zlib
+import sys
 from pathlib import Path
 
 import keras
@@ -13,22 +13,13 @@ from rcnn_keras.layers import StochasticDepth
 from rcnn_keras.layers.normalization import BatchNormalization, FrozenBatchNormalization
 from rcnn_keras.ops import drawing_for
 
+sys.path.append(str(Path(__file__).resolve().parents[2] / "tools" / "parity"))
+from store_backbone import drawn
+
 # Written by tools/parity/store_efficientnet_lite.py: the network of efficientnet-lite-pytorch.
 STORED = Path(__file__).with_name("efficientnet_lite.npz")
 SLOW = pytest.mark.slow
 SIZES = {"drawn": (64, 32), "imagenet": (33, 47)}
-
-
-def drawn(name, shape):
-    """The numbers that belong to a tensor's name; as in tools/parity/store_backbone.py."""
-    values = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode()))).random(shape)
-    if len(shape) == 4:
-        values = (2 * values - 1) * np.sqrt(6 / np.prod(shape[1:]))
-    elif name.endswith(("weight", "running_var")):
-        values = 0.5 + values
-    elif name.endswith(("bias", "running_mean")):
-        values = 0.4 * values - 0.2
-    return values.astype(np.float32)
 
 
 def drawn_state(model, number):

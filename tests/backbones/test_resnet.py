@@ -1,4 +1,4 @@
-import zlib
+import sys
 from pathlib import Path
 
 import keras
@@ -8,20 +8,11 @@ import pytest
 from rcnn_keras.backbones import resnet, resnet_c5
 from rcnn_keras.layers.normalization import BatchNormalization, FrozenBatchNormalization
 
+sys.path.append(str(Path(__file__).resolve().parents[2] / "tools" / "parity"))
+from store_backbone import drawn
+
 # Written by tools/parity/store_backbone.py: the features of torchvision's ResNets.
 TORCHVISION = Path(__file__).with_name("resnet_torchvision.npz")
-
-
-def drawn(name, shape):
-    """The numbers that belong to a parameter's name in torch; as in store_backbone.py."""
-    values = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode()))).random(shape)
-    if len(shape) == 4:
-        values = (2 * values - 1) * np.sqrt(6 / np.prod(shape[1:]))
-    elif name.endswith(("weight", "running_var")):
-        values = 0.5 + values
-    elif name.endswith(("bias", "running_mean")):
-        values = 0.4 * values - 0.2
-    return values.astype(np.float32)
 
 
 def torch_name(layer):
