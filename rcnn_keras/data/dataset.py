@@ -280,9 +280,15 @@ class DetectionDataset(Sequence[Record]):
             most: how many to keep of each image; default all.
 
         Raises:
+            TypeError: if `proposals` is no mapping, such as the path of a file.
             ValueError: for an image without an entry, boxes that are not finite, or that reach more
                 than a pixel over the border; names the image.
         """
+        if not isinstance(proposals, Mapping):
+            raise TypeError(
+                f"proposals must map image ids to boxes, as load_proposals reads them from a file; "
+                f"received a {type(proposals).__name__}"
+            )
         records = []
         for record in self:
             if record.image_id not in proposals:

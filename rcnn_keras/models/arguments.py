@@ -26,6 +26,7 @@ from rcnn_keras.backbones.resnet import width_rule
 from rcnn_keras.data.value_range import VALUE_RANGE_RULE, is_value_range
 from rcnn_keras.layers.normalization import KINDS
 from rcnn_keras.layers.rpn_head import OBJECTNESS
+from rcnn_keras.models.errors import check_building
 from rcnn_keras.preset_table import PRESETS
 from rcnn_keras.utils.environment import check_settings
 
@@ -67,8 +68,10 @@ def check_arguments(config: Mapping[str, Any], rules: Rules | None = None) -> No
     Raises:
         ValueError: with a line for each argument that cannot be used, and its value.
         SettingsError: for settings of Keras with which no model works.
+        RuntimeError: in a fork of a process that has built a model.
     """
     check_settings()  # they may have changed since the package was imported
+    check_building()
     errors = argument_errors(config, rules)
     if errors:
         lines = (f"{name} {rule}; received {config.get(name)!r}" for name, rule in errors.items())

@@ -97,13 +97,26 @@ def refuse_arguments(given: dict[str, Any]) -> None:
     raise ValueError("; ".join(f"{name} is not supported: {why[name]}" for name in names))
 
 
-def check_process(pid: int) -> None:
+_builder: int | None = None  # the process that built the first model
+
+
+def check_building() -> None:
+    """Raise a RuntimeError before a model is built in a fork of a process that has built one.
+
+    So is one that is loaded there, or sent there, as to a worker of `multiprocessing.Pool`.
+    """
+    global _builder
+    _builder = os.getpid() if _builder is None else _builder
+    check_process(_builder, "a model")
+
+
+def check_process(pid: int, what: str = "this model") -> None:
     """Raise a RuntimeError in a forked child of the process that built a model."""
     if os.getpid() != pid:
         raise RuntimeError(
-            "this model was built in another process, of which this one is a fork, and TensorFlow "
-            "does not run in forks: load the model in each process, and start them by "
-            "multiprocessing.get_context('spawn')"
+            f"{what} was built in another process, of which this one is a fork, and TensorFlow "
+            f"does not run in forks: load the model in each process, and start them by "
+            f"multiprocessing.get_context('spawn')"
         )
 
 

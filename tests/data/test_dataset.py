@@ -316,3 +316,9 @@ def test_a_split_needs_a_share_between_0_and_1(share):
 def test_one_image_cannot_be_split():
     with pytest.raises(ValueError, match="cannot be split"):
         numbered(1).split(0.5)
+
+
+@pytest.mark.parametrize("proposals", ["proposals.npz", [np.zeros((1, 4))]])
+def test_proposals_are_given_by_image_id(dataset, proposals):
+    with pytest.raises(TypeError, match="must map image ids to boxes.* received a (str|list)"):
+        dataset.with_proposals(proposals)

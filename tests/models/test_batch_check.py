@@ -1,6 +1,7 @@
 """Own pipelines: what they may not give is refused by name, whatever form they have."""
 
 import dataclasses
+import pickle
 import re
 
 import keras
@@ -111,6 +112,20 @@ def test_a_forked_child_is_refused_at_once(detector, monkeypatch, tmp_path):
     for path in ("folder", "x.tflite"):
         with pytest.raises(RuntimeError, match="load the model in each process"):
             detector.export(tmp_path / path)
+
+
+def test_no_model_is_built_loaded_or_received_in_a_fork(detector, monkeypatch, tmp_path):
+    detector.save(tmp_path / "model.keras")
+    pickled = pickle.dumps(detector)
+    monkeypatch.setattr("rcnn_keras.models.errors._builder", 1)
+    for build in (
+        lambda: type(detector).from_config(detector.get_config()),
+        lambda: rk.models.load_detector(tmp_path / "model.keras"),
+        lambda: keras.models.load_model(tmp_path / "model.keras"),
+        lambda: pickle.loads(pickled),
+    ):
+        with pytest.raises(RuntimeError, match="a model was built in another process"):
+            build()
 
 
 @pytest.mark.parametrize("method", ["train_on_batch", "test_on_batch"])
