@@ -320,5 +320,5 @@ def test_one_image_cannot_be_split():
 
 @pytest.mark.parametrize("proposals", ["proposals.npz", [np.zeros((1, 4))]])
 def test_proposals_are_given_by_image_id(dataset, proposals):
-    with pytest.raises(TypeError, match="must map image ids to boxes.* received a (str|list)"):
+    with pytest.raises(TypeError, match=r"must map image ids to boxes.* received a (str|list)"):
         dataset.with_proposals(proposals)
