@@ -16,6 +16,8 @@ from rcnn_keras.layers import (
     FeaturePyramid,
     FrozenBatchNormalization,
     ImageNormalization,
+    KeypointHead,
+    KeypointLayer,
     LocalResponseNorm,
     MaskHead,
     MaskLayer,
@@ -112,6 +114,11 @@ EXAMPLES = {
             "padding": (1.0, 2.0, 3.0),
         },
         (IMAGES, SIZES),
+    ),
+    KeypointHead: (lambda: {"num_keypoints": 6, "channels": (5, 3)}, (normal(2, 3, 3, 4),)),
+    KeypointLayer: (
+        lambda: {"scores": "logit", "kernels": "portable"},
+        (normal(8, 5, 5, 3), BOXES[:, :4].reshape(8, 4), TARGETS["labels"]),
     ),
     LocalResponseNorm: (
         lambda: {"size": 3, "alpha": 0.1, "beta": 0.5, "k": 2.0, "within_channel": True},
