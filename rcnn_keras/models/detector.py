@@ -573,6 +573,9 @@ class Detector(ReplicatedTraining, Inference):
         return model
 
 
+SCORE = r"val_(mask_|keypoint_)?A[PR]\w*(/.*)?"  # in the logs
+
+
 def scores_first(callbacks: Any) -> Any:
     """Order callbacks so that scores are in the logs before another callback looks for them.
 
@@ -593,7 +596,7 @@ def scores_first(callbacks: Any) -> Any:
         return callbacks
     for callback in callbacks:
         monitor = getattr(callback, "monitor", None)
-        scores = isinstance(monitor, str) and re.fullmatch(r"val_(mask_)?A[PR]\w*(/.*)?", monitor)
+        scores = isinstance(monitor, str) and re.fullmatch(SCORE, monitor)
         if scores and getattr(callback, "mode", None) == "auto":
             callback.mode = "max"
     return sorted(callbacks, key=lambda c: not getattr(c, "writes_scores", False))
