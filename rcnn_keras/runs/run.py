@@ -5,12 +5,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import keras
 
 from rcnn_keras.data.augmentation import Compose
 from rcnn_keras.data.dataset import DetectionDataset
-from rcnn_keras.data.pipeline import Batches
+from rcnn_keras.data.keypoints import Skeleton
+from rcnn_keras.data.pipeline import Batches, require_keypoints
 from rcnn_keras.evaluation.report.page import Section
 from rcnn_keras.models import RCNN
 from rcnn_keras.models.scorable import has_objects, warn_unscorable
