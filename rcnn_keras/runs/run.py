@@ -1,7 +1,7 @@
 """Train a model from a configuration into a run folder, see `folder`."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path

@@ -27,8 +27,8 @@ class Case:
     """One batch through one detector.
 
     `sizes` are heights and widths of its images; `min_size` and `max_size` are the model's, None
-    for torchvision's own, as `detections`, the most in an image. `objects` are ground-truth objects an image; with them the case is about
-    losses and gradients. `class_gain` goes to `seeded_state`.
+    for torchvision's own, as `detections`, the most in an image. `objects` are ground-truth objects
+    an image; with them the case is about losses and gradients. `class_gain` goes to `seeded_state`.
     """
 
     model: str

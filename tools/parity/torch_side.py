@@ -115,7 +115,7 @@ def training(case, model, images):
                 "boxes": torch.from_numpy(truth["boxes"]).to(images[0].dtype),
                 "labels": torch.from_numpy(truth["labels"]) + 1,
                 "masks": torch.from_numpy(truth["masks"]),
-                "keypoints": torch.from_numpy(truth["keypoints"]).to(images[0].dtype),
+                "keypoints": torch.from_numpy(truth["keypoints"]),
             }
         )
     losses = model(images, targets)
