@@ -170,10 +170,10 @@ def _parse(
     annotations = content["annotations"]
     categories = read_categories(file, content["categories"], annotations, log, wanted)
     entries, ids = _images(file, content["images"], log)
-    skeleton = read_skeleton(file, content["categories"], categories, log, wanted)
+    skeleton, others = read_skeleton(file, content["categories"], categories, log, wanted)
     if skeleton is None and not any(_states(item, "keypoints") for item in content["categories"]):
         skeleton = _unnamed_keypoints(file, annotations, log)
-    _annotations(file, annotations, entries, ids, categories, skeleton, log)
+    _annotations(file, annotations, entries, ids, categories, skeleton, others, log)
     named = [entry for entry in entries.values() if entry.path]
     return find_images(file, images, named, log), categories.names, skeleton
 
@@ -287,9 +287,13 @@ def _annotations(
     images: Ids,
     categories: Categories,
     skeleton: Skeleton | None,
+    others: Container[int],
     log: ProblemLog,
 ) -> None:
-    """Add the objects to the entries of their images; they leave `items` one by one."""
+    """Add the objects to the entries of their images; they leave `items` one by one.
+
+    Objects of categories in `others` have other keypoints than those of `skeleton`.
+    """
     labels = categories.labels()
     seen: dict[int, None] = {}
     ids = Ids(file, "annotation", items, log)
@@ -333,6 +337,9 @@ def _annotations(
             segmentation = _polygons(file, where, segmentation, log)
         elif isinstance(segmentation, dict):
             segmentation = _run_lengths(file, where, segmentation, log)
+        keypoints = None
+        if skeleton is not None and found["category_id"] not in others:
+            keypoints = _keypoints(file, where, item, skeleton, log)
         entries[found["image_id"]].objects.append(
             Object(
                 where,
@@ -344,7 +351,7 @@ def _annotations(
                 segmentation,
                 float(area) if area is not None and usable else None,
                 difficult=crowd and truth(item.get("difficult")) is True,
-                keypoints=_keypoints(file, where, item, skeleton, log) if skeleton else None,
+                keypoints=keypoints,
             )
         )
 

@@ -142,20 +142,26 @@ def read_skeleton(
     categories: Categories,
     log: ProblemLog,
     wanted: Collection[str] = (),
-) -> Skeleton | None:
+) -> tuple[Skeleton | None, set[int]]:
     """Return the keypoints of the categories, of those that are `wanted` if some are.
 
     None if no category has any, or if they have different ones, as no model has heat maps for both.
+
+    Returns:
+        The keypoints, and the ids of categories that have other ones.
     """
     skeletons: dict[str, Skeleton] = {}
     quiet = copy.copy(categories.ids)
     quiet.log = ProblemLog()  # ids were noted when the categories were read
+    others: set[int] = set()
     for item in items:
         id = quiet.read(item, "id", "") if isinstance(item, dict) else None
         name = categories.names.get(categories.joined.get(id, id)) if id is not None else None
-        if name is None or (wanted and name not in wanted) or not item.get("keypoints"):
+        if id is None or name is None or not item.get("keypoints"):
             continue
-        if (found := _skeleton(file, f"category {id}", item, log)) is not None:
+        if wanted and name not in wanted:
+            others.add(id)
+        elif (found := _skeleton(file, f"category {id}", item, log)) is not None:
             skeletons[name] = found
     different = {skeleton.names for skeleton in skeletons.values()}
     if len(different) > 1:
@@ -165,8 +171,8 @@ def read_skeleton(
             f"classes=[{next(iter(skeletons))!r}]"
         )
         log.suspicious(file, "", "keypoints", value, message)
-        return None
-    return next(iter(skeletons.values()), None)
+        return None, others
+    return next(iter(skeletons.values()), None), others
 
 
 def _skeleton(file: str, where: str, item: dict[str, Any], log: ProblemLog) -> Skeleton | None:

@@ -1,10 +1,10 @@
 """A detector between what a client sends and what it gets back, all inside the graph.
 
-Image files are decoded, images resized, boxes and keypoints put back and masks pasted. Decoded pixels are those
-of `data.read_image`, bit by bit: libjpeg's accurate transform makes them of a JPEG, CMYK included,
-alpha is dropped and gray is repeated. Two things differ, as TensorFlow's decoders have no notion of
-them: EXIF orientation is not followed, and 16 bits become 8 by cutting off the lower ones, which is
-up to 1 of 255 from rounding.
+Image files are decoded, images resized, boxes and keypoints put back and masks pasted. Decoded
+pixels are those of `data.read_image`, bit by bit: libjpeg's accurate transform makes them of a
+JPEG, CMYK included, alpha is dropped and gray is repeated. Two things differ, as TensorFlow's
+decoders have no notion of them: EXIF orientation is not followed, and 16 bits become 8 by cutting
+off the lower ones, which is up to 1 of 255 from rounding.
 
 B images of a batch, H, W as they were sent, h, w as the detector sees them, R proposals, D
 detections, M mask size, P keypoints.

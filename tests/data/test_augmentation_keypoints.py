@@ -25,6 +25,7 @@ def sample(points=SPOTS, visibility=2, pairs=(0, 2, 1)):
         distance = np.hypot(np.arange(SIZE[1]) + 0.5 - x, (np.arange(SIZE[0]) + 0.5 - y)[:, None])
         image[..., channel] = np.maximum(0, 255 - 30 * distance)
     keypoints = np.concatenate([points, np.full((len(points), 1), visibility)], axis=1)
+    keypoints *= visibility > 0
     return {
         "image": tf.constant(image),
         "boxes": tf.constant([[5.0, 5.0, 115.0, 85.0]]),
