@@ -287,12 +287,12 @@ def _annotations(
     images: Ids,
     categories: Categories,
     skeleton: Skeleton | None,
-    others: Container[int],
+    unread: Container[int],
     log: ProblemLog,
 ) -> None:
     """Add the objects to the entries of their images; they leave `items` one by one.
 
-    Objects of categories in `others` have other keypoints than those of `skeleton`.
+    Objects of categories in `unread` have other keypoints than those of `skeleton`.
     """
     labels = categories.labels()
     seen: dict[int, None] = {}
@@ -338,7 +338,7 @@ def _annotations(
         elif isinstance(segmentation, dict):
             segmentation = _run_lengths(file, where, segmentation, log)
         keypoints = None
-        if skeleton is not None and found["category_id"] not in others:
+        if skeleton is not None and found["category_id"] not in unread:
             keypoints = _keypoints(file, where, item, skeleton, log)
         entries[found["image_id"]].objects.append(
             Object(
