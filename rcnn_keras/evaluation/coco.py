@@ -375,7 +375,7 @@ class CocoScores:
     ):
         if kind not in FIELDS:
             raise ValueError(
-                f"CocoScores: kind must be 'bbox' or 'segm' or 'keypoints', not {kind!r}"
+                f"CocoScores: kind must be 'bbox', 'segm' or 'keypoints', not {kind!r}"
             )
         if kind == "segm":
             check_segmentations(dataset)
