@@ -199,14 +199,12 @@ def _edges(
     """Return pairs of keypoints, which a file counts from 1; none if they are no such pairs."""
     stated = item.get(key) or []
     pairs = stated if isinstance(stated, list) else [stated]
-    numbers = [[whole_number(n) for n in pair] for pair in pairs if isinstance(pair, list)]
-    sound = [
-        (pair[0] - 1, pair[1] - 1)
-        for pair in numbers
-        if len(pair) == 2
-        and all(n is not None and 1 <= n <= count for n in pair)
-        and pair[0] != pair[1]
-    ]
+    sound = []
+    for pair in pairs:
+        numbers = [whole_number(n) for n in pair] if isinstance(pair, list) else []
+        inside = [n - 1 for n in numbers if n is not None and 1 <= n <= count]
+        if len(numbers) == len(inside) == 2 and inside[0] != inside[1]:
+            sound.append((inside[0], inside[1]))
     if len(sound) == len(pairs):
         return tuple(sound)
     log.repaired(file, where, key, as_json(stated), "malformed skeleton left out")

@@ -158,7 +158,7 @@ def points_inside(
 ) -> np.ndarray:
     """Return which points `(..., 2)` are in an image of this size or on its border: `(...)`."""
     low, high = -tolerance, np.array([width, height]) + tolerance
-    return ((points >= low) & (points <= high)).all(axis=-1)
+    return np.all((points >= low) & (points <= high), axis=-1)
 
 
 def num_labelled(keypoints: np.ndarray) -> np.ndarray:

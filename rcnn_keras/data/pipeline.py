@@ -479,14 +479,10 @@ class Batches:
             return sample | {"image": tf.cast(sample["image"], tf.float32)}
         image = resize_image(sample["image"], new[0], new[1], antialias=self.antialias)
         ratio = tf.cast(new / old, tf.float32)[::-1]
-        boxes = {
-            name: sample[name] * tf.tile(ratio, [2])
-            for name in ("boxes", "proposals")
-            if name in sample
-        }
-        if "keypoints" in sample:
-            boxes["keypoints"] = sample["keypoints"] * tf.concat([ratio, [1.0]], axis=0)
-        return sample | boxes | {"image": image}
+        factors = {"boxes": tf.tile(ratio, [2]), "proposals": tf.tile(ratio, [2])}
+        factors["keypoints"] = tf.concat([ratio, [1.0]], axis=0)
+        moved = {name: sample[name] * factor for name, factor in factors.items() if name in sample}
+        return sample | moved | {"image": image}
 
     def tf_dataset(
         self, *, repeat: bool = False, start_step: int = 0, epoch: int = 0

@@ -89,11 +89,13 @@ def portable_decode_heatmaps(maps: Tensor, rois: Tensor, logits: bool = False) -
     def decode_some(channels: Tensor, pixels: Tensor) -> list[Tensor]:
         size = channels.shape[-1]
         step = -(-pixels // GRID)  # (n, 2) across and down
-        seen = [tf.range(GRID)[None] * step[:, i, None] for i in (1, 0)]
-        row, column, _ = _best_of(channels, *seen, pixels, size)
+        grid = tf.range(GRID)[None]
+        rows, columns = grid * step[:, 1, None], grid * step[:, 0, None]
+        row, column, _ = _best_of(channels, rows, columns, pixels, size)
         around = tf.range(-REFINED, REFINED + 1)
-        near = [place[..., None] + around for place in (row, column)]
-        return [tf.cast(x, tf.float32) for x in _best_of(channels, *near, pixels, size)]
+        rows, columns = row[..., None] + around, column[..., None] + around
+        found = _best_of(channels, rows, columns, pixels, size)
+        return [tf.cast(x, tf.float32) for x in found]
 
     channels, pixels, sides = _prepared(maps, rois)
     shapes = [(maps.shape[-1],)] * 3
