@@ -164,10 +164,11 @@ def test_other_commands_exist():
             options = [a for a in arguments if a.startswith("--")]
             assert [a for a in options if f'"{a}"' not in source] == []
         elif program == "pip":
-            for names in re.findall(r"\.\[([\w,]+)\]", " ".join(arguments)):
+            for names in re.findall(r"(?:\.|rcnn-keras)\[([\w,]+)\]", " ".join(arguments)):
                 assert set(names.split(",")) <= set(extras)
         else:
-            assert program in ("rcnn", "docker", "export", "unzip", "pre-commit"), program
+            others = ("rcnn", "docker", "export", "unzip", "pre-commit", "jupyter")
+            assert program in others, program
 
 
 def test_extras_named_in_text_exist():
@@ -177,11 +178,27 @@ def test_extras_named_in_text_exist():
     named = {
         name
         for text in PAGES.values()
-        for names in re.findall(r"\.\[([\w,]+)\]'", text)
+        for names in re.findall(r"(?:\.|rcnn-keras)\[([\w,]+)\]'", text)
         for name in names.split(",")
     }
     assert len(named) > 5
     assert named <= set(extras)
+
+
+def test_messages_ask_for_extras_as_the_pages_do():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"][
+        "optional-dependencies"
+    ]
+    sources = [*(ROOT / "rcnn_keras").rglob("*.py"), *(ROOT / "configs").rglob("*.yaml")]
+    named = [
+        match.groups()
+        for path in sources
+        for match in re.finditer(r"(.)(rcnn.keras)\[([^\]]+)\](.)", path.read_text("utf-8"))
+    ]
+    assert len(named) > 8
+    for before, package, extra, after in named:
+        assert (before, package, after) == ("'", "rcnn-keras", "'"), extra
+        assert extra in extras or extra == "{extra}"
 
 
 # the configuration's keys
