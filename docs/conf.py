@@ -30,6 +30,8 @@ extensions = [
 ]
 exclude_patterns = ["_build"]
 html_math_renderer = "mathml"  # by the browser itself, so that the site needs no network
+html_static_path = ["_static"]
+html_css_files = ["math.css"]
 html_theme = "pydata_sphinx_theme"
 html_title = f"rcnn_keras {version}"
 html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False}
@@ -111,10 +113,16 @@ def copy_notebooks(app):
         shutil.copy2(path, folder)
 
 
+def link_to_notebooks(app, page, source):
+    """Let links to the notebooks, which lie in examples/, lead to their pages."""
+    source[0] = re.sub(r"\]\((?:\.\./)+examples/(\w+\.ipynb)\)", r"](/notebooks/\1)", source[0])
+
+
 def setup(app):
     """Connect the functions above."""
     app.add_html_math_renderer("mathml", (write_mathml, None), (write_mathml, None))
     app.connect("builder-inited", copy_notebooks)
+    app.connect("source-read", link_to_notebooks)
     app.connect("autodoc-process-docstring", write_code_spans, priority=400)  # before napoleon
     app.connect("autodoc-process-docstring", list_public_names, priority=950)
     app.connect("autodoc-process-signature", show_arguments)

@@ -17,6 +17,7 @@ import click
 import pytest
 import yaml
 from click.testing import CliRunner
+from docutils.utils.math.latex2mathml import tex2mathml
 from sybil import Document
 
 import rcnn_keras as rk
@@ -86,6 +87,16 @@ def test_every_mark_stands_above_a_block(page):
         if line.startswith("<!--"):
             assert RUNNER.MARK.fullmatch(line), line
             assert following.startswith(("<!--", "```python", "```sh")), f"{line}\n{following}"
+
+
+@PAGE
+def test_the_site_can_show_every_equation(page):
+    text = re.sub(r"`[^`]*`", "", without_code(PAGES[page]))
+    blocks = re.findall(r"\$\$(.*?)\$\$", text, re.DOTALL)
+    for equation in blocks:
+        tex2mathml(equation.strip(), as_block=True)
+    for equation in re.findall(r"\$([^$]+)\$", re.sub(r"\$\$.*?\$\$", "", text, flags=re.DOTALL)):
+        tex2mathml(equation)
 
 
 @PAGE
@@ -281,7 +292,8 @@ def test_every_page_is_in_a_list_of_contents():
     for page in pages:
         for names in re.findall(r"```\{toctree\}\n:hidden:\n\n(.*?)```", PAGES[page], re.DOTALL):
             listed |= {f"{Path(page).parent.as_posix()}/{name}.md" for name in names.split()}
-    assert pages == listed
+    notebooks = {f"docs/notebooks/{path.stem}.md" for path in (ROOT / "examples").glob("*.ipynb")}
+    assert pages | notebooks == listed  # docs/conf.py copies the notebooks there
 
 
 def test_readme_links_to_every_guide():

@@ -26,9 +26,9 @@ from PIL import Image
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SCRIPTS = {path.stem: path for path in sorted((EXAMPLES / "notebooks").glob("*.py"))}
-LARGEST = (560, 360)  # width and height of a picture in a notebook, pixels
-SMALL = 40_000  # bytes; a picture below, a chart for instance, stays a PNG
-LOG = re.compile(r"WARNING: All log messages before absl|[IWE]0000 ")
+LARGEST = (540, 340)  # width and height of a picture in a notebook, pixels
+SMALL = 20_000  # bytes; a picture below, a chart for instance, stays a PNG
+LOG = re.compile(r"WARNING: All log messages before absl|INFO: |[IWE]0000 ")
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 
 

@@ -14,6 +14,7 @@ detector = "shapes"  # or "blood_cells", "nuclei", "playing_cards", or the path 
 from pathlib import Path
 
 import keras
+import numpy as np
 
 import rcnn_keras as rk
 
@@ -62,7 +63,7 @@ rk.visualize.grid(pictures[:6], columns=3)
 # %%
 model.save("detector.keras")
 again = keras.models.load_model("detector.keras")
-(again.detect(paths[0])[0].boxes == first.boxes).all()
+print("the same boxes:", np.array_equal(again.detect(paths[0])[0].boxes, first.boxes))
 
 # %% [markdown]
 # ## Go on

@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 import nbformat
 import pytest
+import tensorflow as tf
 
 import rcnn_keras as rk
 
@@ -121,10 +122,14 @@ def tiny(tmp_path_factory):
 def test_its_code_runs_with_small_settings(name, tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "agg")
-    names = {"__name__": "__main__"}
-    for cell in TOOL.read(name, {"detector": tiny, **SMALL[name]}).cells:
-        if cell.cell_type == "code":
-            exec(compile(cell.source, f"{name}.py", "exec"), names)
+    tf.config.run_functions_eagerly(name != "serve")  # tracing would take most of the time
+    try:
+        names = {"__name__": "__main__"}
+        for cell in TOOL.read(name, {"detector": tiny, **SMALL[name]}).cells:
+            if cell.cell_type == "code":
+                exec(compile(cell.source, f"{name}.py", "exec"), names)
+    finally:
+        tf.config.run_functions_eagerly(False)
 
 
 @pytest.mark.slow
