@@ -98,7 +98,7 @@ def write_mathml(translator, node):
     """Write an equation as MathML; one that docutils cannot read is a warning."""
     try:
         equation = tex2mathml(node.astext().strip(), as_block=isinstance(node, nodes.math_block))
-        translator.body.append(f"{equation}\n")
+        translator.body.append(equation.strip())
     except MathError as error:
         logging.getLogger(__name__).warning(f"{error} in {node.astext()!r}", location=node)
     raise nodes.SkipNode

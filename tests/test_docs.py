@@ -8,6 +8,8 @@ import importlib
 import importlib.util
 import inspect
 import re
+import subprocess
+import sys
 import tomllib
 from importlib.util import find_spec
 from itertools import pairwise
@@ -256,6 +258,41 @@ def test_keys_in_yaml_and_in_text_exist():
 def test_table_of_configurations_has_every_file():
     named = set(re.findall(r"`(\w+\.yaml)`", COMMAND_LINE))
     assert named == {path.name for path in (ROOT / "configs").glob("*.yaml")}
+
+
+# the site
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("text", "warning"),
+    [
+        ("![a figure](gone.png)", "image file not readable"),
+        ("[a page](gone.md)", "cross-reference target not found"),
+        ("```{toctree}\n\ngone\n```", "nonexisting document"),
+        ("$\\nosuchcommand$", "Unknown LaTeX command"),
+        ("sound text, and $\\frac{1}{2}$", None),
+    ],
+)
+def test_a_build_of_the_site_fails_when_something_is_missing(text, warning, tmp_path):
+    conf = str(ROOT / "docs" / "conf.py")
+    (tmp_path / "conf.py").write_text(
+        "import importlib.util\n"
+        f"spec = importlib.util.spec_from_file_location('whole', {conf!r})\n"
+        "whole = importlib.util.module_from_spec(spec)\n"
+        "spec.loader.exec_module(whole)\n"
+        "extensions, html_math_renderer = ['myst_nb'], whole.html_math_renderer\n"
+        "myst_enable_extensions = whole.myst_enable_extensions\n"
+        "def setup(app):\n"
+        "    renderer = (whole.write_mathml, None)\n"
+        "    app.add_html_math_renderer('mathml', renderer, renderer)\n"
+    )
+    (tmp_path / "index.md").write_text(f"# A page\n\n{text}\n")
+    line = re.search(r"-m (sphinx .*?) docs ", (ROOT / "Makefile").read_text("utf-8"))[1]
+    command = [sys.executable, "-m", *line.split(), str(tmp_path), str(tmp_path / "html")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode != 0) == bool(warning), done.stderr
+    assert warning is None or warning in done.stderr
 
 
 # names, files and links

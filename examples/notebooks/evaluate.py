@@ -91,7 +91,8 @@ records = {record.image_id: record for record in data}
 for kind in ("missed", "background", "localisation", "wrong class"):
     for case in errors.worst(kind, 1):
         record = records[case.image_id]
-        print(f"{kind}: {data.classes[case.label]}, score {case.score:.2f}, IoU {case.overlap:.2f}")
+        details = f", score {case.score:.2f}, IoU {case.overlap:.2f}" if case.detection >= 0 else ""
+        print(f"{kind}: {data.classes[case.label]}{details}")
         truth = rk.visualize.draw(record.image, record, classes=data.classes, zoom=2)
         seen = rk.visualize.draw(record.image, found[case.image_id], min_score=min_score, zoom=2)
         display(rk.visualize.grid([truth, seen]))
