@@ -1,4 +1,4 @@
-"""What is compared: six detectors, several weights, sizes and batches. Needs numpy only."""
+"""What is compared: eight detectors, several weights, sizes and batches. Needs numpy only."""
 
 import importlib.util
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-# Gains of the class outputs that give scores above the threshold, for each of torchvision's models.
+# Gains of the class outputs that give scores above the threshold, for each detector.
 CLASS_GAINS = {
     "fasterrcnn_resnet50_fpn": 1.2,
     "fasterrcnn_resnet50_fpn_v2": 6.0,
@@ -14,7 +14,11 @@ CLASS_GAINS = {
     "fasterrcnn_mobilenet_v3_large_320_fpn": 12.0,
     "maskrcnn_resnet50_fpn": 1.2,
     "maskrcnn_resnet50_fpn_v2": 6.0,
+    "fasterrcnn_efficientnet_lite0_fpn": 6.0,
+    "maskrcnn_efficientnet_lite0_fpn": 6.0,
 }
+# The last two are torchvision's classes on `lite_backbone.LiteBackbone`, with maps of 128 channels.
+LITE_CHANNELS = 128
 # Of torchvision's constructors, samplers that take every anchor and RoI there is.
 ALL_SAMPLES = 10**6
 SAMPLES = 400  # values kept of an array that the tests compare with
@@ -37,6 +41,11 @@ class Case:
     min_size: int | None = None
     max_size: int | None = None
     objects: tuple[int, ...] | None = None
+
+    @property
+    def lite(self) -> bool:
+        """Whether the backbone is EfficientNet-Lite0."""
+        return "efficientnet_lite0" in self.model
 
     @property
     def name(self) -> str:

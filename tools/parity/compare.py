@@ -4,11 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
-from cases import SAMPLES, Case, drawn_objects, sampled
+from cases import LITE_CHANNELS, SAMPLES, Case, drawn_objects, sampled
 from numpy.typing import NDArray
 
 import rcnn_keras as rk
-from rcnn_keras.convert.torchvision import detector_targets
+from rcnn_keras.convert.backbone_weights import efficientnet_lite_targets
+from rcnn_keras.convert.torchvision import BODY, detector_targets
+from rcnn_keras.convert.weights import WeightTarget, assign_weights
 from rcnn_keras.data.inputs import unlabelled
 
 FEATURES = 1e-4  # of the largest feature, logit or delta of a map
@@ -57,7 +59,25 @@ def build(case: Case, state: dict[str, NDArray]):
             "box_batch_size_per_image": arguments["rpn_post_nms_top_n_train"] + max(case.objects),
             "box_positive_fraction": 1.0,
         }
-    return rk.convert.torchvision.load(case.model, state, **arguments)
+    if not case.lite:
+        return rk.convert.torchvision.load(case.model, state, **arguments)
+    detector = rk.models.MaskRCNN if case.model.startswith("mask") else rk.models.FasterRCNN
+    arguments = {"norm": "frozen_batch"} | arguments
+    model = detector(
+        "efficientnet_lite0_fpn", num_classes=90, fpn_channels=LITE_CHANNELS, **arguments
+    )
+    assign_weights(targets_of(model), state, case.name)
+    return model
+
+
+def targets_of(model) -> dict[str, WeightTarget]:
+    """Return the targets of a detector's weights by the tensor names of the other side."""
+    targets = detector_targets(model)
+    if model.get_config()["backbone"] == "efficientnet_lite0_fpn":
+        targets = {name: t for name, t in targets.items() if not name.startswith(BODY)}
+        network = efficientnet_lite_targets(model.backbone, 0)
+        targets |= {BODY + name: target for name, target in network.items()}
+    return targets
 
 
 def forward(case: Case, model, drawing, theirs) -> list[Row]:
@@ -113,7 +133,7 @@ def training(case: Case, model, drawing, theirs) -> list[Row]:
         expected = float(theirs[f"loss/{name}"])
         error = abs(ours - expected) / max(abs(expected), 1e-12)
         rows.append(Row(case.name, name, error, LOSSES))
-    slots, errors = detector_targets(model), {}
+    slots, errors = targets_of(model), {}
     for name, gradient in gradients.items():
         expected = slots[name].arrange(theirs[f"gradient/{name}"])
         norm, difference = np.linalg.norm(expected), np.linalg.norm(gradient - expected)
@@ -135,7 +155,7 @@ def losses_and_gradients(case: Case, model, drawing):
     trained = {id(variable) for variable in model.trainable_variables}
     variables = {
         name: slot.variable.value
-        for name, slot in detector_targets(model).items()
+        for name, slot in targets_of(model).items()
         if id(slot.variable) in trained
     }
     gradients = tape.gradient(total, variables)

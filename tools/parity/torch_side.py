@@ -9,18 +9,39 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from cases import ALL_SAMPLES, Case, drawn_objects, load_module
+from cases import ALL_SAMPLES, LITE_CHANNELS, Case, drawn_objects, load_module
 from torch import nn
 from torchvision.models import detection
 
 
 def build(case, drawing, dtype):
     """Return torchvision's model with the case's weights."""
-    model = getattr(detection, case.model)(weights=None, weights_backbone=None, **case.arguments)
+    if case.lite:
+        model = build_lite(case)
+    else:
+        build = getattr(detection, case.model)
+        model = build(weights=None, weights_backbone=None, **case.arguments)
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     state = drawing.seeded_state(shapes, case.seed, case.class_gain)
     model.load_state_dict({name: torch.from_numpy(value) for name, value in state.items()})
     return model.to(dtype).eval(), shapes
+
+
+def build_lite(case):
+    """Return torchvision's detector of 90 classes on EfficientNet-Lite0."""
+    from lite_backbone import MEAN, STD, LiteBackbone
+    from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+
+    arguments = {"num_classes": 91, "image_mean": MEAN, "image_std": STD} | case.arguments
+    backbone = LiteBackbone(LITE_CHANNELS)
+    if case.model.startswith("faster"):
+        return detection.FasterRCNN(backbone, **arguments)
+    return detection.MaskRCNN(
+        backbone,
+        mask_head=MaskRCNNHeads(LITE_CHANNELS, (LITE_CHANNELS,) * 4, 1),
+        mask_predictor=MaskRCNNPredictor(LITE_CHANNELS, LITE_CHANNELS, 91),
+        **arguments,
+    )
 
 
 def images_of(case, drawing, dtype):
