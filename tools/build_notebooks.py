@@ -63,6 +63,7 @@ def read(name: str, parameters: Mapping[str, Any] | None = None) -> NotebookNode
     notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number}"  # the same in every build
+        cell.metadata.pop("lines_to_next_cell", None)  # of the script's layout
     [settings] = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", ())]
     before: dict[str, Any] = {}
     exec(settings.source, before)

@@ -5,7 +5,7 @@
 # as one LiteRT file for phones. What comes out is compared with `detect` each time.
 #
 # It runs as it is, on drawn scenes. For **your own detector and pictures**, change the next cell. Needs
-# `pip install '.[serving,litert]'`.
+# `pip install 'rcnn-keras[serving,litert]'`.
 
 # %% tags=["parameters"]
 photos = None  # <- a list of paths of your own pictures; None draws scenes

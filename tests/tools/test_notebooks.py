@@ -134,7 +134,7 @@ def test_its_code_runs_with_small_settings(name, tiny, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @NAME
-def test_the_whole_notebook_runs_in_a_kernel(name, tmp_path):
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+def test_the_whole_notebook_runs_in_a_kernel(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
     notebook = TOOL.run(TOOL.read(name), tmp_path)
     assert all(cell.execution_count for cell in notebook.cells if cell.cell_type == "code")
