@@ -8,6 +8,7 @@ from rcnn_keras.models.errors import NonFiniteLossError
 from rcnn_keras.models.fast_rcnn import FastRCNN
 from rcnn_keras.models.faster_rcnn import FasterRCNN
 from rcnn_keras.models.inference import detect_at_scales
+from rcnn_keras.models.keypoint_rcnn import KeypointRCNN
 from rcnn_keras.models.mask_rcnn import MaskRCNN
 from rcnn_keras.models.rcnn import RCNN
 from rcnn_keras.models.saved import load_detector
@@ -21,6 +22,7 @@ __all__ = [
     "Detector",
     "FastRCNN",
     "FasterRCNN",
+    "KeypointRCNN",
     "MaskRCNN",
     "NonFiniteLossError",
     "detect_at_scales",

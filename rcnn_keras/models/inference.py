@@ -21,6 +21,7 @@ from rcnn_keras.data.inputs import (
     unlabelled,
     with_given_proposals,
 )
+from rcnn_keras.data.keypoints import Skeleton
 from rcnn_keras.data.pipeline import Batches, check_packed, padded_image, require_proposals
 from rcnn_keras.data.value_range import ValueRange
 from rcnn_keras.models.batch_check import checked
@@ -42,6 +43,7 @@ class Inference(keras.Model):
 
     classes: tuple[str, ...]
     has_masks: bool
+    skeleton: Skeleton | None
     takes_proposals: bool
     min_size: int | None  # None: images keep their size
     max_size: Any  # pixels of the longer side, None where `min_size` is
@@ -137,7 +139,10 @@ class Inference(keras.Model):
         if self.min_size is not None:
             resized = resized_size(*size, self.min_size, self.max_size)
         scale = np.array([size[1] / resized[1], size[0] / resized[0]] * 2, np.float32)
-        return self.as_detections(found | {"boxes": found["boxes"] * scale}, size)
+        scaled = {"boxes": found["boxes"] * scale}
+        if self.skeleton is not None:
+            scaled["keypoints"] = found["keypoints"] * np.append(scale[:2], np.float32(1))
+        return self.as_detections(found | scaled, size)
 
     def as_detections(self, found: dict[str, np.ndarray], size: tuple[int, int]) -> Detections:
         """Return an image's padded detections, in its pixels, as `Detections`."""
@@ -149,6 +154,8 @@ class Inference(keras.Model):
             classes=self.classes,
             image_size=size,
             masks=found["masks"][:count] if self.has_masks else None,
+            keypoints=found["keypoints"][:count] if self.skeleton is not None else None,
+            skeleton=self.skeleton,
         )
 
     def _sized(self, batches: Batches) -> Batches:

@@ -31,6 +31,12 @@ from rcnn_keras.ops.execution import (
     scoped_gradients,
     sum_over_replicas,
 )
+from rcnn_keras.ops.keypoints import (
+    bicubic_weights,
+    decode_heatmaps,
+    keypoint_targets,
+    portable_decode_heatmaps,
+)
 from rcnn_keras.ops.masks import (
     mask_targets,
     pack_bits,
@@ -59,9 +65,11 @@ __all__ = [
     "area",
     "base_anchors",
     "batch_norm",
+    "bicubic_weights",
     "check_finite",
     "clip_boxes",
     "decode_boxes",
+    "decode_heatmaps",
     "drawing_for",
     "drawn_for",
     "encode_boxes",
@@ -75,6 +83,7 @@ __all__ = [
     "inside_image",
     "iou",
     "is_multi_worker",
+    "keypoint_targets",
     "listed_roi_align",
     "listed_roi_pool",
     "local_response_norm",
@@ -87,6 +96,7 @@ __all__ = [
     "num_replicas",
     "pack_bits",
     "pool_cells",
+    "portable_decode_heatmaps",
     "portable_mask_targets",
     "portable_roi_align",
     "portable_roi_pool",
