@@ -15,8 +15,8 @@ CLASS_GAINS = {
     "keypointrcnn_resnet50_fpn": 1.2,
     "maskrcnn_resnet50_fpn": 1.2,
     "maskrcnn_resnet50_fpn_v2": 6.0,
-    "fasterrcnn_efficientnet_lite0_fpn": 1.2,
-    "maskrcnn_efficientnet_lite0_fpn": 1.2,
+    "fasterrcnn_efficientnet_lite0_fpn": 0.5,
+    "maskrcnn_efficientnet_lite0_fpn": 0.5,
 }
 # The last two are torchvision's classes on `lite_backbone.LiteBackbone`, with maps of 128 channels.
 LITE_CHANNELS = 128
