@@ -99,7 +99,9 @@ def draw(
     for mark, corner in zip(marks, corners, strict=True):
         canvas.rectangle(corner, outline=_color(mark.label), width=line)
     for mark, points in zip(marks, keypoints, strict=True):
-        _draw_keypoints(canvas, points * np.float32([zoom, zoom, 1]), bones, mark.label, line)
+        _draw_keypoints(
+            canvas, points * np.array([zoom, zoom, 1], np.float32), bones, mark.label, line
+        )
     tags: list[_Tag] = []
     # The best detection chooses its place first, and its tag is drawn last.
     for mark, corner in zip(reversed(marks), reversed(corners), strict=True):

@@ -268,8 +268,8 @@ def keypoints_fit(
     finite = np.isfinite(points).all(axis=-1)
     most = sizes[:, None, None, ::-1] + TOLERANCE
     with np.errstate(invalid="ignore"):
-        inside = ((points >= -TOLERANCE) & (points <= most)).all(axis=-1)
-        swapped = (points <= most[..., ::-1]).all(axis=-1)
+        inside = np.all((points >= -TOLERANCE) & (points <= most), axis=-1)
+        swapped = np.all(points <= most[..., ::-1], axis=-1)
         # One object's may all lie in a corner of the image: all of a batch do not.
         fractions = points[labelled].max(initial=0) <= UNIT and np.count_nonzero(labelled) > 1
         fractions = fractions and boxes[objects].max(initial=0) > 2 * UNIT

@@ -141,8 +141,8 @@ class Evaluation:
             record = self.dataset[i]
             zoom = max(1, MIN_SIDE // max(record.height, record.width))
             image = visualize.read_image(record.image, self.value_range)
-            named = {"classes": self.dataset.classes, "skeleton": self.dataset.skeleton}
-            truth = visualize.draw(image, record, zoom=zoom, **named)
+            classes, skeleton = self.dataset.classes, self.dataset.skeleton
+            truth = visualize.draw(image, record, classes=classes, skeleton=skeleton, zoom=zoom)
             detected = visualize.draw(image, self.detections[record.image_id], zoom=zoom)
             paths.append(folder / f"{Path(record.path).stem}_{record.image_id}.png")
             visualize.grid([truth, detected], columns=2).save(paths[-1])

@@ -173,7 +173,7 @@ def _crop_detections(
 
 def _moved_keypoints(keypoints: np.ndarray | None, left: int, top: int) -> np.ndarray | None:
     """Return keypoints `(n, P, 3)` in the pixels of a window."""
-    return None if keypoints is None else keypoints - np.float32([left, top, 0])
+    return None if keypoints is None else keypoints - np.array([left, top, 0], np.float32)
 
 
 def _caption(case: Case, record: Record, classes: Sequence[str]) -> str:
