@@ -25,6 +25,7 @@ class Detections:
         image_size: height and width H and W of the image in pixels.
         masks: `(D, M, M)` float32 in 0..1, each object's mask in the frame of its box; None from
             detectors of boxes alone.
+        mask_pasting: the rule by which masks become pixels of the image, see `data.paste_masks`.
 
     Raises:
         ValueError: if there are not as many masks as boxes.
@@ -36,6 +37,7 @@ class Detections:
     classes: Sequence[str]
     image_size: tuple[int, int]
     masks: np.ndarray | None = None
+    mask_pasting: str = "torchvision"
 
     def __post_init__(self) -> None:
         if self.masks is not None and len(self.masks) != len(self.boxes):
@@ -100,7 +102,7 @@ class Detections:
         Raises:
             ValueError: if the detector has no masks.
         """
-        return paste_masks(self._masks(), self.boxes, self.image_size, threshold)
+        return paste_masks(self._masks(), self.boxes, self.image_size, threshold, self.mask_pasting)
 
     def soft_masks(self) -> np.ndarray:
         """Return `(D, H, W)` float32 masks in the image's pixels, in 0..1.
@@ -108,7 +110,7 @@ class Detections:
         Raises:
             ValueError: if the detector has no masks.
         """
-        return paste_masks(self._masks(), self.boxes, self.image_size)
+        return paste_masks(self._masks(), self.boxes, self.image_size, rule=self.mask_pasting)
 
     def rle_masks(self, threshold: float = 0.5) -> list[dict[str, Any]]:
         """Return `bool_masks` as D COCO run-length dicts, `counts` as text; needs little memory.
@@ -116,7 +118,9 @@ class Detections:
         Raises:
             ValueError: if the detector has no masks.
         """
-        return encode_masks(self._masks(), self.boxes, self.image_size, threshold)
+        return encode_masks(
+            self._masks(), self.boxes, self.image_size, threshold, self.mask_pasting
+        )
 
     def _masks(self) -> np.ndarray:
         if self.masks is None:

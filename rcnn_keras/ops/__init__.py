@@ -31,6 +31,12 @@ from rcnn_keras.ops.execution import (
     scoped_gradients,
     sum_over_replicas,
 )
+from rcnn_keras.ops.inclusive_boxes import (
+    clip_to_windows,
+    decode_inclusive,
+    to_exclusive,
+    to_inclusive,
+)
 from rcnn_keras.ops.masks import (
     mask_targets,
     pack_bits,
@@ -41,6 +47,7 @@ from rcnn_keras.ops.masks import (
 from rcnn_keras.ops.matching import match, sample
 from rcnn_keras.ops.nms import grouped_nms, move_apart, nms, nms_loop, suppressors, top_k
 from rcnn_keras.ops.normalization import batch_norm, local_response_norm
+from rcnn_keras.ops.pyramid_crop import listed_pyramid_crop, portable_pyramid_crop
 from rcnn_keras.ops.random import drawing_for, drawn_for, stateless_uniform
 from rcnn_keras.ops.roi_align import (
     listed_roi_align,
@@ -61,7 +68,9 @@ __all__ = [
     "batch_norm",
     "check_finite",
     "clip_boxes",
+    "clip_to_windows",
     "decode_boxes",
+    "decode_inclusive",
     "drawing_for",
     "drawn_for",
     "encode_boxes",
@@ -75,6 +84,7 @@ __all__ = [
     "inside_image",
     "iou",
     "is_multi_worker",
+    "listed_pyramid_crop",
     "listed_roi_align",
     "listed_roi_pool",
     "local_response_norm",
@@ -88,6 +98,7 @@ __all__ = [
     "pack_bits",
     "pool_cells",
     "portable_mask_targets",
+    "portable_pyramid_crop",
     "portable_roi_align",
     "portable_roi_pool",
     "portable_warp_regions",
@@ -106,6 +117,8 @@ __all__ = [
     "suppressors",
     "take_rows",
     "to_bitmasks",
+    "to_exclusive",
+    "to_inclusive",
     "top_k",
     "unpack_bits",
     "valid_boxes",
