@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
 
-from rcnn_keras.data.resizing import weights_on_zeros
+from rcnn_keras.data.image_rule import weights_on_zeros
 from rcnn_keras.data.tfrecord_images import TFRecordSegmentations
 from rcnn_keras.data.values import FROM_TEXT, number
 

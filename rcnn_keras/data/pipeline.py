@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from rcnn_keras.data.augmentation import Augmentation, Sample, drop_empty_masks
 from rcnn_keras.data.bitmasks import decode_masks
+from rcnn_keras.data.image_rule import ImageRule
 from rcnn_keras.data.images import (
     ImageError,
     decode_upright,
@@ -23,7 +24,6 @@ from rcnn_keras.data.images import (
     resized_size,
 )
 from rcnn_keras.data.masks import check_segmentations, record_masks
-from rcnn_keras.data.resizing import Resizing
 from rcnn_keras.data.tfrecord_images import TFRecordSegmentations, read_record
 from rcnn_keras.data.value_range import FULL, ValueRange, check_value_range, same_range
 
@@ -356,7 +356,7 @@ class Batches:
         self.masks = masks
         self.proposals = proposals
         self.value_range = value_range
-        self.resizing: Resizing | None = None  # a model's own rule
+        self.image_rule: ImageRule | None = None  # a model's own rule
         self._parts, self._mine = 1, range(1)
         self._passes = 0
 
@@ -433,8 +433,8 @@ class Batches:
     def resized_sizes(self, record: "Record") -> list[tuple[int, int]]:
         """Return the height and width of a record's image after resizing, at each `min_size`."""
         height, width = record.height, record.width
-        if self.resizing is not None:
-            return [self.resizing.size(height, width)]
+        if self.image_rule is not None:
+            return [self.image_rule.size(height, width)]
         return [
             resized_size(height, width, size or min(height, width), self.max_size or sys.maxsize)
             for size in _several(self.min_size)
@@ -455,8 +455,8 @@ class Batches:
         Returns:
             The sample, with `image` (h, w, 3) float32 in 0..255.
         """
-        if self.resizing is not None:
-            image = self.resizing.resize(sample["image"], new[0], new[1])
+        if self.image_rule is not None:
+            image = self.image_rule.resize(sample["image"], new[0], new[1])
         elif self.min_size is None and self.max_size is None:
             return sample | {"image": tf.cast(sample["image"], tf.float32)}
         else:

@@ -344,9 +344,9 @@ class ServedDetector:
         if self.model.min_size is None:
             return tf.cast(images, tf.float32)
         sent = tf.shape(images)[-3:-1]
-        if self.model.resizing is not None:
-            resizing = self.model.resizing
-            return resizing.resize(images, *tf.unstack(resizing.size_in_graph(sent)))
+        if self.model.image_rule is not None:
+            rule = self.model.image_rule
+            return rule.resize(images, *tf.unstack(rule.size_in_graph(sent)))
         height, width = tf.unstack(resized_size(sent, self.model.min_size, self.model.max_size))
         return resize_image(images, height, width, antialias=self.model.antialias)
 
@@ -366,10 +366,10 @@ class ServedDetector:
             inputs["proposals"] = proposals * _per_box(sizes / sent)
             inputs["num_proposals"] = count_proposals(proposals)
         found = self._detect(inputs)
-        if self.model.resizing is None:
+        if self.model.image_rule is None:
             found["boxes"] *= _per_box(sent / sizes)
         else:
-            found["boxes"] = self.model.resizing.restore(found["boxes"], sizes, sent)
+            found["boxes"] = self.model.image_rule.restore(found["boxes"], sizes, sent)
         return found
 
 

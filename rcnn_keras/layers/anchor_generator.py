@@ -26,7 +26,8 @@ class AnchorGenerator(keras.layers.Layer):
         features: list of maps `(B, H_l, W_l, C)`.
 
     Returns:
-        List of `(H_l * W_l * k, 4)`, with a `step` of fewer positions, float32 boxes in pixels, not clipped.
+        List of `(H_l * W_l * k, 4)` float32 boxes in pixels, not clipped; with a `step`, of so many
+        positions fewer.
     """
 
     def __init__(

@@ -23,7 +23,7 @@ from rcnn_keras.backbones.backbone import (
 )
 from rcnn_keras.backbones.crop_networks import CHANNELS, CROP_SIZES, SMALLEST_CROP
 from rcnn_keras.backbones.resnet import width_rule
-from rcnn_keras.data.resizing import RESIZE_MODES
+from rcnn_keras.data.image_rule import RESIZE_MODES
 from rcnn_keras.data.value_range import VALUE_RANGE_RULE, is_value_range
 from rcnn_keras.layers.normalization import KINDS
 from rcnn_keras.layers.rpn_head import OBJECTNESS

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from rcnn_keras.data.dataset import DetectionDataset, Record
 from rcnn_keras.data.detections import Detections
+from rcnn_keras.data.image_rule import ImageRule
 from rcnn_keras.data.images import read_image, resize_image, resized_size
 from rcnn_keras.data.inputs import (
     Images,
@@ -22,7 +23,6 @@ from rcnn_keras.data.inputs import (
     with_given_proposals,
 )
 from rcnn_keras.data.pipeline import Batches, check_packed, padded_image, require_proposals
-from rcnn_keras.data.resizing import Resizing
 from rcnn_keras.data.value_range import ValueRange
 from rcnn_keras.models.batch_check import checked
 from rcnn_keras.models.distribution import predict_in_turn
@@ -42,7 +42,7 @@ class Inference(keras.Model):
     """The part of `Detector` that detects.
 
     Attributes:
-        resizing: a rule by which images are seen, in place of `min_size`, `max_size` and
+        image_rule: a rule by which images are seen, in place of `min_size`, `max_size` and
             `antialias`; None for these.
         mask_pasting: the rule by which masks become pixels of the image, see `data.paste_masks`.
     """
@@ -53,7 +53,7 @@ class Inference(keras.Model):
     min_size: int | None  # None: images keep their size
     max_size: Any  # pixels of the longer side, None where `min_size` is
     antialias: bool
-    resizing: Resizing | None = None
+    image_rule: ImageRule | None = None
     mask_pasting: str = "torchvision"
     value_range: ValueRange
     _process: int
@@ -142,9 +142,9 @@ class Inference(keras.Model):
     def _in_given_pixels(self, found: dict[str, np.ndarray], record: Record) -> Detections:
         """Undo the resizing of one image's detections, and drop their padding."""
         size = (record.height, record.width)
-        if self.resizing is not None:
-            seen = self.resizing.size(*size)
-            boxes = np.asarray(self.resizing.restore(found["boxes"], seen, size))
+        if self.image_rule is not None:
+            seen = self.image_rule.size(*size)
+            boxes = np.asarray(self.image_rule.restore(found["boxes"], seen, size))
             return self.as_detections(found | {"boxes": boxes}, size)
         resized = size
         if self.min_size is not None:
@@ -168,16 +168,16 @@ class Inference(keras.Model):
     def _sized(self, batches: Batches) -> Batches:
         """Fill in the model's image size, and bring in the proposals that it takes."""
         check_packed(batches.dataset, self.value_range)
-        if self.resizing is not None and (batches.min_size or batches.max_size):
+        if self.image_rule is not None and (batches.min_size or batches.max_size):
             raise ValueError(
                 f"{type(self).__name__} resizes images by a rule of its own: batches for it take "
                 f"no min_size and max_size; received {batches.min_size!r} and {batches.max_size!r}"
             )
-        if self.resizing is None:
+        if self.image_rule is None:
             batches = batches.sized(self.min_size, self.max_size)
         sized = batches.with_proposals(self.takes_proposals)
         sized.antialias = batches.antialias or self.antialias
-        sized.value_range, sized.resizing = self.value_range, self.resizing
+        sized.value_range, sized.image_rule = self.value_range, self.image_rule
         return sized
 
 

@@ -14,7 +14,7 @@ from keras import ops
 
 from rcnn_keras.backbones import Backbone, build_backbone
 from rcnn_keras.backbones.trunks import box_trunk, mask_trunk
-from rcnn_keras.data.resizing import MatterportResizing
+from rcnn_keras.data.image_rule import MatterportImageRule
 from rcnn_keras.layers import (
     AnchorGenerator,
     AnchorSampler,
@@ -39,7 +39,7 @@ from rcnn_keras.losses import (
 from rcnn_keras.models.arguments import MATTERPORT, check_arguments, name_classes
 from rcnn_keras.models.mask_rcnn import MaskRCNN
 from rcnn_keras.models.two_stage import weights_file
-from rcnn_keras.ops import select_rows, to_exclusive, to_inclusive
+from rcnn_keras.ops import to_exclusive, to_inclusive
 from rcnn_keras.ops.matching import IGNORED, POSITIVE
 from rcnn_keras.ops.types import Kernels, Tensor
 
@@ -54,7 +54,7 @@ class MatterportMaskRCNN(MaskRCNN):
     What differs from `MaskRCNN`:
 
     - images are resized by another rule and stand in the middle of a canvas, see
-      `MatterportResizing` and `CentredCanvas`; a mean is subtracted and no deviation divides;
+      `MatterportImageRule` and `CentredCanvas`; a mean is subtracted and no deviation divides;
     - the ResNet halves its maps in the first 1x1 convolutions and pads for the max pooling at the
       bottom and right alone; batch norm follows the dense layers and the mask head's convolutions;
     - anchors of all levels compete for the proposals, and one NMS thins them out;
@@ -119,6 +119,7 @@ class MatterportMaskRCNN(MaskRCNN):
     """
 
     mask_pasting = "matterport"
+    fpn: FeaturePyramid
 
     def __init__(
         self,
@@ -199,7 +200,7 @@ class MatterportMaskRCNN(MaskRCNN):
             config["recompute_stages"] = 2
         self._custom: dict[str, Any] = {}
         square = config["resize_mode"] == "square"
-        self.resizing = MatterportResizing(
+        self.image_rule = MatterportImageRule(
             config["resize_mode"], config["min_dim"], config["max_dim"], config["min_scale"]
         )
         self.min_size = self.max_size = None

@@ -1,7 +1,7 @@
 """Boxes that end at the last pixel inside, in which matterport/Mask_RCNN computes.
 
-Its boxes in 0..1 are these over the image's sides less one. A box of this package ends a pixel after
-the last one that is inside.
+Its boxes in 0..1 are these over the sides of the image less one. A box of this package ends a pixel
+after the last one that is inside.
 """
 
 import math

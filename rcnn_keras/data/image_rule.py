@@ -1,6 +1,6 @@
 """How a detector with a rule of its own sees an image, and how its boxes return to the image.
 
-Most detectors see an image by `data.resized_size` and `data.resize_image`; `Resizing` is what
+Most detectors see an image by `data.resized_size` and `data.resize_image`; `ImageRule` is what
 others bring instead. H and W are an image's own height and width, h and w those it is seen in.
 """
 
@@ -15,7 +15,7 @@ RESIZE_MODES = ("square", "pad64", "none")
 ROUNDING = 1e-6  # a value that falls short of a whole number by this is that number
 
 
-class Resizing(Protocol):
+class ImageRule(Protocol):
     """The rule of a detector."""
 
     def size(self, height: int, width: int) -> tuple[int, int]:
@@ -42,7 +42,7 @@ class Resizing(Protocol):
 
 
 @dataclass(frozen=True)
-class MatterportResizing:
+class MatterportImageRule:
     """The rule of matterport/Mask_RCNN: `utils.resize_image` and `unmold_detections`.
 
     Attributes:
