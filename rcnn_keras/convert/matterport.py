@@ -168,7 +168,7 @@ def save(model: MatterportMaskRCNN, path: str | PathLike[str]) -> Path:
         values = place.to_theirs(np.asarray(place.variable, np.float32))
         groups.setdefault(group, {})[f"{layer}/{kind}:0"] = values.astype(np.float32)
     with atomic_write(path) as temporary, h5py.File(temporary, "w") as file:
-        file.attrs["layer_names"] = [group.encode() for group in groups]
+        file.attrs["layer_names"] = np.array([*groups], "S")
         file.attrs["backend"] = b"tensorflow"
         file.attrs["keras_version"] = b"2.2.4"  # of the layout
         for group, tensors in groups.items():
@@ -176,7 +176,7 @@ def save(model: MatterportMaskRCNN, path: str | PathLike[str]) -> Path:
             if group == RPN_GROUP:
                 kinds = list(tensors)
             place_in_file = file.create_group(group)
-            place_in_file.attrs["weight_names"] = [name.encode() for name in kinds]
+            place_in_file.attrs["weight_names"] = np.array(kinds, "S")
             for name in kinds:
                 place_in_file.create_dataset(name, data=tensors[name])
     return path

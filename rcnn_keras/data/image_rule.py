@@ -12,8 +12,6 @@ import tensorflow as tf
 
 RESIZE_MODES = ("square", "pad64", "none")
 
-ROUNDING = 1e-6  # a value that falls short of a whole number by this is that number
-
 
 class ImageRule(Protocol):
     """The rule of a detector."""
@@ -82,7 +80,7 @@ class MatterportImageRule:
 
     def resize(self, image: Any, height: Any, width: Any) -> tf.Tensor:
         """Return images of whole values; the fractions are cut off, as a cast to uint8 does."""
-        return tf.cast(tf.floor(resize_on_zeros(image, height, width) + ROUNDING), tf.float32)
+        return tf.cast(tf.floor(resize_on_zeros(image, height, width)), tf.float32)
 
     def restore(self, boxes: Any, seen: Any, given: Any) -> tf.Tensor:
         """Return boxes in whole pixels of the given image.
@@ -102,28 +100,33 @@ def resize_on_zeros(image: Any, height: Any, width: Any) -> tf.Tensor:
     """Resize `(..., H, W, C)` bilinearly to `(..., h, w, C)` float64, with zeros around the image.
 
     Half-pixel centres, and no average over what a smaller image leaves out: `skimage.transform`'s
-    `resize` with `order=1`, `mode="constant"` and `anti_aliasing=False`. Where an image grows, its
-    outermost pixels fade.
+    `resize` with `order=1`, `mode="constant"` and `anti_aliasing=False`, to the bit. Whole numbers
+    are where products of float64 add up to them, so the order in which that multiplies and adds is
+    kept. Where an image grows, its outermost pixels fade.
     """
     image = tf.cast(image, tf.float64)
-    for axis, side in ((-3, height), (-2, width)):
-        image = _resized_along(image, axis, tf.cast(side, tf.int32))
-    return image
+    rows = [_tap(image, -3, *tap) for tap in _taps(tf.shape(image)[-3], height)]
+    pixels = [_tap(x, -2, *tap) for x in rows for tap in _taps(tf.shape(image)[-2], width)]
+    return pixels[0] + pixels[1] + pixels[2] + pixels[3]
 
 
-def _resized_along(image: tf.Tensor, axis: int, side: tf.Tensor) -> tf.Tensor:
-    axis += image.shape.rank
-    extent = tf.shape(image)[axis]
+def _taps(extent: tf.Tensor, side: Any) -> list[tuple[tf.Tensor, tf.Tensor]]:
+    """Return the two positions that each new one reads along an axis, and their weights."""
     ratio = tf.cast(extent, tf.float64) / tf.cast(side, tf.float64)
     points = (tf.range(tf.cast(side, tf.float64), dtype=tf.float64) + 0.5) * ratio - 0.5
     lower = tf.floor(points)
-    total = tf.zeros([], tf.float64)
-    for position, weight in ((lower, lower + 1 - points), (lower + 1, points - lower)):
-        place = tf.cast(position, tf.int32)
-        inside = tf.cast((place >= 0) & (place < extent), tf.float64)
-        weight = tf.reshape(weight * inside, [-1] + [1] * (image.shape.rank - 1 - axis))
-        total += tf.gather(image, tf.clip_by_value(place, 0, extent - 1), axis=axis) * weight
-    return total
+    beyond = points - lower
+    places = tf.cast(lower, tf.int32)
+    return [(places, 1.0 - beyond), (places + 1, beyond)]
+
+
+def _tap(image: tf.Tensor, axis: int, place: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
+    """Return an image read at some places along an axis, times their weights; 0 outside."""
+    extent = tf.shape(image)[axis]
+    inside = tf.cast((place >= 0) & (place < extent), tf.float64)
+    weight = tf.reshape(weight * inside, [-1] + [1] * (-axis - 1))
+    axis += image.shape.rank
+    return tf.gather(image, tf.clip_by_value(place, 0, extent - 1), axis=axis) * weight
 
 
 def weights_on_zeros(cells: int, side: int) -> np.ndarray:

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import tensorflow as tf
 from keras import ops
 
+from rcnn_keras.ops import take_positions
 from rcnn_keras.ops.types import Kernels, Tensor
 
 DIVISOR = 64  # of a canvas' sides, so that each of six levels is half of the one before
@@ -63,24 +63,12 @@ class CentredCanvas(keras.layers.Layer):
         for axis, side in enumerate(sides):
             place = ops.arange(side, dtype="int32")[None] - corners[:, axis : axis + 1]
             inside = ops.logical_and(place >= 0, place < image_sizes[:, axis : axis + 1])
-            x = self._moved(x, axis + 1, place, inside)
+            x = take_positions(x, place, inside, axis + 1, self.kernels)
         corners = ops.cast(ops.flip(corners, axis=1), "float32")
         wide_high = ops.cast(ops.flip(image_sizes, axis=1), "float32")
         windows = ops.concatenate([corners, corners + wide_high], axis=1)
         x = ops.cast(x - ops.array(self.mean, "float32"), self.compute_dtype)
         return x, ops.zeros_like(image_sizes) + size, windows
-
-    def _moved(self, x: Tensor, axis: int, place: Tensor, inside: Tensor) -> Tensor:
-        """Return the rows or columns of each image at `(B, n)` places, zeros where not inside."""
-        if self.kernels == "portable":
-            chosen = place[..., None] == ops.arange(ops.shape(x)[axis], dtype="int32")
-            chosen = ops.cast(ops.logical_and(chosen, inside[..., None]), "float32")
-            equation = "bnh,bhwc->bnwc" if axis == 1 else "bnw,bhwc->bhnc"
-            return ops.einsum(equation, chosen, x)
-        place = ops.clip(place, 0, ops.shape(x)[axis] - 1)
-        x = tf.gather(x, place, axis=axis, batch_dims=1)
-        inside = inside[:, :, None, None] if axis == 1 else inside[:, None, :, None]
-        return ops.where(inside, x, 0.0)
 
     def compute_output_spec(
         self, images: Tensor, image_sizes: Tensor

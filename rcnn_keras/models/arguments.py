@@ -87,7 +87,7 @@ def argument_errors(config: Mapping[str, Any], rules: Rules | None = None) -> di
         for name, (holds, rule) in rules.items()
         if name in config and not holds(config[name])
     }
-    if "backbone" in errors and rules is not RCNN:
+    if "backbone" in errors and rules is not RCNN and rules is not MATTERPORT:
         errors["backbone"] = nearest_name(config["backbone"])
     if "backbone_weights" in errors:
         near = difflib.get_close_matches(str(config["backbone_weights"]), WEIGHTS, 1)

@@ -5,11 +5,14 @@ K classes. Boxes of a batch are in pixels of the canvases, see `CentredCanvas`, 
 detections.
 """
 
+import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from os import PathLike
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from rcnn_keras.backbones import Backbone, build_backbone
@@ -45,6 +48,7 @@ from rcnn_keras.ops.types import Kernels, Tensor
 
 MEAN_PIXEL = (123.7, 116.8, 103.9)
 SMOOTH_L1_BETA = 1.0
+PIXEL_GAIN, BRANCH_GAIN = 1 / 64, 0.25  # of the first and of each block's last batch norm
 
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")
@@ -196,6 +200,8 @@ class MatterportMaskRCNN(MaskRCNN):
             box_trunk=box_trunk(size, channels, config["box_units"], dense_norm=norm),
             mask_trunk=lambda: mask_trunk(mask_size, channels, channels, norm),
         )
+        if norm == "frozen_batch":
+            keep_scale(parts.model)
         if config["recompute_stages"] is None:
             config["recompute_stages"] = 2
         self._custom: dict[str, Any] = {}
@@ -286,6 +292,25 @@ class MatterportMaskRCNN(MaskRCNN):
             len(config["classes"]), parts.mask_trunk(), config["fpn_channels"], name="mask_head"
         )
         self.mask_layer = MaskLayer(kernels, name="masks")
+
+    def save_weights(self, filepath: str | PathLike[str], *args: Any, **options: Any) -> None:
+        """Save the weights as Keras does, or to a `.h5` file as `convert.matterport.save` does."""
+        if _is_theirs(filepath):
+            _converter().save(self, filepath)
+        else:
+            super().save_weights(filepath, *args, **options)
+
+    def load_weights(self, filepath: str | PathLike[str], *args: Any, **options: Any) -> None:
+        """Load what `save_weights` wrote, or another `.h5` file of matterport's.
+
+        Raises:
+            FileNotFoundError, ValueError: as `convert.matterport.load_into`, which takes `by_name`
+                and `exclude`.
+        """
+        if _is_theirs(filepath):
+            _converter().load_into(self, filepath, *args, **options)
+        else:
+            super().load_weights(filepath, *args, **options)
 
     def run_backbone(self, inputs: dict[str, Any], training: bool) -> dict[str, Any]:
         """Run backbone and pyramid once, on canvases.
@@ -378,6 +403,28 @@ class MatterportMaskRCNN(MaskRCNN):
         """Return RoIs on the canvases in pixels of the images; see `MaskRCNN`."""
         corners = ops.take(extracted["windows"][:, :2], image, axis=0)
         return rois - ops.tile(corners, (1, 2))
+
+
+def keep_scale(resnet: keras.Model) -> None:
+    """Give frozen batch norms gains by which random weights keep the scale of a signal.
+
+    Their statistics say nothing yet, and pixels are not divided by their deviation: without this,
+    the maps of an untrained network are thousands of times too large. Loaded weights replace them.
+    """
+    for layer in resnet.layers:
+        gain = PIXEL_GAIN if layer.name == "bn1" else BRANCH_GAIN
+        if layer.name == "bn1" or layer.name.endswith("_bn3"):
+            layer.gamma.assign(np.full(layer.gamma.shape, gain, "float32"))
+
+
+def _is_theirs(path: str | PathLike[str]) -> bool:
+    """Return whether a file of weights has the name of one of Keras 2."""
+    return str(path).endswith((".h5", ".hdf5")) and not str(path).endswith(".weights.h5")
+
+
+def _converter() -> Any:
+    """Return the reader and writer of files, which stands above and is fetched when asked for."""
+    return importlib.import_module("rcnn_keras.convert.matterport")
 
 
 def _mean(terms: Tensor, counted: Tensor, each: int = 1) -> tuple[Tensor, Tensor]:

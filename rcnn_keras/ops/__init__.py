@@ -7,6 +7,7 @@ from rcnn_keras.ops.batching import (
     in_equal_chunks,
     scatter_valid,
     select_rows,
+    take_positions,
     take_rows,
 )
 from rcnn_keras.ops.boxes import (
@@ -115,6 +116,7 @@ __all__ = [
     "stateless_uniform",
     "sum_over_replicas",
     "suppressors",
+    "take_positions",
     "take_rows",
     "to_bitmasks",
     "to_exclusive",

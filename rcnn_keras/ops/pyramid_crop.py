@@ -19,6 +19,7 @@ from rcnn_keras.ops.inclusive_boxes import to_inclusive
 from rcnn_keras.ops.roi_align import (
     CANONICAL_LEVEL,
     CANONICAL_SIZE,
+    MAX_VALUES,
     cell_weights,
     flat_table,
     spread_gradient,
@@ -118,7 +119,10 @@ def _samples(boxes: Tensor, extent: Tensor, pooled_size: int) -> tuple[Tensor, T
 
 @scoped_gradients()
 def _crop(features: Tensor, boxes: Tensor, image: Tensor, pooled_size: int) -> Tensor:
-    """Cut `(n, 4)` boxes in 0..1 from one map: `(n, S, S, C)`."""
+    """Cut `(n, 4)` boxes in 0..1 from one map: `(n, S, S, C)`, some of them at a time."""
+    size = tf.fill([2], pooled_size)
+    shape_of = (pooled_size, pooled_size, features.shape[-1])
+    chunk = max(MAX_VALUES // math.prod(shape_of), 1)
 
     @tf.custom_gradient
     def crop(features: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
@@ -128,6 +132,17 @@ def _crop(features: Tensor, boxes: Tensor, image: Tensor, pooled_size: int) -> T
             first, step = _samples(boxes, shape[1:3], pooled_size)
             return spread_gradient(upstream, image, first, step, shape, tf.constant([1, 1]))
 
-        return tf.image.crop_and_resize(features, boxes, image, [pooled_size] * 2), gradient
+        parts = tf.maximum(-(-tf.shape(image)[0] // chunk), 1)
+        crops = tf.TensorArray(
+            tf.float32, parts, infer_shape=False, element_shape=[None, *shape_of]
+        )
+
+        def read(k: Tensor, crops: tf.TensorArray) -> tuple[Tensor, tf.TensorArray]:
+            part = slice(k * chunk, (k + 1) * chunk)
+            found = tf.image.crop_and_resize(features, boxes[part], image[part], size)
+            return k + 1, crops.write(k, found)
+
+        _, crops = tf.while_loop(lambda k, _: k < parts, read, (0, crops), parallel_iterations=1)
+        return tf.ensure_shape(crops.concat(), [None, *shape_of]), gradient
 
     return crop(tf.cast(features, tf.float32))

@@ -1,6 +1,6 @@
 """`mrcnn.config`: the settings of a model and its training."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -23,12 +23,12 @@ class Config:
     VALIDATION_STEPS = 50
     BACKBONE: Any = "resnet101"
     COMPUTE_BACKBONE_SHAPE: Any = None
-    BACKBONE_STRIDES: Any = [4, 8, 16, 32, 64]
+    BACKBONE_STRIDES: ClassVar[Any] = [4, 8, 16, 32, 64]
     FPN_CLASSIF_FC_LAYERS_SIZE = 1024
     TOP_DOWN_PYRAMID_SIZE = 256
     NUM_CLASSES = 1  # with the background
     RPN_ANCHOR_SCALES: Any = (32, 64, 128, 256, 512)
-    RPN_ANCHOR_RATIOS: Any = [0.5, 1, 2]
+    RPN_ANCHOR_RATIOS: ClassVar[Any] = [0.5, 1, 2]
     RPN_ANCHOR_STRIDE = 1
     RPN_NMS_THRESHOLD = 0.7
     RPN_TRAIN_ANCHORS_PER_IMAGE = 256
@@ -47,7 +47,7 @@ class Config:
     ROI_POSITIVE_RATIO = 0.33
     POOL_SIZE = 7
     MASK_POOL_SIZE = 14
-    MASK_SHAPE: Any = [28, 28]
+    MASK_SHAPE: ClassVar[Any] = [28, 28]
     MAX_GT_INSTANCES = 100
     RPN_BBOX_STD_DEV: Any = np.array([0.1, 0.1, 0.2, 0.2])
     BBOX_STD_DEV: Any = np.array([0.1, 0.1, 0.2, 0.2])
@@ -57,7 +57,7 @@ class Config:
     LEARNING_RATE = 0.001
     LEARNING_MOMENTUM = 0.9
     WEIGHT_DECAY = 0.0001
-    LOSS_WEIGHTS: Any = {
+    LOSS_WEIGHTS: ClassVar[Any] = {
         "rpn_class_loss": 1.0,
         "rpn_bbox_loss": 1.0,
         "mrcnn_class_loss": 1.0,

@@ -4,6 +4,7 @@ Boxes are `y1, x1, y2, x2` in whole pixels, masks `(H, W, N)`, and class 0 is th
 """
 
 import datetime
+import importlib.util
 import os
 import re
 import warnings
@@ -269,11 +270,9 @@ class MaskRCNN:
         os.makedirs(self.log_dir, exist_ok=True)
         log(f"\nStarting at epoch {self.epoch}. LR={learning_rate}\n")
         log(f"Checkpoint Path: {self.checkpoint_path}")
-        callbacks = [
-            keras.callbacks.TensorBoard(self.log_dir, write_graph=False),
-            WeightsFiles(self.checkpoint_path),
-            *(custom_callbacks or ()),
-        ]
+        callbacks = [WeightsFiles(self.checkpoint_path), *(custom_callbacks or ())]
+        if importlib.util.find_spec("tensorboard") is not None:
+            callbacks.append(keras.callbacks.TensorBoard(self.log_dir, write_graph=False))
         history = model.fit(
             data,
             initial_epoch=self.epoch,
@@ -320,7 +319,7 @@ class MaskRCNN:
         if name in ABSENT:
             raise AttributeError(
                 f"MaskRCNN.{name} looks into matterport's own graph and is not here; "
-                f"rk.visualize.explain and keras_model show what is computed on the way"
+                f"the layers and extract_features of keras_model give what is computed on the way"
             )
         raise AttributeError(f"'MaskRCNN' object has no attribute {name!r}")
 

@@ -238,9 +238,7 @@ def resize_image(
         scale = (max_dim or 1) / max(height, width)
     if (h, w) != (height, width):
         resized = np.asarray(resize_on_zeros(image, h, w))
-        image = (np.floor(resized + 1e-6) if image.dtype.kind in "ui" else resized).astype(
-            image.dtype
-        )
+        image = (np.floor(resized) if image.dtype.kind in "ui" else resized).astype(image.dtype)
     if mode == "crop":
         if not min_dim:
             raise ValueError("mode 'crop' needs min_dim, the side of the part")

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import cv2
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib import patches
 
-from rcnn_keras.compat.mrcnn.utils import extract_bboxes
+from rcnn_keras.compat.mrcnn.utils import compute_matches, extract_bboxes
 
 Color = tuple[float, ...]
 
@@ -24,6 +22,8 @@ def display_images(
     interpolation: str | None = None,
 ) -> None:
     """Show images side by side, so many in a row."""
+    import matplotlib.pyplot as plt
+
     titles = [""] * len(images) if titles is None else titles
     rows = -(-len(images) // cols)
     plt.figure(figsize=(14, 14 * max(rows, 1) // cols + 1))
@@ -92,6 +92,9 @@ def display_instances(
     Raises:
         ValueError: if boxes, masks and class ids are not equally many.
     """
+    import matplotlib.pyplot as plt
+    from matplotlib import patches
+
     count = len(boxes)
     of_masks = count if masks is None else masks.shape[-1]
     if not count == of_masks == len(class_ids):
@@ -188,6 +191,9 @@ def draw_boxes(
 
     `visibilities` are 0 for gray and thin, 1 for coloured, and 2 for coloured and thick.
     """
+    import matplotlib.pyplot as plt
+    from matplotlib import patches
+
     shown = refined_boxes if boxes is None else boxes
     count = 0 if shown is None else len(shown)
     given = ax is not None
@@ -215,7 +221,7 @@ def draw_boxes(
                     (x1, y1), x2 - x1, y2 - y1, linestyle=style, edgecolor=color, facecolor="none"
                 )
             )
-            if captions is not None and of_kind is not boxes or refined_boxes is None and captions:
+            if captions and (of_kind is refined_boxes or refined_boxes is None):
                 ax.text(x1, y1, captions[i], size=11, color="w")
         if masks is not None:
             painted = apply_mask(painted, masks[:, :, i], colors[i])
@@ -242,8 +248,6 @@ def display_differences(
     score_threshold: float = 0.5,
 ) -> None:
     """Draw ground truth (green) and predictions (red) on one image, with scores and IoUs."""
-    from rcnn_keras.compat.mrcnn.utils import compute_matches
-
     gt_match, pred_match, overlaps = compute_matches(
         gt_box,
         gt_class_id,
@@ -277,6 +281,8 @@ def display_differences(
 
 def plot_precision_recall(AP: float, precisions: np.ndarray, recalls: np.ndarray) -> None:
     """Plot precision over recall, as `utils.compute_ap` returns them."""
+    import matplotlib.pyplot as plt
+
     _, ax = plt.subplots(1)
     ax.set_title(f"Precision-Recall Curve. AP@50 = {AP:.3f}")
     ax.set_xlim(0, 1.1)
@@ -294,6 +300,8 @@ def plot_overlaps(
     threshold: float = 0.5,
 ) -> None:
     """Show the IoU of each prediction with each object as a table."""
+    import matplotlib.pyplot as plt
+
     gt_class_ids = gt_class_ids[gt_class_ids != 0]
     pred_class_ids = pred_class_ids[pred_class_ids != 0]
     plt.figure(figsize=(12, 10))
