@@ -5,6 +5,7 @@ a folder with drawn images that has the names the pages use. Comments directly a
 what is different in the test; CONTRIBUTING.md lists them.
 """
 
+import json
 import os
 import re
 import shlex
@@ -14,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sybil import Document, Example, Region, Sybil

@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from rcnn_keras import presets
-from rcnn_keras.models import RCNN, Detector, FasterRCNN, FastRCNN, MaskRCNN
+from rcnn_keras.models import RCNN, Detector, FasterRCNN, FastRCNN, KeypointRCNN, MaskRCNN
 from rcnn_keras.presets import from_preset
 from rcnn_keras.runs.configuration import ARCHITECTURES, load_configuration
 from rcnn_keras.runs.document import ConfigurationError
@@ -18,9 +18,11 @@ SMALL = {
     FastRCNN: {**PYRAMID, "roi_pooling": "align"},
     FasterRCNN: PYRAMID,
     MaskRCNN: PYRAMID,
+    KeypointRCNN: {**PYRAMID, "keypoint_layers": (8,)},
 }
 NAMES = {kind: name for name, kind in ARCHITECTURES.items()}
-RELATED = {(a, b) for a in (FasterRCNN, MaskRCNN) for b in (FasterRCNN, MaskRCNN)}
+PYRAMIDS = (FasterRCNN, MaskRCNN, KeypointRCNN)
+RELATED = {(a, b) for a in PYRAMIDS for b in PYRAMIDS}
 RELATED |= {(RCNN, RCNN), (FastRCNN, FastRCNN)}
 
 
@@ -72,7 +74,7 @@ def test_both_ways_agree_on_what_may_start_from_what(kind, source, files, tmp_pa
     ) as refused:
         kind.from_preset(files[source])
     assert f"{kind.__name__} cannot start; {source.__name__}" in str(refused.value).replace(
-        "FasterRCNN or MaskRCNN", source.__name__
+        "FasterRCNN or MaskRCNN or KeypointRCNN", source.__name__
     )
     (error,) = errors
     assert error.startswith(f"{path}: model.preset = ")
@@ -82,7 +84,7 @@ def test_both_ways_agree_on_what_may_start_from_what(kind, source, files, tmp_pa
 def test_a_backbone_is_not_for_the_network_of_rcnn():
     with pytest.raises(ValueError, match="resnet18_imagenet is a backbone, on which FastRCNN"):
         presets.check_architecture("resnet18_imagenet", RCNN)
-    for kind in (FastRCNN, FasterRCNN, MaskRCNN):
+    for kind in (FastRCNN, FasterRCNN, MaskRCNN, KeypointRCNN):
         presets.check_architecture("resnet18_imagenet", kind)
     with pytest.raises(ValueError, match="maskrcnn_resnet50_fpn_coco holds a MaskRCNN"):
         FastRCNN.from_preset("maskrcnn_resnet50_fpn_coco")

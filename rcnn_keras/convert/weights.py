@@ -12,7 +12,7 @@ import numpy as np
 from keras import layers
 
 from rcnn_keras.layers.normalization import BATCH_KINDS, BATCH_NORMS
-from rcnn_keras.models import RCNN, Detector, FasterRCNN
+from rcnn_keras.models import RCNN, Detector, FasterRCNN, MatterportMaskRCNN
 from rcnn_keras.models.arguments import unread_arguments
 from rcnn_keras.models.custom_layers import LAYER_ARGUMENTS
 
@@ -166,15 +166,24 @@ OF_CLASSES = ("box_head.class_logits", "box_head.box_deltas", MASK_HEAD[-1], *OF
 
 OF_ANCHORS = ("rpn_head.objectness", "rpn_head.deltas")
 
-HEADS = ("rpn_head", "box_head", "mask_head")  # or layers of the user's own in their place
+KEYPOINT_HEAD = ("keypoint_head.convs", "keypoint_head.keypoint_logits")
+
+HEADS = (
+    "rpn_head",
+    "box_head",
+    "mask_head",
+    "keypoint_head",
+)  # or layers of the user's own in their place
 
 
 def may_start(architecture: type[Detector], source: type[Detector]) -> bool:
     """Tell whether a detector of one architecture can start from the weights of another.
 
-    Faster and Mask R-CNN share all but the mask head. The others have other parts.
+    Faster, Mask and Keypoint R-CNN share all but the heads of masks and keypoints. The others have
+    other parts.
     """
-    if issubclass(architecture, FasterRCNN):
+    of_matterport = {issubclass(kind, MatterportMaskRCNN) for kind in (architecture, source)}
+    if issubclass(architecture, FasterRCNN) and len(of_matterport) == 1:
         return issubclass(source, FasterRCNN)
     return architecture is source
 
@@ -205,13 +214,14 @@ def transfer(source: Detector, target: Detector) -> tuple[list[str], list[str]]:
     """Copy the weights of all submodules that have the same meaning in both detectors.
 
     Layers that predict per class have the same meaning only if the classes are the same; layers
-    that predict per anchor only if there are as many anchors at each position. A layer of the
-    user's own is copied as a whole, a head only if the classes are the same.
+    that predict per anchor only if there are as many anchors at each position, those that predict
+    keypoints only if these are the same. A layer of the user's own is copied as a whole, a head
+    only if the classes are the same.
 
     Args:
         source: detector to copy from.
-        target: one with the same network; either of the two may have a mask head that the other
-            lacks.
+        target: one with the same network; either of the two may have a head of masks or keypoints
+            that the other lacks.
 
     Returns:
         Names of the submodules that were copied, and of those that were left unchanged.
@@ -220,6 +230,7 @@ def transfer(source: Detector, target: Detector) -> tuple[list[str], list[str]]:
         ValueError: if any other submodule differs; nothing is copied then.
     """
     same_classes = source.classes == target.classes
+    same_keypoints = source.skeleton == target.skeleton
     old, new = _submodules(source), _submodules(target)
     copied: list[str] = []
     unchanged: list[str] = []
@@ -227,10 +238,12 @@ def transfer(source: Detector, target: Detector) -> tuple[list[str], list[str]]:
         fits = [v.shape for v in variables] == [v.shape for v in old.get(name, [])]
         is_own = name in LAYER_ARGUMENTS
         is_new = is_own or (name.startswith(HEADS) and name not in old)
-        if not fits and not is_new and name not in (*OF_CLASSES, *OF_ANCHORS):
+        if not fits and not is_new and name not in (*OF_CLASSES, *OF_ANCHORS, *KEYPOINT_HEAD):
             raise ValueError(f"the weights do not fit: {name} has other shapes in the new model")
         of_classes = name in (*OF_CLASSES, "box_head", "mask_head")
+        of_keypoints = name in (KEYPOINT_HEAD[-1], "keypoint_head")
         same_meaning = fits and (same_classes or not of_classes)
+        same_meaning = same_meaning and (same_keypoints or not of_keypoints)
         (copied if same_meaning else unchanged).append(name)
     for name in copied:
         for ours, theirs in zip(new[name], old[name], strict=True):
@@ -250,7 +263,7 @@ def _submodules(model: Any) -> dict[str, list]:
 
 
 def _two_stage_layers(model: Any) -> dict[str, list]:
-    """Return the layers of each submodule of Fast, Faster or Mask R-CNN."""
+    """Return the layers of each submodule of Fast, Faster, Mask or Keypoint R-CNN."""
     own = model.custom_layers
     layers = {"backbone": model.backbone.layers, "fpn": [model.fpn] if model.fpn else []}
     layers |= {name: [layer] for name, layer in own.items() if name != "backbone"}
@@ -271,6 +284,8 @@ def _two_stage_layers(model: Any) -> dict[str, list]:
     if "mask_head" not in own and (head := getattr(model, "mask_head", None)):
         trunk = [layer for layer in head.trunk.layers if layer not in shared]
         layers |= dict(zip(MASK_HEAD, (trunk, [head.upsample], [head.mask_logits]), strict=True))
+    if "keypoint_head" not in own and (head := getattr(model, "keypoint_head", None)):
+        layers |= dict(zip(KEYPOINT_HEAD, (head.convs, [head.upsample]), strict=True))
     return layers
 
 

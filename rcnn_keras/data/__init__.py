@@ -18,6 +18,7 @@ from rcnn_keras.data.images import (
     resize_image,
     resized_size,
 )
+from rcnn_keras.data.keypoints import COCO_PERSON, Skeleton
 from rcnn_keras.data.masks import decode_mask, encode_masks, paste_masks
 from rcnn_keras.data.pipeline import Batches
 from rcnn_keras.data.problems import DatasetError, Problem
@@ -27,6 +28,7 @@ from rcnn_keras.data.via import check_via, load_via
 from rcnn_keras.data.voc import check_voc, load_voc
 
 __all__ = [
+    "COCO_PERSON",
     "Batches",
     "ColorJitter",
     "Compose",
@@ -40,6 +42,7 @@ __all__ = [
     "RandomTranslation",
     "Record",
     "ScaleJitter",
+    "Skeleton",
     "check_coco",
     "check_tfrecord",
     "check_via",

@@ -47,6 +47,12 @@ REPAIRS = {
     "image of two ids read once, with the objects of both": (
         "images of two ids read once, with the objects of both"
     ),
+    "num_keypoints counted from the keypoints, with which it does not agree": (
+        "values of num_keypoints counted from the keypoints, with which they do not agree"
+    ),
+    "keypoint outside its image left out": "keypoints outside their image left out",
+    "keypoints that no category names numbered": "files whose keypoints no category names numbered",
+    "malformed skeleton left out": "malformed skeletons left out",
     "crowd region read as an ordinary object": "crowd regions read as ordinary objects",
     "object without a mask left out": "objects without a mask left out",
     "box filled for an object without a mask": "boxes filled for objects without a mask",

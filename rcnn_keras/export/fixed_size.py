@@ -1,6 +1,6 @@
 """A detector as one graph for images of one size: what every file outside TensorFlow is made from.
 
-H, W static height and width, R proposals, D detections, M mask size.
+H, W static height and width, R proposals, D detections, M mask size, P keypoints.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ class FixedSize(keras.Model):
     The input is `{"images" (1, H, W, 3) uint8}`, and for detectors that take proposals also
     `"proposals" (1, R, 4)` float32 and `"num_proposals" (1,)` int32. Outputs are the detector's,
     of one image: `boxes` `(1, D, 4)` in pixels of the input, `scores` and `labels` `(1, D)`,
-    `num_detections` `(1,)`, and `masks` `(1, D, M, M)`.
+    `num_detections` `(1,)`, `masks` `(1, D, M, M)` and `keypoints` `(1, D, P, 3)`.
 
     Args:
         detector: the detector, of portable kernels.

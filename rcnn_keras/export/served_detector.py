@@ -1,13 +1,13 @@
 """A detector between what a client sends and what it gets back, all inside the graph.
 
-Image files are decoded, images resized, boxes put back and masks pasted. Decoded pixels are those
-of `data.read_image`, bit by bit: libjpeg's accurate transform makes them of a JPEG, CMYK included,
-alpha is dropped and gray is repeated. Two things differ, as TensorFlow's decoders have no notion of
-them: EXIF orientation is not followed, and 16 bits become 8 by cutting off the lower ones, which is
-up to 1 of 255 from rounding.
+Image files are decoded, images resized, boxes and keypoints put back and masks pasted. Decoded
+pixels are those of `data.read_image`, bit by bit: libjpeg's accurate transform makes them of a
+JPEG, CMYK included, alpha is dropped and gray is repeated. Two things differ, as TensorFlow's
+decoders have no notion of them: EXIF orientation is not followed, and 16 bits become 8 by cutting
+off the lower ones, which is up to 1 of 255 from rounding.
 
 B images of a batch, H, W as they were sent, h, w as the detector sees them, R proposals, D
-detections, M mask size.
+detections, M mask size, P keypoints.
 """
 
 from collections.abc import Callable
@@ -309,7 +309,8 @@ class ServedDetector:
         Returns:
             `detection_boxes` `(B, D, 4)`, y1, x1, y2, x2 in 0..1 of the image; `detection_scores`;
             `detection_classes` float32 from 1 on, 0 for padding; `num_detections` float32;
-            `detection_masks` `(B, D, M, M)`, each inside its box.
+            `detection_masks` `(B, D, M, M)`, each inside its box; `detection_keypoints`
+            `(B, D, P, 2)`, y and x in 0..1 of the image, and `detection_keypoint_scores`.
         """
         images = inputs["input_tensor"]
         found = self._detections({**inputs, "images": images})
@@ -323,7 +324,13 @@ class ServedDetector:
             "detection_classes": tf.cast(found["labels"] + 1, tf.float32),
             "num_detections": tf.cast(found["num_detections"], tf.float32),
         }
-        return named | ({"detection_masks": found["masks"]} if "masks" in found else {})
+        if "masks" in found:
+            named["detection_masks"] = found["masks"]
+        if "keypoints" in found:
+            x, y, scores = tf.unstack(found["keypoints"], axis=-1)
+            named["detection_keypoints"] = tf.stack([y / height, x / width], axis=-1)
+            named["detection_keypoint_scores"] = scores
+        return named
 
     def _detections(self, inputs: Tensors) -> Tensors:
         """Return what `on_images` does, with masks inside their boxes."""
@@ -366,10 +373,14 @@ class ServedDetector:
             inputs["proposals"] = proposals * _per_box(sizes / sent)
             inputs["num_proposals"] = count_proposals(proposals)
         found = self._detect(inputs)
-        if self.model.image_rule is None:
-            found["boxes"] *= _per_box(sent / sizes)
-        else:
+        if self.model.image_rule is not None:
             found["boxes"] = self.model.image_rule.restore(found["boxes"], sizes, sent)
+            return found
+        ratios = _per_box(sent / sizes)
+        found["boxes"] *= ratios
+        if "keypoints" in found:
+            scores = tf.ones_like(ratios[..., :1])
+            found["keypoints"] *= tf.concat([ratios[..., :2], scores], axis=-1)[:, None]
         return found
 
 

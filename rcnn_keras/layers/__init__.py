@@ -9,6 +9,7 @@ from rcnn_keras.layers.detection_layer import DetectionLayer
 from rcnn_keras.layers.feature_pyramid import FeaturePyramid
 from rcnn_keras.layers.image_normalization import ImageNormalization
 from rcnn_keras.layers.joint_proposals import JointProposalLayer
+from rcnn_keras.layers.keypoint_head import KeypointHead, KeypointLayer
 from rcnn_keras.layers.local_response_norm import LocalResponseNorm
 from rcnn_keras.layers.mask_head import MaskHead, MaskLayer, RealRoIs
 from rcnn_keras.layers.normalization import FrozenBatchNormalization, normalization
@@ -34,6 +35,8 @@ __all__ = [
     "FrozenBatchNormalization",
     "ImageNormalization",
     "JointProposalLayer",
+    "KeypointHead",
+    "KeypointLayer",
     "LocalResponseNorm",
     "MaskHead",
     "MaskLayer",

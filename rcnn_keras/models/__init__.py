@@ -8,6 +8,7 @@ from rcnn_keras.models.errors import NonFiniteLossError
 from rcnn_keras.models.fast_rcnn import FastRCNN
 from rcnn_keras.models.faster_rcnn import FasterRCNN
 from rcnn_keras.models.inference import detect_at_scales
+from rcnn_keras.models.keypoint_rcnn import KeypointRCNN
 from rcnn_keras.models.mask_rcnn import MaskRCNN
 from rcnn_keras.models.matterport import MatterportMaskRCNN
 from rcnn_keras.models.rcnn import RCNN
@@ -22,6 +23,7 @@ __all__ = [
     "Detector",
     "FastRCNN",
     "FasterRCNN",
+    "KeypointRCNN",
     "MaskRCNN",
     "MatterportMaskRCNN",
     "NonFiniteLossError",
@@ -44,4 +46,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

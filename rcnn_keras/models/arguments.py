@@ -24,7 +24,9 @@ from rcnn_keras.backbones.backbone import (
 from rcnn_keras.backbones.crop_networks import CHANNELS, CROP_SIZES, SMALLEST_CROP
 from rcnn_keras.backbones.resnet import width_rule
 from rcnn_keras.data.image_rule import RESIZE_MODES
+from rcnn_keras.data.keypoints import COCO_PERSON, Skeleton, numbered_skeleton
 from rcnn_keras.data.value_range import VALUE_RANGE_RULE, is_value_range
+from rcnn_keras.layers.keypoint_head import LAYERS, SCORES
 from rcnn_keras.layers.normalization import KINDS
 from rcnn_keras.layers.rpn_head import OBJECTNESS
 from rcnn_keras.models.errors import check_building
@@ -48,6 +50,7 @@ UNREAD: dict[str, dict[str, Any]] = {
     },
     "rpn_head": {"rpn_convs": 1, "rpn_objectness": "sigmoid"},
     "box_head": {"box_units": None, "box_convs": 0, "box_ranks": None},
+    "keypoint_head": {"keypoint_layers": LAYERS},
     "roi_pooling": {"roi_aligned": False, "roi_sampling_ratio": 2},
 }
 
@@ -94,7 +97,7 @@ def argument_errors(config: Mapping[str, Any], rules: Rules | None = None) -> di
         errors["backbone_weights"] += f" (did you mean {near[0]!r}?)" if near else ""
     sound = {name: value for name, value in config.items() if name not in errors}
     between = _rcnn_errors_between if rules is RCNN else _errors_between
-    return between(sound) | _class_errors(sound) | errors
+    return between(sound) | _class_errors(sound) | _keypoint_errors(sound) | errors
 
 
 def numbered_classes(count: int) -> tuple[str, ...]:
@@ -112,12 +115,13 @@ def name_classes(config: dict[str, Any]) -> None:
 def unread_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments that others of a configuration make unread, and their defaults.
 
-    The RoIAlign of Mask R-CNN's masks has its options whatever layer pools for boxes.
+    The RoIAlign of masks and keypoints has its options whatever layer pools for boxes.
     """
     unread: dict[str, Any] = {}
     for argument, names in UNREAD.items():
         replaced = config.get(argument) not in (None, "align")
-        if replaced and not (argument == "roi_pooling" and "mask_head" in config):
+        others = "mask_head" in config or "keypoint_head" in config
+        if replaced and not (argument == "roi_pooling" and others):
             unread |= {name: default for name, default in names.items() if name in config}
     return unread
 
@@ -156,6 +160,27 @@ def _class_errors(sound: Mapping[str, Any]) -> dict[str, str]:
     if classes and number not in (None, len(classes)):
         return {"num_classes": f"must be None or the number of classes, {len(classes)}"}
     return {}
+
+
+def _keypoint_errors(sound: Mapping[str, Any]) -> dict[str, str]:
+    """Return the errors of keypoints that do not fit each other."""
+    needed = ("num_keypoints", "keypoint_names", "keypoint_flip_pairs", "keypoint_edges")
+    if not all(name in sound for name in needed):
+        return {}
+    count, names, pairs, edges = (sound[name] for name in needed)
+    if names is not None and count not in (None, len(names)):
+        return {"num_keypoints": f"must be None or the number of keypoint_names, {len(names)}"}
+    names = names or numbered_skeleton(count or len(COCO_PERSON)).names
+    errors = {}
+    for name, field, value in (
+        ("keypoint_flip_pairs", "flip_pairs", pairs),
+        ("keypoint_edges", "edges", edges),
+    ):
+        try:
+            Skeleton(tuple(names), **{field: value or ()})
+        except ValueError as error:
+            errors[name] = str(error).removeprefix(f"{field} ")
+    return errors
 
 
 def _errors_between(sound: Mapping[str, Any]) -> dict[str, str]:
@@ -364,6 +389,12 @@ def _are_means(values: Any) -> bool:
     return _is_list(values) and all(_is_number(value) and 0 <= value <= 255 for value in values)
 
 
+def _are_pairs(values: Any) -> bool:
+    if not isinstance(values, (list, tuple)):
+        return False
+    return all(_is_list(pair) and len(pair) == 2 and all(map(_is_whole, pair)) for pair in values)
+
+
 def _is_bool(value: Any) -> bool:
     return isinstance(value, bool)
 
@@ -560,6 +591,27 @@ MATTERPORT: dict[str, Rule] = {
         lambda mean: _are_means(mean) and len(mean) == 3,
         "must be three numbers in 0..255",
     ),
+}
+
+PAIRS: Rule = (
+    _optional(_are_pairs),
+    "must be None or pairs of numbers of keypoints, from 0",
+)
+
+KEYPOINT_RCNN: dict[str, Rule] = FASTER_RCNN | {
+    "num_keypoints": OPTIONAL_COUNT,
+    "keypoint_names": (
+        _optional(_are_names),
+        "must be None or a list of different names",
+    ),
+    "keypoint_flip_pairs": PAIRS,
+    "keypoint_edges": PAIRS,
+    "keypoint_layers": (
+        lambda channels: _is_list(channels) and all(map(_is_count, channels)),
+        "must be one or more whole numbers of at least 1",
+    ),
+    "keypoint_scores": _one_of(*SCORES),
+    "keypoint_head": LAYER,
 }
 
 FAST_RCNN: dict[str, Rule] = TWO_STAGE | {

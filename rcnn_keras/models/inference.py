@@ -22,6 +22,7 @@ from rcnn_keras.data.inputs import (
     unlabelled,
     with_given_proposals,
 )
+from rcnn_keras.data.keypoints import Skeleton
 from rcnn_keras.data.pipeline import Batches, check_packed, padded_image, require_proposals
 from rcnn_keras.data.value_range import ValueRange
 from rcnn_keras.models.batch_check import checked
@@ -49,6 +50,7 @@ class Inference(keras.Model):
 
     classes: tuple[str, ...]
     has_masks: bool
+    skeleton: Skeleton | None
     takes_proposals: bool
     min_size: int | None  # None: images keep their size
     max_size: Any  # pixels of the longer side, None where `min_size` is
@@ -145,12 +147,17 @@ class Inference(keras.Model):
         if self.image_rule is not None:
             seen = self.image_rule.size(*size)
             boxes = np.asarray(self.image_rule.restore(found["boxes"], seen, size))
-            return self.as_detections(found | {"boxes": boxes}, size)
+            detections = self.as_detections(found | {"boxes": boxes}, size)
+            whole = (detections.boxes[:, 2:] > detections.boxes[:, :2]).all(axis=1)
+            return detections if whole.all() else detections.take(whole)
         resized = size
         if self.min_size is not None:
             resized = resized_size(*size, self.min_size, self.max_size)
         scale = np.array([size[1] / resized[1], size[0] / resized[0]] * 2, np.float32)
-        return self.as_detections(found | {"boxes": found["boxes"] * scale}, size)
+        scaled = {"boxes": found["boxes"] * scale}
+        if self.skeleton is not None:
+            scaled["keypoints"] = found["keypoints"] * np.append(scale[:2], np.float32(1))
+        return self.as_detections(found | scaled, size)
 
     def as_detections(self, found: dict[str, np.ndarray], size: tuple[int, int]) -> Detections:
         """Return an image's padded detections, in its pixels, as `Detections`."""
@@ -163,6 +170,8 @@ class Inference(keras.Model):
             image_size=size,
             masks=found["masks"][:count] if self.has_masks else None,
             mask_pasting=self.mask_pasting,
+            keypoints=found["keypoints"][:count] if self.skeleton is not None else None,
+            skeleton=self.skeleton,
         )
 
     def _sized(self, batches: Batches) -> Batches:

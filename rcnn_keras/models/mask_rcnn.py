@@ -148,9 +148,7 @@ class MaskRCNN(FasterRCNN):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Run the mask head on sampled positives, and return what `mask_head_loss` takes."""
         kernels = self._config["kernels"]
-        sampler = self.roi_sampler
-        max_positives = max(int(sampler.batch_size_per_image * sampler.positive_fraction), 1)
-        rois, classes, _, matches = (x[:, :max_positives] for x in sampled)  # positives come first
+        rois, classes, _, matches = self.sampled_positives(sampled)
         image, rois, labels, matches = select_rows(kernels, classes > 0, rois, classes - 1, matches)
         logits = self.mask_head(
             self.mask_roi_align(extracted["features"], rois, image), training=training

@@ -313,6 +313,15 @@ class TwoStageDetector(Detector):
         beta = self._config["box_smooth_l1_beta"]
         return box_head_losses(*self.predict_sampled(extracted, sampled, step, training), beta)
 
+    def sampled_positives(
+        self, sampled: tuple[Tensor, Tensor, Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the sampled RoIs among which all positives are: they come first."""
+        sampler = self.roi_sampler
+        most = max(int(sampler.batch_size_per_image * sampler.positive_fraction), 1)
+        rois, classes, box_targets, matches = (x[:, :most] for x in sampled)
+        return rois, classes, box_targets, matches
+
     def predict_sampled(
         self,
         extracted: dict[str, Any],

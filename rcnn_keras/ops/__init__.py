@@ -38,6 +38,12 @@ from rcnn_keras.ops.inclusive_boxes import (
     to_exclusive,
     to_inclusive,
 )
+from rcnn_keras.ops.keypoints import (
+    bicubic_weights,
+    decode_heatmaps,
+    keypoint_targets,
+    portable_decode_heatmaps,
+)
 from rcnn_keras.ops.masks import (
     mask_targets,
     pack_bits,
@@ -67,10 +73,12 @@ __all__ = [
     "area",
     "base_anchors",
     "batch_norm",
+    "bicubic_weights",
     "check_finite",
     "clip_boxes",
     "clip_to_windows",
     "decode_boxes",
+    "decode_heatmaps",
     "decode_inclusive",
     "drawing_for",
     "drawn_for",
@@ -85,6 +93,7 @@ __all__ = [
     "inside_image",
     "iou",
     "is_multi_worker",
+    "keypoint_targets",
     "listed_pyramid_crop",
     "listed_roi_align",
     "listed_roi_pool",
@@ -98,6 +107,7 @@ __all__ = [
     "num_replicas",
     "pack_bits",
     "pool_cells",
+    "portable_decode_heatmaps",
     "portable_mask_targets",
     "portable_pyramid_crop",
     "portable_roi_align",

@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from rcnn_keras.models import FasterRCNN, MaskRCNN
+from rcnn_keras.models import FasterRCNN, KeypointRCNN, MaskRCNN
 from rcnn_keras.runs.distribution import Distribution
 from rcnn_keras.runs.document import ConfigurationError, Document, read_document
 from rcnn_keras.runs.schema import (
@@ -98,6 +98,11 @@ class Configuration(Section):
         return issubclass(ARCHITECTURES[self.model.architecture], MaskRCNN)
 
     @property
+    def trains_keypoints(self) -> bool:
+        """Whether the model predicts keypoints."""
+        return issubclass(ARCHITECTURES[self.model.architecture], KeypointRCNN)
+
+    @property
     def preset(self) -> str | None:
         """The preset whose weights the run starts from, or None."""
         return preset_of(self.model)
@@ -139,11 +144,13 @@ class FitConfiguration(Configuration):
 
     @model_validator(mode="after")
     def _check_masks(self) -> "FitConfiguration":
-        if self.trains_masks and self.data.format == "voc":
-            raise ValueError(
-                f"data.format = 'voc': {self.model.architecture} is trained on masks, which Pascal "
-                f"VOC annotations do not have; use COCO files"
-            )
+        needed = {"masks": self.trains_masks, "keypoints": self.trains_keypoints}
+        for what, is_needed in needed.items():
+            if is_needed and self.data.format == "voc":
+                raise ValueError(
+                    f"data.format = 'voc': {self.model.architecture} is trained on {what}, which "
+                    f"Pascal VOC annotations do not have; use COCO files"
+                )
         return self
 
     @model_validator(mode="after")

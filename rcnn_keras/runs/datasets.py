@@ -11,22 +11,27 @@ from rcnn_keras.data.validation import undecodable
 from rcnn_keras.data.via import load_via
 from rcnn_keras.data.voc import load_voc
 from rcnn_keras.evaluation import check_segmentations
+from rcnn_keras.evaluation.keypoints import check_keypoints_there
 from rcnn_keras.proposals.proposal_file import read_into
 from rcnn_keras.runs.document import ConfigurationError
 from rcnn_keras.runs.schema import AnyData, CocoSource, RecordSource, ViaSource, VocSource
 
 
-def read_data(data: AnyData, *, masks: bool = False) -> tuple[DetectionDataset, DetectionDataset]:
+def read_data(
+    data: AnyData, *, masks: bool = False, keypoints: bool = False
+) -> tuple[DetectionDataset, DetectionDataset]:
     """Return the training and the validation data, of the same classes in the same order.
 
     Args:
         data: where they are.
         masks: every object but the crowds must have a segmentation.
+        keypoints: some object must have a keypoint.
 
     Raises:
         DatasetError: with everything that is wrong in any of the files.
         ConfigurationError: the classes differ between the files, or the training data have no
-            object; or one has no segmentation and `masks` are wanted.
+            object; or one has no segmentation and `masks` are wanted, or none a keypoint and
+            `keypoints` are.
     """
     sources = [*data.train, *data.val]
     datasets: list[DetectionDataset] = []
@@ -51,10 +56,11 @@ def read_data(data: AnyData, *, masks: bool = False) -> tuple[DetectionDataset, 
     if all(record.crowd.all() for record in train):
         raise ConfigurationError([_empty_error("data.train", train)])
     parts = {"data.train": train, "data.val": val}
-    if masks:
-        for name, part in parts.items():
+    checks = [check_segmentations] * masks + [check_keypoints_there] * keypoints
+    for name, part in parts.items():
+        for check in checks:
             try:
-                check_segmentations(part)
+                check(part)
             except ValueError as error:
                 raise ConfigurationError([f"{name}: {error}"]) from error
     return parts["data.train"], parts["data.val"]

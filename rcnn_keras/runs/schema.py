@@ -29,7 +29,7 @@ from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, cor
 
 from rcnn_keras.data import augmentation
 from rcnn_keras.data.object_rules import Crowd, WithoutMask
-from rcnn_keras.models import RCNN, Detector, FasterRCNN, FastRCNN, MaskRCNN
+from rcnn_keras.models import RCNN, Detector, FasterRCNN, FastRCNN, KeypointRCNN, MaskRCNN
 from rcnn_keras.models import arguments as rules
 from rcnn_keras.models.arguments import argument_errors
 from rcnn_keras.models.custom_layers import LAYER_ARGUMENTS
@@ -366,6 +366,7 @@ AnyData = (
 ARCHITECTURES: dict[str, type[Detector]] = {
     "fast_rcnn": FastRCNN,
     "faster_rcnn": FasterRCNN,
+    "keypoint_rcnn": KeypointRCNN,
     "mask_rcnn": MaskRCNN,
     "rcnn": RCNN,
 }
@@ -373,13 +374,17 @@ ARCHITECTURES: dict[str, type[Detector]] = {
 RULES = {
     "fast_rcnn": rules.FAST_RCNN,
     "faster_rcnn": rules.FASTER_RCNN,
+    "keypoint_rcnn": rules.KEYPOINT_RCNN,
     "mask_rcnn": rules.MASK_RCNN,
     "rcnn": rules.RCNN,
 }
 
-# Arguments of the models that are no keys: the data has the classes, `training` the seed, and
-# models and layers cannot be written into a file of text.
-NO_KEYS = ("classes", "num_classes", "seed", "feature_pyramid", *LAYER_ARGUMENTS)
+# Arguments of the models that are no keys: the data has classes and keypoints, `training` the seed,
+# and models and layers cannot be written into a file of text.
+NO_KEYS = (
+    *("classes", "num_classes", "num_keypoints", "keypoint_names", "keypoint_edges"),
+    *("seed", "feature_pyramid", *LAYER_ARGUMENTS),
+)
 
 MORE_KEYS = ("architecture", "preset")  # keys that are no arguments of the constructor
 
