@@ -172,12 +172,9 @@ def save(model: MatterportMaskRCNN, path: str | PathLike[str]) -> Path:
         file.attrs["backend"] = b"tensorflow"
         file.attrs["keras_version"] = b"2.2.4"  # of the layout
         for group, tensors in groups.items():
-            kinds = sorted(tensors, key=lambda n: (n.split("/")[0], ORDER.index(_kind(n))))
-            if group == RPN_GROUP:
-                kinds = list(tensors)
             place_in_file = file.create_group(group)
-            place_in_file.attrs["weight_names"] = np.array(kinds, "S")
-            for name in kinds:
+            place_in_file.attrs["weight_names"] = np.array([*tensors], "S")
+            for name in tensors:
                 place_in_file.create_dataset(name, data=tensors[name])
     return path
 

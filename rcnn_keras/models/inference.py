@@ -148,8 +148,8 @@ class Inference(keras.Model):
             seen = self.image_rule.size(*size)
             boxes = np.asarray(self.image_rule.restore(found["boxes"], seen, size))
             detections = self.as_detections(found | {"boxes": boxes}, size)
-            whole = (detections.boxes[:, 2:] > detections.boxes[:, :2]).all(axis=1)
-            return detections if whole.all() else detections.take(whole)
+            sides = detections.boxes[:, 2:] - detections.boxes[:, :2]
+            return detections.take(sides.min(axis=1) > 0)  # rounding leaves no pixel of some
         resized = size
         if self.min_size is not None:
             resized = resized_size(*size, self.min_size, self.max_size)

@@ -95,8 +95,8 @@ def _read(
     elif isinstance(source, RecordSource):
         dataset = load_tfrecord(source.root, **options)
     elif isinstance(source, ViaSource):
-        where = {"images": source.images, "attribute": source.attribute}
-        dataset = load_via(source.annotations, **where, **options)
+        options["attribute"] = source.attribute
+        dataset = load_via(source.annotations, source.images, **options)
     else:
         dataset = load_coco(source.annotations, source.images, **options)
     if source.proposals is None:

@@ -285,6 +285,7 @@ def trained(tmp_path_factory):
     return model, epochs, (before, after_heads, stem.numpy())
 
 
+@pytest.mark.slow
 def test_training_counts_epochs_in_total_and_trains_the_layers_named(trained):
     model, epochs, (before, after_heads, after_all) = trained
     assert epochs == [0, 1]
@@ -295,6 +296,7 @@ def test_training_counts_epochs_in_total_and_trains_the_layers_named(trained):
     assert files == ["mask_rcnn_squares_0001.h5", "mask_rcnn_squares_0002.h5"]
 
 
+@pytest.mark.slow
 def test_the_last_checkpoint_is_found_read_and_detects(trained, dataset):
     model = trained[0]
     found = modellib.MaskRCNN("inference", SquaresConfig(), model.model_dir, **THIN)
@@ -316,6 +318,7 @@ def test_the_last_checkpoint_is_found_read_and_detects(trained, dataset):
     assert (np.diff(result["scores"]) <= 0).all()
 
 
+@pytest.mark.slow
 def test_layers_are_chosen_by_regular_expressions_over_matterports_names(trained):
     model = trained[0]
     layers = rk.convert.matterport.layer_names(model.keras_model)
@@ -332,13 +335,13 @@ def test_layers_are_chosen_by_regular_expressions_over_matterports_names(trained
         model.set_trainable("head")
 
 
-def test_settings_that_are_ignored_are_named_once(tmp_path):
+def test_settings_that_are_ignored_are_named_once():
     class Own(SquaresConfig):
         USE_MINI_MASK = False
         DETECTION_MIN_CONFIDENSE = 0.5
 
     with pytest.warns(UserWarning, match="USE_MINI_MASK.*did you mean DETECTION_MIN_CONFIDENCE"):
-        modellib.MaskRCNN("inference", Own(), tmp_path, **THIN)
+        modellib._warn_of_ignored(Own())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         modellib._warn_of_ignored(Own())
@@ -362,6 +365,7 @@ def test_settings_that_cannot_be_followed_are_errors(settings, mode, message, tm
         modellib.MaskRCNN(mode, config, tmp_path)
 
 
+@pytest.mark.slow
 def test_what_the_other_mode_does_is_refused_and_what_is_absent_is_named(trained, dataset):
     model = trained[0]
     with pytest.raises(ValueError, match="detect needs a model of mode 'inference'"):

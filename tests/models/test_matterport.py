@@ -21,6 +21,7 @@ from rcnn_keras.layers import (
 )
 from rcnn_keras.losses import smooth_l1
 from rcnn_keras.models import MatterportMaskRCNN, fold_batchnorm, with_kernels
+from rcnn_keras.models.batch import complete_inputs
 from rcnn_keras.ops import decode_inclusive, nms, to_exclusive, to_inclusive
 
 STORED = Path(__file__).with_name("matterport_golden.npz")
@@ -378,6 +379,46 @@ def test_whole_cases_are_those_of_the_original(case, seeded):
     np.testing.assert_allclose(found.masks, stored["masks28_f16"].astype(np.float32), atol=1e-3)
     areas = found.bool_masks().sum(axis=(1, 2))
     assert np.abs(areas - stored["mask_area"]).max() <= 1
+
+
+@pytest.mark.slow
+def test_losses_of_given_samples_are_those_of_the_original(seeded):
+    folder, seeded_image = seeded
+    stored = np.load(ORACLE / "loss_training.npz")
+    config = {"IMAGE_MIN_DIM": 400, "IMAGE_MAX_DIM": 512}
+    model = matterport.load(folder / "balloon_r50.h5", config=config)
+    height, width, seed = map(int, stored["image_hw_seed"])
+    size = model.image_rule.size(height, width)
+    seen = model.image_rule.resize(seeded_image(height, width, seed), *size)
+    inputs = complete_inputs({"images": seen[None], "image_sizes": np.array([size])})
+    extracted = model.extract_features(inputs, training=False)
+
+    index = np.flatnonzero(stored["rpn_match"])
+    labels = (stored["rpn_match"][index] > 0).astype(np.int32)[None]
+    logits, deltas = (
+        np.concatenate(extracted[name], axis=1)[:, index] for name in ("rpn_logits", "rpn_deltas")
+    )
+    targets = np.zeros(deltas.shape, np.float32)
+    targets[labels == 1] = stored["rpn_bbox"][: labels.sum()][:, [1, 0, 3, 2]]
+    losses = model.rpn_losses_of(*map(tf.constant, (logits, deltas, targets, labels)))
+
+    rois = tf.constant(yxyx_in_pixels(stored["full_target_rois"], (512, 512))[None])
+    classes = stored["full_target_class_ids"][None]
+    targets = stored["full_target_deltas"][None][..., [1, 0, 3, 2]]
+    real = np.flatnonzero(classes[0] > 0)
+    masks = np.unpackbits(stored["full_target_masks"], axis=1).reshape(-1, 28, 28)[real]
+    image = tf.zeros(len(real), tf.int32)
+    pooled = model.mask_roi_align(extracted["features"], tf.gather(rois[0], real), image)
+    every = tf.fill([len(real)], True)
+    drawn = model.mask_head(pooled)[..., 0], tf.constant(masks, tf.float32), every
+    model.draw_sampled = lambda *_: drawn
+    matches = tf.zeros(classes.shape, tf.int32)
+    sampled = (rois, tf.constant(classes), tf.constant(targets), matches)
+    losses |= model.roi_losses_of(extracted, {}, sampled, tf.constant(0), False)
+    found = [float(losses[name][0] / losses[name][1]) for name in model.loss_names]
+    order = ["rpn_objectness_loss", "rpn_box_loss", "class_loss", "box_loss", "mask_loss"]
+    assert list(model.loss_names) == order
+    np.testing.assert_allclose(found, stored["full_losses"], rtol=1e-4)
 
 
 def test_kept_boxes_do_not_depend_on_a_threshold_of_exactly_their_overlap():

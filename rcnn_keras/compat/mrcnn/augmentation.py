@@ -78,7 +78,7 @@ def _takes_samples(augmentation: Any) -> bool:
 def _by_sample(augmentation: Any, image: np.ndarray, mask: np.ndarray) -> tuple[Any, Any]:
     """Augment as `rk.data.Batches` does; objects that are cut away are left out there."""
     height, width, count = mask.shape
-    whole = np.tile(np.float32([[0, 0, width, height]]), (count, 1))
+    whole = np.tile(np.array([[0, 0, width, height]], np.float32), (count, 1))
     sample = {
         "image": tf.constant(image, tf.float32),
         "boxes": tf.constant(whole, shape=(count, 4)),

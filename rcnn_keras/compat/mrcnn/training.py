@@ -13,7 +13,7 @@ from rcnn_keras.compat.mrcnn.utils import Dataset
 from rcnn_keras.convert import matterport
 from rcnn_keras.data.images import read_image
 
-Sample = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
+Sample = tuple[dict[str, Any], dict[str, Any]]
 
 SIGNATURE = (
     {

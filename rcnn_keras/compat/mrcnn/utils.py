@@ -124,8 +124,8 @@ class Dataset:
 def extract_bboxes(mask: np.ndarray) -> np.ndarray:
     """Return the boxes `(N, 4)` int32 around masks `(H, W, N)`; zeros for empty ones."""
     boxes = np.zeros((mask.shape[-1], 4), np.int32)
-    for box, rows, columns in zip(boxes, mask.any(axis=1).T, mask.any(axis=0).T, strict=True):
-        y, x = np.flatnonzero(rows), np.flatnonzero(columns)
+    for i, box in enumerate(boxes):
+        y, x = (np.flatnonzero(np.any(mask[..., i], axis=axis)) for axis in (1, 0))
         if len(y):
             box[:] = y[0], x[0], y[-1] + 1, x[-1] + 1
     return boxes
