@@ -92,7 +92,8 @@ class Inference(keras.Model):
         Args:
             images: one image or many: paths, folders (their images, sorted by name), Pillow
                 images, uint8 or float arrays or tensors in 0..255 (`(H, W)`, `(H, W, 3)`,
-                `(H, W, 4)`, of several `(B, H, W, C)`), lists of those; or a dataset.
+                `(H, W, 4)`, of several `(B, H, W, C)`), lists of those; or a dataset or some of its
+                records.
             batch_size: images that run together. Images of different sizes are padded to the
                 largest, which can move their boxes a little, as the padding is in reach of the
                 convolutions.
