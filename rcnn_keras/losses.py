@@ -73,9 +73,20 @@ def rpn_losses(
 
 
 def rpn_loss_terms(
-    logits: Tensor, deltas: Tensor, target_deltas: Tensor, match_labels: Tensor
+    logits: Tensor,
+    deltas: Tensor,
+    target_deltas: Tensor,
+    match_labels: Tensor,
+    beta: float = SMOOTH_L1_BETA,
 ) -> dict[str, Tensor]:
     """Return what each sampled anchor adds to the sums of `rpn_losses`, which has the arguments.
+
+    Args:
+        logits: as in `rpn_losses`, like the others.
+        deltas: likewise.
+        target_deltas: likewise.
+        match_labels: likewise.
+        beta: where smooth L1 turns from quadratic to linear.
 
     Returns:
         `(B, S)` for each loss; 0 for padding, and for boxes of negatives.
@@ -83,7 +94,7 @@ def rpn_loss_terms(
     sampled, positive = match_labels != IGNORED, match_labels == POSITIVE
     p_star = ops.cast(positive, "float32")
     l_cls = ops.softplus(logits) - logits * p_star
-    l_reg = ops.sum(smooth_l1(deltas, target_deltas), axis=-1)
+    l_reg = ops.sum(smooth_l1(deltas, target_deltas, beta), axis=-1)
     return {
         "rpn_objectness_loss": ops.where(sampled, l_cls, 0.0),
         "rpn_box_loss": ops.where(positive, l_reg, 0.0),

@@ -224,7 +224,9 @@ def _detected_mask(found: Detections, i: int) -> Callable[[int], np.ndarray] | N
         return None
     masks, boxes = found.masks[i : i + 1], found.boxes[i : i + 1]
     height, width = found.image_size
-    return lambda zoom: paste_masks(masks, boxes * zoom, (height * zoom, width * zoom), 0.5)[0]
+    return lambda zoom: paste_masks(
+        masks, boxes * zoom, (height * zoom, width * zoom), 0.5, found.mask_pasting
+    )[0]
 
 
 def _stated_mask(record: Record, i: int) -> Callable[[int], np.ndarray] | None:

@@ -12,7 +12,7 @@ import numpy as np
 from keras import layers
 
 from rcnn_keras.layers.normalization import BATCH_KINDS, BATCH_NORMS
-from rcnn_keras.models import RCNN, Detector, FasterRCNN
+from rcnn_keras.models import RCNN, Detector, FasterRCNN, MatterportMaskRCNN
 from rcnn_keras.models.arguments import unread_arguments
 from rcnn_keras.models.custom_layers import LAYER_ARGUMENTS
 
@@ -182,7 +182,8 @@ def may_start(architecture: type[Detector], source: type[Detector]) -> bool:
     Faster, Mask and Keypoint R-CNN share all but the heads of masks and keypoints. The others have
     other parts.
     """
-    if issubclass(architecture, FasterRCNN):
+    of_matterport = {issubclass(kind, MatterportMaskRCNN) for kind in (architecture, source)}
+    if issubclass(architecture, FasterRCNN) and len(of_matterport) == 1:
         return issubclass(source, FasterRCNN)
     return architecture is source
 

@@ -26,6 +26,7 @@ class Detections:
         image_size: height and width H and W of the image in pixels.
         masks: `(D, M, M)` float32 in 0..1, each object's mask in the frame of its box; None from
             detectors of boxes alone.
+        mask_pasting: the rule by which masks become pixels of the image, see `data.paste_masks`.
         keypoints: `(D, P, 3)` float32 x and y in pixels and the score of each keypoint; None from
             detectors without.
         skeleton: names and edges of the keypoints, by default numbers alone.
@@ -42,6 +43,7 @@ class Detections:
     masks: np.ndarray | None = None
     keypoints: np.ndarray | None = None
     skeleton: Skeleton | None = None
+    mask_pasting: str = "torchvision"
 
     def __post_init__(self) -> None:
         for name in ("masks", "keypoints"):
@@ -114,7 +116,7 @@ class Detections:
         Raises:
             ValueError: if the detector has no masks.
         """
-        return paste_masks(self._masks(), self.boxes, self.image_size, threshold)
+        return paste_masks(self._masks(), self.boxes, self.image_size, threshold, self.mask_pasting)
 
     def soft_masks(self) -> np.ndarray:
         """Return `(D, H, W)` float32 masks in the image's pixels, in 0..1.
@@ -122,7 +124,7 @@ class Detections:
         Raises:
             ValueError: if the detector has no masks.
         """
-        return paste_masks(self._masks(), self.boxes, self.image_size)
+        return paste_masks(self._masks(), self.boxes, self.image_size, rule=self.mask_pasting)
 
     def rle_masks(self, threshold: float = 0.5) -> list[dict[str, Any]]:
         """Return `bool_masks` as D COCO run-length dicts, `counts` as text; needs little memory.
@@ -130,7 +132,9 @@ class Detections:
         Raises:
             ValueError: if the detector has no masks.
         """
-        return encode_masks(self._masks(), self.boxes, self.image_size, threshold)
+        return encode_masks(
+            self._masks(), self.boxes, self.image_size, threshold, self.mask_pasting
+        )
 
     def _masks(self) -> np.ndarray:
         if self.masks is None:

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from rcnn_keras.data.augmentation import Augmentation, Sample, drop_empty_masks
 from rcnn_keras.data.bitmasks import decode_masks
+from rcnn_keras.data.image_rule import ImageRule
 from rcnn_keras.data.images import (
     ImageError,
     decode_upright,
@@ -361,6 +362,7 @@ class Batches:
         self.skeleton = require_keypoints(dataset) if keypoints else None
         self.proposals = proposals
         self.value_range = value_range
+        self.image_rule: ImageRule | None = None  # a model's own rule
         self._parts, self._mine = 1, range(1)
         self._passes = 0
 
@@ -454,6 +456,8 @@ class Batches:
     def resized_sizes(self, record: "Record") -> list[tuple[int, int]]:
         """Return the height and width of a record's image after resizing, at each `min_size`."""
         height, width = record.height, record.width
+        if self.image_rule is not None:
+            return [self.image_rule.size(height, width)]
         return [
             resized_size(height, width, size or min(height, width), self.max_size or sys.maxsize)
             for size in _several(self.min_size)
@@ -475,9 +479,12 @@ class Batches:
         Returns:
             The sample, with `image` (h, w, 3) float32 in 0..255.
         """
-        if self.min_size is None and self.max_size is None:
+        if self.image_rule is not None:
+            image = self.image_rule.resize(sample["image"], new[0], new[1])
+        elif self.min_size is None and self.max_size is None:
             return sample | {"image": tf.cast(sample["image"], tf.float32)}
-        image = resize_image(sample["image"], new[0], new[1], antialias=self.antialias)
+        else:
+            image = resize_image(sample["image"], new[0], new[1], antialias=self.antialias)
         ratio = tf.cast(new / old, tf.float32)[::-1]
         factors = {"boxes": tf.tile(ratio, [2]), "proposals": tf.tile(ratio, [2])}
         factors["keypoints"] = tf.concat([ratio, [1.0]], axis=0)

@@ -36,6 +36,8 @@ REPAIRS = {
         "class names spelled with other spaces or characters"
     ),
     "class name read from a number": "class names read from numbers",
+    "point or line left out": "points and lines left out",
+    "polygon of fewer than three points left out": "polygons of fewer than three points left out",
     "category listed twice, read once": "categories listed twice, read once",
     "category joined with another of its name": "categories joined with others of their name",
     "root category without objects left out": "root categories without objects left out",

@@ -544,7 +544,10 @@ def _mask_overlaps(detections: Detections, record: Record) -> tuple[np.ndarray, 
     same = np.isin(detections.labels, record.labels)
     other = ~same  # of these only the area matters
     areas[other] = mask_areas(
-        detections.masks[other], detections.boxes[other], detections.image_size
+        detections.masks[other],
+        detections.boxes[other],
+        detections.image_size,
+        rule=detections.mask_pasting,
     )
     if same.any():
         codes = detections.take(same).rle_masks()

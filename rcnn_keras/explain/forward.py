@@ -85,6 +85,11 @@ def explain(
             "KeypointRCNN), not "
             f"{_kind(model)}"
         )
+    if model.image_rule is not None:
+        raise ValueError(
+            f"explain is not for {type(model).__name__}, whose images stand in the middle of a "
+            f"canvas: its extract_features, predict_boxes and layers give what it computes"
+        )
     check_process(model._process)
     dataset = _one_image(model, image, proposals)
     record = dataset[0]

@@ -118,11 +118,15 @@ def letterboxed(
     pixels = read_image(image, model.value_range)
     height, width = pixels.shape[:2]
     new = (height, width)
-    if model.min_size is not None:
+    if model.image_rule is not None:
+        new = model.image_rule.size(height, width)
+    elif model.min_size is not None:
         new = resized_size(height, width, model.min_size, model.max_size)
     if new[0] > size[0] or new[1] > size[1]:
         new = resized_size(height, width, *_fit(height, width, size))
-    if new != (height, width):
+    if model.image_rule is not None:
+        pixels = np.asarray(model.image_rule.resize(pixels, *new))
+    elif new != (height, width):
         pixels = np.asarray(resize_image(pixels, *new, antialias=model.antialias))
     canvas = np.empty((1, *size, 3), np.uint8)
     canvas[:] = padding_of(model)

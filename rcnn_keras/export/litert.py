@@ -192,8 +192,8 @@ def litert(
 
     Beside the model the file holds, as TFLite's own tools put them there, a zip archive:
     `labels.txt` with a class name a line, and `detector.json` with `size`, `padding`, `min_size`,
-    `max_size`, `antialias`, `score_threshold`, `masks`, `keypoints` (their names, or null) and
-    `quantize`.
+    `max_size`, `antialias`, `image_rule` (in place of these, or null), `score_threshold`, `masks`,
+    `keypoints` (their names, or null) and `quantize`.
 
     Args:
         model: the detector, which stays as it is.
@@ -262,6 +262,7 @@ def about_file(model: Detector, size: tuple[int, int]) -> dict:
         "min_size": model.min_size,
         "max_size": model.max_size,
         "antialias": model.antialias,
+        "image_rule": None if model.image_rule is None else vars(model.image_rule),
         "score_threshold": model.detection_layer.score_threshold,
         "masks": model.has_masks,
         "keypoints": None if model.skeleton is None else list(model.skeleton.names),

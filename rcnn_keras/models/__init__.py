@@ -10,6 +10,7 @@ from rcnn_keras.models.faster_rcnn import FasterRCNN
 from rcnn_keras.models.inference import detect_at_scales
 from rcnn_keras.models.keypoint_rcnn import KeypointRCNN
 from rcnn_keras.models.mask_rcnn import MaskRCNN
+from rcnn_keras.models.matterport import MatterportMaskRCNN
 from rcnn_keras.models.rcnn import RCNN
 from rcnn_keras.models.saved import load_detector
 from rcnn_keras.models.transforms import fold_batchnorm, truncate_svd, with_kernels
@@ -24,6 +25,7 @@ __all__ = [
     "FasterRCNN",
     "KeypointRCNN",
     "MaskRCNN",
+    "MatterportMaskRCNN",
     "NonFiniteLossError",
     "detect_at_scales",
     "fold_batchnorm",

@@ -23,6 +23,7 @@ from rcnn_keras.backbones.backbone import (
 )
 from rcnn_keras.backbones.crop_networks import CHANNELS, CROP_SIZES, SMALLEST_CROP
 from rcnn_keras.backbones.resnet import width_rule
+from rcnn_keras.data.image_rule import RESIZE_MODES
 from rcnn_keras.data.keypoints import COCO_PERSON, Skeleton, numbered_skeleton
 from rcnn_keras.data.value_range import VALUE_RANGE_RULE, is_value_range
 from rcnn_keras.layers.keypoint_head import LAYERS, SCORES
@@ -89,7 +90,7 @@ def argument_errors(config: Mapping[str, Any], rules: Rules | None = None) -> di
         for name, (holds, rule) in rules.items()
         if name in config and not holds(config[name])
     }
-    if "backbone" in errors and rules is not RCNN:
+    if "backbone" in errors and rules is not RCNN and rules is not MATTERPORT:
         errors["backbone"] = nearest_name(config["backbone"])
     if "backbone_weights" in errors:
         near = difflib.get_close_matches(str(config["backbone_weights"]), WEIGHTS, 1)
@@ -203,6 +204,8 @@ def _errors_between(sound: Mapping[str, Any]) -> dict[str, str]:
             "must be at least 1 with kernels='portable', as for XLA and all exports but "
             "TensorFlow's: 0 takes a number of samples that depends on the RoI"
         )
+    if sound.get("resize_mode") == "square" and sound.get("max_dim", 0) % 64:
+        errors["max_dim"] = "must be a multiple of 64, as the maps are halved six times"
     if "backbone" not in sound:
         return errors
     backbone = sound["backbone"]
@@ -234,6 +237,8 @@ def _builtin_errors(backbone: str, sound: Mapping[str, Any]) -> dict[str, str]:
     """Return the errors of a network of this package."""
     errors = {}
     is_resnet = backbone.startswith("resnet")
+    if "resize_mode" in sound:  # matterport's has these two whatever is said
+        sound = {"stride_in_1x1": True, **sound}
     if sound.get("box_ranks") and not backbone.endswith("_fpn") and is_resnet:
         errors["box_ranks"] = f"must be None for {backbone}, whose head has no dense layers"
     network = backbone.removesuffix("_fpn")
@@ -427,6 +432,10 @@ def _one_of(*values: Any) -> Rule:
 
 COUNT: Rule = (_is_count, "must be a whole number of at least 1")
 WHOLE: Rule = (_is_whole, "must be a whole number of at least 0")
+AT_LEAST_2: Rule = (
+    lambda value: _is_count(value) and value > 1,
+    "must be a whole number of at least 2",
+)
 SHARE: Rule = (_is_share, "must be in 0..1")
 BOOL: Rule = (_is_bool, "must be True or False")
 OPTIONAL_BOOL: Rule = (_is_optional_bool, "must be None, True or False")
@@ -543,6 +552,46 @@ FASTER_RCNN: dict[str, Rule] = TWO_STAGE | {
 }
 
 MASK_RCNN: dict[str, Rule] = FASTER_RCNN | {"mask_head": LAYER}
+
+MATTERPORT: dict[str, Rule] = {
+    name: rule
+    for name, rule in FASTER_RCNN.items()
+    if name
+    not in (
+        *("min_size", "max_size", "stride_in_1x1", "stochastic_depth", "feature_pyramid"),
+        *("head_norm", "anchor_rounding", "anchor_generator", "rpn_head", "roi_pooling"),
+        *("roi_aligned", "roi_sampling_ratio", "box_head", "box_convs", "box_smooth_l1_beta"),
+        *("image_std", "winograd", "antialias", "rpn_score_thresh", "rpn_convs"),
+        *("rpn_objectness", "rpn_ignore_border", "rpn_pre_nms_top_n_train"),
+        "rpn_pre_nms_top_n_test",
+    )
+} | {
+    "backbone": _one_of("resnet50_fpn", "resnet101_fpn"),
+    "backbone_weights": (lambda value: value in (None, "imagenet"), "must be None or 'imagenet'"),
+    "resize_mode": _one_of(*RESIZE_MODES),
+    "min_dim": COUNT,
+    "max_dim": COUNT,
+    "min_scale": (
+        lambda value: _is_number(value) and value >= 0,
+        "must be a number of at least 0",
+    ),
+    "norm": _one_of("frozen_batch", "batch", None),
+    "anchor_sizes": (
+        lambda levels: _is_list(levels) and all(_are_positive(x) and len(x) == 1 for x in levels),
+        "must be a list of one size above 0 for each level",
+    ),
+    "anchor_stride": COUNT,
+    "rpn_channels": COUNT,
+    "rpn_pre_nms_top_n": COUNT,
+    "rpn_reg_weights": TWO_STAGE["bbox_reg_weights"],
+    "pooled_size": AT_LEAST_2,
+    "mask_pooled_size": AT_LEAST_2,
+    "box_units": COUNT,
+    "image_mean": (
+        lambda mean: _are_means(mean) and len(mean) == 3,
+        "must be three numbers in 0..255",
+    ),
+}
 
 PAIRS: Rule = (
     _optional(_are_pairs),

@@ -335,7 +335,14 @@ class FasterRCNN(TwoStageDetector):
         """Sample anchors and RoIs, and return the four losses as `(sum, count)`."""
         step = self.optimizer.iterations if training else ops.zeros((), "int64")
         _, *sampled = self.sample_anchors(extracted, targets, step)
-        return rpn_losses(*sampled) | self.second_stage_losses(extracted, targets, step, training)
+        losses = self.rpn_losses_of(*sampled)
+        return losses | self.second_stage_losses(extracted, targets, step, training)
+
+    def rpn_losses_of(
+        self, logits: Tensor, deltas: Tensor, box_targets: Tensor, match_labels: Tensor
+    ) -> Losses:
+        """Return the RPN's two losses of sampled anchors; see `losses.rpn_losses`."""
+        return rpn_losses(logits, deltas, box_targets, match_labels)
 
     def sample_anchors(
         self, extracted: dict[str, Any], targets: dict[str, Any], step: Tensor

@@ -7,6 +7,7 @@ from rcnn_keras.ops.batching import (
     in_equal_chunks,
     scatter_valid,
     select_rows,
+    take_positions,
     take_rows,
 )
 from rcnn_keras.ops.boxes import (
@@ -31,6 +32,12 @@ from rcnn_keras.ops.execution import (
     scoped_gradients,
     sum_over_replicas,
 )
+from rcnn_keras.ops.inclusive_boxes import (
+    clip_to_windows,
+    decode_inclusive,
+    to_exclusive,
+    to_inclusive,
+)
 from rcnn_keras.ops.keypoints import (
     bicubic_weights,
     decode_heatmaps,
@@ -47,6 +54,7 @@ from rcnn_keras.ops.masks import (
 from rcnn_keras.ops.matching import match, sample
 from rcnn_keras.ops.nms import grouped_nms, move_apart, nms, nms_loop, suppressors, top_k
 from rcnn_keras.ops.normalization import batch_norm, local_response_norm
+from rcnn_keras.ops.pyramid_crop import listed_pyramid_crop, portable_pyramid_crop
 from rcnn_keras.ops.random import drawing_for, drawn_for, stateless_uniform
 from rcnn_keras.ops.roi_align import (
     listed_roi_align,
@@ -68,8 +76,10 @@ __all__ = [
     "bicubic_weights",
     "check_finite",
     "clip_boxes",
+    "clip_to_windows",
     "decode_boxes",
     "decode_heatmaps",
+    "decode_inclusive",
     "drawing_for",
     "drawn_for",
     "encode_boxes",
@@ -84,6 +94,7 @@ __all__ = [
     "iou",
     "is_multi_worker",
     "keypoint_targets",
+    "listed_pyramid_crop",
     "listed_roi_align",
     "listed_roi_pool",
     "local_response_norm",
@@ -98,6 +109,7 @@ __all__ = [
     "pool_cells",
     "portable_decode_heatmaps",
     "portable_mask_targets",
+    "portable_pyramid_crop",
     "portable_roi_align",
     "portable_roi_pool",
     "portable_warp_regions",
@@ -114,8 +126,11 @@ __all__ = [
     "stateless_uniform",
     "sum_over_replicas",
     "suppressors",
+    "take_positions",
     "take_rows",
     "to_bitmasks",
+    "to_exclusive",
+    "to_inclusive",
     "top_k",
     "unpack_bits",
     "valid_boxes",

@@ -32,6 +32,8 @@ from rcnn_keras.runs.schema import (
     StagesSection,
     StepSchedule,
     TrainingSection,
+    ViaBatches,
+    ViaData,
     VocBatches,
     VocData,
     describe,
@@ -127,7 +129,7 @@ class Configuration(Section):
 class FitConfiguration(Configuration):
     """A run of `fit`, or of `train_alternating`."""
 
-    data: CocoBatches | VocBatches | RecordBatches = Field(discriminator="format")
+    data: CocoBatches | ViaBatches | VocBatches | RecordBatches = Field(discriminator="format")
     optimizer: SGD | Adaptive = Field(discriminator="name")
     training: TrainingSection
 
@@ -182,7 +184,7 @@ class FitConfiguration(Configuration):
 class RCNNConfiguration(Configuration):
     """A run of `train_rcnn`, in stages; milestones of the schedule are in steps."""
 
-    data: CocoData | VocData | RecordData = Field(discriminator="format")
+    data: CocoData | ViaData | VocData | RecordData = Field(discriminator="format")
     training: StagesSection
 
     @property

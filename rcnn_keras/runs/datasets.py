@@ -8,12 +8,13 @@ from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.problems import DatasetError, Problem
 from rcnn_keras.data.tfrecord import check_tfrecord, load_tfrecord
 from rcnn_keras.data.validation import undecodable
+from rcnn_keras.data.via import load_via
 from rcnn_keras.data.voc import load_voc
 from rcnn_keras.evaluation import check_segmentations
 from rcnn_keras.evaluation.keypoints import check_keypoints_there
 from rcnn_keras.proposals.proposal_file import read_into
 from rcnn_keras.runs.document import ConfigurationError
-from rcnn_keras.runs.schema import AnyData, CocoSource, RecordSource, VocSource
+from rcnn_keras.runs.schema import AnyData, CocoSource, RecordSource, ViaSource, VocSource
 
 
 def read_data(
@@ -81,7 +82,9 @@ def check_images(*datasets: DetectionDataset) -> None:
         raise DatasetError(problems)
 
 
-def _read(source: CocoSource | VocSource | RecordSource, data: AnyData) -> DetectionDataset:
+def _read(
+    source: CocoSource | ViaSource | VocSource | RecordSource, data: AnyData
+) -> DetectionDataset:
     options: dict[str, Any] = {
         "classes": data.classes,
         "crowd": data.crowd,
@@ -91,6 +94,9 @@ def _read(source: CocoSource | VocSource | RecordSource, data: AnyData) -> Detec
         dataset = load_voc(source.root, source.split, **options)
     elif isinstance(source, RecordSource):
         dataset = load_tfrecord(source.root, **options)
+    elif isinstance(source, ViaSource):
+        options["attribute"] = source.attribute
+        dataset = load_via(source.annotations, source.images, **options)
     else:
         dataset = load_coco(source.annotations, source.images, **options)
     if source.proposals is None:

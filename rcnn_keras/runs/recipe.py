@@ -21,6 +21,7 @@ from rcnn_keras.data.image_files import folders_in, split_of
 from rcnn_keras.data.keypoints import num_labelled
 from rcnn_keras.data.object_rules import Crowd, WithoutMask
 from rcnn_keras.data.tfrecord import is_tfrecord_folder
+from rcnn_keras.data.via import is_via
 from rcnn_keras.data.voc_folders import voc_splits
 from rcnn_keras.ops import base_anchors
 
@@ -43,7 +44,7 @@ class Sources:
     """Where the data of a configuration lie.
 
     Attributes:
-        format: `"coco"`, `"voc"` or `"records"`.
+        format: `"coco"`, `"via"`, `"voc"` or `"records"`.
         train: keys of each source of the training data, as the section `data` has them.
         val: the same of the validation data; none if it is to be split off.
     """
@@ -59,7 +60,7 @@ def find_sources(path: str | Path, val: str | Path | None = None, **keys: str) -
     Args:
         path: a COCO JSON file; a folder with one for each split, named after it (`train.json`,
             `instances_train2017.json`) or in a folder of its name (`train/_annotations.coco.json`);
-            a Pascal VOC folder; or a folder of TFRecord files.
+            a file of VIA; a Pascal VOC folder; or a folder of TFRecord files.
         val: the same for the validation data; by default what the folder has.
         **keys: further keys of every source, such as `images`.
 
@@ -73,6 +74,8 @@ def find_sources(path: str | Path, val: str | Path | None = None, **keys: str) -
             raise FileNotFoundError(f"{place}: no such file or folder")
     if is_tfrecord_folder(path):
         return Sources("records", ({"root": str(path)},), _one(val, "root"))
+    if is_via(path):
+        return Sources("via", ({"annotations": str(path), **keys},), _one(val, "annotations"))
     if path.is_dir() and not is_coco(path):
         splits = voc_splits(str(path))
         learned = "trainval" if "trainval" in splits and "val" not in splits else "train"

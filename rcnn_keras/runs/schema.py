@@ -239,6 +239,15 @@ class CocoSource(Section):
     proposals: File | None = None
 
 
+class ViaSource(Section):
+    """A file of the VGG Image Annotator, with its images and attribute as `load_via` has them."""
+
+    annotations: File
+    images: File | None = None
+    attribute: str | None = None
+    proposals: File | None = None
+
+
 class VocSource(Section):
     """One split of a Pascal VOC folder, by default as `load_voc` has it."""
 
@@ -286,6 +295,14 @@ class CocoFiles(Section):
     val: Annotated[tuple[CocoSource, ...], BeforeValidator(_sequence), Validation] = HELD_OUT
 
 
+class ViaFiles(Section):
+    """Files of the VGG Image Annotator; several for one part are joined."""
+
+    format: Literal["via"]
+    train: Annotated[tuple[ViaSource, ...], BeforeValidator(_sequence), Field(min_length=1)]
+    val: Annotated[tuple[ViaSource, ...], BeforeValidator(_sequence), Validation] = HELD_OUT
+
+
 class VocSplits(Section):
     """Pascal VOC; several splits for one part are joined."""
 
@@ -306,6 +323,10 @@ class CocoData(CocoFiles, DataSection):
     """COCO data of which windows are cut."""
 
 
+class ViaData(ViaFiles, DataSection):
+    """Data of the VGG Image Annotator of which windows are cut."""
+
+
 class VocData(VocSplits, DataSection):
     """Pascal VOC data of which windows are cut."""
 
@@ -318,6 +339,10 @@ class CocoBatches(CocoFiles, BatchSection):
     """COCO data in batches."""
 
 
+class ViaBatches(ViaFiles, BatchSection):
+    """Data of the VGG Image Annotator in batches."""
+
+
 class VocBatches(VocSplits, BatchSection):
     """Pascal VOC data in batches."""
 
@@ -326,7 +351,16 @@ class RecordBatches(RecordFolders, BatchSection):
     """Record files in batches."""
 
 
-AnyData = CocoData | VocData | RecordData | CocoBatches | VocBatches | RecordBatches
+AnyData = (
+    CocoData
+    | ViaData
+    | VocData
+    | RecordData
+    | CocoBatches
+    | ViaBatches
+    | VocBatches
+    | RecordBatches
+)
 
 
 ARCHITECTURES: dict[str, type[Detector]] = {
