@@ -3,6 +3,7 @@
 from rcnn_keras.layers.anchor_generator import AnchorGenerator
 from rcnn_keras.layers.anchor_sampler import AnchorSampler
 from rcnn_keras.layers.box_head import BoxHead
+from rcnn_keras.layers.cascade import BoxRefinement, MeanLogits, RoIMatcher
 from rcnn_keras.layers.detection_layer import DetectionLayer
 from rcnn_keras.layers.feature_pyramid import FeaturePyramid
 from rcnn_keras.layers.image_normalization import ImageNormalization
@@ -23,6 +24,7 @@ __all__ = [
     "AnchorGenerator",
     "AnchorSampler",
     "BoxHead",
+    "BoxRefinement",
     "DetectionLayer",
     "FeaturePyramid",
     "FrozenBatchNormalization",
@@ -30,11 +32,13 @@ __all__ = [
     "LocalResponseNorm",
     "MaskHead",
     "MaskLayer",
+    "MeanLogits",
     "ProposalLayer",
     "RPNHead",
     "RealRoIs",
     "RegionFeatures",
     "RoIAlign",
+    "RoIMatcher",
     "RoIPool",
     "RoISampler",
     "StatelessDropout",

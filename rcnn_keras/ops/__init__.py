@@ -8,6 +8,7 @@ from rcnn_keras.ops.batching import (
     scatter_valid,
     select_rows,
     take_rows,
+    unselect_rows,
 )
 from rcnn_keras.ops.boxes import (
     area,
@@ -108,6 +109,7 @@ __all__ = [
     "to_bitmasks",
     "top_k",
     "unpack_bits",
+    "unselect_rows",
     "valid_boxes",
     "warp_regions",
     "winograd_conv",
