@@ -67,10 +67,10 @@ def from_preset(
         name: of `list_presets()`, or the path of a `.keras` file.
         classes: class names, without the background.
         num_classes: K, for the classes "class_0", "class_1" and so on.
-        architecture: by default that of the weights, for a backbone `FasterRCNN`. `FasterRCNN` and
-            `MaskRCNN` start from each other's weights, and a mask head that the weights lack is
-            newly initialised; `FastRCNN` starts from its own and from a backbone's, `RCNN` from its
-            own.
+        architecture: by default that of the weights, for a backbone `FasterRCNN`. `FasterRCNN`,
+            `MaskRCNN` and `CascadeRCNN` start from each other's weights, and heads that the weights
+            lack are newly initialised; `FastRCNN` starts from its own and from a backbone's, `RCNN`
+            from its own.
         cache: folder for downloaded and converted files; by default that in the environment
             variable RCNN_KERAS_CACHE, or `~/.cache/rcnn_keras`.
         arguments: of the constructor, instead of those that the weights were trained with.
@@ -147,16 +147,17 @@ def check_architecture(name: str, architecture: type["Detector"] | None) -> None
         OSError: as `from_preset`.
     """
     from rcnn_keras.convert.weights import may_start
-    from rcnn_keras.models import RCNN, FasterRCNN, FastRCNN, MaskRCNN
+    from rcnn_keras.models import RCNN, CascadeRCNN, FasterRCNN, FastRCNN, MaskRCNN
 
     source = preset_architecture(name)
     if architecture is None:
         return
-    known = (RCNN, FastRCNN, FasterRCNN, MaskRCNN)
+    known = (RCNN, FastRCNN, FasterRCNN, MaskRCNN, CascadeRCNN)
     if source is None:
         if not issubclass(architecture, (FastRCNN, FasterRCNN)):
             raise ValueError(
-                f"{name} is a backbone, on which FastRCNN, FasterRCNN and MaskRCNN stand; "
+                f"{name} is a backbone, on which FastRCNN, FasterRCNN, MaskRCNN and CascadeRCNN "
+                f"stand; "
                 f"{architecture.__name__} has a network of its own"
             )
     elif not may_start(architecture, source):

@@ -537,9 +537,7 @@ CASCADE_RCNN: dict[str, Rule] = {
         "must be one or more numbers in 0..1, one a stage",
     ),
     "cascade_bbox_reg_weights": (
-        lambda stages: (
-            _is_list(stages) and all(_are_positive(w) and len(w) == 4 for w in stages)
-        ),
+        lambda stages: _is_list(stages) and all(_are_positive(w) and len(w) == 4 for w in stages),
         "must be four numbers above 0 for each stage",
     ),
 }

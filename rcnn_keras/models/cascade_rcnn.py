@@ -19,10 +19,11 @@ from rcnn_keras.layers import (
     RoIMatcher,
     RoISampler,
 )
-from rcnn_keras.losses import SMOOTH_L1_BETA, Losses, box_head_losses, mask_head_loss
+from rcnn_keras.losses import SMOOTH_L1_BETA, Losses, mask_head_loss
 from rcnn_keras.models.arguments import CASCADE_RCNN
 from rcnn_keras.models.faster_rcnn import FasterRCNN
 from rcnn_keras.models.mask_branch import MaskBranch
+from rcnn_keras.models.two_stage import Sampled
 from rcnn_keras.ops import unselect_rows
 from rcnn_keras.ops.matching import IGNORED
 from rcnn_keras.ops.types import Kernels, Tensor
@@ -155,8 +156,9 @@ class CascadeRCNN(MaskBranch):
             RoIMatcher(thresholds[stage], weights[stage], name=f"roi_matcher_{stage + 1}")
             for stage in stages[:-1]
         ]
-        for layer in (self.roi_sampler, *self.roi_matchers):
-            layer.built = True  # they run in the losses only, not in the graph
+        self.roi_sampler.built = True  # it runs in the losses only, not in the graph
+        for matcher in self.roi_matchers:
+            matcher.built = True  # likewise
         self._build_pooling(parts, config)
         # What ImageNet's weights have beyond the maps is in the trunk of a single map.
         pretrained = config["backbone_weights"] is not None and not parts.pyramid
@@ -167,7 +169,8 @@ class CascadeRCNN(MaskBranch):
             for stage, trunk in zip(stages, trunks, strict=True)
         ]
         self.box_refinements = [
-            BoxRefinement(weights[stage - 1], name=f"refined_boxes_{stage}") for stage in stages[:-1]
+            BoxRefinement(weights[stage - 1], name=f"refined_boxes_{stage}")
+            for stage in stages[:-1]
         ]
         self.mean_logits = MeanLogits(name="mean_logits")
         self.detection_layer = DetectionLayer(
@@ -194,16 +197,19 @@ class CascadeRCNN(MaskBranch):
         """Run all stages but the last: each moves the boxes that the next one reads.
 
         Returns:
-            `extracted` with the boxes of the last stage but one as `proposals`, `(B, R, 4)`; and
-            `stage_logits`, a list of `(B, R, K + 1)`, what these stages said of the classes.
+            `extracted` with the boxes of the last stage but one as `proposals`, `(B, R, 4)`; and of
+            these stages `stage_boxes`, a list of `(B, R, 4)`, and `stage_logits`, a list of
+            `(B, R, K + 1)`.
         """
         features, sizes = extracted["features"], extracted["image_sizes"]
-        rois, stage_logits = extracted["proposals"], []
+        rois, stage_boxes, stage_logits = extracted["proposals"], [], []
         for head, refine in zip(self._box_heads[:-1], self.box_refinements, strict=True):
             logits, deltas = head(self.box_pooling(features, rois))
             stage_logits.append(logits)
             rois = refine(deltas, rois, sizes)
-        return extracted | {"proposals": rois, "stage_logits": stage_logits}
+            stage_boxes.append(rois)
+        stages = {"stage_boxes": stage_boxes, "stage_logits": stage_logits}
+        return extracted | {"proposals": rois} | stages
 
     def predict_boxes(self, extracted: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Run the last stage on what `refine_proposals` returned.
@@ -227,28 +233,28 @@ class CascadeRCNN(MaskBranch):
         self,
         extracted: dict[str, Any],
         targets: dict[str, Tensor],
-        sampled: tuple[Tensor, Tensor, Tensor, Tensor],
+        sampled: Sampled,
         step: Tensor,
         training: bool,
     ) -> Losses:
         """Return two losses a stage, `class_loss_1` and `box_loss_1` and so on, and the masks'."""
-        beta, losses = self._config["box_smooth_l1_beta"], {}
-        stages = self.sampled_stages(extracted, targets, sampled, step, training)
-        for number, (_, predicted) in enumerate(stages, 1):
-            of_stage = box_head_losses(*predicted, beta)
-            losses |= {f"{name}_{number}": loss for name, loss in of_stage.items()}
+        losses = super().roi_losses_of(extracted, targets, sampled, step, training)
         if not self._draws_masks:
             return losses
         return losses | mask_head_loss(*self.draw_sampled(extracted, targets, sampled, training))
+
+    def loss_suffix(self, stage: int) -> str:
+        """Return the number of a stage, from 1."""
+        return f"_{stage + 1}"
 
     def sampled_stages(
         self,
         extracted: dict[str, Any],
         targets: dict[str, Tensor],
-        sampled: tuple[Tensor, Tensor, Tensor, Tensor],
+        sampled: Sampled,
         step: Tensor,
         training: bool,
-    ) -> list[tuple[Any, Any]]:
+    ) -> list[tuple[Sampled, Sampled]]:
         """Run all stages on the first one's RoIs, which each stage moves for the next."""
         stages = []
         for stage, (refine, matcher) in enumerate(

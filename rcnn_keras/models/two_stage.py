@@ -1,4 +1,4 @@
-"""What Fast, Faster, Mask and Cascade R-CNN share: a backbone, and a second stage that classifies RoIs.
+"""What all detectors but R-CNN share: a backbone, and a second stage that classifies RoIs.
 
 B images, R proposals, S sampled RoIs, D detections, K classes.
 """
@@ -38,6 +38,8 @@ from rcnn_keras.preset_table import PRESETS
 
 MAX_ROIS = 2**16  # sampled of an image
 SIZE_DIVISOR = 32  # of the images' height and width
+
+Sampled = tuple[Tensor, Tensor, Tensor, Tensor]
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "TwoStageDetector"]
 
@@ -314,17 +316,41 @@ class TwoStageDetector(Detector):
         self,
         extracted: dict[str, Any],
         targets: dict[str, Tensor],
-        sampled: tuple[Tensor, Tensor, Tensor, Tensor],
+        sampled: Sampled,
         step: Tensor,
         training: bool,
     ) -> Losses:
         """Return the second stage's losses on the RoIs that `RoISampler` drew."""
         beta = self._config["box_smooth_l1_beta"]
-        return box_head_losses(*self.predict_sampled(extracted, sampled, step, training), beta)
+        losses: Losses = {}
+        stages = self.sampled_stages(extracted, targets, sampled, step, training)
+        for number, (_, predicted) in enumerate(stages):
+            suffix = self.loss_suffix(number)
+            of_stage = box_head_losses(*predicted, beta)
+            losses |= {f"{name}{suffix}": loss for name, loss in of_stage.items()}
+        return losses
 
-    def sampled_positives(
-        self, sampled: tuple[Tensor, Tensor, Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def loss_suffix(self, stage: int) -> str:
+        """Return what is added to the names of a stage's losses; nothing where there is one."""
+        return ""
+
+    def sampled_stages(
+        self,
+        extracted: dict[str, Any],
+        targets: dict[str, Tensor],
+        sampled: Sampled,
+        step: Tensor,
+        training: bool,
+    ) -> list[tuple[Sampled, Sampled]]:
+        """Run the box heads on sampled RoIs.
+
+        Returns:
+            For each stage, of which only a cascade has several, the RoIs that it is trained on, as
+            `RoISampler` returns them, and what `predict_sampled` says of them.
+        """
+        return [(sampled, self.predict_sampled(extracted, sampled, step, training))]
+
+    def sampled_positives(self, sampled: Sampled) -> Sampled:
         """Return the sampled RoIs among which all positives are: they come first."""
         sampler = self.roi_sampler
         most = max(int(sampler.batch_size_per_image * sampler.positive_fraction), 1)
@@ -334,11 +360,11 @@ class TwoStageDetector(Detector):
     def predict_sampled(
         self,
         extracted: dict[str, Any],
-        sampled: tuple[Tensor, Tensor, Tensor, Tensor],
+        sampled: Sampled,
         step: Tensor,
         training: bool,
         stage: int = 0,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> Sampled:
         """Run a stage's box head on sampled RoIs, and return what `box_head_losses` takes.
 
         Padding is left out beforehand, so that it does not count in a batch norm of the head.
