@@ -27,6 +27,7 @@ class Preset:
         num_classes: number of the detector's classes; 0 for a backbone.
         box_ap: COCO's AP of boxes on val2017 in percent, as torchvision's authors report it.
         mask_ap: the same of masks.
+        keypoint_ap: the same of persons' keypoints, in which case `box_ap` is of persons alone.
         top1: a classifier's accuracy on ImageNet in percent, likewise.
         licence: of the file.
     """
@@ -38,6 +39,7 @@ class Preset:
     num_classes: int = 0
     box_ap: float | None = None
     mask_ap: float | None = None
+    keypoint_ap: float | None = None
     top1: float | None = None
     licence: str = "BSD-3-Clause"
 
@@ -58,10 +60,17 @@ class Preset:
 
 
 def _detector(
-    network: str, file: str, megabytes: int, box_ap: float, mask_ap: float | None = None
+    network: str,
+    file: str,
+    megabytes: int,
+    box_ap: float,
+    mask_ap: float | None = None,
+    keypoint_ap: float | None = None,
 ) -> Preset:
     url = f"{SERVER}{network}{file}.pth"
-    return Preset(f"{network}_coco", network, url, megabytes, 90, box_ap, mask_ap)
+    num_classes = 90 if keypoint_ap is None else 1
+    scores = box_ap, mask_ap, keypoint_ap
+    return Preset(f"{network}_coco", network, url, megabytes, num_classes, *scores)
 
 
 def _backbone(network: str, file: str, megabytes: int, top1: float, recipe: str = "") -> Preset:
@@ -76,6 +85,7 @@ PRESETS = {
         _detector("fasterrcnn_resnet50_fpn_v2", "_coco-dd69338a", 167, 46.7),
         _detector("fasterrcnn_mobilenet_v3_large_fpn", "-fb6a3cc7", 74, 32.8),
         _detector("fasterrcnn_mobilenet_v3_large_320_fpn", "-907ea3f9", 74, 22.8),
+        _detector("keypointrcnn_resnet50_fpn", "_coco-fc266e95", 226, 54.6, keypoint_ap=65.0),
         _detector("maskrcnn_resnet50_fpn", "_coco-bf2d0c1e", 170, 37.9, 34.6),
         _detector("maskrcnn_resnet50_fpn_v2", "_coco-73cbd019", 177, 47.4, 41.8),
         _backbone("resnet18", "-f37072fd", 45, 69.758),
@@ -140,6 +150,11 @@ class ShippedDetector:
     def mask_ap(self) -> float | None:
         """COCO AP of masks in percent, None for a detector without masks."""
         return self._percent("mask_AP")
+
+    @property
+    def keypoint_ap(self) -> float | None:
+        """COCO AP of keypoints in percent, None for a detector without keypoints."""
+        return self._percent("keypoint_AP")
 
     @property
     def licence(self) -> str:

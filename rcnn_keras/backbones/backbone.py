@@ -267,8 +267,8 @@ def build_backbone(
         box_ranks: of the factors of the dense layers, see `dense`; None for whole layers.
         head_norm: kind of normalisation of the heads' convolutions.
         drop_rate: of EfficientNet-Lite's stochastic depth, see `efficientnet_lite`.
-        **options: of networks of this package: `width` and `stride_in_1x1`, see `resnet`, and
-            `seed` of what is dropped while training.
+        **options: of networks of this package: `width`, `stride_in_1x1` and `pool_at_end`, see
+            `resnet`, and `seed` of what is dropped while training.
 
     Raises:
         ValueError: for another name, with the nearest, and for a model that `feature_maps` or the
@@ -352,6 +352,7 @@ def _builtin_backbone(
     norm: str | None = "batch",
     width: float = 1.0,
     stride_in_1x1: bool = False,
+    pool_at_end: bool = False,
     fpn_channels: int = 256,
     box_units: int | None = None,
     box_convs: int = 0,
@@ -433,7 +434,8 @@ def _builtin_backbone(
         strides, frozen_stages, preprocessing = STRIDES, 2, LITE_PREPROCESSING
     else:
         depth = int(name.removeprefix("resnet").removesuffix("_fpn"))
-        model, map_strides = resnet(depth, norm, stride_in_1x1, width=width), STRIDES
+        model = resnet(depth, norm, stride_in_1x1, width=width, pool_at_end=pool_at_end)
+        map_strides = STRIDES
         strides, frozen_stages = map_strides, 2
     return Backbone(
         model=model,

@@ -22,6 +22,7 @@ def box_trunk(
     num_convs: int = 0,
     norm: str | None = None,
     ranks: Sequence[int] | None = None,
+    dense_norm: str | None = None,
 ) -> keras.Model:
     """Return the layers of a pyramid's box head.
 
@@ -35,6 +36,8 @@ def box_trunk(
         num_convs: 3x3 convolutions; 0 for two dense layers.
         norm: what follows each convolution, see `layers.normalization`.
         ranks: of the two dense layers' factors, see `dense`; None for whole layers.
+        dense_norm: what follows each whole dense layer, before its ReLU; matterport/Mask_RCNN has
+            batch norm there.
 
     Returns:
         Functional model from `(n, S, S, C)` to `(n, units)`.
@@ -46,7 +49,12 @@ def box_trunk(
     x = layers.Flatten(name="flatten")(x)
     names = ("fc6",) if num_convs else ("fc6", "fc7")
     for fc, rank in zip(names, ranks or (None,) * len(names), strict=True):
-        x = dense(x, units, initializer, fc, rank)
+        if dense_norm is None:
+            x = dense(x, units, initializer, fc, rank)
+        else:
+            x = layers.Dense(units, use_bias=False, kernel_initializer="he_normal", name=fc)(x)
+            x = normalization(dense_norm, f"{fc}_norm")(x)
+            x = layers.Activation("relu", name=f"{fc}_relu")(x)
     return keras.Model(inputs, x, name="box_trunk")
 
 

@@ -19,6 +19,7 @@ import tensorflow as tf
 from PIL import Image, UnidentifiedImageError
 from pycocotools import mask as rle
 
+from rcnn_keras.data.keypoints import NOT_LABELLED
 from rcnn_keras.data.tfrecord_images import TFRecordImage
 from rcnn_keras.data.value_range import (
     FULL,
@@ -64,6 +65,13 @@ def turn_boxes(boxes: np.ndarray, orientation: int, height: int, width: int) -> 
     """Return `(n, 4)` boxes `xyxy` of stored pixels on the upright image of this size."""
     corners = turn_points(boxes.reshape(-1, 2), orientation, height, width).reshape(-1, 2, 2)
     return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+
+
+def turn_keypoints(keypoints: np.ndarray, orientation: int, height: int, width: int) -> np.ndarray:
+    """Return `(P, 3)` keypoints of stored pixels on the upright image of this size."""
+    turned = turn_points(keypoints[:, :2], orientation, height, width)
+    labelled = keypoints[:, 2:] > NOT_LABELLED
+    return np.concatenate([np.where(labelled, turned, 0), keypoints[:, 2:]], axis=1)
 
 
 def turn_segmentation(segmentation: Any, orientation: int, height: int, width: int) -> Any:

@@ -194,9 +194,9 @@ class SampledRoIs:
         classes: `(S,)` int32, 0 the background, otherwise the label + 1.
         matches: `(S,)` int32, the object that each overlaps most.
         losses: `(S,)` float32 of each loss. That of classes, and that of boxes, which only objects
-            have, are the means of these over all samples; that of masks over the objects. Those of
-            a cascade's later stages are 0 for samples that an earlier stage left without an area,
-            which do not count there.
+            have, are the means of these over all samples; that of masks over the objects, that of
+            keypoints, the sum of a RoI's, over the keypoints. Those of a cascade's later stages are
+            0 for samples that an earlier stage left without an area, which do not count there.
     """
 
     boxes: np.ndarray

@@ -31,8 +31,13 @@ from rcnn_keras.explain.explanation import (
 )
 from rcnn_keras.layers import RoIAlign, RoIPool
 from rcnn_keras.layers.proposal_layer import MIN_LOGIT
-from rcnn_keras.losses import box_head_loss_terms, mask_head_loss_terms, rpn_loss_terms
-from rcnn_keras.models import RCNN, Detector, FasterRCNN
+from rcnn_keras.losses import (
+    box_head_loss_terms,
+    keypoint_head_loss_terms,
+    mask_head_loss_terms,
+    rpn_loss_terms,
+)
+from rcnn_keras.models import RCNN, Detector, FasterRCNN, KeypointRCNN
 from rcnn_keras.models.batch import complete_inputs, complete_targets
 from rcnn_keras.models.errors import check_process
 from rcnn_keras.models.mask_branch import MaskBranch
@@ -78,7 +83,12 @@ def explain(
     if not isinstance(model, Detector):
         raise ValueError(
             "explain takes a detector of this package (RCNN, FastRCNN, FasterRCNN, MaskRCNN, "
-            f"CascadeRCNN), not {_kind(model)}"
+            f"CascadeRCNN, KeypointRCNN), not {_kind(model)}"
+        )
+    if model.image_rule is not None:
+        raise ValueError(
+            f"explain is not for {type(model).__name__}, whose images stand in the middle of a "
+            f"canvas: its extract_features, predict_boxes and layers give what it computes"
         )
     check_process(model._process)
     dataset = _one_image(model, image, proposals)
@@ -242,6 +252,10 @@ def _look_at_training(
         logits, masks, real = model.draw_sampled(extracted, targets, sampled, False)
         cells = logits.shape[1] * logits.shape[2]
         looked["mask_losses"] = mask_head_loss_terms(logits, masks, real) / cells
+    if isinstance(model, KeypointRCNN):
+        maps, cells, valid = model.look_at_sampled(extracted, targets, sampled, False)
+        looked["keypoint_losses"] = ops.sum(keypoint_head_loss_terms(maps, cells, valid), axis=1)
+        looked["num_keypoints"] = ops.sum(ops.cast(valid, "int32"))
     if _has_rpn(model):
         looked["rpn"] = _look_at_rpn_training(cast(FasterRCNN, model), extracted, targets, step)
     return looked
@@ -441,12 +455,15 @@ def _training(
     targets = {name: values[0] for name, values in of["targets"].items()}
     real = targets["labels"] >= 0
     sampled = of["classes"][0] >= 0
-    losses, counts = {}, {}
+    losses: dict[str, np.ndarray] = {}
+    counts: dict[str, Any] = {}
     for name, (terms, classes) in of["losses"].items():  # a cascade leaves out RoIs on its way
         trained = classes[0] >= 0
         losses[name], counts[name] = _spread(terms, trained), int(trained.sum())
     if "mask_losses" in of:
         losses["mask_loss"] = _spread(of["mask_losses"], of["classes"][0] > 0)
+    if "keypoint_losses" in of:
+        losses["keypoint_loss"] = _spread(of["keypoint_losses"], of["classes"][0] > 0)
     anchors = _sampled_anchors(of.get("rpn"))
     rois = SampledRoIs(
         of["rois"][0][sampled],
@@ -455,9 +472,9 @@ def _training(
         {name: terms[sampled] for name, terms in losses.items()},
     )
     means = {} if anchors is None else {k: _mean(x, len(x)) for k, x in anchors.losses.items()}
-    objects = int((rois.classes > 0).sum())
+    counts |= {"mask_loss": (rois.classes > 0).sum(), "keypoint_loss": of.get("num_keypoints")}
     for name, terms in rois.losses.items():
-        means[name] = _mean(terms, counts.get(name, objects))
+        means[name] = _mean(terms, int(counts[name]))
     return Training(
         targets["boxes"][real],
         targets["labels"][real],

@@ -27,6 +27,7 @@ LOSSES = {
     "class_loss": "class",
     "box_loss": "box",
     "mask_loss": "mask",
+    "keypoint_loss": "keypoints",
 }
 
 

@@ -19,13 +19,15 @@ class AnchorGenerator(keras.layers.Layer):
             in the paper, one a level for a pyramid.
         aspect_ratios: heights over widths, the same on every level.
         rounding: round the corners to whole pixels, as torchvision does and Detectron2 does not.
+        step: positions of a map from one that has anchors to the next, down and across.
 
     Call arguments:
         images: `(B, H, W, 3)` batch that the maps came from.
         features: list of maps `(B, H_l, W_l, C)`.
 
     Returns:
-        List of `(H_l * W_l * k, 4)` float32 boxes in pixels, not clipped.
+        List of `(H_l * W_l * k, 4)` float32 boxes in pixels, not clipped; with a `step`, of so many
+        positions fewer.
     """
 
     def __init__(
@@ -33,12 +35,14 @@ class AnchorGenerator(keras.layers.Layer):
         sizes: Sequence[Sequence[float]],
         aspect_ratios: Sequence[float] = (0.5, 1.0, 2.0),
         rounding: bool = True,
+        step: int = 1,
         **kwargs: Any,
     ) -> None:
         super().__init__(dtype=kwargs.pop("dtype", "float32"), **kwargs)
         self.sizes = tuple(tuple(level) for level in sizes)
         self.aspect_ratios = tuple(aspect_ratios)
         self.rounding = rounding
+        self.step = step
 
     def call(self, images: Tensor, features: Sequence[Tensor]) -> list[Tensor]:
         """Return the anchors of every level; see the class."""
@@ -46,7 +50,8 @@ class AnchorGenerator(keras.layers.Layer):
         anchors = []
         for sizes, feature in zip(self.sizes, features, strict=True):
             feature_size = ops.shape(feature)[1:3]
-            stride = [image_size[k] // feature_size[k] for k in range(2)]
+            stride = [image_size[k] // feature_size[k] * self.step for k in range(2)]
+            feature_size = [-(-side // self.step) for side in feature_size]
             base = base_anchors(sizes, self.aspect_ratios, self.rounding)
             anchors.append(grid_anchors(base, feature_size, stride))
         return anchors
@@ -63,4 +68,5 @@ class AnchorGenerator(keras.layers.Layer):
             "sizes": self.sizes,
             "aspect_ratios": self.aspect_ratios,
             "rounding": self.rounding,
+            "step": self.step,
         }

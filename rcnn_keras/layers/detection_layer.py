@@ -115,10 +115,15 @@ class DetectionLayer(keras.layers.Layer):
             classes,
             self.nms_thresh,
             self.max_detections,
-            score_threshold=max(self.score_threshold, 0.0),
+            score_threshold=self.least_score,
             kernels=self.kernels,
             max_candidates=max(MAX_CANDIDATES, CANDIDATES_PER_DETECTION * self.max_detections),
         )
+
+    @property
+    def least_score(self) -> float:
+        """The score that a detection must exceed."""
+        return max(self.score_threshold, 0.0)
 
     def compute_output_spec(
         self, logits: Tensor, deltas: Tensor, rois: Tensor, num_rois: Tensor, image_sizes: Tensor

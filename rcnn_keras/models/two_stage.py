@@ -61,7 +61,7 @@ class TwoStageDetector(Detector):
         }
         parts = build_backbone(
             config["backbone"],
-            weights=_weights_file(config["backbone_weights"]),
+            weights=weights_file(config["backbone_weights"]),
             feature_pyramid=config["feature_pyramid"],
             norm=config["norm"],
             width=config["backbone_width"],
@@ -270,8 +270,11 @@ class TwoStageDetector(Detector):
             `images`, normalised; `features`, a list of maps, finest first; and the inputs' sizes
             and ids.
         """
-        sizes = inputs["image_sizes"]
-        images = self.normalize(inputs["images"], sizes)
+        images = self.normalize(inputs["images"], inputs["image_sizes"])
+        return self.run_network(images, inputs, training)
+
+    def run_network(self, images: Tensor, inputs: dict[str, Any], training: bool) -> dict[str, Any]:
+        """Do what `run_backbone` does, on images that are normalised."""
         backbone = self.backbone
         if training and self._config["recompute_stages"] > self._config["frozen_stages"]:
             backbone = self._recomputed
@@ -287,7 +290,7 @@ class TwoStageDetector(Detector):
         return {
             "images": images,
             "features": features,
-            "image_sizes": sizes,
+            "image_sizes": inputs["image_sizes"],
             "image_ids": inputs.get("image_ids"),
         }
 
@@ -386,7 +389,7 @@ class TwoStageDetector(Detector):
         return self.box_pooling(features, rois, image)
 
 
-def _weights_file(weights: str | None) -> str | None:
+def weights_file(weights: str | None) -> str | None:
     """Return the path of a preset's file, fetched if it is missing; other weights as they are."""
     if weights not in PRESETS:
         return weights

@@ -35,6 +35,31 @@ def take_rows(rows: Tensor, index: Tensor) -> Tensor:
     return tf.gather(tf.reshape(rows, [-1, *rows.shape[2:]]), first + index)
 
 
+def take_positions(
+    maps: Tensor, place: Tensor, inside: Tensor, axis: int, kernels: Kernels = "native"
+) -> Tensor:
+    """Take rows (axis 1) or columns (axis 2) of each map by their numbers.
+
+    Args:
+        maps: `(B, H, W, C)` float32.
+        place: `(B, n)` int32.
+        inside: `(B, n)` bool; zeros are taken where it is false.
+        axis: 1 or 2.
+        kernels: `"portable"` multiplies by a matrix of zeros and ones, as every runtime can.
+
+    Returns:
+        `(B, n, W, C)` or `(B, H, n, C)`.
+    """
+    extent = tf.shape(maps)[axis]
+    if kernels == "portable":
+        chosen = (place[..., None] == tf.range(extent)) & inside[..., None]
+        equation = "bnh,bhwc->bnwc" if axis == 1 else "bnw,bhwc->bhnc"
+        return tf.einsum(equation, tf.cast(chosen, tf.float32), maps)
+    taken = tf.gather(maps, tf.clip_by_value(place, 0, extent - 1), axis=axis, batch_dims=1)
+    inside = inside[:, :, None, None] if axis == 1 else inside[:, None, :, None]
+    return tf.where(inside, taken, 0.0)
+
+
 def gather_valid(real: Tensor, *padded: Tensor) -> tuple[Tensor, ...]:
     """Take the real rows of a batch out of their padding.
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 import rcnn_keras as rk
 from rcnn_keras.data.images import ImageError
@@ -379,6 +380,64 @@ def test_a_model_that_runs_in_a_graph_is_explained_as_it_runs(looked, kind):
     np.testing.assert_allclose(explanation.detections.boxes, expected.boxes, atol=1e-4)
     np.testing.assert_allclose(explanation.proposals.boxes, eager.proposals.boxes, atol=1e-3)
     assert explanation.training.losses == pytest.approx(eager.training.losses, rel=1e-4)
+
+
+def assert_explained_as_detected(model, image):
+    model.compile(run_eagerly=True)
+    explanation = rk.visualize.explain(model, image)
+    (expected,) = model.detect(image)
+    assert len(expected)
+    np.testing.assert_array_equal(explanation.detections.labels, expected.labels)
+    np.testing.assert_allclose(explanation.detections.boxes, expected.boxes, atol=1e-3)
+    assert explanation.draw_roi(0).width > 100
+    assert "Detection" in explanation.html()
+    return explanation
+
+
+def test_portable_kernels_are_explained(looked, record):
+    model, _, native, _ = looked("faster")
+    explanation = assert_explained_as_detected(
+        rk.models.with_kernels(model, "portable"), record.image
+    )
+    np.testing.assert_allclose(explanation.proposals.boxes, native.proposals.boxes, atol=1e-2)
+
+
+@pytest.mark.filterwarnings("ignore:.*bfloat16")
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_is_explained(policy, looked, record):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = MODELS["faster"]()
+    finally:
+        keras.config.set_dtype_policy(before)
+    model.set_weights(looked("faster")[0].get_weights())
+    explanation = assert_explained_as_detected(model, record.image)
+    assert all(f.values.dtype == np.float32 for f in explanation.features)
+
+
+@pytest.mark.parametrize("kind", ["gray 16 bits", "RGBA", "CMYK", "turned"])
+def test_pictures_of_any_kind_are_explained_as_they_are_detected(kind, looked, record, tmp_path):
+    model, *_ = looked("faster")
+    with Image.open(record.path) as file:
+        picture = file.convert("RGB").crop((0, 0, 64, 48))
+    path = tmp_path / "picture.png"
+    size = (48, 64)
+    if kind == "gray 16 bits":
+        gray = np.asarray(picture.convert("L"), np.uint16)
+        Image.fromarray(gray * 257).save(path)
+    elif kind == "CMYK":
+        path = path.with_suffix(".jpg")
+        picture.convert("CMYK").save(path)
+    elif kind == "turned":
+        path, size = path.with_suffix(".jpg"), (64, 48)
+        exif = Image.Exif()
+        exif[0x0112] = 6  # orientation: to be turned by 90 degrees
+        picture.save(path, exif=exif)
+    else:
+        picture.convert("RGBA").save(path)
+    explanation = assert_explained_as_detected(model, path)
+    assert explanation.input.image.shape == (*size, 3)
 
 
 # an image in which nothing is found, and what cannot be explained

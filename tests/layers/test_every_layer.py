@@ -17,6 +17,8 @@ from rcnn_keras.layers import (
     FeaturePyramid,
     FrozenBatchNormalization,
     ImageNormalization,
+    KeypointHead,
+    KeypointLayer,
     LocalResponseNorm,
     MaskHead,
     MaskLayer,
@@ -122,6 +124,11 @@ EXAMPLES = {
             "padding": (1.0, 2.0, 3.0),
         },
         (IMAGES, SIZES),
+    ),
+    KeypointHead: (lambda: {"num_keypoints": 6, "channels": (5, 3)}, (normal(2, 3, 3, 4),)),
+    KeypointLayer: (
+        lambda: {"scores": "logit", "kernels": "portable"},
+        (normal(8, 5, 5, 3), BOXES[:, :4].reshape(8, 4), TARGETS["labels"]),
     ),
     LocalResponseNorm: (
         lambda: {"size": 3, "alpha": 0.1, "beta": 0.5, "k": 2.0, "within_channel": True},
@@ -291,14 +298,14 @@ CHOOSE = [cls for cls, (_, _) in EXAMPLES.items() if "kernels" in inspect.signat
 
 @pytest.mark.parametrize("cls", CHOOSE, ids=lambda cls: cls.__name__)
 def test_kernels_of_a_layer_agree(cls):
-    """On padding and real rows; the masks of `MaskLayer` come from `RealRoIs` of the same kind."""
+    """On padding and real rows; what `MaskLayer` gets comes from `RealRoIs` of the same kind."""
     arguments, inputs = EXAMPLES[cls]
     portable = cls(**arguments())
     native = cls(**arguments() | {"kernels": "native"})
     expected_inputs = inputs
-    if cls is MaskLayer:
+    if cls in (MaskLayer, KeypointLayer):
         real = np.flatnonzero(TARGETS["labels"] >= 0)
-        expected_inputs = (inputs[0][real], TARGETS["labels"])
+        expected_inputs = (*(x[real] for x in inputs[:-1]), TARGETS["labels"])
     expected, found = native(*expected_inputs), portable(*inputs)
     if cls is RealRoIs:
         boxes, image = BOXES[:, :4].reshape(-1, 4), np.repeat([0, 1], 4)

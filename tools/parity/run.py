@@ -4,7 +4,7 @@
     python tools/parity/run.py --torch-python ../torch/bin/python --model maskrcnn_resnet50_fpn
 
 torch and torchvision run in an environment of their own, which is made in .venv-torch if none is
-given. The operations are compared first, then the detectors (torchvision's six, and two on
+given. The operations are compared first, then the detectors (torchvision's seven, and two on
 EfficientNet-Lite0) with seeded weights: every stage at inference, then losses and gradients over
 all samples. Ends with an error if any number is further off than is allowed.
 """

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from cases import ALL_SAMPLES, LITE_CHANNELS, Case, drawn_objects, load_module
 from torch import nn
 from torchvision.models import detection
@@ -77,6 +78,8 @@ def forward(case, model, images):
         return seen["proposals"]
 
     model.rpn.filter_proposals = filtered
+    if model.roi_heads.has_keypoint():
+        keep("heatmaps", model.roi_heads.keypoint_predictor)
     with torch.no_grad():
         detections = model(images)
     batch, found = seen["transform"][0], seen["found"]
@@ -95,7 +98,26 @@ def forward(case, model, images):
         out[f"labels{k}"] = detections[k]["labels"].numpy() - 1
         if "masks" in found[k]:
             out[f"masks{k}"] = found[k]["masks"][:, 0].numpy()
+        if "keypoints" in found[k]:
+            points = detections[k]["keypoints"][..., :2], detections[k]["keypoints_scores"]
+            out[f"keypoints{k}"] = torch.cat([points[0], points[1][..., None]], 2).numpy()
+            first = sum(len(found[i]["boxes"]) for i in range(k))
+            maps = seen["heatmaps"][first : first + len(found[k]["boxes"])]
+            out[f"keypoint_margins{k}"] = keypoint_margins(maps, found[k]["boxes"])
     return out
+
+
+def keypoint_margins(maps, boxes):
+    """Return by how much the best pixel of each resized heat map is better than the second."""
+    margins = []
+    for heatmap, box in zip(maps, boxes, strict=True):
+        width, height = (box[2:] - box[:2]).clamp(min=1).ceil().int().tolist()
+        resized = F.interpolate(
+            heatmap[:, None], (height, width), mode="bicubic", align_corners=False
+        )
+        best = resized.flatten(1).topk(min(2, height * width)).values
+        margins.append(best[:, 0] - best[:, -1])
+    return torch.stack(margins).numpy()
 
 
 def training(case, model, images):
@@ -114,6 +136,7 @@ def training(case, model, images):
                 "boxes": torch.from_numpy(truth["boxes"]).to(images[0].dtype),
                 "labels": torch.from_numpy(truth["labels"]) + 1,
                 "masks": torch.from_numpy(truth["masks"]),
+                "keypoints": torch.from_numpy(truth["keypoints"]),
             }
         )
     losses = model(images, targets)
