@@ -41,6 +41,8 @@ def mean_over_batch(total: Tensor, count: Tensor) -> Tensor:
 def smooth_l1(prediction: Tensor, target: Tensor, beta: float = SMOOTH_L1_BETA) -> Tensor:
     """Return Fast R-CNN's smooth L1 of each element: quadratic within `beta` of the target."""
     error = ops.abs(prediction - target)
+    if beta == 0:  # L1
+        return error
     return ops.where(error < beta, 0.5 * error * error / beta, error - 0.5 * beta)
 
 
@@ -112,7 +114,8 @@ def box_head_losses(
 
     Args:
         logits: `(B, S, K + 1)`, background first.
-        deltas: `(B, S, K, 4)`; only those of the RoI's own class count.
+        deltas: `(B, S, K, 4)`, of which only those of the RoI's own class count; or
+            `(B, S, 1, 4)`, shared by all classes.
         target_deltas: `(B, S, 4)`.
         classes: `(B, S)` 0 background, 1..K foreground, -1 padding.
         beta: where smooth L1 turns from quadratic to linear; 1 in the paper.
@@ -141,7 +144,7 @@ def box_head_loss_terms(
     u = ops.maximum(classes, 0)
     log_p = ops.log_softmax(logits)
     l_cls = -ops.take_along_axis(log_p, u[..., None], axis=-1)[..., 0]
-    own = ops.maximum(classes - 1, 0)[..., None, None]
+    own = ops.clip(classes - 1, 0, deltas.shape[2] - 1)[..., None, None]
     own_deltas = ops.take_along_axis(deltas, own, axis=2)[:, :, 0]
     l_loc = ops.sum(smooth_l1(own_deltas, target_deltas, beta), axis=-1)
     return {

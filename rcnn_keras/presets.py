@@ -71,9 +71,9 @@ def from_preset(
         classes: class names, without the background.
         num_classes: K, for the classes "class_0", "class_1" and so on.
         architecture: by default that of the weights, for a backbone `FasterRCNN`. `FasterRCNN`,
-            `MaskRCNN` and `KeypointRCNN` start from each other's weights, and a head that the
-            weights lack is newly initialised; `FastRCNN` starts from its own and from a backbone's,
-            `RCNN` from its own.
+            `MaskRCNN`, `CascadeRCNN` and `KeypointRCNN` start from each other's weights, and heads
+            that the weights lack are newly initialised; `FastRCNN` starts from its own and from a
+            backbone's, `RCNN` from its own.
         cache: folder for downloaded and converted files; by default that in the environment
             variable RCNN_KERAS_CACHE, or `~/.cache/rcnn_keras`.
         arguments: of the constructor, instead of those that the weights were trained with.
@@ -152,17 +152,24 @@ def check_architecture(name: str, architecture: type["Detector"] | None) -> None
         OSError: as `from_preset`.
     """
     from rcnn_keras.convert.weights import may_start
-    from rcnn_keras.models import RCNN, FasterRCNN, FastRCNN, KeypointRCNN, MaskRCNN
+    from rcnn_keras.models import (
+        RCNN,
+        CascadeRCNN,
+        FasterRCNN,
+        FastRCNN,
+        KeypointRCNN,
+        MaskRCNN,
+    )
 
     source = preset_architecture(name)
     if architecture is None:
         return
-    known = (RCNN, FastRCNN, FasterRCNN, MaskRCNN, KeypointRCNN)
+    known = (RCNN, FastRCNN, FasterRCNN, MaskRCNN, CascadeRCNN, KeypointRCNN)
     if source is None:
         if not issubclass(architecture, (FastRCNN, FasterRCNN)):
             raise ValueError(
-                f"{name} is a backbone, on which FastRCNN, FasterRCNN, MaskRCNN and KeypointRCNN "
-                f"stand; {architecture.__name__} has a network of its own"
+                f"{name} is a backbone, on which FastRCNN, FasterRCNN, MaskRCNN, CascadeRCNN and "
+                f"KeypointRCNN stand; {architecture.__name__} has a network of its own"
             )
     elif not may_start(architecture, source):
         fitting = " or ".join(kind.__name__ for kind in known if may_start(kind, source))

@@ -4,6 +4,7 @@ from rcnn_keras.layers.anchor_generator import AnchorGenerator
 from rcnn_keras.layers.anchor_sampler import AnchorSampler
 from rcnn_keras.layers.best_class_detections import BestClassDetectionLayer
 from rcnn_keras.layers.box_head import BoxHead
+from rcnn_keras.layers.cascade import BoxRefinement, MeanLogits, RoIMatcher
 from rcnn_keras.layers.centred_canvas import CentredCanvas
 from rcnn_keras.layers.detection_layer import DetectionLayer
 from rcnn_keras.layers.feature_pyramid import FeaturePyramid
@@ -29,6 +30,7 @@ __all__ = [
     "AnchorSampler",
     "BestClassDetectionLayer",
     "BoxHead",
+    "BoxRefinement",
     "CentredCanvas",
     "DetectionLayer",
     "FeaturePyramid",
@@ -40,12 +42,14 @@ __all__ = [
     "LocalResponseNorm",
     "MaskHead",
     "MaskLayer",
+    "MeanLogits",
     "ProposalLayer",
     "PyramidCrop",
     "RPNHead",
     "RealRoIs",
     "RegionFeatures",
     "RoIAlign",
+    "RoIMatcher",
     "RoIPool",
     "RoISampler",
     "StatelessDropout",

@@ -97,7 +97,8 @@ def argument_errors(config: Mapping[str, Any], rules: Rules | None = None) -> di
         errors["backbone_weights"] += f" (did you mean {near[0]!r}?)" if near else ""
     sound = {name: value for name, value in config.items() if name not in errors}
     between = _rcnn_errors_between if rules is RCNN else _errors_between
-    return between(sound) | _class_errors(sound) | _keypoint_errors(sound) | errors
+    more = _class_errors(sound) | _keypoint_errors(sound) | _cascade_errors(sound)
+    return between(sound) | more | errors
 
 
 def numbered_classes(count: int) -> tuple[str, ...]:
@@ -120,8 +121,8 @@ def unread_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
     unread: dict[str, Any] = {}
     for argument, names in UNREAD.items():
         replaced = config.get(argument) not in (None, "align")
-        others = "mask_head" in config or "keypoint_head" in config
-        if replaced and not (argument == "roi_pooling" and others):
+        masks = "mask_head" in config and config.get("masks", True)
+        if replaced and not (argument == "roi_pooling" and (masks or "keypoint_head" in config)):
             unread |= {name: default for name, default in names.items() if name in config}
     return unread
 
@@ -160,6 +161,18 @@ def _class_errors(sound: Mapping[str, Any]) -> dict[str, str]:
     if classes and number not in (None, len(classes)):
         return {"num_classes": f"must be None or the number of classes, {len(classes)}"}
     return {}
+
+
+def _cascade_errors(sound: Mapping[str, Any]) -> dict[str, str]:
+    """Return the errors of a cascade's arguments that do not fit each other."""
+    errors = {}
+    thresholds, weights = "cascade_fg_iou_thresh", "cascade_bbox_reg_weights"
+    if thresholds in sound and weights in sound and len(sound[thresholds]) != len(sound[weights]):
+        stages = len(sound[thresholds])
+        errors[weights] = f"must be four numbers for each of {stages} stages, as {thresholds} has"
+    if sound.get("mask_head") is not None and sound.get("masks") is False:
+        errors["mask_head"] = "must be None without masks=True"
+    return errors
 
 
 def _keypoint_errors(sound: Mapping[str, Any]) -> dict[str, str]:
@@ -552,6 +565,22 @@ FASTER_RCNN: dict[str, Rule] = TWO_STAGE | {
 }
 
 MASK_RCNN: dict[str, Rule] = FASTER_RCNN | {"mask_head": LAYER}
+
+OF_ONE_STAGE = ("box_head", "box_fg_iou_thresh", "box_bg_iou_thresh", "bbox_reg_weights")
+
+CASCADE_RCNN: dict[str, Rule] = {
+    name: rule for name, rule in MASK_RCNN.items() if name not in OF_ONE_STAGE
+} | {
+    "masks": BOOL,
+    "cascade_fg_iou_thresh": (
+        lambda values: _is_list(values) and all(map(_is_share, values)),
+        "must be one or more numbers in 0..1, one a stage",
+    ),
+    "cascade_bbox_reg_weights": (
+        lambda stages: _is_list(stages) and all(_are_positive(w) and len(w) == 4 for w in stages),
+        "must be four numbers above 0 for each stage",
+    ),
+}
 
 MATTERPORT: dict[str, Rule] = {
     name: rule

@@ -118,6 +118,10 @@ class Detector(ReplicatedTraining, Inference):
         """Return detections from what `extract_features` returned."""
         raise NotImplementedError(f"{type(self).__name__} has no method detections_of")
 
+    def refine_proposals(self, extracted: dict[str, Any]) -> dict[str, Any]:
+        """Return `extracted` as the last stage reads it; only a cascade has stages before it."""
+        return extracted
+
     def select_detections(
         self, extracted: dict[str, Any], logits: Tensor, deltas: Tensor
     ) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from rcnn_keras.ops.batching import (
     select_rows,
     take_positions,
     take_rows,
+    unselect_rows,
 )
 from rcnn_keras.ops.boxes import (
     area,
@@ -133,6 +134,7 @@ __all__ = [
     "to_inclusive",
     "top_k",
     "unpack_bits",
+    "unselect_rows",
     "valid_boxes",
     "warp_regions",
     "winograd_conv",

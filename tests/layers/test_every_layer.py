@@ -12,6 +12,7 @@ from rcnn_keras.layers import (
     AnchorGenerator,
     AnchorSampler,
     BoxHead,
+    BoxRefinement,
     DetectionLayer,
     FeaturePyramid,
     FrozenBatchNormalization,
@@ -21,10 +22,12 @@ from rcnn_keras.layers import (
     LocalResponseNorm,
     MaskHead,
     MaskLayer,
+    MeanLogits,
     ProposalLayer,
     RealRoIs,
     RegionFeatures,
     RoIAlign,
+    RoIMatcher,
     RoIPool,
     RoISampler,
     RPNHead,
@@ -84,7 +87,14 @@ EXAMPLES = {
         },
         (BOXES[0], TARGETS, SIZES, IDS, STEP),
     ),
-    BoxHead: (lambda: {"num_classes": 6, "trunk": trunk()}, (normal(2, 9, 3, 3, 4),)),
+    BoxHead: (
+        lambda: {"num_classes": 6, "trunk": trunk(), "class_agnostic": True},
+        (normal(2, 9, 3, 3, 4),),
+    ),
+    BoxRefinement: (
+        lambda: {"box_weights": (4.0, 3.0, 2.0, 1.0)},
+        (normal(2, 9, 1, 4), BOXES, SIZES),
+    ),
     DetectionLayer: (
         lambda: {
             "score_threshold": 0.1,
@@ -129,6 +139,7 @@ EXAMPLES = {
         (normal(2, 3, 3, 4),),
     ),
     MaskLayer: (lambda: {"kernels": "portable"}, (normal(8, 5, 5, 3), TARGETS["labels"])),
+    MeanLogits: (dict, ([normal(2, 9, 4), normal(2, 9, 4)],)),
     ProposalLayer: (
         lambda: {
             "pre_nms_top_n": (8, 7),
@@ -163,6 +174,10 @@ EXAMPLES = {
             "kernels": "portable",
         },
         ([normal(2, 15, 17, 3), normal(2, 7, 8, 3), normal(2, 4, 4, 3)], BOXES),
+    ),
+    RoIMatcher: (
+        lambda: {"fg_iou_thresh": 0.6, "box_weights": (4.0, 3.0, 2.0, 1.0)},
+        (BOXES, np.arange(9) < COUNT[:, None], TARGETS),
     ),
     RoIPool: (
         lambda: {"pooled_size": 3, "stride": 4, "kernels": "portable"},
