@@ -1,5 +1,6 @@
 """Mask R-CNN with matterport's arithmetic, against numbers of the original."""
 
+import inspect
 import json
 import sys
 import zlib
@@ -21,6 +22,7 @@ from rcnn_keras.layers import (
 )
 from rcnn_keras.losses import smooth_l1
 from rcnn_keras.models import MatterportMaskRCNN, fold_batchnorm, with_kernels
+from rcnn_keras.models.arguments import MATTERPORT
 from rcnn_keras.models.batch import complete_inputs
 from rcnn_keras.ops import decode_inclusive, nms, to_exclusive, to_inclusive
 
@@ -334,6 +336,10 @@ def test_it_trains_as_other_models_and_batches_have_no_sizes_of_their_own(model)
     assert np.isfinite(list(history.values())).all()
     with pytest.raises(ValueError, match="no min_size"):
         trained.fit(data.batches(1, min_size=100), verbose=0)
+
+
+def test_every_argument_has_a_rule():
+    assert set(inspect.signature(MatterportMaskRCNN).parameters) - {"name"} == set(MATTERPORT)
 
 
 @pytest.mark.parametrize(
