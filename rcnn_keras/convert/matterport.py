@@ -43,7 +43,10 @@ KINDS = {  # of tensors, with the names of older Keras
     "moving_variance": "moving_variance",
     "running_mean": "moving_mean",
     "running_std": "moving_variance",
+    "W": "kernel",
+    "b": "bias",
 }
+OLD_NAME = re.compile(rf".*_({'|'.join(KINDS)})(_\d+)?")  # `conv1_W_1` of Keras 1
 
 RPN_GROUP = "rpn_model"
 RPN_LAYERS = ("rpn_conv_shared", "rpn_class_raw", "rpn_bbox_pred")
@@ -64,8 +67,8 @@ def load(
 
     Args:
         weights: file of `save_weights` or `model.save` of Keras 2, such as `mask_rcnn_coco.h5`.
-        classes: names of the K classes without the background; default COCO's for 80, otherwise
-            `"class_0"` and so on.
+        classes: names of the K classes; a background in front, `"BG"`, is left out. Default COCO's
+            for 80, otherwise `"class_0"` and so on.
         config: matterport's settings: a mapping from names such as `"DETECTION_MIN_CONFIDENCE"`, or
             a `Config`, class or instance. What changes detection is followed, what is of training
             alone is accepted, and the others are errors. Default matterport's.
@@ -242,7 +245,9 @@ def _tensors(groups: h5py.Group, path: Path) -> Iterator[tuple[str, np.ndarray]]
 
 
 def _kind(name: str) -> str:
-    return name.split("/")[-1].split(":")[0]
+    last = name.split("/")[-1].split(":")[0]
+    old = None if last in KINDS else OLD_NAME.fullmatch(last)
+    return old[1] if old else last
 
 
 def _layer_of(name: str, group: str) -> str:

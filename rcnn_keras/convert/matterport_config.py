@@ -150,6 +150,9 @@ def _against_file(name: str, value: Any, of_file: Mapping[str, Any], source: Any
     if callable(value) or (name == "NUM_CLASSES" and value == 1):  # the default of `Config`
         return [f"{name} must be a name here; received {value!r}"] if callable(value) else []
     if argument in of_file and read(value) != of_file[argument]:
+        if name == "NUM_CLASSES":
+            count = of_file[argument] + 1
+            return [f"NUM_CLASSES is {value!r}, but {source} has {count} with the background"]
         return [f"{name} is {value!r}, but {source} has {argument}={of_file[argument]!r}"]
     return []
 

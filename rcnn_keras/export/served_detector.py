@@ -374,7 +374,8 @@ class ServedDetector:
             inputs["num_proposals"] = count_proposals(proposals)
         found = self._detect(inputs)
         if self.model.image_rule is not None:
-            found["boxes"] = self.model.image_rule.restore(found["boxes"], sizes, sent)
+            boxes = self.model.image_rule.restore(found["boxes"], sizes, sent)
+            found["boxes"] = tf.where(found["labels"][..., None] >= 0, boxes, 0.0)
             return found
         ratios = _per_box(sent / sizes)
         found["boxes"] *= ratios

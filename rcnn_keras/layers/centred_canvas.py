@@ -1,5 +1,6 @@
 """Images in the middle of a canvas, less their mean."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -54,8 +55,7 @@ class CentredCanvas(keras.layers.Layer):
         """Place `images`; see the class."""
         sides = [-(-side // DIVISOR) * DIVISOR for side in ops.shape(images)[1:3]]
         if self.side is not None:
-            side = ops.maximum(ops.maximum(*sides), self.side) if _unknown(sides) else None
-            sides = [max(*sides, self.side) if side is None else side] * 2
+            sides = [_greatest(*sides, self.side)] * 2
         image_sizes = ops.cast(image_sizes, "int32")
         size = ops.stack([ops.cast(side, "int32") for side in sides])
         corners = (size - image_sizes) // 2  # (B, 2) top and left
@@ -90,6 +90,8 @@ class CentredCanvas(keras.layers.Layer):
         }
 
 
-def _unknown(sides: Sequence[Any]) -> bool:
-    """Return whether a side is known only with the batch."""
-    return not all(isinstance(side, int) for side in sides)
+def _greatest(*sides: int | Tensor) -> int | Tensor:
+    """Return the greatest side, a number where all are known before the batch."""
+    if all(isinstance(side, int) for side in sides):
+        return max(sides)
+    return functools.reduce(ops.maximum, sides)

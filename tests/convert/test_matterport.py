@@ -204,7 +204,7 @@ def test_other_files_are_named(tmp_path, file):
     [
         ({"IMAGE_MIN_DIMS": 64}, "did you mean IMAGE_MIN_DIM"),
         ({"detection_min_confidence": 0.5}, "did you mean DETECTION_MIN_CONFIDENCE"),
-        ({"NUM_CLASSES": 5}, "NUM_CLASSES is 5, but .*num_classes=2"),
+        ({"NUM_CLASSES": 5}, "NUM_CLASSES is 5, but .* has 3 with the background"),
         ({"BACKBONE": "resnet101"}, "BACKBONE is 'resnet101'"),
         ({"IMAGE_RESIZE_MODE": "crop"}, "'crop' is for training alone"),
         ({"IMAGE_MAX_DIM": 1000}, "IMAGE_MAX_DIM: max_dim must be a multiple of 64"),
@@ -269,6 +269,24 @@ def test_by_name_loads_what_is_shared_and_says_when_nothing_is(model, file, tmp_
     keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="fc")]).save(tmp_path / "n.h5")
     with pytest.raises(ValueError, match=r"by_name finds no layer .*the file's layers are fc"):
         matterport.load_into(three, tmp_path / "n.h5", by_name=True)
+
+
+def test_layers_of_another_network_are_loaded_by_name_as_keras_1_wrote_them(other, tmp_path):
+    kernel = np.random.default_rng(5).normal(size=(7, 7, 3, 4)).astype("f4")
+    with h5py.File(tmp_path / "resnet50.h5", "w") as file:
+        file.attrs["layer_names"] = np.array(["conv1", "fc1000"], "S")
+        for layer, kinds in (("conv1", {"conv1_W_1:0": kernel, "conv1_b_1:0": kernel[0, 0, 0]}),):
+            group = file.create_group(layer)
+            group.attrs["weight_names"] = np.array([*kinds], "S")
+            for name, values in kinds.items():
+                group[name] = values
+    mean = other.backbone.get_layer("bn1").moving_mean.numpy()
+    left = matterport.load_into(other, tmp_path / "resnet50.h5", by_name=True)
+    assert "conv1" not in left
+    assert "bn_conv1" in left
+    conv, norm = other.backbone.get_layer("conv1"), other.backbone.get_layer("bn1")
+    np.testing.assert_array_equal(conv.kernel, kernel)
+    np.testing.assert_allclose(norm.moving_mean, mean - kernel[0, 0, 0], atol=1e-6)
 
 
 def test_weights_of_keras_and_of_matterport_by_the_ending(model, other, tmp_path):

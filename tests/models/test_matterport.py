@@ -1,5 +1,6 @@
 """Mask R-CNN with matterport's arithmetic, against numbers of the original."""
 
+import inspect
 import json
 import sys
 import zlib
@@ -21,6 +22,7 @@ from rcnn_keras.layers import (
 )
 from rcnn_keras.losses import smooth_l1
 from rcnn_keras.models import MatterportMaskRCNN, fold_batchnorm, with_kernels
+from rcnn_keras.models.arguments import MATTERPORT
 from rcnn_keras.models.batch import complete_inputs
 from rcnn_keras.ops import decode_inclusive, nms, to_exclusive, to_inclusive
 
@@ -298,6 +300,33 @@ def test_portable_kernels_and_folded_norms_detect_the_same(model, image):
 
 
 @pytest.mark.slow
+def test_an_exported_model_resizes_detects_and_pastes_the_same(model, image, tmp_path):
+    (found,) = model.detect(image)
+    folder = model.export(tmp_path / "served", paste_masks=True)
+    served = tf.saved_model.load(folder).signatures["serving_default"]
+    outputs = served(images=tf.constant(image[None]))
+    count = len(found)
+    np.testing.assert_array_equal(outputs["boxes"][0, :count], found.boxes)
+    np.testing.assert_allclose(outputs["scores"][0, :count], found.scores, atol=1e-5)
+    different = (outputs["masks"][0, :count].numpy() != found.bool_masks()).sum()
+    assert different <= 5  # values next to one half
+
+
+@pytest.mark.slow
+def test_a_litert_file_takes_images_of_one_size(model, tmp_path):
+    pytest.importorskip("ai_edge_litert")
+    from ai_edge_litert.interpreter import Interpreter
+
+    path = model.export(tmp_path / "model.tflite", size=(64, 128))
+    run = Interpreter(str(path)).get_signature_runner()
+    image = np.random.default_rng(4).integers(0, 256, (1, 64, 128, 3), np.uint8)
+    outputs = run(images=image)
+    found = with_kernels(model, "portable")(image.astype(np.float32), training=False)
+    np.testing.assert_allclose(outputs["scores"], found["scores"], atol=1e-4)
+    np.testing.assert_allclose(outputs["boxes"][0, :3], found["boxes"][0, :3], atol=0.1)
+
+
+@pytest.mark.slow
 def test_it_trains_as_other_models_and_batches_have_no_sizes_of_their_own(model):
     data = rk.data.draw_shapes(2, size=(64, 96)).with_classes(["circle", "star"])
     trained = MatterportMaskRCNN.from_config(model.get_config() | {"classes": data.classes})
@@ -307,6 +336,10 @@ def test_it_trains_as_other_models_and_batches_have_no_sizes_of_their_own(model)
     assert np.isfinite(list(history.values())).all()
     with pytest.raises(ValueError, match="no min_size"):
         trained.fit(data.batches(1, min_size=100), verbose=0)
+
+
+def test_every_argument_has_a_rule():
+    assert set(inspect.signature(MatterportMaskRCNN).parameters) - {"name"} == set(MATTERPORT)
 
 
 @pytest.mark.parametrize(
