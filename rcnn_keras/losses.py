@@ -34,11 +34,17 @@ def mean_over_batch(total: Tensor, count: Tensor) -> Tensor:
 def smooth_l1(prediction: Tensor, target: Tensor, beta: float = SMOOTH_L1_BETA) -> Tensor:
     """Return Fast R-CNN's smooth L1 of each element: quadratic within `beta` of the target."""
     error = ops.abs(prediction - target)
+    if beta == 0:  # L1
+        return error
     return ops.where(error < beta, 0.5 * error * error / beta, error - 0.5 * beta)
 
 
 def rpn_losses(
-    logits: Tensor, deltas: Tensor, target_deltas: Tensor, match_labels: Tensor
+    logits: Tensor,
+    deltas: Tensor,
+    target_deltas: Tensor,
+    match_labels: Tensor,
+    beta: float = SMOOTH_L1_BETA,
 ) -> Losses:
     """Return the RPN's two losses (Faster R-CNN, equation 1).
 
@@ -52,13 +58,14 @@ def rpn_losses(
         deltas: `(B, S, 4)` predictions for them.
         target_deltas: `(B, S, 4)`.
         match_labels: `(B, S)` 1 positive, 0 negative, -1 padding.
+        beta: where smooth L1 turns from quadratic to linear.
 
     Returns:
         `{"rpn_objectness_loss": (sum, count), "rpn_box_loss": (sum, count)}`.
     """
     n_cls = ops.sum(ops.cast(match_labels != IGNORED, "float32"))
     n_reg = n_cls
-    terms = rpn_loss_terms(logits, deltas, target_deltas, match_labels)
+    terms = rpn_loss_terms(logits, deltas, target_deltas, match_labels, beta)
     return {
         "rpn_objectness_loss": (ops.sum(terms["rpn_objectness_loss"]), n_cls),
         "rpn_box_loss": (ops.sum(terms["rpn_box_loss"]), n_reg),
@@ -66,7 +73,11 @@ def rpn_losses(
 
 
 def rpn_loss_terms(
-    logits: Tensor, deltas: Tensor, target_deltas: Tensor, match_labels: Tensor
+    logits: Tensor,
+    deltas: Tensor,
+    target_deltas: Tensor,
+    match_labels: Tensor,
+    beta: float = SMOOTH_L1_BETA,
 ) -> dict[str, Tensor]:
     """Return what each sampled anchor adds to the sums of `rpn_losses`, which has the arguments.
 
@@ -76,7 +87,7 @@ def rpn_loss_terms(
     sampled, positive = match_labels != IGNORED, match_labels == POSITIVE
     p_star = ops.cast(positive, "float32")
     l_cls = ops.softplus(logits) - logits * p_star
-    l_reg = ops.sum(smooth_l1(deltas, target_deltas), axis=-1)
+    l_reg = ops.sum(smooth_l1(deltas, target_deltas, beta), axis=-1)
     return {
         "rpn_objectness_loss": ops.where(sampled, l_cls, 0.0),
         "rpn_box_loss": ops.where(positive, l_reg, 0.0),

@@ -16,11 +16,11 @@ from rcnn_keras.data.images import (
     image_header,
     read_image,
     resize_image,
-    resized_size,
 )
 from rcnn_keras.data.masks import decode_mask, encode_masks, paste_masks
 from rcnn_keras.data.pipeline import Batches
 from rcnn_keras.data.problems import DatasetError, Problem
+from rcnn_keras.data.resampling import resized_size
 from rcnn_keras.data.synthetic import draw_shapes
 from rcnn_keras.data.tfrecord import check_tfrecord, load_tfrecord, save_tfrecord
 from rcnn_keras.data.voc import check_voc, load_voc

@@ -1,4 +1,4 @@
-"""Image files and arrays to upright 8-bit RGB, and the one resizing rule.
+"""Image files and arrays to upright 8-bit RGB, and their resizing.
 
 Decoding is Pillow's: TensorFlow's decoders know no EXIF orientation, CMYK or 16-bit gray. EXIF
 orientation 1 is upright, 2 to 4 mirror or turn by 180 degrees, 5 to 8 exchange height and width
@@ -7,7 +7,6 @@ in the graph; the writer of the file makes sure of it.
 """
 
 import io
-import math
 import os
 import struct
 from collections.abc import Callable
@@ -19,6 +18,7 @@ import tensorflow as tf
 from PIL import Image, UnidentifiedImageError
 from pycocotools import mask as rle
 
+from rcnn_keras.data.resampling import Resizing, resize_as_pillow
 from rcnn_keras.data.tfrecord_images import TFRecordImage
 from rcnn_keras.data.value_range import (
     FULL,
@@ -185,33 +185,22 @@ def read_header(path: str | PathLike | TFRecordImage) -> ImageHeader:
     return ImageHeader(height, width, orientation)
 
 
-def resized_size(height: int, width: int, min_size: int, max_size: int) -> tuple[int, int]:
-    """Return the size at which a detector sees an image of this height and width, in pixels.
-
-    The shorter side becomes `min_size`, unless the longer one would pass `max_size`. This is the
-    arithmetic of torchvision's `GeneralizedRCNNTransform`, to the pixel: float64, and the fraction
-    is cut off, so that a product that falls short of `min_size` by rounding loses a pixel.
-
-    Raises:
-        ValueError: for a size below one pixel.
-    """
-    if min(height, width, min_size, max_size) < 1:
-        raise ValueError(
-            f"sizes must be at least 1 pixel, not image {height}x{width}, min_size {min_size}, "
-            f"max_size {max_size}"
-        )
-    scale = min(min_size / min(height, width), max_size / max(height, width))
-    return max(1, math.floor(height * scale)), max(1, math.floor(width * scale))
-
-
 def resize_image(
-    image: np.ndarray | tf.Tensor, height: int, width: int, *, antialias: bool = False
+    image: np.ndarray | tf.Tensor,
+    height: int | tf.Tensor,
+    width: int | tf.Tensor,
+    *,
+    antialias: bool = False,
+    resizing: Resizing = "torchvision",
 ) -> tf.Tensor:
     """Return `(H, W, C)` or `(B, H, W, C)` as float32 of another size, in the same value range.
 
     Bilinear with half-pixel centres, as torchvision's detectors resize; `antialias` averages over
-    all the pixels that a smaller image leaves out. Works eagerly and inside `tf.data`.
+    all the pixels that a smaller image leaves out. `resizing="detectron2"` does what Pillow does
+    with uint8, see `resize_as_pillow`. Works eagerly and inside `tf.data`.
     """
+    if resizing == "detectron2":
+        return tf.cast(resize_as_pillow(image, height, width), tf.float32)
     resized = tf.image.resize(image, (height, width), "bilinear", antialias=antialias)
     return tf.cast(resized, tf.float32)
 

@@ -20,9 +20,9 @@ from rcnn_keras.data.images import (
     decode_upright,
     read_image,
     resize_image,
-    resized_size,
 )
 from rcnn_keras.data.masks import check_segmentations, record_masks
+from rcnn_keras.data.resampling import RESIZINGS, Resizing, resized_size
 from rcnn_keras.data.tfrecord_images import TFRecordSegmentations, read_record
 from rcnn_keras.data.value_range import FULL, ValueRange, check_value_range, same_range
 
@@ -280,6 +280,8 @@ class Batches:
         seed: of the order and of the augmentations.
         antialias: average over the pixels when shrinking, as Pillow does; torchvision's detectors
             and this package's models do not.
+        resizing: `"torchvision"` or `"detectron2"`, see `data.resized_size` and `resize_image`; a
+            model that has Detectron2's brings it.
         masks: read the segmentations too. An object whose mask has no pixel left at the resized
             image's size is dropped; a crowd region may do without a segmentation.
         proposals: read the records' proposals too.
@@ -305,6 +307,7 @@ class Batches:
         max_objects: int | None = None,
         seed: int = 0,
         antialias: bool = False,
+        resizing: Resizing = "torchvision",
         masks: bool = False,
         proposals: bool = False,
         value_range: ValueRange = FULL,
@@ -335,6 +338,8 @@ class Batches:
                         f"more than max_objects={max_objects}"
                     )
         check_value_range(value_range)
+        if resizing not in RESIZINGS:
+            raise ValueError(f"resizing must be one of {', '.join(RESIZINGS)}, got {resizing!r}")
         if masks:
             check_segmentations(dataset)
         if proposals:
@@ -352,6 +357,7 @@ class Batches:
         self.max_objects = max_objects or dataset.max_objects
         self.seed = seed
         self.antialias = antialias
+        self.resizing: Resizing = resizing
         self.masks = masks
         self.proposals = proposals
         self.value_range = value_range
@@ -372,7 +378,7 @@ class Batches:
             f"Batches({self.dataset!r}, batch_size={self.batch_size}, shuffle={self.shuffle}, "
             f"augment={self.augment!r}, min_size={self.min_size}, max_size={self.max_size}, "
             f"max_objects={self.max_objects}, seed={self.seed}, antialias={self.antialias}, "
-            f"masks={self.masks}, proposals={self.proposals})"
+            f"resizing={self.resizing!r}, masks={self.masks}, proposals={self.proposals})"
         )
 
     def sized(self, min_size: int | Sequence[int] | None, max_size: int | None) -> "Batches":
@@ -432,7 +438,13 @@ class Batches:
         """Return the height and width of a record's image after resizing, at each `min_size`."""
         height, width = record.height, record.width
         return [
-            resized_size(height, width, size or min(height, width), self.max_size or sys.maxsize)
+            resized_size(
+                height,
+                width,
+                size or min(height, width),
+                self.max_size or sys.maxsize,
+                self.resizing,
+            )
             for size in _several(self.min_size)
         ]
 
@@ -453,7 +465,9 @@ class Batches:
         """
         if self.min_size is None and self.max_size is None:
             return sample | {"image": tf.cast(sample["image"], tf.float32)}
-        image = resize_image(sample["image"], new[0], new[1], antialias=self.antialias)
+        image = resize_image(
+            sample["image"], new[0], new[1], antialias=self.antialias, resizing=self.resizing
+        )
         ratio = tf.cast(new / old, tf.float32)[::-1]
         boxes = {
             name: sample[name] * tf.tile(ratio, [2])

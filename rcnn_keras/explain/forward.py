@@ -243,13 +243,14 @@ def _look_at_rpn_training(
 ) -> Arrays:
     anchors = ops.concatenate(extracted["anchors"])
     matches, labels = model.anchor_sampler.match(anchors, targets, extracted["image_sizes"])
-    indices, *sampled = model.sample_anchors(extracted, targets, step)
+    drawn = model.sample_anchors(extracted, targets, step)
+    indices, sampled = drawn[0], drawn[1:]
     return {
         "matches": matches,
         "match_labels": labels,
         "boxes": ops.take(anchors, indices[0], axis=0)[None],
         "labels": sampled[-1],
-        "losses": rpn_loss_terms(*sampled),
+        "losses": rpn_loss_terms(*sampled, model.get_config()["rpn_smooth_l1_beta"]),
     }
 
 

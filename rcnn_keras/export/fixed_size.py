@@ -10,7 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from rcnn_keras.data.images import read_image, resize_image, resized_size
+from rcnn_keras.data.images import read_image, resize_image
+from rcnn_keras.data.resampling import resized_size
 from rcnn_keras.export.preparation import check_detector, folded
 from rcnn_keras.models import Detector, with_kernels
 
@@ -119,11 +120,12 @@ def letterboxed(
     height, width = pixels.shape[:2]
     new = (height, width)
     if model.min_size is not None:
-        new = resized_size(height, width, model.min_size, model.max_size)
+        new = resized_size(height, width, model.min_size, model.max_size, model.resizing)
     if new[0] > size[0] or new[1] > size[1]:
         new = resized_size(height, width, *_fit(height, width, size))
     if new != (height, width):
-        pixels = np.asarray(resize_image(pixels, *new, antialias=model.antialias))
+        resized = resize_image(pixels, *new, antialias=model.antialias, resizing=model.resizing)
+        pixels = np.asarray(resized)
     canvas = np.empty((1, *size, 3), np.uint8)
     canvas[:] = padding_of(model)
     canvas[0, : new[0], : new[1]] = np.round(pixels)

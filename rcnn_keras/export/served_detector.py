@@ -15,6 +15,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from rcnn_keras.data.images import MAX_PIXELS, resize_image
+from rcnn_keras.data.resampling import resized_size_in_graph
 from rcnn_keras.data.value_range import FULL, LEAST_RANGE, PERCENTILES, ValueRange, fixed_bounds
 from rcnn_keras.models import Detector
 from rcnn_keras.ops import after, gather_valid, scatter_valid
@@ -311,11 +312,13 @@ class ServedDetector:
 
     def _resized(self, images: tf.Tensor) -> tf.Tensor:
         """Resize `(..., H, W, 3)` images of one size as the detector sees them: float32."""
-        if self.model.min_size is None:
+        model, sent = self.model, tf.shape(images)[-3:-1]
+        if model.min_size is None:
             return tf.cast(images, tf.float32)
-        sent = tf.shape(images)[-3:-1]
-        height, width = tf.unstack(resized_size(sent, self.model.min_size, self.model.max_size))
-        return resize_image(images, height, width, antialias=self.model.antialias)
+        size = resized_size_in_graph(sent, model.min_size, model.max_size, model.resizing)
+        return resize_image(
+            images, *tf.unstack(size), antialias=model.antialias, resizing=model.resizing
+        )
 
     def _put_back(
         self, images: tf.Tensor, sizes: tf.Tensor, sent: tf.Tensor, proposals: tf.Tensor | None
@@ -335,13 +338,6 @@ class ServedDetector:
         found = self._detect(inputs)
         found["boxes"] *= _per_box(sent / sizes)
         return found
-
-
-def resized_size(size: tf.Tensor, min_size: int, max_size: int) -> tf.Tensor:
-    """Return `data.resized_size` of `(2,)` int32 height and width, in the same float64."""
-    sides = tf.cast(size, tf.float64)
-    scale = tf.minimum(min_size / tf.reduce_min(sides), max_size / tf.reduce_max(sides))
-    return tf.maximum(tf.cast(tf.floor(sides * scale), tf.int32), 1)
 
 
 def count_proposals(proposals: tf.Tensor) -> tf.Tensor:

@@ -5,6 +5,7 @@ from rcnn_keras.layers.anchor_sampler import AnchorSampler
 from rcnn_keras.layers.box_head import BoxHead
 from rcnn_keras.layers.detection_layer import DetectionLayer
 from rcnn_keras.layers.feature_pyramid import FeaturePyramid
+from rcnn_keras.layers.grouped_conv import GroupedConv2D
 from rcnn_keras.layers.image_normalization import ImageNormalization
 from rcnn_keras.layers.local_response_norm import LocalResponseNorm
 from rcnn_keras.layers.mask_head import MaskHead, MaskLayer, RealRoIs
@@ -26,6 +27,7 @@ __all__ = [
     "DetectionLayer",
     "FeaturePyramid",
     "FrozenBatchNormalization",
+    "GroupedConv2D",
     "ImageNormalization",
     "LocalResponseNorm",
     "MaskHead",

@@ -19,6 +19,8 @@ class AnchorGenerator(keras.layers.Layer):
             in the paper, one a level for a pyramid.
         aspect_ratios: heights over widths, the same on every level.
         rounding: round the corners to whole pixels, as torchvision does and Detectron2 does not.
+        strides: pixels from one position to the next on each level; None for the whole quotient of
+            the sides of image and map, torchvision's.
 
     Call arguments:
         images: `(B, H, W, 3)` batch that the maps came from.
@@ -33,20 +35,25 @@ class AnchorGenerator(keras.layers.Layer):
         sizes: Sequence[Sequence[float]],
         aspect_ratios: Sequence[float] = (0.5, 1.0, 2.0),
         rounding: bool = True,
+        strides: Sequence[int] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(dtype=kwargs.pop("dtype", "float32"), **kwargs)
         self.sizes = tuple(tuple(level) for level in sizes)
         self.aspect_ratios = tuple(aspect_ratios)
         self.rounding = rounding
+        self.strides = None if strides is None else tuple(strides)
 
     def call(self, images: Tensor, features: Sequence[Tensor]) -> list[Tensor]:
         """Return the anchors of every level; see the class."""
         image_size = ops.shape(images)[1:3]
         anchors = []
-        for sizes, feature in zip(self.sizes, features, strict=True):
+        for level, (sizes, feature) in enumerate(zip(self.sizes, features, strict=True)):
             feature_size = ops.shape(feature)[1:3]
-            stride = [image_size[k] // feature_size[k] for k in range(2)]
+            if self.strides:
+                stride = [self.strides[level]] * 2
+            else:
+                stride = [image_size[k] // feature_size[k] for k in range(2)]
             base = base_anchors(sizes, self.aspect_ratios, self.rounding)
             anchors.append(grid_anchors(base, feature_size, stride))
         return anchors
@@ -63,4 +70,5 @@ class AnchorGenerator(keras.layers.Layer):
             "sizes": self.sizes,
             "aspect_ratios": self.aspect_ratios,
             "rounding": self.rounding,
+            "strides": self.strides,
         }

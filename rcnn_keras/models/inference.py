@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from rcnn_keras.data.dataset import DetectionDataset, Record
 from rcnn_keras.data.detections import Detections
-from rcnn_keras.data.images import read_image, resize_image, resized_size
+from rcnn_keras.data.images import read_image, resize_image
 from rcnn_keras.data.inputs import (
     Images,
     Proposals,
@@ -22,6 +22,7 @@ from rcnn_keras.data.inputs import (
     with_given_proposals,
 )
 from rcnn_keras.data.pipeline import Batches, check_packed, padded_image, require_proposals
+from rcnn_keras.data.resampling import Resizing, resized_size
 from rcnn_keras.data.value_range import ValueRange
 from rcnn_keras.models.batch_check import checked
 from rcnn_keras.models.distribution import predict_in_turn
@@ -46,6 +47,7 @@ class Inference(keras.Model):
     min_size: int | None  # None: images keep their size
     max_size: Any  # pixels of the longer side, None where `min_size` is
     antialias: bool
+    resizing: Resizing
     value_range: ValueRange
     _process: int
 
@@ -135,7 +137,7 @@ class Inference(keras.Model):
         size = (record.height, record.width)
         resized = size
         if self.min_size is not None:
-            resized = resized_size(*size, self.min_size, self.max_size)
+            resized = resized_size(*size, self.min_size, self.max_size, self.resizing)
         scale = np.array([size[1] / resized[1], size[0] / resized[0]] * 2, np.float32)
         return self.as_detections(found | {"boxes": found["boxes"] * scale}, size)
 
@@ -156,6 +158,8 @@ class Inference(keras.Model):
         check_packed(batches.dataset, self.value_range)
         sized = batches.sized(self.min_size, self.max_size).with_proposals(self.takes_proposals)
         sized.antialias = batches.antialias or self.antialias
+        if self.resizing != "torchvision":
+            sized.resizing = self.resizing
         sized.value_range = self.value_range
         return sized
 
@@ -249,7 +253,7 @@ def detect_at_scales(
         image = read_image(record.image, model.value_range)
         size = (record.height, record.width)
         boxes = np.asarray(record.proposals, np.float32)
-        sizes = [resized_size(*size, min_size, max_size) for min_size in min_sizes]
+        sizes = [resized_size(*size, side, max_size, model.resizing) for side in min_sizes]
         chosen = nearest_scales(boxes, size, sizes)
         # One row of padding, so that there is something to gather.
         count = len(boxes)
@@ -258,7 +262,9 @@ def detect_at_scales(
         for number in np.unique(chosen):
             rows = np.flatnonzero(chosen == number)
             height, width = sizes[number]
-            resized = resize_image(image, height, width, antialias=model.antialias)
+            resized = resize_image(
+                image, height, width, antialias=model.antialias, resizing=model.resizing
+            )
             ratio = np.tile([width / size[1], height / size[0]], 2).astype(np.float32)
             of_rows = predict_boxes(
                 images=padded_image(resized)[None],

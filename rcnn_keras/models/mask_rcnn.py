@@ -11,6 +11,7 @@ from keras import ops
 
 from rcnn_keras.backbones import Backbone
 from rcnn_keras.backbones.backbone import MASK_POOLED_SIZE
+from rcnn_keras.data.resampling import Resizing
 from rcnn_keras.layers import MaskHead, MaskLayer, RealRoIs
 from rcnn_keras.layers.mask_head import of_class
 from rcnn_keras.losses import SMOOTH_L1_BETA, Losses, mask_head_loss
@@ -77,6 +78,7 @@ class MaskRCNN(FasterRCNN):
         rpn_convs: int = 1,
         rpn_objectness: str = "sigmoid",
         rpn_ignore_border: bool | None = None,
+        rpn_smooth_l1_beta: float = SMOOTH_L1_BETA,
         roi_pooling: keras.layers.Layer | None = None,
         roi_aligned: bool = False,
         roi_sampling_ratio: int = 2,
@@ -97,6 +99,8 @@ class MaskRCNN(FasterRCNN):
         image_std: tuple[float, ...] | None = None,
         winograd: bool = False,
         antialias: bool = False,
+        resizing: Resizing = "torchvision",
+        size_divisor: int | None = None,
         value_range: str | float | tuple[float, float] = "full",
         kernels: Kernels = "native",
         seed: int = 0,

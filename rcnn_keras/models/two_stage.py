@@ -85,12 +85,15 @@ class TwoStageDetector(Detector):
         sizes = config["min_size"]
         self.min_sizes = tuple(sizes) if isinstance(sizes, Sequence) else (sizes,)
         self.min_size, self.max_size = self.min_sizes[-1], config["max_size"]
-        self.antialias = config["antialias"]
+        self.antialias, self.resizing = config["antialias"], config["resizing"]
+        divisor = config["size_divisor"]
+        check_divisor(divisor, parts)
         self.normalize = ImageNormalization(
             config["image_mean"],
             config["image_std"],
-            max(SIZE_DIVISOR, *parts.map_strides),
+            divisor or max(SIZE_DIVISOR, *parts.map_strides),
             padding,
+            cut=divisor is not None,
             name="normalize",
         )
         self.backbone = parts.model
@@ -332,6 +335,16 @@ class TwoStageDetector(Detector):
         with drawing_for(places, step):
             logits, deltas = self.box_head(pooled[None], training=training)
         return logits, deltas, box_targets[None], classes[None]
+
+
+def check_divisor(divisor: int | None, parts: Backbone) -> None:
+    """Raise ValueError if a pyramid's maps would not be halves of each other."""
+    coarsest = parts.map_strides[-1]
+    if divisor is not None and parts.pyramid and divisor % coarsest:
+        raise ValueError(
+            f"size_divisor must be None or a multiple of {coarsest}, the coarsest stride under the "
+            f"pyramid; received {divisor!r}"
+        )
 
 
 def _weights_file(weights: str | None) -> str | None:
