@@ -23,8 +23,8 @@ class ImageNormalization(keras.layers.Layer):
         std: deviation of each RGB channel, 0..255.
         size_divisor: what height and width must divide by, in pixels.
         padding: value of each channel where there is no image, after normalisation.
-        cut: whether padding that is not needed is cut off, where height and width are known only
-            with the batch.
+        cut: whether padding that is not needed is cut off: the sizes of the images at hand decide
+            that of the map.
 
     Call arguments:
         images: `(B, H, W, 3)` RGB in 0..255.
@@ -52,7 +52,7 @@ class ImageNormalization(keras.layers.Layer):
 
     def call(self, images: Tensor, image_sizes: Tensor) -> Tensor:
         """Normalise `images`; see the class."""
-        if self.cut and None in images.shape[1:3]:
+        if self.cut:
             largest = ops.max(ops.cast(image_sizes, "int32"), axis=0)
             needed = largest + (-largest) % self.size_divisor
             images = images[:, : needed[0], : needed[1]]

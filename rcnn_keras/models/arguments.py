@@ -177,11 +177,6 @@ def _errors_between(sound: Mapping[str, Any]) -> dict[str, str]:
             errors[name] = f"must be {default!r} with this {argument}, which does not read it"
     if sound.get("resizing") == "detectron2" and sound.get("antialias"):
         errors["antialias"] = "must be False with resizing='detectron2', which always averages"
-    if sound.get("kernels") == "portable" and sound.get("roi_sampling_ratio") == 0:
-        errors["roi_sampling_ratio"] = (
-            "must be at least 1 with kernels='portable', as for XLA and all exports but "
-            "TensorFlow's: 0 takes a number of samples that depends on the RoI"
-        )
     if "backbone" not in sound:
         return errors
     backbone = sound["backbone"]

@@ -130,7 +130,7 @@ class FasterRCNN(TwoStageDetector):
             after a C4 ResNet and 6 after ZF.
         roi_aligned: move RoIs by half a position, Detectron2's correction; False as in torchvision.
         roi_sampling_ratio: samples down and across in each cell of RoIAlign; 0 for as many as the
-            RoI has positions, torchvision's -1 and Detectron2's 0, with native kernels only.
+            RoI has positions, torchvision's -1 and Detectron2's 0, which is slower.
         box_head: a layer in place of `layers.BoxHead`, which reads `box_units` and `box_convs`. It
             is called with pooled features `(B, R, S, S, C)` and, if its `call` has it, `training`;
             it returns class logits `(B, R, K + 1)`, the background first, and deltas
@@ -158,7 +158,8 @@ class FasterRCNN(TwoStageDetector):
             numbers. See `data.resized_size` and `data.resize_image`.
         size_divisor: height and width of a batch are padded, or cut, to the least multiples of it
             that hold the images. None pads to multiples of 32 or the coarsest stride, which a
-            pyramid needs. 1 leaves an image as large as it is, as Detectron2 does without one.
+            pyramid needs. 1 leaves an image as large as it is, as Detectron2 does without one;
+            portable kernels, whose images have one size, cut nothing.
         value_range: which values of an image of more than 8 bits become 0 and 255, in training and
             detection: `"full"` for all of 16 bits, `"max"`, `"percentiles"`, a number such as 4095,
             or the least and the greatest value; see `data.read_image`.

@@ -93,7 +93,7 @@ class TwoStageDetector(Detector):
             config["image_std"],
             divisor or max(SIZE_DIVISOR, *parts.map_strides),
             padding,
-            cut=divisor is not None,
+            cut=divisor is not None and config["kernels"] == "native",
             name="normalize",
         )
         self.backbone = parts.model
