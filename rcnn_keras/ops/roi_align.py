@@ -399,7 +399,7 @@ def portable_roi_align(
 
 
 def _portable_ratios(size: Tensor, pooled_size: int) -> Tensor:
-    """`_adaptive_ratios` in float32, which LiteRT alone has: exact by products with whole numbers."""
+    """`_adaptive_ratios` in float32, which LiteRT has: made exact by products of whole numbers."""
     ratio = tf.math.ceil(size * (1.0 / pooled_size))
     ratio = tf.where(ratio * pooled_size < size, ratio + 1.0, ratio)
     ratio = tf.where((ratio - 1.0) * pooled_size >= size, ratio - 1.0, ratio)

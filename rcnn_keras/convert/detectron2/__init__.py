@@ -6,7 +6,7 @@ background last, orders anchors by size first, and reads images as blue, green, 
 weights have this package's orders, and the model takes RGB like all others.
 """
 
-from rcnn_keras.convert.detectron2.loading import load, load_backbone, read_weights
+from rcnn_keras.convert.detectron2.loading import load, load_backbone, read_weights, zoo_arguments
 from rcnn_keras.convert.detectron2.zoo import ZOO
 
-__all__ = ["ZOO", "load", "load_backbone", "read_weights"]
+__all__ = ["ZOO", "load", "load_backbone", "read_weights", "zoo_arguments"]

@@ -30,6 +30,8 @@ OTHERS = (
     (r"(features|layer\d)\.", "a classifier of torchvision"),
 )
 
+SUFFIXES = {"fpn": "_fpn", "dc5": "_dc5", "c4": ""}  # of the backbone's name here
+
 # Each mark is the beginning of a tensor's name that no architecture below it has.
 MARKS = (
     ("cascade_rcnn", f"{BOX}0."),
@@ -113,7 +115,7 @@ def architecture_of(state: State) -> Architecture:
         family,
         count,
         {
-            "backbone": network.name + {"fpn": "_fpn", "dc5": "_dc5", "c4": ""}[family],
+            "backbone": network.name + SUFFIXES[family],
             "backbone_width": network.width,
             "norm": network.norm,
         }
@@ -124,6 +126,40 @@ def architecture_of(state: State) -> Architecture:
         tracks_batches=any(name.endswith("num_batches_tracked") for name in state),
         settings=settings,
     )
+
+
+NORMS = {"FrozenBN": "frozen_batch", "GN": "group", "SyncBN": "batch"}
+
+
+def architecture_by(settings: Mapping[str, Any], name: str) -> Architecture:
+    """Return the architecture of a configuration of the zoo, of which there is no file yet.
+
+    Args:
+        settings: its dotted keys.
+        name: its name, which has the family: `..._R_50_FPN_3x`.
+    """
+    family = next(family for family in ("fpn", "dc5", "c4") if f"_{family.upper()}" in name)
+    kind = "mask_rcnn" if settings.get("MODEL.MASK_ON") else "faster_rcnn"
+    if settings.get("MODEL.KEYPOINT_ON"):
+        kind = "keypoint_rcnn"
+    if settings.get("MODEL.ROI_HEADS.NAME") == "CascadeROIHeads":
+        kind = "cascade_rcnn"
+    groups = settings.get("MODEL.RESNETS.NUM_GROUPS", 1)
+    per_group = settings.get("MODEL.RESNETS.WIDTH_PER_GROUP", 64)
+    network = _Network(
+        settings["MODEL.RESNETS.DEPTH"],
+        groups,
+        per_group,
+        1.0,
+        NORMS[settings.get("MODEL.RESNETS.NORM", "FrozenBN")],
+    )
+    arguments: dict[str, Any] = {"backbone": network.name + SUFFIXES[family], "norm": network.norm}
+    if network.norm != "frozen_batch":  # so have the zoo's all heads, with four convolutions
+        arguments |= {"head_norm": network.norm, "box_convs": 4}
+    if family != "c4":
+        arguments["box_units"] = 1024
+    count = settings["MODEL.ROI_HEADS.NUM_CLASSES"]
+    return Architecture(kind, family, count, arguments, prefix="backbone.")
 
 
 def _family(state: State) -> str:

@@ -8,7 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rcnn_keras.convert.detectron2.architecture import Architecture, architecture_of
+from rcnn_keras.convert.detectron2.architecture import (
+    Architecture,
+    architecture_by,
+    architecture_of,
+)
 from rcnn_keras.convert.detectron2.caffe2 import (
     CLASSIFIER,
     renamed_from_caffe2,
@@ -134,6 +138,23 @@ def load(
     unused = [name for name in state if name.startswith(CELL_ANCHORS)]
     assign_weights(targets, state, source, unused)
     return model
+
+
+def zoo_arguments(name: str) -> tuple[type[FasterRCNN], dict[str, Any]]:
+    """Return the class and the constructor's arguments of a detector of the zoo, without its file.
+
+    Args:
+        name: of `ZOO`.
+
+    Raises:
+        ValueError: for another name, or a detector that is not read.
+    """
+    settings = read_configuration(name)
+    architecture = architecture_by(settings, name)
+    if architecture.kind not in DETECTORS:
+        raise ValueError(f"{name} is a {architecture.kind}, which is not read")
+    arguments = architecture.arguments | arguments_of(settings, architecture)
+    return DETECTORS[architecture.kind].build, arguments
 
 
 def load_backbone(model: FasterRCNN, weights: Weights) -> None:
