@@ -102,10 +102,11 @@ class FrozenBatchNormalization(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")
 class GroupNormalization(keras.layers.GroupNormalization):
-    """Keras' group norm over `(B, H, W, C)`, with the variance about the mean.
+    """Keras' group norm over `(B, H, W, C)`, whose statistics keep their digits.
 
-    Keras takes the mean of the squares less the square of the mean, in which a map far from zero
-    loses its digits: 1e-4 of the features of Detectron2's ResNet, whose pixels are not divided.
+    One sum of float32 over a whole map is off by 1e-4, and the mean of squares less the square of
+    the mean loses the rest where a map is far from zero. Here columns, rows and channels are
+    averaged one after the other, and the variance is that about the mean.
     """
 
     def call(self, x: Tensor) -> Tensor:
@@ -113,11 +114,17 @@ class GroupNormalization(keras.layers.GroupNormalization):
         batch, height, width = (ops.shape(x)[k] for k in range(3))
         grouped = (batch, height, width, self.groups, x.shape[-1] // self.groups)
         x = ops.reshape(ops.cast(x, "float32"), grouped)
-        x = x - ops.mean(x, axis=(1, 2, 4), keepdims=True)
-        variance = ops.mean(ops.square(x), axis=(1, 2, 4), keepdims=True)
-        x = x * ops.rsqrt(variance + self.epsilon)
+        x = x - _mean(x)
+        x = x * ops.rsqrt(_mean(ops.square(x)) + self.epsilon)
         x = ops.reshape(x, (batch, height, width, -1)) * ops.cast(self.gamma, "float32")
         return ops.cast(x + ops.cast(self.beta, "float32"), self.compute_dtype)
+
+
+def _mean(x: Tensor) -> Tensor:
+    """Return the mean of each group of `(B, H, W, G, C)`: `(B, 1, 1, G, 1)`."""
+    for axis in (2, 1, 4):
+        x = ops.mean(x, axis=axis, keepdims=True)
+    return x
 
 
 BATCH_NORMS = (keras.layers.BatchNormalization, FrozenBatchNormalization)  # of BATCH_KINDS
