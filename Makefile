@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Most of a test is tracing, on one thread; the tests of a file stay together for their fixtures.
 TWO := --numprocesses 2 --dist loadfile
 
-.PHONY: help setup demo test test-all docs figures parity lint clean
+.PHONY: help setup demo test test-all docs figures notebooks parity lint clean
 
 help:
 	@echo "make demo      draw images, train, score and detect; results in runs/demo/report.html"
@@ -14,6 +14,7 @@ help:
 	@echo "make test-all  the slow tests too"
 	@echo "make docs      build the documentation in docs/_build/html, warnings are errors"
 	@echo "make figures   draw the figures of docs/review again, a few minutes"
+	@echo "make notebooks  run the scripts of examples/notebooks and write examples/*.ipynb, some minutes"
 	@echo "make parity    compare with torchvision, which it installs beside; hours of two cores"
 	@echo "make setup     only install into $(VENV)"
 
@@ -42,6 +43,9 @@ docs: $(STAMP)
 
 figures: $(STAMP)
 	$(BIN)/python tools/draw_figures.py $(FIGURES)
+
+notebooks: $(STAMP)
+	$(BIN)/python tools/build_notebooks.py $(NOTEBOOKS)
 
 parity: $(STAMP)
 	$(BIN)/python tools/parity/run.py $(PARITY)

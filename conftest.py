@@ -5,6 +5,7 @@ a folder with drawn images that has the names the pages use. Comments directly a
 what is different in the test; CONTRIBUTING.md lists them.
 """
 
+import json
 import os
 import re
 import shlex
@@ -14,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sybil import Document, Example, Region, Sybil
@@ -164,9 +166,25 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = ("a.jpg", "b.png", "cat.jpg", "cell.png", "smear.jpg", "photos/1.jpg", "photos/2.png")
     for name, scene in zip(names, scenes, strict=False):
         Image.open(scene.path).save(folder / name)
+    write_via(folder, scenes[:4])
     for name in ("configs", "examples"):
         (folder / name).symlink_to(ROOT / name)
     return folder
+
+
+def write_via(folder: Path, scenes: Any) -> None:
+    """Write scenes as JSON and as CSV of the VGG Image Annotator, every object a rectangle."""
+    entries, rows = {}, ["filename,file_size,region_shape_attributes,region_attributes"]
+    for scene in scenes:
+        name, regions = Path(scene.path).name, []
+        for x1, y1, x2, y2 in scene.boxes.tolist():
+            shape = {"name": "rect", "x": x1, "y": y1, "width": x2 - x1, "height": y2 - y1}
+            regions.append({"shape_attributes": shape, "region_attributes": {"kind": "dog"}})
+            cells = (json.dumps(part).replace('"', '""') for part in regions[-1].values())
+            rows.append(f'{name},1,"{next(cells)}","{next(cells)}"')
+        entries[name] = {"filename": name, "size": 1, "regions": regions}
+    (folder / "via.json").write_text(json.dumps(entries))
+    (folder / "via.csv").write_text("\n".join(rows))
 
 
 @pytest.fixture(scope="module")

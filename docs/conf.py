@@ -2,10 +2,15 @@
 
 import os
 import re
+import shutil
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
+from docutils import nodes
+from docutils.utils.math import MathError
+from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.util import inspect, logging
 
 import rcnn_keras
@@ -24,6 +29,9 @@ extensions = [
     "sphinx_click",
 ]
 exclude_patterns = ["_build"]
+html_math_renderer = "mathml"  # by the browser itself, so that the site needs no network
+html_static_path = ["_static"]
+html_css_files = ["math.css"]
 html_theme = "pydata_sphinx_theme"
 html_title = f"rcnn_keras {version}"
 html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False}
@@ -86,8 +94,35 @@ def check_public_names(app, env):
                 logging.getLogger(__name__).warning(f"no page of docs/api has {module}.{name}")
 
 
+def write_mathml(translator, node):
+    """Write an equation as MathML; one that docutils cannot read is a warning."""
+    try:
+        equation = tex2mathml(node.astext().strip(), as_block=isinstance(node, nodes.math_block))
+        translator.body.append(equation.strip())
+    except MathError as error:
+        logging.getLogger(__name__).warning(f"{error} in {node.astext()!r}", location=node)
+    raise nodes.SkipNode
+
+
+def copy_notebooks(app):
+    """Put the notebooks of examples/ where Sphinx looks for pages."""
+    folder = Path(app.srcdir) / "notebooks"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for path in (Path(app.srcdir).parent / "examples").glob("*.ipynb"):
+        shutil.copy2(path, folder)
+
+
+def link_to_notebooks(app, page, source):
+    """Let links to the notebooks, which lie in examples/, lead to their pages."""
+    source[0] = re.sub(r"\]\((?:\.\./)+examples/(\w+\.ipynb)\)", r"](/notebooks/\1)", source[0])
+
+
 def setup(app):
     """Connect the functions above."""
+    app.add_html_math_renderer("mathml", (write_mathml, None), (write_mathml, None))
+    app.connect("builder-inited", copy_notebooks)
+    app.connect("source-read", link_to_notebooks)
     app.connect("autodoc-process-docstring", write_code_spans, priority=400)  # before napoleon
     app.connect("autodoc-process-docstring", list_public_names, priority=950)
     app.connect("autodoc-process-signature", show_arguments)

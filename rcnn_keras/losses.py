@@ -11,7 +11,14 @@ from rcnn_keras.ops import sum_over_replicas
 from rcnn_keras.ops.matching import IGNORED, POSITIVE
 from rcnn_keras.ops.types import Tensor
 
-__all__ = ["box_head_losses", "mask_head_loss", "mean_over_batch", "rpn_losses", "smooth_l1"]
+__all__ = [
+    "box_head_losses",
+    "keypoint_head_loss",
+    "mask_head_loss",
+    "mean_over_batch",
+    "rpn_losses",
+    "smooth_l1",
+]
 
 Losses = dict[str, tuple[Tensor, Tensor]]  # name to sum and count
 SMOOTH_L1_BETA = 1 / 9  # torchvision's, for the RPN and the box head
@@ -81,6 +88,13 @@ def rpn_loss_terms(
 ) -> dict[str, Tensor]:
     """Return what each sampled anchor adds to the sums of `rpn_losses`, which has the arguments.
 
+    Args:
+        logits: as in `rpn_losses`, like the others.
+        deltas: likewise.
+        target_deltas: likewise.
+        match_labels: likewise.
+        beta: where smooth L1 turns from quadratic to linear.
+
     Returns:
         `(B, S)` for each loss; 0 for padding, and for boxes of negatives.
     """
@@ -105,7 +119,8 @@ def box_head_losses(
 
     Args:
         logits: `(B, S, K + 1)`, background first.
-        deltas: `(B, S, K, 4)`; only those of the RoI's own class count.
+        deltas: `(B, S, K, 4)`, of which only those of the RoI's own class count; or
+            `(B, S, 1, 4)`, shared by all classes.
         target_deltas: `(B, S, 4)`.
         classes: `(B, S)` 0 background, 1..K foreground, -1 padding.
         beta: where smooth L1 turns from quadratic to linear; 1 in the paper.
@@ -134,7 +149,7 @@ def box_head_loss_terms(
     u = ops.maximum(classes, 0)
     log_p = ops.log_softmax(logits)
     l_cls = -ops.take_along_axis(log_p, u[..., None], axis=-1)[..., 0]
-    own = ops.maximum(classes - 1, 0)[..., None, None]
+    own = ops.clip(classes - 1, 0, deltas.shape[2] - 1)[..., None, None]
     own_deltas = ops.take_along_axis(deltas, own, axis=2)[:, :, 0]
     l_loc = ops.sum(smooth_l1(own_deltas, target_deltas, beta), axis=-1)
     return {
@@ -162,3 +177,25 @@ def mask_head_loss_terms(logits: Tensor, targets: Tensor, real: Tensor) -> Tenso
     """Return what each RoI adds to the sum of `mask_head_loss`: `(n,)`, over all its cells."""
     cells = ops.sum(ops.softplus(logits) - logits * targets, axis=(1, 2))
     return ops.where(real, cells, 0.0)
+
+
+def keypoint_head_loss(logits: Tensor, cells: Tensor, valid: Tensor) -> Losses:
+    """Return the keypoint loss (Mask R-CNN, 5): cross-entropy of a softmax over a heat map's cells.
+
+    Args:
+        logits: `(n, M, M, P)`.
+        cells: `(n, P)` int32, the cell of each keypoint, from `keypoint_targets`.
+        valid: `(n, P)` bool, which keypoints count.
+
+    Returns:
+        `{"keypoint_loss": (sum, count)}`, the count being that of the valid keypoints.
+    """
+    terms = keypoint_head_loss_terms(logits, cells, valid)
+    return {"keypoint_loss": (ops.sum(terms), ops.sum(ops.cast(valid, "float32")))}
+
+
+def keypoint_head_loss_terms(logits: Tensor, cells: Tensor, valid: Tensor) -> Tensor:
+    """Return what each keypoint adds to the sum of `keypoint_head_loss`: `(n, P)`."""
+    flat = ops.reshape(logits, (-1, logits.shape[1] * logits.shape[2], logits.shape[3]))
+    own = ops.take_along_axis(flat, cells[:, None], axis=1)[:, 0]
+    return ops.where(valid, ops.logsumexp(flat, axis=1) - own, 0.0)

@@ -31,6 +31,7 @@ class Preset:
         box_ap: COCO's AP of boxes on val2017 in percent, as the authors report it; of detectors of
             LVIS, Cityscapes and Pascal VOC, AP on those data sets.
         mask_ap: the same of masks.
+        keypoint_ap: the same of persons' keypoints, in which case `box_ap` is of persons alone.
         top1: a classifier's accuracy on ImageNet in percent, likewise.
         licence: of the file.
         project: that published it, `"torchvision"` or `"detectron2"`.
@@ -43,6 +44,7 @@ class Preset:
     num_classes: int = 0
     box_ap: float | None = None
     mask_ap: float | None = None
+    keypoint_ap: float | None = None
     top1: float | None = None
     licence: str = "BSD-3-Clause"
     project: str = "torchvision"
@@ -72,10 +74,17 @@ class Preset:
 
 
 def _detector(
-    network: str, file: str, megabytes: int, box_ap: float, mask_ap: float | None = None
+    network: str,
+    file: str,
+    megabytes: int,
+    box_ap: float,
+    mask_ap: float | None = None,
+    keypoint_ap: float | None = None,
 ) -> Preset:
     url = f"{SERVER}{network}{file}.pth"
-    return Preset(f"{network}_coco", network, url, megabytes, 90, box_ap, mask_ap)
+    num_classes = 90 if keypoint_ap is None else 1
+    scores = box_ap, mask_ap, keypoint_ap
+    return Preset(f"{network}_coco", network, url, megabytes, num_classes, *scores)
 
 
 def _backbone(network: str, file: str, megabytes: int, top1: float, recipe: str = "") -> Preset:
@@ -90,15 +99,29 @@ def _zoo(
     box_ap: float | None,
     mask_ap: float | None = None,
     num_classes: int = 80,
+    keypoint_ap: float | None = None,
 ) -> Preset:
     data, _, network = config.partition("/")
     start = {"Cityscapes": "cityscapes_", "PascalVOC-Detection": "voc_"}.get(data, "")
-    name = f"detectron2_{'lvis_' if data.startswith('LVIS') else start}{network}"
-    url = f"{DETECTRON2}{config}/{file}.pkl"
-    licence = "CC-BY-SA-3.0"
     return Preset(
-        name, config, url, megabytes, num_classes, box_ap, mask_ap, None, licence, "detectron2"
+        f"detectron2_{'lvis_' if data.startswith('LVIS') else start}{network}",
+        config,
+        f"{DETECTRON2}{config}/{file}.pkl",
+        megabytes,
+        num_classes,
+        box_ap,
+        mask_ap,
+        keypoint_ap,
+        licence="CC-BY-SA-3.0",
+        project="detectron2",
     )
+
+
+def _zoo_keypoints(
+    network: str, file: str, megabytes: int, ap: float, keypoint_ap: float
+) -> Preset:
+    config = f"COCO-Keypoints/keypoint_rcnn_{network}"
+    return _zoo(config, file, megabytes, ap, num_classes=1, keypoint_ap=keypoint_ap)
 
 
 _FASTER, _MASK = "COCO-Detection/faster_rcnn_", "COCO-InstanceSegmentation/mask_rcnn_"
@@ -112,6 +135,7 @@ PRESETS = {
         _detector("fasterrcnn_resnet50_fpn_v2", "_coco-dd69338a", 167, 46.7),
         _detector("fasterrcnn_mobilenet_v3_large_fpn", "-fb6a3cc7", 74, 32.8),
         _detector("fasterrcnn_mobilenet_v3_large_320_fpn", "-907ea3f9", 74, 22.8),
+        _detector("keypointrcnn_resnet50_fpn", "_coco-fc266e95", 226, 54.6, keypoint_ap=65.0),
         _detector("maskrcnn_resnet50_fpn", "_coco-bf2d0c1e", 170, 37.9, 34.6),
         _detector("maskrcnn_resnet50_fpn_v2", "_coco-73cbd019", 177, 47.4, 41.8),
         _zoo(f"{_FASTER}R_50_C4_1x", "137257644/model_final_721ade", 136, 35.7),
@@ -145,6 +169,12 @@ PRESETS = {
             51.9,
             num_classes=20,
         ),
+        _zoo_keypoints("R_50_FPN_1x", "137261548/model_final_04e291", 237, 53.6, 64.0),
+        _zoo_keypoints("R_50_FPN_3x", "137849621/model_final_a6e10b", 237, 55.4, 65.5),
+        _zoo_keypoints("R_101_FPN_3x", "138363331/model_final_997cc7", 313, 56.4, 66.1),
+        _zoo_keypoints("X_101_32x8d_FPN_3x", "139686956/model_final_5ad38f", 490, 57.3, 66.0),
+        _zoo("Misc/cascade_mask_rcnn_R_50_FPN_1x", "138602847/model_final_e9d89b", 288, 42.1, 36.4),
+        _zoo("Misc/cascade_mask_rcnn_R_50_FPN_3x", "144998488/model_final_480dd8", 288, 44.3, 38.5),
         _zoo("Misc/mask_rcnn_R_50_FPN_3x_gn", "138602888/model_final_dc5d9e", 183, 42.6, 38.6),
         _zoo(
             "Misc/scratch_mask_rcnn_R_50_FPN_3x_gn",
@@ -216,6 +246,11 @@ class ShippedDetector:
     def mask_ap(self) -> float | None:
         """COCO AP of masks in percent, None for a detector without masks."""
         return self._percent("mask_AP")
+
+    @property
+    def keypoint_ap(self) -> float | None:
+        """COCO AP of keypoints in percent, None for a detector without keypoints."""
+        return self._percent("keypoint_AP")
 
     @property
     def licence(self) -> str:

@@ -31,6 +31,8 @@ CACHE_VARIABLE = "RCNN_KERAS_CACHE"
 DEFAULT_CACHE = Path("~/.cache/rcnn_keras")
 OTHER_CACHE = f"name a folder for weights with cache= or the variable {CACHE_VARIABLE}"
 HASHES = {"sha256": "SHA-256", "md5": "MD5"}
+# What follows from other keypoints where these are given.
+OF_SKELETON = ("num_keypoints", "keypoint_names", "keypoint_flip_pairs", "keypoint_edges")
 TIMEOUT = 30  # seconds without an answer
 CHUNK = 1 << 20
 
@@ -57,9 +59,10 @@ def from_preset(
     published detector's preset gives that detector, downloaded at the first call; a file that this
     package saved gives the one in it. `classes` (or `num_classes`) gives it other classes: the
     layers that predict classes, boxes and masks are re-initialised, all others keep their weights,
-    and the logger `rcnn_keras.presets` names both. In a published detector, as in torchvision and
-    Detectron2, the backbone's first stages are frozen; any other model has as many frozen as it was
-    saved with. `frozen_stages` changes that; see `freeze_backbone`.
+    and the logger `rcnn_keras.presets` names both; `keypoint_names` (or `num_keypoints`) likewise
+    other keypoints. In a published detector, as in torchvision and Detectron2, the backbone's first
+    stages are frozen; any other model has as many frozen as it was saved with. `frozen_stages`
+    changes that; see `freeze_backbone`.
 
     A backbone's preset gives a new detector on that backbone with `norm="frozen_batch"`; `classes`
     is needed.
@@ -68,10 +71,10 @@ def from_preset(
         name: of `list_presets()`, or the path of a `.keras` file.
         classes: class names, without the background.
         num_classes: K, for the classes "class_0", "class_1" and so on.
-        architecture: by default that of the weights, for a backbone `FasterRCNN`. `FasterRCNN` and
-            `MaskRCNN` start from each other's weights, and a mask head that the weights lack is
-            newly initialised; `FastRCNN` starts from its own and from a backbone's, `RCNN` from its
-            own.
+        architecture: by default that of the weights, for a backbone `FasterRCNN`. `FasterRCNN`,
+            `MaskRCNN`, `CascadeRCNN` and `KeypointRCNN` start from each other's weights, and heads
+            that the weights lack are newly initialised; `FastRCNN` starts from its own and from a
+            backbone's, `RCNN` from its own.
         cache: folder for downloaded and converted files; by default that in the environment
             variable RCNN_KERAS_CACHE, or `~/.cache/rcnn_keras`.
         arguments: of the constructor, instead of those that the weights were trained with.
@@ -111,6 +114,8 @@ def from_preset(
 
     stated = inspect.signature(architecture).parameters  # a mask head is not of a Faster R-CNN
     config = {key: value for key, value in source.get_config().items() if key in stated}
+    if {"keypoint_names", "num_keypoints"} & arguments.keys():
+        config = {key: value for key, value in config.items() if key not in OF_SKELETON}
     config |= unread_arguments(config | arguments) | arguments | {"name": None}
     config["classes"] = list(source.classes) if names is None else names
     model = architecture.from_config(config)
@@ -148,17 +153,24 @@ def check_architecture(name: str, architecture: type["Detector"] | None) -> None
         OSError: as `from_preset`.
     """
     from rcnn_keras.convert.weights import may_start
-    from rcnn_keras.models import RCNN, FasterRCNN, FastRCNN, MaskRCNN
+    from rcnn_keras.models import (
+        RCNN,
+        CascadeRCNN,
+        FasterRCNN,
+        FastRCNN,
+        KeypointRCNN,
+        MaskRCNN,
+    )
 
     source = preset_architecture(name)
     if architecture is None:
         return
-    known = (RCNN, FastRCNN, FasterRCNN, MaskRCNN)
+    known = (RCNN, FastRCNN, FasterRCNN, MaskRCNN, CascadeRCNN, KeypointRCNN)
     if source is None:
         if not issubclass(architecture, (FastRCNN, FasterRCNN)):
             raise ValueError(
-                f"{name} is a backbone, on which FastRCNN, FasterRCNN and MaskRCNN stand; "
-                f"{architecture.__name__} has a network of its own"
+                f"{name} is a backbone, on which FastRCNN, FasterRCNN, MaskRCNN, CascadeRCNN and "
+                f"KeypointRCNN stand; {architecture.__name__} has a network of its own"
             )
     elif not may_start(architecture, source):
         fitting = " or ".join(kind.__name__ for kind in known if may_start(kind, source))

@@ -1,4 +1,4 @@
-"""Pictures of images with their boxes and masks, and of what a detector computes."""
+"""Pictures of images with boxes, masks and keypoints, and of what a detector computes."""
 
 import importlib
 import math
@@ -14,6 +14,7 @@ from PIL import Image, ImageColor, ImageDraw
 from rcnn_keras.data.dataset import Record
 from rcnn_keras.data.detections import Detections
 from rcnn_keras.data.images import read_image
+from rcnn_keras.data.keypoints import NOT_LABELLED, VISIBLE, Pairs, Skeleton
 from rcnn_keras.data.masks import decode_mask, paste_masks
 from rcnn_keras.data.tfrecord_images import TFRecordImage
 from rcnn_keras.data.value_range import FULL, ValueRange
@@ -35,23 +36,28 @@ def draw(
     detections: Detections | Record,
     *,
     classes: Sequence[str] | None = None,
+    skeleton: Skeleton | None = None,
     min_score: float = 0.5,
+    min_keypoint_score: float = 0.05,
     width: int | None = None,
     zoom: int = 1,
     font: str | PathLike[str] | None = None,
     value_range: ValueRange = FULL,
 ) -> Image.Image:
-    """Draw boxes, masks and names on a copy of an image, the best detection on top.
+    """Draw boxes, masks, keypoints and names on a copy of an image, the best detection on top.
 
     A mask is filled with its class's colour, through which the image is seen, and outlined in it;
-    those of Detections are set above 0.5.
+    those of Detections are set above 0.5. Keypoints are dots, connected as `Detections.skeleton`
+    or `skeleton` says; hidden ones of a Record are rings.
 
     Args:
         image: a path, or an array `(H, W, 3)`, as `read_image` takes it.
         detections: what a model found in this image, or the image's ground truth.
         classes: names for a Record, whose labels are shown as numbers without it; Detections bring
             their own.
+        skeleton: of a Record's keypoints, as `dataset.skeleton`; without it no lines are drawn.
         min_score: detections below it are left out, 0..1. Ground truth has no scores: all is drawn.
+        min_keypoint_score: keypoints of detections below it are left out.
         width: of the lines in pixels; by default 0.4 % of the image's longer side, at least 2.
         zoom: whole number by which the picture is enlarged first, so that tags fit beside small
             objects.
@@ -75,6 +81,7 @@ def draw(
     if zoom < 1:
         raise ValueError(f"draw: zoom must be at least 1, not {zoom!r}")
     marks = _marks(detections, classes, min_score)
+    keypoints, bones = _keypoints(detections, skeleton, min_score, min_keypoint_score)
     picture = Image.fromarray(read_image(image, value_range))
     expected = _size(detections)
     if picture.size != expected:
@@ -91,6 +98,10 @@ def draw(
     corners = [_corners(np.asarray(mark.box) * zoom, picture.size) for mark in marks]
     for mark, corner in zip(marks, corners, strict=True):
         canvas.rectangle(corner, outline=_color(mark.label), width=line)
+    for mark, points in zip(marks, keypoints, strict=True):
+        _draw_keypoints(
+            canvas, points * np.array([zoom, zoom, 1], np.float32), bones, mark.label, line
+        )
     tags: list[_Tag] = []
     # The best detection chooses its place first, and its tag is drawn last.
     for mark, corner in zip(reversed(marks), reversed(corners), strict=True):
@@ -213,7 +224,9 @@ def _detected_mask(found: Detections, i: int) -> Callable[[int], np.ndarray] | N
         return None
     masks, boxes = found.masks[i : i + 1], found.boxes[i : i + 1]
     height, width = found.image_size
-    return lambda zoom: paste_masks(masks, boxes * zoom, (height * zoom, width * zoom), 0.5)[0]
+    return lambda zoom: paste_masks(
+        masks, boxes * zoom, (height * zoom, width * zoom), 0.5, found.mask_pasting
+    )[0]
 
 
 def _stated_mask(record: Record, i: int) -> Callable[[int], np.ndarray] | None:
@@ -237,6 +250,51 @@ def _with_masks(picture: Image.Image, marks: Sequence[_Mark], zoom: int, line: i
         pixels[inner] = np.rint((1 - FILL) * pixels[inner] + FILL * color)
         pixels[mask & ~inner] = color
     return Image.fromarray(pixels)
+
+
+def _keypoints(
+    detections: Detections | Record,
+    skeleton: Skeleton | None,
+    min_score: float,
+    min_keypoint_score: float,
+) -> tuple[Sequence[np.ndarray], Pairs]:
+    """Return the keypoints `(P, 3)` of each mark, visibility 0 to leave one out, and the edges."""
+    if isinstance(detections, Record):
+        if detections.keypoints is None:
+            return [np.zeros((0, 3), np.float32)] * len(detections), ()
+        count = detections.keypoints.shape[1]
+        if skeleton is not None and len(skeleton) != count:
+            raise ValueError(
+                f"draw: {detections.path} has {count} keypoints an object, the skeleton "
+                f"{len(skeleton)}"
+            )
+        return list(detections.keypoints), () if skeleton is None else skeleton.edges
+    if skeleton is not None:
+        raise ValueError("draw: skeleton is for a Record; Detections bring theirs")
+    found = detections.above(min_score)
+    if found.keypoints is None or found.skeleton is None:
+        return [np.zeros((0, 3), np.float32)] * len(found), ()
+    seen = np.where(found.keypoints[..., 2:] >= min_keypoint_score, VISIBLE, NOT_LABELLED)
+    keypoints = np.concatenate([found.keypoints[..., :2], seen], axis=-1)
+    order = np.argsort(found.scores, kind="stable")  # as the marks
+    return list(keypoints[order]), found.skeleton.edges
+
+
+def _draw_keypoints(
+    canvas: ImageDraw.ImageDraw, keypoints: np.ndarray, edges: Pairs, label: int, line: int
+) -> None:
+    """Draw an object's keypoints `(P, 3)`, in pixels of the picture, and the lines between them."""
+    color, points = _color(label), keypoints[:, :2] - 0.5  # from the centre of the first pixel
+    shown = keypoints[:, 2] > NOT_LABELLED
+    for one, other in edges:
+        if shown[one] and shown[other]:
+            canvas.line([*map(tuple, points[[one, other]].tolist())], fill=color, width=line)
+    radius = 1.5 * line
+    for (x, y), visibility in zip(points.tolist(), keypoints[:, 2].tolist(), strict=True):
+        if visibility > NOT_LABELLED:
+            place = (x - radius, y - radius, x + radius, y + radius)
+            fill = color if visibility == VISIBLE else None
+            canvas.ellipse(place, fill=fill, outline="white" if fill else color)
 
 
 def _size(detections: Detections | Record) -> tuple[int, int]:

@@ -8,6 +8,8 @@ import importlib
 import importlib.util
 import inspect
 import re
+import subprocess
+import sys
 import tomllib
 from importlib.util import find_spec
 from itertools import pairwise
@@ -17,6 +19,7 @@ import click
 import pytest
 import yaml
 from click.testing import CliRunner
+from docutils.utils.math.latex2mathml import tex2mathml
 from sybil import Document
 
 import rcnn_keras as rk
@@ -86,6 +89,16 @@ def test_every_mark_stands_above_a_block(page):
         if line.startswith("<!--"):
             assert RUNNER.MARK.fullmatch(line), line
             assert following.startswith(("<!--", "```python", "```sh")), f"{line}\n{following}"
+
+
+@PAGE
+def test_the_site_can_show_every_equation(page):
+    text = re.sub(r"`[^`]*`", "", without_code(PAGES[page]))
+    blocks = re.findall(r"\$\$(.*?)\$\$", text, re.DOTALL)
+    for equation in blocks:
+        tex2mathml(equation.strip(), as_block=True)
+    for equation in re.findall(r"\$([^$]+)\$", re.sub(r"\$\$.*?\$\$", "", text, flags=re.DOTALL)):
+        tex2mathml(equation)
 
 
 @PAGE
@@ -164,10 +177,11 @@ def test_other_commands_exist():
             options = [a for a in arguments if a.startswith("--")]
             assert [a for a in options if f'"{a}"' not in source] == []
         elif program == "pip":
-            for names in re.findall(r"\.\[([\w,]+)\]", " ".join(arguments)):
+            for names in re.findall(r"(?:\.|rcnn-keras)\[([\w,]+)\]", " ".join(arguments)):
                 assert set(names.split(",")) <= set(extras)
         else:
-            assert program in ("rcnn", "docker", "export", "unzip", "pre-commit"), program
+            others = ("rcnn", "docker", "export", "unzip", "pre-commit", "jupyter")
+            assert program in others, program
 
 
 def test_extras_named_in_text_exist():
@@ -177,11 +191,27 @@ def test_extras_named_in_text_exist():
     named = {
         name
         for text in PAGES.values()
-        for names in re.findall(r"\.\[([\w,]+)\]'", text)
+        for names in re.findall(r"(?:\.|rcnn-keras)\[([\w,]+)\]'", text)
         for name in names.split(",")
     }
     assert len(named) > 5
     assert named <= set(extras)
+
+
+def test_messages_ask_for_extras_as_the_pages_do():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"][
+        "optional-dependencies"
+    ]
+    sources = [*(ROOT / "rcnn_keras").rglob("*.py"), *(ROOT / "configs").rglob("*.yaml")]
+    named = [
+        match.groups()
+        for path in sources
+        for match in re.finditer(r"(.)(rcnn.keras)\[([^\]]+)\](.)", path.read_text("utf-8"))
+    ]
+    assert len(named) > 8
+    for before, package, extra, after in named:
+        assert (before, package, after) == ("'", "rcnn-keras", "'"), extra
+        assert extra in extras or extra == "{extra}"
 
 
 # the configuration's keys
@@ -230,6 +260,41 @@ def test_table_of_configurations_has_every_file():
     assert named == {path.name for path in (ROOT / "configs").glob("*.yaml")}
 
 
+# the site
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("text", "warning"),
+    [
+        ("![a figure](gone.png)", "image file not readable"),
+        ("[a page](gone.md)", "cross-reference target not found"),
+        ("```{toctree}\n\ngone\n```", "nonexisting document"),
+        ("$\\nosuchcommand$", "Unknown LaTeX command"),
+        ("sound text, and $\\frac{1}{2}$", None),
+    ],
+)
+def test_a_build_of_the_site_fails_when_something_is_missing(text, warning, tmp_path):
+    conf = str(ROOT / "docs" / "conf.py")
+    (tmp_path / "conf.py").write_text(
+        "import importlib.util\n"
+        f"spec = importlib.util.spec_from_file_location('whole', {conf!r})\n"
+        "whole = importlib.util.module_from_spec(spec)\n"
+        "spec.loader.exec_module(whole)\n"
+        "extensions, html_math_renderer = ['myst_nb'], whole.html_math_renderer\n"
+        "myst_enable_extensions = whole.myst_enable_extensions\n"
+        "def setup(app):\n"
+        "    renderer = (whole.write_mathml, None)\n"
+        "    app.add_html_math_renderer('mathml', renderer, renderer)\n"
+    )
+    (tmp_path / "index.md").write_text(f"# A page\n\n{text}\n")
+    line = re.search(r"-m (sphinx .*?) docs ", (ROOT / "Makefile").read_text("utf-8"))[1]
+    command = [sys.executable, "-m", *line.split(), str(tmp_path), str(tmp_path / "html")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode != 0) == bool(warning), done.stderr
+    assert warning is None or warning in done.stderr
+
+
 # names, files and links
 
 
@@ -264,7 +329,8 @@ def test_every_page_is_in_a_list_of_contents():
     for page in pages:
         for names in re.findall(r"```\{toctree\}\n:hidden:\n\n(.*?)```", PAGES[page], re.DOTALL):
             listed |= {f"{Path(page).parent.as_posix()}/{name}.md" for name in names.split()}
-    assert pages == listed
+    notebooks = {f"docs/notebooks/{path.stem}.md" for path in (ROOT / "examples").glob("*.ipynb")}
+    assert pages | notebooks == listed  # docs/conf.py copies the notebooks there
 
 
 def test_readme_links_to_every_guide():

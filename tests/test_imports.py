@@ -44,6 +44,7 @@ MAY_IMPORT["comparison"] = {
     *("data", "models", "parallel", "proposals", "training", "runs", "evaluation", "visualize"),
 }
 MAY_IMPORT["explain"] = {"data", "layers", "losses", "models", "ops", "proposals", "visualize"}
+MAY_IMPORT["compat"] = {"convert", "data", "models", "ops"}
 MAY_IMPORT["app"] = {"data", "explain", "models", "ops", "proposals", "visualize"}
 MAY_IMPORT[TOP] = set(MAY_IMPORT)  # all but the command line
 MAY_IMPORT["cli"] = set(MAY_IMPORT)

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from rcnn_keras.losses import (
     box_head_losses,
+    keypoint_head_loss,
     mask_head_loss,
     mean_over_batch,
     rpn_losses,
@@ -310,3 +311,18 @@ def test_mask_loss_over_no_roi_is_nothing():
     nothing = np.zeros((0, 4, 4), "float32")
     total, count = mask_head_loss(nothing, nothing, np.zeros(0, bool))["mask_loss"]
     assert (float(total), float(count)) == (0, 0)
+
+
+def test_the_keypoint_loss_is_a_softmax_over_all_cells():
+    rng = np.random.default_rng(5)
+    logits = rng.normal(0, 3, (4, 6, 6, 3)).astype("float32")
+    cells, valid = rng.integers(0, 36, (4, 3)), rng.random((4, 3)) < 0.6
+    expected = 0.0
+    for n, p in np.argwhere(valid):
+        z = logits[n, :, :, p].astype(float).ravel()
+        expected += math.log(np.exp(z).sum()) - z[cells[n, p]]
+    total, count = keypoint_head_loss(logits, cells, valid)["keypoint_loss"]
+    assert float(total) == pytest.approx(expected, rel=1e-5)
+    assert float(count) == valid.sum() > 0
+    total, count = keypoint_head_loss(logits, cells, np.zeros_like(valid))["keypoint_loss"]
+    assert float(mean_over_batch(total, count)) == 0

@@ -81,7 +81,7 @@ def files_in(folder):
 
 
 def test_the_table_of_presets_is_consistent():
-    assert len(PRESETS) == 42
+    assert len(PRESETS) == 49
     assert list_presets() == [*saved_models().values(), *PRESETS.values()]
     for preset in PRESETS.values():
         if preset.project != "torchvision":
@@ -93,16 +93,20 @@ def test_the_table_of_presets_is_consistent():
         assert preset.licence == "BSD-3-Clause"
         assert (preset.box_ap is None) != (preset.top1 is None)
         assert (preset.mask_ap is not None) == preset.name.startswith("maskrcnn")
+        assert (preset.keypoint_ap is not None) == preset.name.startswith("keypointrcnn")
     mask = PRESETS["maskrcnn_resnet50_fpn_coco"]
     assert mask.file_name == "maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth"
     assert (mask.box_ap, mask.mask_ap, mask.num_classes) == (37.9, 34.6, 90)
+    keypoints = PRESETS["keypointrcnn_resnet50_fpn_coco"]
+    assert keypoints.file_name == "keypointrcnn_resnet50_fpn_coco-fc266e95.pth"
+    assert (keypoints.box_ap, keypoints.keypoint_ap, keypoints.num_classes) == (54.6, 65.0, 1)
 
 
 def test_the_command_lists_all_presets():
     lines = CliRunner().invoke(main, ["presets"]).output.splitlines()
-    assert len(lines) == 43 + len(saved_models())
+    assert len(lines) == 50 + len(saved_models())
     row = next(line for line in lines if line.startswith("maskrcnn_resnet50_fpn_v2_coco"))
-    assert row.split()[1:] == ["177", "90", "47.4", "41.8", "-", "BSD-3-Clause"]
+    assert row.split()[1:] == ["177", "90", "47.4", "41.8", "-", "-", "BSD-3-Clause"]
     for model in saved_models().values():
         row = next(line for line in lines if line.startswith(model.name))
         assert row.split()[3] == f"{100 * model.content['scores']['AP']:.1f}"

@@ -7,6 +7,7 @@ from PIL import Image, ImageColor
 from rcnn_keras.data.dataset import Record
 from rcnn_keras.data.detections import Detections
 from rcnn_keras.data.images import ImageError
+from rcnn_keras.data.keypoints import Skeleton
 from rcnn_keras.visualize import PALETTE, draw, grid
 
 CLASSES = ["cat", "dog", "bird"]
@@ -247,3 +248,46 @@ def test_a_malformed_segmentation_is_refused():
     record = Record(1, "a", 40, 60, [[5, 5, 55, 35]], [1], [0], ([[1, 2, 3]],))
     with pytest.raises(ValueError, match=r"segmentation\.0"):
         draw(picture(40, 60), record)
+
+
+LINE = Skeleton(("a", "b", "c"), edges=((0, 1), (1, 2)))
+POINTS = np.array([[[120, 100, 0.9], [160, 100, 0.5], [160, 140, 0.01]]], np.float32)
+
+
+def test_keypoints_are_dots_with_lines_between_them():
+    """The third scores too little, so neither its dot nor its line is drawn."""
+    image = picture()
+    boxes = replace(found([[100, 80, 180, 150]], labels=[1]), keypoints=POINTS, skeleton=LINE)
+    drawn = np.asarray(draw(image, boxes, width=2))
+    for x, y in ((120, 100), (160, 100), (140, 100)):
+        assert (drawn[y - 1 : y + 1, x - 1 : x + 1] == rgb(1)).all(-1).any()
+    inside = changed(drawn, image)[105:145, 105:175]
+    assert not inside.any()
+    more = np.asarray(draw(image, boxes, width=2, min_keypoint_score=0.0))
+    assert (more[139:141, 159:161] == rgb(1)).all(-1).any()
+    assert (more[118:122, 159:161] == rgb(1)).all(-1).any()
+
+
+def test_the_keypoints_of_the_best_detection_are_its_own():
+    """Drawn in the order of the scores, whatever order they are given in."""
+    image = picture()
+    both = found([[20, 80, 60, 150], [100, 80, 180, 150]], labels=[0, 1], scores=[0.6, 0.9])
+    points = np.concatenate([POINTS - [80, 0, 0], POINTS]).astype("float32")
+    drawn = np.asarray(draw(image, replace(both, keypoints=points, skeleton=LINE)))
+    assert (drawn[99:101, 39:41] == rgb(0)).all(-1).any()
+    assert (drawn[99:101, 119:121] == rgb(1)).all(-1).any()
+
+
+def test_hidden_keypoints_of_a_record_are_rings():
+    image = picture()
+    record = truth([[100, 80, 180, 150]], [0])
+    keypoints = [[[120, 120, 2], [150, 120, 1], [0, 0, 0]]]
+    drawn = np.asarray(draw(image, replace(record, keypoints=keypoints), zoom=1, width=4))
+    assert (drawn[119:121, 119:121] == rgb(0)).all()
+    np.testing.assert_array_equal(drawn[118:122, 148:152], GRAY)
+    ring = (drawn[112:128, 142:158] == rgb(0)).all(-1)
+    assert 8 < ring.sum() < 60
+    with pytest.raises(ValueError, match="3 keypoints an object, the skeleton 2"):
+        draw(image, replace(record, keypoints=keypoints), skeleton=Skeleton(("a", "b")))
+    with pytest.raises(ValueError, match="skeleton is for a Record"):
+        draw(image, found([[1, 1, 9, 9]]), skeleton=LINE)

@@ -276,8 +276,8 @@ def build_backbone(
         box_ranks: of the factors of the dense layers, see `dense`; None for whole layers.
         head_norm: kind of normalisation of the heads' convolutions.
         drop_rate: of EfficientNet-Lite's stochastic depth, see `efficientnet_lite`.
-        **options: of networks of this package: `width` and `stride_in_1x1`, see `resnet`, and
-            `seed` of what is dropped while training.
+        **options: of networks of this package: `width`, `stride_in_1x1` and `pool_at_end`, see
+            `resnet`, and `seed` of what is dropped while training.
 
     Raises:
         ValueError: for another name, with the nearest, and for a model that `feature_maps` or the
@@ -361,6 +361,7 @@ def _builtin_backbone(
     norm: str | None = "batch",
     width: float = 1.0,
     stride_in_1x1: bool = False,
+    pool_at_end: bool = False,
     fpn_channels: int = 256,
     box_units: int | None = None,
     box_convs: int = 0,
@@ -458,7 +459,7 @@ def _builtin_backbone(
     else:
         depth, groups, per_group = NETWORKS[name.removesuffix("_fpn")]
         grouped = {"groups": groups, "width_per_group": per_group}
-        model = resnet(depth, norm, stride_in_1x1, width=width, **grouped)
+        model = resnet(depth, norm, stride_in_1x1, width=width, pool_at_end=pool_at_end, **grouped)
         map_strides = STRIDES
         strides, frozen_stages = map_strides, 2
     return Backbone(

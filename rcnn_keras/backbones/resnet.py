@@ -58,6 +58,7 @@ def resnet(
     stride_in_1x1: bool = False,
     stages: int = 4,
     width: float = 1.0,
+    pool_at_end: bool = False,
     *,
     groups: int = 1,
     width_per_group: int = 64,
@@ -77,6 +78,8 @@ def resnet(
         width_per_group: channels of such a group in the first stage; twice as many in the next.
         dilated: the last stage keeps the map of the one before, and its 3x3 convolutions read every
             second position (Dilated-C5); of bottlenecks alone.
+        pool_at_end: pad for the max pooling at the bottom and right alone, as TensorFlow does for
+            maps of even sizes, and not on all sides.
 
     Returns:
         Functional model from `(B, H, W, 3)` to `{"c2": .., "c5": ..}` of strides 4, 8, 16, 32; or
@@ -90,7 +93,9 @@ def resnet(
     inputs = keras.Input((None, None, 3), name="images")
     x = _conv(_padded(inputs, 7, 2, "conv1"), int(STEM_CHANNELS * width), 7, 2, norm, "conv1")
     x = normalization(norm, "bn1")(x)
-    x = layers.Activation("relu", name="relu")(_padded(x, 3, 2, "maxpool"))
+    border = ((0, 1), (0, 1)) if pool_at_end else 1
+    x = layers.ZeroPadding2D(border, name="maxpool_pad")(x)
+    x = layers.Activation("relu", name="relu")(x)
     x = layers.MaxPooling2D(3, strides=2, name="maxpool")(x)
     outputs = {}
     for stage in range(1, stages + 1):

@@ -12,6 +12,8 @@ from rcnn_keras.layers.normalization import normalization
 from rcnn_keras.layers.stateless_dropout import StatelessDropout
 from rcnn_keras.ops.types import Tensor
 
+SEEDS = 1000  # more than the seeds of dropout that one detector uses
+
 
 def box_trunk(
     pooled_size: int,
@@ -20,6 +22,7 @@ def box_trunk(
     num_convs: int = 0,
     norm: str | None = None,
     ranks: Sequence[int] | None = None,
+    dense_norm: str | None = None,
 ) -> keras.Model:
     """Return the layers of a pyramid's box head.
 
@@ -33,6 +36,8 @@ def box_trunk(
         num_convs: 3x3 convolutions; 0 for two dense layers.
         norm: what follows each convolution, see `layers.normalization`.
         ranks: of the two dense layers' factors, see `dense`; None for whole layers.
+        dense_norm: what follows each whole dense layer, before its ReLU; matterport/Mask_RCNN has
+            batch norm there.
 
     Returns:
         Functional model from `(n, S, S, C)` to `(n, units)`.
@@ -44,7 +49,12 @@ def box_trunk(
     x = layers.Flatten(name="flatten")(x)
     names = ("fc6",) if num_convs else ("fc6", "fc7")
     for fc, rank in zip(names, ranks or (None,) * len(names), strict=True):
-        x = dense(x, units, initializer, fc, rank)
+        if dense_norm is None:
+            x = dense(x, units, initializer, fc, rank)
+        else:
+            x = layers.Dense(units, use_bias=False, kernel_initializer="he_normal", name=fc)(x)
+            x = normalization(dense_norm, f"{fc}_norm")(x)
+            x = layers.Activation("relu", name=f"{fc}_relu")(x)
     return keras.Model(inputs, x, name="box_trunk")
 
 
@@ -80,6 +90,27 @@ def dropped_dense(
         x = dense(x, units, "he_normal", fc, rank)
         x = StatelessDropout(dropout, seed + number, name=f"{fc}_dropout")(x)
     return x
+
+
+def copy_trunk(trunk: keras.Model, number: int, *, weights: bool) -> keras.Model:
+    """Return a trunk of the same layers for another of several box heads.
+
+    Args:
+        trunk: model from `(n, S, S, C)` to `(n, F)`.
+        number: of the copy, from 1; each drops other units while training.
+        weights: whether it starts from the weights of `trunk`, or from random ones of its own.
+    """
+
+    def copied(layer: layers.Layer) -> layers.Layer:
+        config = layer.get_config()
+        if isinstance(layer, StatelessDropout):
+            config["seed"] += SEEDS * number
+        return type(layer).from_config(config)
+
+    copy = keras.models.clone_model(trunk, clone_function=copied)
+    if weights:
+        copy.set_weights(trunk.get_weights())
+    return copy
 
 
 def mask_trunk(

@@ -71,7 +71,7 @@ def load_dataset(
     classes: tuple[str, ...] | None = None,
     **rules: Any,
 ) -> "DetectionDataset":
-    """Load a COCO JSON file with its images, a split of a Pascal VOC folder, or TFRecord files.
+    """Load a COCO or VIA file with its images, a split of a Pascal VOC folder, or TFRecord files.
 
     A folder with a COCO file and without XML files stands for that file. `rules` are `crowd` and
     `without_mask`, as `load_coco` takes them.
@@ -81,6 +81,7 @@ def load_dataset(
     """
     from rcnn_keras.data.coco import load_coco
     from rcnn_keras.data.tfrecord import load_tfrecord
+    from rcnn_keras.data.via import load_via
     from rcnn_keras.data.voc import load_voc
 
     kind = format_of_data(annotations, images, split)
@@ -88,12 +89,14 @@ def load_dataset(
         return load_tfrecord(annotations, classes=classes, **rules)
     if kind == "voc":
         return load_voc(annotations, split, classes=classes, **rules)
+    if kind == "via":
+        return load_via(annotations, images, classes=classes, **rules)
     return load_coco(annotations, images, classes=classes, **rules)
 
 
 def format_of_data(
     annotations: Path, images: Path | None, split: str | None
-) -> Literal["coco", "voc", "tfrecord"]:
+) -> Literal["coco", "via", "voc", "tfrecord"]:
     """Return how annotations are stored.
 
     Raises:
@@ -101,16 +104,19 @@ def format_of_data(
     """
     from rcnn_keras.data.coco_folders import is_coco
     from rcnn_keras.data.tfrecord import is_tfrecord_folder
+    from rcnn_keras.data.via import is_via
 
-    kind: Literal["coco", "voc", "tfrecord"] = "coco"
+    kind: Literal["coco", "via", "voc", "tfrecord"] = "coco"
     if is_tfrecord_folder(annotations):
         kind = "tfrecord"
+    elif is_via(annotations):
+        kind = "via"
     elif annotations.is_dir() and not is_coco(annotations):
         kind = "voc"
-    if images is not None and kind != "coco":
-        raise click.UsageError(f"--images is for a COCO file, which {annotations} is not")
+    if images is not None and kind not in ("coco", "via"):
+        raise click.UsageError(f"--images is for a COCO or VIA file, which {annotations} is not")
     if split is not None and kind != "voc":
-        name = "; name the JSON file of the split" if kind == "coco" else ""
+        name = "; name the file of the split" if kind in ("coco", "via") else ""
         raise click.UsageError(
             f"--split is for a Pascal VOC folder, which {annotations} is not{name}"
         )

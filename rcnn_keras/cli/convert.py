@@ -39,13 +39,13 @@ def convert(
       rcnn convert model_final_f10217.pkl --out mask_rcnn.keras \\
           --config COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x
 
-    WEIGHTS are Detectron2's: .pkl of its zoo or .pth of your own training. What the file does not
-    say of itself, such as image sizes and thresholds, comes from --config.
+    WEIGHTS are Detectron2's, .pkl of its zoo or .pth of your own training, or .h5 of
+    matterport/Mask_RCNN. What a file of Detectron2 does not say of itself, such as image sizes and
+    thresholds, comes from --config.
     """
     must_exist(weights, "weights")
-    for path, what in ((classes, "classes"),):
-        if path is not None:
-            must_exist(path, what)
+    if classes is not None:
+        must_exist(classes, "classes")
     if out.suffix != ".keras":
         raise click.UsageError(f"--out must end in .keras; received {out}")
     if out.exists() and not overwrite:
@@ -54,10 +54,13 @@ def convert(
     names = None if classes is None else classes.read_text("utf-8").split("\n")
     names = names and [name.strip() for name in names if name.strip()]
     with quiet_import():
-        from rcnn_keras.convert import detectron2
+        from rcnn_keras.convert import detectron2, matterport
         from rcnn_keras.convert.formats import format_of
-    if format_of(weights) == "hdf5":
-        raise ValueError(f"{weights}: weights in HDF5 are not read")
-    model = detectron2.load(weights, config, classes=names)
+    if format_of(weights) != "hdf5":
+        model = detectron2.load(weights, config, classes=names)
+    elif config is None:
+        model = matterport.load(weights, names)
+    else:
+        raise click.UsageError(f"--config is for Detectron2's files, which {weights} is not")
     model.save(out)
     click.echo(f"{out}: {type(model).__name__} of {len(model.classes)} classes")

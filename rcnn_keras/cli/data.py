@@ -36,7 +36,7 @@ def data() -> None:
 @click.option(
     "--images",
     type=click.Path(path_type=Path),
-    help="Folder of the images of a COCO file.  [default: the file's folder]",
+    help="Folder of the images of a COCO or VIA file.  [default: the file's folder]",
 )
 @click.option(
     "--split",
@@ -45,16 +45,18 @@ def data() -> None:
 @click.option(
     "--all", "every", is_flag=True, help=f"Every problem, not the first {EXAMPLES} of each kind."
 )
+@click.option("--attribute", help="Region attribute of a VIA file that says the class.")
 @object_options
 def check(
     annotations: Path,
     images: Path | None,
     split: str | None,
+    attribute: str | None,
     every: bool,
     crowd: str,
     without_mask: str,
 ) -> None:
-    """Print the problems of FILE: a COCO JSON file, a VOC folder, or one of TFRecord files.
+    """Print the problems of FILE: a COCO or VIA file, a VOC folder, or one of TFRecord files.
 
     \b
     Example:
@@ -69,6 +71,7 @@ def check(
     with quiet_import():
         from rcnn_keras.data.coco import check_coco
         from rcnn_keras.data.tfrecord import check_tfrecord
+        from rcnn_keras.data.via import check_via
         from rcnn_keras.data.voc import check_voc
         from rcnn_keras.data.voc_folders import voc_splits
     rules: dict[str, Any] = {"crowd": crowd, "without_mask": without_mask}
@@ -78,8 +81,12 @@ def check(
     elif data_format == "voc":
         splits = [split] if split else voc_splits(str(annotations))
         found = [problem for name in splits for problem in check_voc(annotations, name, **rules)]
+    elif data_format == "via":
+        found = check_via(annotations, images, attribute=attribute, **rules)
     else:
         found = check_coco(annotations, images, **rules)
+    if attribute is not None and data_format != "via":
+        raise click.UsageError(f"--attribute is for a file of VIA, which {annotations} is not")
     problems = list(dict.fromkeys(found))  # one image may be in several lists
     for line in _lines(problems, len(problems) if every else EXAMPLES):
         click.echo(line)
@@ -115,7 +122,7 @@ def _lines(problems: "Sequence[Problem]", most: int) -> Iterator[str]:
 @click.option(
     "--images",
     type=click.Path(path_type=Path),
-    help="Folder of the images of a COCO file.  [default: the file's folder]",
+    help="Folder of the images of a COCO or VIA file.  [default: the file's folder]",
 )
 @click.option("--split", help="Split of a VOC folder.  [default: train, or all if it has none]")
 @click.option(

@@ -69,8 +69,9 @@ def detect(
 
     A folder gets a picture of each image with its detections drawn, and detections.json: COCO
     result rows (boxes x, y, width, height in pixels; category i is the model's i-th class), with
-    the names of file and class added, and masks as run lengths in "segmentation". Images are
-    numbered from 1. A model that finds no proposals gets those of selective search, mode fast.
+    the names of file and class added, masks as run lengths in "segmentation", and x, y and score
+    of each keypoint in "keypoints". Images are numbered from 1. A model that finds no proposals
+    gets those of selective search, mode fast.
 
     A .json file gets the same rows and no pictures, of any number of images, by several workers
     (--engine, --workers, --address). A run that was stopped goes on where it was when it is

@@ -100,7 +100,7 @@ def evaluate(
     if proposals is not None:
         dataset = read_into(dataset, proposals)
     if out is None and protocol == "coco":  # of any number of images, in little memory
-        print_scores(summary_of(*coco_scores(detector, dataset, batch_size=batch_size)))
+        print_scores(summary_of(coco_scores(detector, dataset, batch_size=batch_size)))
         return
     evaluation = score(detector, dataset, batch_size=batch_size, protocol=protocol)
     if out is not None:  # before a pipe that may be closed

@@ -1,6 +1,11 @@
 """`rcnn presets`."""
 
+from typing import TYPE_CHECKING
+
 import click
+
+if TYPE_CHECKING:
+    from rcnn_keras.preset_table import Preset, ShippedDetector
 
 
 @click.command()
@@ -13,13 +18,13 @@ def presets() -> None:
     """
     from rcnn_keras.presets import list_presets
 
-    header = ("NAME", "MB", "CLASSES", "BOX AP", "MASK AP", "TOP-1", "LICENCE")
+    header = ("NAME", "MB", "CLASSES", "BOX AP", "MASK AP", "KEYPOINT AP", "TOP-1", "LICENCE")
     rows = [header] + [
         (
             preset.name,
             str(preset.megabytes),
             str(preset.num_classes or "-"),
-            *(f"{n:.1f}" if n else "-" for n in (preset.box_ap, preset.mask_ap, preset.top1)),
+            *(f"{n:.1f}" if n else "-" for n in _scores(preset)),
             preset.licence,
         )
         for preset in list_presets()
@@ -28,3 +33,7 @@ def presets() -> None:
     for name, *numbers, licence in rows:
         cells = [f"{n:>{width}}" for n, width in zip(numbers, widths[1:-1], strict=True)]
         click.echo("  ".join([f"{name:<{widths[0]}}", *cells, licence]))
+
+
+def _scores(preset: "Preset | ShippedDetector") -> tuple[float | None, ...]:
+    return preset.box_ap, preset.mask_ap, preset.keypoint_ap, preset.top1

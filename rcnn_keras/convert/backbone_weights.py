@@ -73,7 +73,7 @@ def load_efficientnet_lite(model: keras.Model, number: int, path: str | PathLike
         ValueError, OSError: as `load_backbone_weights`.
     """
     state = read_state_dict(path)
-    targets = _targets(model, number)
+    targets = efficientnet_lite_targets(model, number)
     top = [] if "_fc.weight" in targets else [k for k in state if k.startswith(CLASSIFIER)]
     if not any(name.startswith("_blocks.") for name in state):
         raise ValueError(f"{path}: not an EfficientNet-Lite: it has no tensor of _blocks")
@@ -84,7 +84,7 @@ def load_efficientnet_lite(model: keras.Model, number: int, path: str | PathLike
     assign_weights(targets, state, path, top)
 
 
-def _targets(model: keras.Model, number: int) -> dict[str, WeightTarget]:
+def efficientnet_lite_targets(model: keras.Model, number: int) -> dict[str, WeightTarget]:
     """Return the targets of a network by the tensor names of `efficientnet-lite-pytorch`."""
     modules = {"stem": ("_conv_stem", "_bn0"), "top": ("_conv_head", "_bn1")}
     for place, block in enumerate(block_names(number)):

@@ -17,8 +17,9 @@ import numpy as np
 from rcnn_keras.convert.torch_files import read_pth
 from rcnn_keras.convert.weights import STEP_COUNTER, WeightTarget, assign_weights, weight_targets
 from rcnn_keras.data.coco import VACANT
+from rcnn_keras.data.keypoints import COCO_PERSON
 from rcnn_keras.layers.normalization import BATCH_KINDS, EPSILON
-from rcnn_keras.models import FasterRCNN, MaskRCNN
+from rcnn_keras.models import FasterRCNN, KeypointRCNN, MaskRCNN
 from rcnn_keras.models.arguments import numbered_classes
 from rcnn_keras.models.two_stage import IMAGENET_MEAN, IMAGENET_STD
 
@@ -96,12 +97,15 @@ DETECTORS: dict[str, tuple[type[FasterRCNN], dict[str, Any]]] = {
     "fasterrcnn_resnet50_fpn_v2": (FasterRCNN, RESNET50_V2),
     "fasterrcnn_mobilenet_v3_large_fpn": (FasterRCNN, MOBILENET),
     "fasterrcnn_mobilenet_v3_large_320_fpn": (FasterRCNN, MOBILENET_320),
+    "keypointrcnn_resnet50_fpn": (KeypointRCNN, RESNET50 | {"keypoint_scores": "logit"}),
     "maskrcnn_resnet50_fpn": (MaskRCNN, RESNET50),
     "maskrcnn_resnet50_fpn_v2": (MaskRCNN, RESNET50_V2),
 }
 
 # torchvision uses no epsilon in these models' batch norm with its published weights.
-WITHOUT_EPSILON = ("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn")
+WITHOUT_EPSILON = (
+    *("fasterrcnn_resnet50_fpn", "keypointrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn"),
+)
 
 
 OLDER_NAMES = (  # in the published files of the first models
@@ -117,6 +121,7 @@ SUFFIXES = (("_conv", ".0"), ("_norm", ".1"), ("_bn", ".1"))  # of our layers' n
 
 CLASSIFIERS = ("fc.", "classifier.")
 BODY, BOX_HEAD, MASK_HEAD = "backbone.body.", "roi_heads.box_head.", "roi_heads.mask_head."
+KEYPOINTS = "roi_heads.keypoint_predictor.kps_score_lowres"
 
 
 def load(
@@ -139,14 +144,15 @@ def load(
         weights: file of `torch.save` or `.safetensors`, with current or older names of the tensors,
             also inside a checkpoint's `"model"`; or the state dict itself, as arrays.
         classes: names of the K classes for which the file has outputs; by default COCO's if K = 90
-            (with names such as "N/A 12" for unused numbers), otherwise "class_0" and so on.
+            (with names such as "N/A 12" for unused numbers), "person" of a detector of COCO's
+            keypoints, otherwise "class_0" and so on.
         epsilon: of the file's frozen batch norm. By default 0 for the ResNet-50 models except
             `_v2`, as in torchvision with its published weights, otherwise 1e-5. Ours is 1e-5; the
             gains compensate for the difference.
         arguments: of the constructor, instead of torchvision's.
 
     Returns:
-        `FasterRCNN` or `MaskRCNN`; label = torchvision's label - 1.
+        `FasterRCNN`, `MaskRCNN` or `KeypointRCNN`; label = torchvision's label - 1.
 
     Raises:
         ValueError: for an unknown name; for a file that cannot be read; for tensors that are
@@ -168,7 +174,13 @@ def load(
         )
     config = {"norm": "frozen_batch" if frozen else "batch"} | defaults | arguments
     _check_norm(config["norm"], f"{name}: norm")
-    model = build(classes=_classes(state, classes, source), **config)
+    usual: Sequence[str] = COCO_CLASSES
+    if build is KeypointRCNN:
+        count = _num_keypoints(state, source)
+        usual = ("person",) if count == len(COCO_PERSON) else ()
+        if arguments.get("keypoint_names") is None:
+            config["num_keypoints"] = count
+    model = build(classes=_classes(state, classes, source, usual), **config)
     if model.custom_layers:
         raise ValueError(
             f"{name} has no {', '.join(model.custom_layers)} of one's own: {source} has weights "
@@ -212,8 +224,11 @@ def load_backbone(model: FasterRCNN, weights: Weights) -> None:
             raise ValueError(
                 f"torchvision's networks need {key}={value}; the model has {config[key]}"
             )
-    trunk = getattr(model.box_head, "trunk", None)  # none in a head of the user's own
+    trunk = getattr(model.box_heads[0], "trunk", None)  # none in a head of the user's own
     load_network(model.backbone, trunk, weights, f"the weights of {config['backbone']}")
+    if trunk is not None and _last_stage(trunk):
+        for head in model.box_heads[1:]:  # of a cascade
+            head.trunk.set_weights(trunk.get_weights())
 
 
 def load_network(
@@ -232,10 +247,15 @@ def load_network(
         ValueError, OSError: as `load_backbone`.
     """
     source, state = _state(weights, name)
-    last = [layer for layer in trunk.layers if layer.name.startswith("layer4_")] if trunk else []
+    last = _last_stage(trunk) if trunk else []
     unused = CLASSIFIERS if trunk else (*CLASSIFIERS, "layer4.")
     targets = _backbone_targets([*backbone.layers, *last])
     assign_weights(targets, state, source, [key for key in state if key.startswith(unused)])
+
+
+def _last_stage(trunk: keras.Model) -> list[keras.layers.Layer]:
+    """Return the layers of a ResNet's last stage, which a C4 detector's trunk has."""
+    return [layer for layer in trunk.layers if layer.name.startswith("layer4_")]
 
 
 def _state(weights: Weights, name: str) -> tuple[Any, dict[str, np.ndarray]]:
@@ -265,9 +285,12 @@ def _renamed(state: Mapping[str, np.ndarray], source: Any) -> dict[str, np.ndarr
 
 
 def _classes(
-    state: Mapping[str, np.ndarray], classes: Sequence[str] | None, source: str
+    state: Mapping[str, np.ndarray],
+    classes: Sequence[str] | None,
+    source: Any,
+    usual: Sequence[str] = COCO_CLASSES,
 ) -> list[str]:
-    """Return K names; K is the number of class outputs."""
+    """Return K names; K is the number of class outputs, whose `usual` names are those of COCO."""
     outputs = state.get("roi_heads.box_predictor.cls_score.bias")
     if outputs is None or outputs.ndim != 1 or len(outputs) < 2:
         raise ValueError(
@@ -276,11 +299,21 @@ def _classes(
         )
     count = len(outputs) - 1
     if classes is None:
-        named = count == len(COCO_CLASSES)
-        return list(COCO_CLASSES if named else numbered_classes(count))
+        return list(usual if count == len(usual) else numbered_classes(count))
     if len(classes) != count:
         raise ValueError(f"classes must be {count} names for {source}; received {len(classes)}")
     return list(classes)
+
+
+def _num_keypoints(state: Mapping[str, np.ndarray], source: Any) -> int:
+    """Return P, the number of heat maps of a detector of keypoints."""
+    bias = state.get(f"{KEYPOINTS}.bias")
+    if bias is None or bias.ndim != 1 or not len(bias):
+        raise ValueError(
+            f"{source}: not a detector of keypoints: {KEYPOINTS}.bias is "
+            f"{'missing' if bias is None else f'of the shape {bias.shape}'}"
+        )
+    return len(bias)
 
 
 def _with_epsilon(
@@ -363,6 +396,10 @@ def detector_targets(model: FasterRCNN) -> dict[str, WeightTarget]:
         targets |= weight_targets(model.mask_head.upsample, f"{predictor}.conv5_mask")
         mask_logits = model.mask_head.mask_logits
         targets |= weight_targets(mask_logits, f"{predictor}.mask_fcn_logits", drop=1)
+    if isinstance(model, KeypointRCNN):
+        for number, conv in enumerate(model.keypoint_head.convs):  # ReLUs have numbers, too
+            targets |= weight_targets(conv, f"roi_heads.keypoint_head.{2 * number}")
+        targets |= weight_targets(model.keypoint_head.upsample, KEYPOINTS)
     return targets
 
 

@@ -16,16 +16,19 @@ from rcnn_keras.data.images import (
     image_header,
     read_image,
     resize_image,
+    resized_size,
 )
+from rcnn_keras.data.keypoints import COCO_PERSON, Skeleton
 from rcnn_keras.data.masks import decode_mask, encode_masks, paste_masks
 from rcnn_keras.data.pipeline import Batches
 from rcnn_keras.data.problems import DatasetError, Problem
-from rcnn_keras.data.resampling import resized_size
 from rcnn_keras.data.synthetic import draw_shapes
 from rcnn_keras.data.tfrecord import check_tfrecord, load_tfrecord, save_tfrecord
+from rcnn_keras.data.via import check_via, load_via
 from rcnn_keras.data.voc import check_voc, load_voc
 
 __all__ = [
+    "COCO_PERSON",
     "Batches",
     "ColorJitter",
     "Compose",
@@ -39,8 +42,10 @@ __all__ = [
     "RandomTranslation",
     "Record",
     "ScaleJitter",
+    "Skeleton",
     "check_coco",
     "check_tfrecord",
+    "check_via",
     "check_voc",
     "decode_mask",
     "draw_shapes",
@@ -48,6 +53,7 @@ __all__ = [
     "image_header",
     "load_coco",
     "load_tfrecord",
+    "load_via",
     "load_voc",
     "paste_masks",
     "read_image",

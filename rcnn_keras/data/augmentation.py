@@ -10,11 +10,12 @@ import tensorflow as tf
 
 from rcnn_keras.data.bitmasks import change_masks, mirror_masks, visible_masks
 from rcnn_keras.data.images import resize_image
+from rcnn_keras.data.keypoints import HIDDEN, NOT_LABELLED
 
 Sample = dict[str, tf.Tensor]
 
 
-NOT_OF_OBJECTS = ("image", "proposals")
+NOT_OF_OBJECTS = ("image", "proposals", "mirrored_keypoints")
 
 
 def keep_objects(sample: Sample, keep: tf.Tensor) -> Sample:
@@ -38,7 +39,11 @@ MIN_VISIBLE = 0.1  # of a box's area
 
 @dataclass(frozen=True)
 class RandomFlip:
-    """Mirror left to right, and upside down, each with probability 0.5."""
+    """Mirror left to right, and upside down, each with probability 0.5.
+
+    In a mirror a left hand is a right one, so pairs of keypoints change places, whichever way the
+    image is mirrored; turned half way round, which is both at once, it stays what it was.
+    """
 
     horizontal: bool = True
     vertical: bool = False
@@ -65,7 +70,18 @@ class RandomFlip:
         flipped = _with_boxes(sample, flip_boxes) | {"image": image}
         if "masks" in sample:
             flipped["masks"] = self._flip_masks(sample["masks"], tf.shape(image)[1], coin)
+        if "keypoints" in sample:
+            flipped["keypoints"] = self._flip_keypoints(sample, coin)
         return sample | flipped
+
+    def _flip_keypoints(self, sample: Sample, coin: tf.Tensor) -> tf.Tensor:
+        across, down = coin[0] & self.horizontal, coin[1] & self.vertical
+        height, width = _size(sample["image"])
+        keypoints = sample["keypoints"]
+        order = tf.where(across ^ down, sample["mirrored_keypoints"], _numbers(keypoints))
+        x, y, visibility = tf.unstack(tf.gather(keypoints, order, axis=1), axis=2)
+        x, y = tf.where(across, width - x, x), tf.where(down, height - y, y)
+        return only_labelled(tf.stack([x, y, visibility], axis=2))
 
     def _flip_masks(self, masks: tf.Tensor, width: tf.Tensor, coin: tf.Tensor) -> tf.Tensor:
         if self.horizontal:
@@ -114,7 +130,12 @@ class ScaleJitter:
 
         ratio = tf.tile((resized / window)[::-1], [2])
         corner = tf.tile(offset[::-1], [2])
-        return _moved(sample, rescale, lambda boxes: (boxes - corner) * ratio)
+        return _moved(
+            sample,
+            rescale,
+            lambda boxes: (boxes - corner) * ratio,
+            lambda points: (points - corner[:2]) * ratio[:2],
+        )
 
 
 @dataclass(frozen=True)
@@ -205,7 +226,8 @@ class RandomTranslation:
 class RandomErasing:
     """Cover one rectangle with noise or with the image's mean colour; boxes stay.
 
-    Random erasing (Zhong et al., 2020) over the whole image.
+    Random erasing (Zhong et al., 2020) over the whole image. Keypoints under the rectangle stay,
+    and count as hidden.
 
     Args:
         probability: of erasing at all.
@@ -236,7 +258,7 @@ class RandomErasing:
         image = sample["image"]
         seeds = tf.random.experimental.stateless_split(seed, 5)
 
-        def erased() -> tf.Tensor:
+        def erased() -> tuple[tf.Tensor, tf.Tensor]:
             size = tf.stack(_size(image))
             area = _uniform(seeds[1], (), *self.area) * tf.reduce_prod(size)
             aspect = tf.exp(_uniform(seeds[2], (), *map(math.log, self.aspect)))
@@ -251,10 +273,18 @@ class RandomErasing:
             else:
                 patch = tf.reduce_mean(image, axis=[0, 1])
             rectangle = tf.pad(tf.ones(inside, tf.bool), margins)
-            return tf.where(rectangle[..., None], patch, image)
+            corners = tf.concat([start[::-1], (start + sides)[::-1]], axis=0)
+            return tf.where(rectangle[..., None], patch, image), corners
 
         erase = _uniform(seeds[0], (), 0.0, 1.0) < self.probability
-        return sample | {"image": tf.cond(erase, erased, lambda: image)}
+        image, corners = tf.cond(erase, erased, lambda: (image, tf.fill([4], -1.0)))
+        changed = {"image": image}
+        if "keypoints" in sample:
+            points, visibility = sample["keypoints"][..., :2], sample["keypoints"][..., 2:]
+            under = tf.reduce_all((points >= corners[:2]) & (points < corners[2:]), 2, True)
+            visibility = tf.where(under, tf.minimum(visibility, HIDDEN), visibility)
+            changed["keypoints"] = tf.concat([points, visibility], axis=2)
+        return sample | changed
 
 
 class Compose:
@@ -293,14 +323,17 @@ def _affine(sample: Sample, matrix: tf.Tensor, shift: tf.Tensor) -> Sample:
     def move(image: tf.Tensor) -> tf.Tensor:
         return keras.ops.image.affine_transform(image, transform, data_format="channels_last")
 
+    def turn(points: tf.Tensor) -> tf.Tensor:
+        return tf.linalg.matvec(matrix, points - centre) + centre + shift
+
     def hull(boxes: tf.Tensor) -> tf.Tensor:
         x1, y1, x2, y2 = tf.unstack(boxes, axis=1)
         corners = tf.stack([[x1, x2, x2, x1], [y1, y1, y2, y2]])
         corners = tf.transpose(corners, [2, 1, 0])  # (n, 4 corners, xy)
-        moved = tf.linalg.matvec(matrix, corners - centre) + centre + shift
+        moved = turn(corners)
         return tf.concat([tf.reduce_min(moved, axis=1), tf.reduce_max(moved, axis=1)], axis=1)
 
-    return _moved(sample, move, hull)
+    return _moved(sample, move, hull, turn)
 
 
 Change = Callable[[tf.Tensor], tf.Tensor]
@@ -312,9 +345,13 @@ def _with_boxes(sample: Sample, change: Change) -> Sample:
     return sample | {name: change(sample[name]) for name in names}
 
 
-def _moved(sample: Sample, move: Change, move_boxes: Change) -> Sample:
-    """Move the image, each mask and the boxes; drop objects that are out of sight."""
+def _moved(sample: Sample, move: Change, move_boxes: Change, move_points: Change) -> Sample:
+    """Move the image, each mask, boxes and keypoints; drop objects that are out of sight."""
     moved = _visible(_with_boxes(sample, move_boxes) | {"image": move(sample["image"])})
+    if "keypoints" in moved:  # in the order of `_visible`, of the objects that are left
+        points = move_points(moved["keypoints"][..., :2])
+        keypoints = tf.concat([points, moved["keypoints"][..., 2:]], axis=2)
+        moved |= {"keypoints": keypoints_in_sight(keypoints, moved["image"])}
     if "masks" in moved:  # of the objects that are left
         masks = change_masks(moved["masks"], tf.shape(sample["image"])[1], move)
         moved = drop_empty_masks(moved | {"masks": masks})
@@ -334,6 +371,23 @@ def _visible(sample: Sample) -> Sample:
         large = tf.reduce_min(_sides(proposals), axis=1) >= MIN_SIDE
         clipped |= {"proposals": tf.boolean_mask(proposals, large)}
     return keep_objects(clipped, keep)
+
+
+def only_labelled(keypoints: tf.Tensor) -> tf.Tensor:
+    """Return keypoints `(n, P, 3)` with zeros for those that are not labelled."""
+    return tf.where(keypoints[..., 2:] > NOT_LABELLED, keypoints, 0.0)
+
+
+def keypoints_in_sight(keypoints: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
+    """Return keypoints `(n, P, 3)` with those outside the image no longer labelled."""
+    height, width = _size(image)
+    points = keypoints[..., :2]
+    inside = tf.reduce_all((points >= 0.0) & (points <= tf.stack([width, height])), 2, True)
+    return only_labelled(tf.where(inside, keypoints, 0.0))
+
+
+def _numbers(keypoints: tf.Tensor) -> tf.Tensor:
+    return tf.range(tf.shape(keypoints)[1])
 
 
 def _sides(boxes: tf.Tensor) -> tf.Tensor:

@@ -9,10 +9,20 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rcnn_keras.data.coco_folders import find_images, only_coco_file
-from rcnn_keras.data.coco_json import Categories, Ids, read_categories, shown
+from rcnn_keras.data.coco_json import Categories, Ids, read_categories, read_skeleton, shown
 from rcnn_keras.data.dataset import DetectionDataset, check_known, check_names
 from rcnn_keras.data.entries import Entry, Object
+from rcnn_keras.data.keypoints import (
+    HIDDEN,
+    NOT_LABELLED,
+    VISIBLE,
+    Skeleton,
+    num_labelled,
+    numbered_skeleton,
+)
 from rcnn_keras.data.masks import PolygonBuffer, as_polygons, as_run_lengths
 from rcnn_keras.data.object_rules import Crowd, WithoutMask, check_rules
 from rcnn_keras.data.problems import Problem, ProblemLog, as_json
@@ -48,6 +58,11 @@ def load_coco(
     are the root of a hierarchy or stand for the background are not classes, unless `classes` has
     them. A file that is listed under several ids is one image.
 
+    Keypoints are read as they are stated, their coordinates in the pixels of the boxes, the names
+    and the skeleton from the categories (`dataset.skeleton`); left and right change places in a
+    mirrored image where names differ in these words alone. One outside its image counts as not
+    labelled. Categories of different keypoints are read without them, unless `classes` leaves one.
+
     Args:
         path: the JSON file, or a folder with one alone, as Roboflow's `_annotations.coco.json`.
         images: the folder its `file_name`s are relative to; by default that of the JSON file,
@@ -78,7 +93,7 @@ def load_coco(
     log = ProblemLog()
     if classes is not None:
         classes = check_names(classes)
-    entries, categories = _parse(path, images, log, classes or ())
+    entries, categories, skeleton = _parse(path, images, log, classes or ())
     log.raise_fatal()
     if classes is not None:
         categories = _with_vacant(categories, classes)
@@ -90,6 +105,7 @@ def load_coco(
         category_ids=list(categories),
         name=Path(path).stem,
         wanted=classes,
+        skeleton=skeleton,
         crowd=crowd,
         without_mask=without_mask,
     )
@@ -128,7 +144,7 @@ def check_coco(
     """
     check_rules(crowd, without_mask)
     log = ProblemLog()
-    entries, categories = _parse(path, images, log)
+    entries, categories, _ = _parse(path, images, log)
     check_entries(
         entries,
         list(categories.values()),
@@ -145,18 +161,36 @@ def _parse(
     images: str | PathLike | None,
     log: ProblemLog,
     wanted: Collection[str] = (),
-) -> tuple[list[Entry], dict[int, str]]:
-    """Return what the file states: its images with their objects, and names by category id."""
+) -> tuple[list[Entry], dict[int, str], Skeleton | None]:
+    """Return what the file states: images with their objects, names by category id, keypoints."""
     file = only_coco_file(path, log)
     content = None if file is None else _read_lists(file, log)
     if file is None or content is None:
-        return [], {}
+        return [], {}, None
     annotations = content["annotations"]
     categories = read_categories(file, content["categories"], annotations, log, wanted)
     entries, ids = _images(file, content["images"], log)
-    _annotations(file, annotations, entries, ids, categories, log)
+    skeleton, others = read_skeleton(file, content["categories"], categories, log, wanted)
+    if skeleton is None and not any(_states(item, "keypoints") for item in content["categories"]):
+        skeleton = _unnamed_keypoints(file, annotations, log)
+    _annotations(file, annotations, entries, ids, categories, skeleton, others, log)
     named = [entry for entry in entries.values() if entry.path]
-    return find_images(file, images, named, log), categories.names
+    return find_images(file, images, named, log), categories.names, skeleton
+
+
+def _states(item: Any, key: str) -> bool:
+    """Return whether an item of the file has something under a key."""
+    return isinstance(item, dict) and bool(item.get(key))
+
+
+def _unnamed_keypoints(file: str, annotations: list, log: ProblemLog) -> Skeleton | None:
+    """Return numbered keypoints where objects have some and no category names them."""
+    stated = next((a["keypoints"] for a in annotations if _states(a, "keypoints")), None)
+    if not isinstance(stated, list) or len(stated) < 3:
+        return None
+    message = "keypoints that no category names numbered"
+    log.repaired(file, "", "keypoints", f"{len(stated) // 3} of each object", message)
+    return numbered_skeleton(len(stated) // 3)
 
 
 def _read_lists(file: str, log: ProblemLog) -> dict[str, list] | None:
@@ -252,9 +286,14 @@ def _annotations(
     entries: dict[int, Entry],
     images: Ids,
     categories: Categories,
+    skeleton: Skeleton | None,
+    unread: Container[int],
     log: ProblemLog,
 ) -> None:
-    """Add the objects to the entries of their images; they leave `items` one by one."""
+    """Add the objects to the entries of their images; they leave `items` one by one.
+
+    Objects of categories in `unread` have other keypoints than those of `skeleton`.
+    """
     labels = categories.labels()
     seen: dict[int, None] = {}
     ids = Ids(file, "annotation", items, log)
@@ -298,6 +337,9 @@ def _annotations(
             segmentation = _polygons(file, where, segmentation, log)
         elif isinstance(segmentation, dict):
             segmentation = _run_lengths(file, where, segmentation, log)
+        keypoints = None
+        if skeleton is not None and found["category_id"] not in unread:
+            keypoints = _keypoints(file, where, item, skeleton, log)
         entries[found["image_id"]].objects.append(
             Object(
                 where,
@@ -309,6 +351,7 @@ def _annotations(
                 segmentation,
                 float(area) if area is not None and usable else None,
                 difficult=crowd and truth(item.get("difficult")) is True,
+                keypoints=keypoints,
             )
         )
 
@@ -363,6 +406,41 @@ def _run_lengths(file: str, where: str, stated: dict[str, Any], log: ProblemLog)
     if numbers != stated:
         log.repaired(file, where, "segmentation", stated, FROM_TEXT)
     return numbers
+
+
+def _keypoints(
+    file: str, where: str, item: dict[str, Any], skeleton: Skeleton, log: ProblemLog
+) -> np.ndarray | None:
+    """Return the keypoints of an object, `(P, 3)`, None if it has none or they are malformed."""
+    stated = item.get("keypoints")
+    if stated is None or stated == []:
+        return None
+    values = [number(value) for value in stated] if isinstance(stated, list) else []
+    numbers = [value for value in values if value is not None]
+    count = len(skeleton)
+    if len(values) != 3 * count or len(numbers) != 3 * count or not all(map(_is_finite, numbers)):
+        have = f", and has {len(values)}" if isinstance(stated, list) else ""
+        message = f"is not 3 x {count} numbers, x, y and visibility of {count} keypoints{have}"
+        log.fatal(file, where, "keypoints", shown(item, "keypoints"), message)
+        return None
+    if any(isinstance(value, str) for value in stated):
+        log.repaired(file, where, "keypoints", as_json(stated), FROM_TEXT)
+    keypoints = np.array(numbers, np.float64).reshape(count, 3)
+    wrong = ~np.isin(keypoints[:, 2], (NOT_LABELLED, HIDDEN, VISIBLE))
+    if wrong.any():
+        p = int(wrong.argmax())
+        value = as_json(stated[3 * p : 3 * p + 3])
+        message = (
+            f"{skeleton.names[p]}: a visibility is 0 (not labelled), 1 (hidden) or 2 (in sight)"
+        )
+        log.fatal(file, where, f"keypoints.{3 * p + 2}", value, message)
+        return None
+    labelled = int(num_labelled(keypoints))
+    if item.get("num_keypoints") is not None and number(item["num_keypoints"]) != labelled:
+        message = "num_keypoints counted from the keypoints, with which it does not agree"
+        value = f"{shown(item, 'num_keypoints')} for {labelled} labelled"
+        log.repaired(file, where, "num_keypoints", value, message)
+    return keypoints
 
 
 def _is_finite(value: float) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rcnn_keras.data.keypoints import Pairs, Skeleton, flip_pairs_of
 from rcnn_keras.data.problems import ProblemLog, as_json
 from rcnn_keras.data.values import FROM_TEXT, RESPELLED, class_name, is_number, whole_number
 
@@ -133,6 +134,81 @@ def read_categories(
     _join(file, categories, parents, with_objects, log)
     _leave_out(file, categories, parents, with_objects, wanted, log)
     return categories
+
+
+def read_skeleton(
+    file: str,
+    items: Sequence[Any],
+    categories: Categories,
+    log: ProblemLog,
+    wanted: Collection[str] = (),
+) -> tuple[Skeleton | None, set[int]]:
+    """Return the keypoints of the categories, of those that are `wanted` if some are.
+
+    None if no category has any, or if they have different ones, as no model has heat maps for both.
+
+    Returns:
+        The keypoints, and the ids of categories that have other ones.
+    """
+    skeletons: dict[str, Skeleton] = {}
+    quiet = copy.copy(categories.ids)
+    quiet.log = ProblemLog()  # ids were noted when the categories were read
+    others: set[int] = set()
+    for item in items:
+        id = quiet.read(item, "id", "") if isinstance(item, dict) else None
+        name = categories.names.get(categories.joined.get(id, id)) if id is not None else None
+        if id is None or name is None or not item.get("keypoints"):
+            continue
+        if wanted and name not in wanted:
+            others.add(id)
+        elif (found := _skeleton(file, f"category {id}", item, log)) is not None:
+            skeletons[name] = found
+    different = {skeleton.names for skeleton in skeletons.values()}
+    if len(different) > 1:
+        value = ", ".join(f"{len(s)} of {as_json(name)}" for name, s in skeletons.items())
+        message = (
+            "are not the same for all categories, so none are read; those of some are with "
+            f"classes=[{next(iter(skeletons))!r}]"
+        )
+        log.suspicious(file, "", "keypoints", value, message)
+        return None, others
+    return next(iter(skeletons.values()), None), others
+
+
+def _skeleton(file: str, where: str, item: dict[str, Any], log: ProblemLog) -> Skeleton | None:
+    """Return the keypoints of a category; None, and a fatal problem, if they are no names."""
+    names = item["keypoints"]
+    is_sound = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not is_sound or len(set(names)) != len(names):
+        log.fatal(file, where, "keypoints", as_json(names), "is not a list of different names")
+        return None
+    edges = _edges(file, where, "skeleton", item, len(names), log)
+    if "flip_pairs" not in item:
+        return Skeleton(tuple(names), flip_pairs_of(names), edges)
+    try:
+        pairs = _edges(file, where, "flip_pairs", item, len(names), log)
+        return Skeleton(tuple(names), pairs, edges)
+    except ValueError as error:
+        log.fatal(file, where, "flip_pairs", shown(item, "flip_pairs"), str(error))
+        return None
+
+
+def _edges(
+    file: str, where: str, key: str, item: dict[str, Any], count: int, log: ProblemLog
+) -> Pairs:
+    """Return pairs of keypoints, which a file counts from 1; none if they are no such pairs."""
+    stated = item.get(key) or []
+    pairs = stated if isinstance(stated, list) else [stated]
+    sound = []
+    for pair in pairs:
+        numbers = [whole_number(n) for n in pair] if isinstance(pair, list) else []
+        inside = [n - 1 for n in numbers if n is not None and 1 <= n <= count]
+        if len(numbers) == len(inside) == 2 and inside[0] != inside[1]:
+            sound.append((inside[0], inside[1]))
+    if len(sound) == len(pairs):
+        return tuple(sound)
+    log.repaired(file, where, key, as_json(stated), "malformed skeleton left out")
+    return ()
 
 
 def _name(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
+from rcnn_keras.data.keypoints import Skeleton, check_keypoints, num_labelled, numbered_skeleton
 from rcnn_keras.data.masks import Segmentations
 from rcnn_keras.data.problems import Problem
 from rcnn_keras.data.tfrecord_images import TFRecordImage, TFRecordSegmentations
@@ -46,6 +47,9 @@ class Record:
             messages.
         difficult: `(n,)` bool; those of `crowd` that are single objects, which Pascal VOC marks as
             difficult and scores by their own IoU. None stands for none.
+        keypoints: `(n, P, 3)` float32, x and y in pixels and COCO's visibility of each keypoint of
+            each object: 0 not labelled (x and y become 0), 1 labelled and hidden, 2 in sight. None
+            if no object has any.
 
     Raises:
         ValueError: if the arrays do not fit each other.
@@ -64,6 +68,7 @@ class Record:
     pixels: np.ndarray | None = None
     difficult: np.ndarray | None = None
     tfrecord: TFRecordImage | None = None
+    keypoints: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         boxes = np.asarray(self.boxes, np.float32)
@@ -87,6 +92,12 @@ class Record:
             if proposals.ndim != 2 or proposals.shape[1] != 4:
                 raise ValueError(f"{self.path}: proposals have shape {proposals.shape}, not (r, 4)")
             object.__setattr__(self, "proposals", proposals)
+        if self.keypoints is not None:
+            try:
+                keypoints = check_keypoints(self.keypoints, len(boxes))
+            except ValueError as error:
+                raise ValueError(f"{self.path}: {error}") from None
+            object.__setattr__(self, "keypoints", keypoints)
         if self.difficult is not None and np.any(self.difficult & ~self.crowd):
             raise ValueError(f"{self.path}: a difficult object must be among those of crowd")
         if self.segmentations is not None and len(self.segmentations) != len(boxes):
@@ -116,6 +127,7 @@ class Record:
             segmentations=self._segmentations_at(index),
             areas=None if self.areas is None else self.areas[index],
             difficult=None if self.difficult is None else self.difficult[index],
+            keypoints=None if self.keypoints is None else self.keypoints[index],
         )
 
     def _segmentations_at(
@@ -135,9 +147,11 @@ class DetectionDataset(Sequence[Record]):
         category_ids: K ids that stand for the classes in COCO files; 1..K by default.
         problems: what was repaired while the dataset was read, and what is suspicious about it.
         name: a short name for reports.
+        skeleton: names of the keypoints that the records have; by default "keypoint_0" and so on.
 
     Raises:
-        ValueError: for repeated image ids, class names or category ids, and labels not in 0..K-1.
+        ValueError: for repeated image ids, class names or category ids, labels not in 0..K-1, and
+            records of another number of keypoints.
     """
 
     def __init__(
@@ -148,6 +162,7 @@ class DetectionDataset(Sequence[Record]):
         category_ids: Iterable[int] | None = None,
         problems: Iterable[Problem] = (),
         name: str = "",
+        skeleton: Skeleton | None = None,
     ):
         self._records = tuple(records)
         self.classes = check_names(classes)
@@ -156,6 +171,7 @@ class DetectionDataset(Sequence[Record]):
         self.category_ids = tuple(category_ids)
         self.problems = tuple(problems)
         self.name = name
+        self.skeleton = self._skeleton(skeleton)
         if len(set(self.category_ids)) != len(self.classes):
             raise ValueError(f"category_ids must be {len(self.classes)} different ids, one a class")
         seen: dict[int, str] = {}
@@ -169,6 +185,20 @@ class DetectionDataset(Sequence[Record]):
             ):
                 raise ValueError(f"{record.path}: labels must be in 0..{len(self.classes) - 1}")
         self.max_objects = max((len(record) for record in self._records), default=1) or 1
+
+    def _skeleton(self, skeleton: Skeleton | None) -> Skeleton | None:
+        """Return the keypoints' names; raise ValueError for records that have not as many."""
+        for record in self._records:
+            if record.keypoints is None:
+                continue
+            count = record.keypoints.shape[1]
+            skeleton = skeleton or numbered_skeleton(count)
+            if count != len(skeleton):
+                raise ValueError(
+                    f"{record.path}: objects have {count} keypoints, and {len(skeleton)} are "
+                    f"expected: {list(skeleton.names)}"
+                )
+        return skeleton
 
     def __len__(self) -> int:
         return len(self._records)
@@ -199,6 +229,11 @@ class DetectionDataset(Sequence[Record]):
                 f"only datasets of the same classes can be added: {list(self.classes)} and "
                 f"{list(other.classes)}; with_classes(names) brings them in line"
             )
+        if self.skeleton and other.skeleton and self.skeleton != other.skeleton:
+            raise ValueError(
+                f"only datasets of the same keypoints can be added: {self.skeleton} and "
+                f"{other.skeleton}"
+            )
         _warn_of_partial_truth(self, other)
         added = other._records
         ids = {record.image_id for record in self}
@@ -211,6 +246,7 @@ class DetectionDataset(Sequence[Record]):
             category_ids=self.category_ids,
             problems=self.problems + other.problems,
             name=" + ".join(filter(None, [self.name, other.name])),
+            skeleton=self.skeleton or other.skeleton,
         )
 
     def __repr__(self) -> str:
@@ -267,6 +303,7 @@ class DetectionDataset(Sequence[Record]):
             category_ids=[self.category_ids[i] for i in old],
             problems=self.problems,
             name=self.name,
+            skeleton=self.skeleton,
         )
 
     def with_proposals(
@@ -337,6 +374,7 @@ class DetectionDataset(Sequence[Record]):
         max_objects: int | None = None,
         seed: int = 0,
         masks: bool = False,
+        keypoints: bool = False,
         proposals: bool = False,
     ) -> "Batches":
         """Return the dataset as batches of `(inputs, targets)`; see `Batches`."""
@@ -352,6 +390,7 @@ class DetectionDataset(Sequence[Record]):
             max_objects=max_objects,
             seed=seed,
             masks=masks,
+            keypoints=keypoints,
             proposals=proposals,
         )
 
@@ -362,6 +401,7 @@ class DetectionDataset(Sequence[Record]):
             category_ids=self.category_ids,
             problems=self.problems,
             name=self.name,
+            skeleton=self.skeleton,
         )
 
     def _to_coco(self, file_name: Callable[[str], str]) -> dict[str, list]:
@@ -392,12 +432,22 @@ class DetectionDataset(Sequence[Record]):
                     annotation["segmentation"] = plain(record.segmentations[i])
                 if record.difficult is not None and record.difficult[i]:
                     annotation["difficult"] = 1
+                if record.keypoints is not None:
+                    keypoints = record.keypoints[i]
+                    annotation["keypoints"] = coco_keypoints(keypoints)
+                    annotation["num_keypoints"] = int(num_labelled(keypoints))
                 annotations.append(annotation)
+        keypoints = {} if self.skeleton is None else self.skeleton.to_coco()
         categories = [
-            {"id": id, "name": name}
+            {"id": id, "name": name, **keypoints}
             for id, name in zip(self.category_ids, self.classes, strict=True)
         ]
         return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def coco_keypoints(keypoints: np.ndarray) -> list[float]:
+    """Return an object's keypoints `(P, 3)` as COCO lists them, whole numbers without a point."""
+    return [int(v) if v.is_integer() else v for v in keypoints.astype(np.float64).ravel().tolist()]
 
 
 def plain(segmentation: Any) -> Any:

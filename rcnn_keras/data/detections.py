@@ -1,7 +1,7 @@
 """What a detector found in one image.
 
-D is the number of detections in the image, M the side of a mask inside its box; nothing here is
-padded.
+D is the number of detections in the image, M the side of a mask inside its box, P the number of
+keypoints; nothing here is padded.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from rcnn_keras.data.keypoints import Skeleton, numbered_skeleton
 from rcnn_keras.data.masks import encode_masks, paste_masks
 
 
@@ -25,9 +26,13 @@ class Detections:
         image_size: height and width H and W of the image in pixels.
         masks: `(D, M, M)` float32 in 0..1, each object's mask in the frame of its box; None from
             detectors of boxes alone.
+        mask_pasting: the rule by which masks become pixels of the image, see `data.paste_masks`.
+        keypoints: `(D, P, 3)` float32 x and y in pixels and the score of each keypoint; None from
+            detectors without.
+        skeleton: names and edges of the keypoints, by default numbers alone.
 
     Raises:
-        ValueError: if there are not as many masks as boxes.
+        ValueError: if there are not as many masks or keypoints as boxes.
     """
 
     boxes: np.ndarray
@@ -36,10 +41,17 @@ class Detections:
     classes: Sequence[str]
     image_size: tuple[int, int]
     masks: np.ndarray | None = None
+    keypoints: np.ndarray | None = None
+    skeleton: Skeleton | None = None
+    mask_pasting: str = "torchvision"
 
     def __post_init__(self) -> None:
-        if self.masks is not None and len(self.masks) != len(self.boxes):
-            raise ValueError(f"{len(self.masks)} masks for {len(self.boxes)} boxes")
+        for name in ("masks", "keypoints"):
+            rows = getattr(self, name)
+            if rows is not None and len(rows) != len(self.boxes):
+                raise ValueError(f"{len(rows)} {name} for {len(self.boxes)} boxes")
+        if self.keypoints is not None and self.skeleton is None:
+            object.__setattr__(self, "skeleton", numbered_skeleton(self.keypoints.shape[1]))
 
     def __len__(self) -> int:
         """Number of detections."""
@@ -62,6 +74,7 @@ class Detections:
             scores=self.scores[index],
             labels=self.labels[index],
             masks=None if self.masks is None else self.masks[index],
+            keypoints=None if self.keypoints is None else self.keypoints[index],
         )
 
     def summary(self) -> str:
@@ -73,8 +86,8 @@ class Detections:
     def coco_rows(self, image_id: int, file: str) -> list[dict[str, Any]]:
         """Return COCO's result rows, with the names of file and class added.
 
-        Boxes are x, y, width, height in pixels, category i is the model's i-th class, and masks,
-        set above 0.5, are run lengths in "segmentation".
+        Boxes are x, y, width, height in pixels, category i is the model's i-th class, masks, set
+        above 0.5, are run lengths in "segmentation", and "keypoints" x, y and score of each.
         """
         rows = [
             {
@@ -92,6 +105,9 @@ class Detections:
         if self.masks is not None:
             for row, mask in zip(rows, self.rle_masks(), strict=True):
                 row["segmentation"] = mask
+        if self.keypoints is not None:
+            for row, keypoints in zip(rows, self.keypoints, strict=True):
+                row["keypoints"] = [float(value) for value in keypoints.ravel()]
         return rows
 
     def bool_masks(self, threshold: float = 0.5) -> np.ndarray:
@@ -100,7 +116,7 @@ class Detections:
         Raises:
             ValueError: if the detector has no masks.
         """
-        return paste_masks(self._masks(), self.boxes, self.image_size, threshold)
+        return paste_masks(self._masks(), self.boxes, self.image_size, threshold, self.mask_pasting)
 
     def soft_masks(self) -> np.ndarray:
         """Return `(D, H, W)` float32 masks in the image's pixels, in 0..1.
@@ -108,7 +124,7 @@ class Detections:
         Raises:
             ValueError: if the detector has no masks.
         """
-        return paste_masks(self._masks(), self.boxes, self.image_size)
+        return paste_masks(self._masks(), self.boxes, self.image_size, rule=self.mask_pasting)
 
     def rle_masks(self, threshold: float = 0.5) -> list[dict[str, Any]]:
         """Return `bool_masks` as D COCO run-length dicts, `counts` as text; needs little memory.
@@ -116,7 +132,9 @@ class Detections:
         Raises:
             ValueError: if the detector has no masks.
         """
-        return encode_masks(self._masks(), self.boxes, self.image_size, threshold)
+        return encode_masks(
+            self._masks(), self.boxes, self.image_size, threshold, self.mask_pasting
+        )
 
     def _masks(self) -> np.ndarray:
         if self.masks is None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rcnn_keras.data.problems import ProblemLog
 
 
@@ -25,6 +27,7 @@ class Object:
     segmentation: Any = None
     area: float | None = None
     difficult: bool = False
+    keypoints: np.ndarray | None = None  # (P, 3) float64 x, y, visibility
 
 
 @dataclass(slots=True)

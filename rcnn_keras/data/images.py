@@ -1,4 +1,4 @@
-"""Image files and arrays to upright 8-bit RGB, and their resizing.
+"""Image files and arrays to upright 8-bit RGB, and the one resizing rule.
 
 Decoding is Pillow's: TensorFlow's decoders know no EXIF orientation, CMYK or 16-bit gray. EXIF
 orientation 1 is upright, 2 to 4 mirror or turn by 180 degrees, 5 to 8 exchange height and width
@@ -7,6 +7,7 @@ in the graph; the writer of the file makes sure of it.
 """
 
 import io
+import math
 import os
 import struct
 from collections.abc import Callable
@@ -18,7 +19,7 @@ import tensorflow as tf
 from PIL import Image, UnidentifiedImageError
 from pycocotools import mask as rle
 
-from rcnn_keras.data.resampling import Resizing, resize_as_pillow
+from rcnn_keras.data.keypoints import NOT_LABELLED
 from rcnn_keras.data.tfrecord_images import TFRecordImage
 from rcnn_keras.data.value_range import (
     FULL,
@@ -64,6 +65,13 @@ def turn_boxes(boxes: np.ndarray, orientation: int, height: int, width: int) -> 
     """Return `(n, 4)` boxes `xyxy` of stored pixels on the upright image of this size."""
     corners = turn_points(boxes.reshape(-1, 2), orientation, height, width).reshape(-1, 2, 2)
     return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+
+
+def turn_keypoints(keypoints: np.ndarray, orientation: int, height: int, width: int) -> np.ndarray:
+    """Return `(P, 3)` keypoints of stored pixels on the upright image of this size."""
+    turned = turn_points(keypoints[:, :2], orientation, height, width)
+    labelled = keypoints[:, 2:] > NOT_LABELLED
+    return np.concatenate([np.where(labelled, turned, 0), keypoints[:, 2:]], axis=1)
 
 
 def turn_segmentation(segmentation: Any, orientation: int, height: int, width: int) -> Any:
@@ -185,22 +193,33 @@ def read_header(path: str | PathLike | TFRecordImage) -> ImageHeader:
     return ImageHeader(height, width, orientation)
 
 
+def resized_size(height: int, width: int, min_size: int, max_size: int) -> tuple[int, int]:
+    """Return the size at which a detector sees an image of this height and width, in pixels.
+
+    The shorter side becomes `min_size`, unless the longer one would pass `max_size`. This is the
+    arithmetic of torchvision's `GeneralizedRCNNTransform`, to the pixel: float64, and the fraction
+    is cut off, so that a product that falls short of `min_size` by rounding loses a pixel.
+
+    Raises:
+        ValueError: for a size below one pixel.
+    """
+    if min(height, width, min_size, max_size) < 1:
+        raise ValueError(
+            f"sizes must be at least 1 pixel, not image {height}x{width}, min_size {min_size}, "
+            f"max_size {max_size}"
+        )
+    scale = min(min_size / min(height, width), max_size / max(height, width))
+    return max(1, math.floor(height * scale)), max(1, math.floor(width * scale))
+
+
 def resize_image(
-    image: np.ndarray | tf.Tensor,
-    height: int | tf.Tensor,
-    width: int | tf.Tensor,
-    *,
-    antialias: bool = False,
-    resizing: Resizing = "torchvision",
+    image: np.ndarray | tf.Tensor, height: int, width: int, *, antialias: bool = False
 ) -> tf.Tensor:
     """Return `(H, W, C)` or `(B, H, W, C)` as float32 of another size, in the same value range.
 
     Bilinear with half-pixel centres, as torchvision's detectors resize; `antialias` averages over
-    all the pixels that a smaller image leaves out. `resizing="detectron2"` does what Pillow does
-    with uint8, see `resize_as_pillow`. Works eagerly and inside `tf.data`.
+    all the pixels that a smaller image leaves out. Works eagerly and inside `tf.data`.
     """
-    if resizing == "detectron2":
-        return tf.cast(resize_as_pillow(image, height, width), tf.float32)
     resized = tf.image.resize(image, (height, width), "bilinear", antialias=antialias)
     return tf.cast(resized, tf.float32)
 

@@ -30,7 +30,7 @@ from rcnn_keras.data.value_range import FULL, ValueRange
 
 OneImage = str | PathLike | np.ndarray | Image.Image
 
-Images = OneImage | Iterable[OneImage] | DetectionDataset
+Images = OneImage | Record | Iterable[OneImage] | Sequence[Record] | DetectionDataset
 
 
 def unlabelled(
@@ -39,7 +39,8 @@ def unlabelled(
     """Return a dataset of `images`, numbered from 0, without objects.
 
     Args:
-        images: one image or many of those that `each_image` takes.
+        images: one image or many of those that `each_image` takes; or a record, or a list or tuple
+            of records, which keep their ids and proposals.
         classes: the class names of the detector.
         value_range: how values of more than 8 bits become 0..255, see `read_image`.
 
@@ -47,6 +48,12 @@ def unlabelled(
         ImageError: for an image that cannot be read, or anything that is none, before any file is
             decoded.
     """
+    if isinstance(images, Record):
+        images = [images]
+    if isinstance(images, list | tuple) and images and isinstance(images[0], Record):
+        return DetectionDataset(
+            [record.select(np.zeros(len(record), bool)) for record in images], classes
+        )
     records = []
     for number, image in enumerate(each_image(images)):
         pixels = None

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
 
+from rcnn_keras.data.image_rule import weights_on_zeros
 from rcnn_keras.data.tfrecord_images import TFRecordSegmentations
 from rcnn_keras.data.values import FROM_TEXT, number
 
@@ -440,33 +441,46 @@ def _window(first: int, last: int, old: int, new: int) -> tuple[slice, tuple[flo
 
 
 def paste_masks(
-    masks: np.ndarray, boxes: np.ndarray, size: tuple[int, int], threshold: float | None = None
+    masks: np.ndarray,
+    boxes: np.ndarray,
+    size: tuple[int, int],
+    threshold: float | None = None,
+    rule: str = "torchvision",
 ) -> np.ndarray:
     """Return the masks inside boxes as masks of the whole image.
 
-    torchvision's `paste_masks_in_image`: a mask is padded by one position of zeros, its box grows
-    with it and is cut to whole pixels, and the positions are interpolated bilinearly.
+    Rules are those of
+
+    - `"torchvision"`, `paste_masks_in_image`: a mask is padded by one position of zeros, its box
+      grows with it and is cut to whole pixels, and the positions are interpolated bilinearly.
+    - `"matterport"`, `unmold_mask`: a mask is resized to its box, which has whole pixels, with
+      zeros around it; pixels are set from the threshold on, not only above it.
 
     Args:
         masks: `(D, M, M)` in 0..1.
         boxes: `(D, 4)` `xyxy` in pixels of the image, finite.
         size: height and width of the image.
         threshold: set the pixels above it; None gives the values themselves.
+        rule: one of the above.
 
     Returns:
         `(D, H, W)` float32 in 0..1, or bool with a threshold.
 
     Raises:
-        ValueError: if the arrays do not fit each other, or a box is not finite.
+        ValueError: if the arrays do not fit each other, a box is not finite, or for another rule.
     """
     pasted = np.zeros((len(masks), *size), np.float32 if threshold is None else bool)
-    for i, (rows, columns, values) in enumerate(_pasted(masks, boxes, size)):
-        pasted[i, rows, columns] = values if threshold is None else values > threshold
+    for i, (rows, columns, values) in enumerate(_pasted(masks, boxes, size, rule)):
+        pasted[i, rows, columns] = values if threshold is None else _set(values, threshold, rule)
     return pasted
 
 
 def encode_masks(
-    masks: np.ndarray, boxes: np.ndarray, size: tuple[int, int], threshold: float = 0.5
+    masks: np.ndarray,
+    boxes: np.ndarray,
+    size: tuple[int, int],
+    threshold: float = 0.5,
+    rule: str = "torchvision",
 ) -> list[dict[str, Any]]:
     """Return what `paste_masks` would with a threshold as COCO run lengths, `counts` as text.
 
@@ -477,22 +491,27 @@ def encode_masks(
     """
     height, width = size
     codes = []
-    for rows, columns, values in _pasted(masks, boxes, size):
-        runs = _runs(values > threshold, rows.start, columns.start, size)
+    for rows, columns, values in _pasted(masks, boxes, size, rule):
+        runs = _runs(_set(values, threshold, rule), rows.start, columns.start, size)
         code = rle.frPyObjects({"size": [height, width], "counts": runs.tolist()}, height, width)
         codes.append({"size": [height, width], "counts": code["counts"].decode("ascii")})
     return codes
 
 
 def mask_areas(
-    masks: np.ndarray, boxes: np.ndarray, size: tuple[int, int], threshold: float = 0.5
+    masks: np.ndarray,
+    boxes: np.ndarray,
+    size: tuple[int, int],
+    threshold: float = 0.5,
+    rule: str = "torchvision",
 ) -> np.ndarray:
     """Return how many pixels each of `paste_masks` sets above a threshold, `(D,)` int64.
 
     Raises:
         ValueError: as `paste_masks`.
     """
-    counts = [np.count_nonzero(v > threshold) for _, _, v in _pasted(masks, boxes, size)]
+    pasted = _pasted(masks, boxes, size, rule)
+    counts = [np.count_nonzero(_set(values, threshold, rule)) for _, _, values in pasted]
     return np.array(counts, np.int64)
 
 
@@ -514,10 +533,13 @@ def _runs(part: np.ndarray, top: int, left: int, size: tuple[int, int]) -> np.nd
     return np.diff(edges, prepend=0, append=height * width)
 
 
-def _pasted(
-    masks: np.ndarray, boxes: np.ndarray, size: tuple[int, int]
-) -> Iterator[tuple[slice, slice, np.ndarray]]:
+Pasted = Iterator[tuple[slice, slice, np.ndarray]]
+
+
+def _pasted(masks: np.ndarray, boxes: np.ndarray, size: tuple[int, int], rule: str) -> Pasted:
     """Yield the rows and columns of the image that each mask covers, and its values there."""
+    if rule not in PASTING_RULES:
+        raise ValueError(f"rule must be one of {', '.join(PASTING_RULES)}; received {rule!r}")
     masks, boxes = np.asarray(masks, np.float32), np.asarray(boxes, np.float32)
     if masks.ndim != 3 or masks.shape[1] != masks.shape[2] or boxes.shape != (len(masks), 4):
         raise ValueError(
@@ -526,6 +548,16 @@ def _pasted(
     finite = np.isfinite(boxes).all(axis=1)
     if not finite.all():
         raise ValueError(f"a box is not finite: {boxes[~finite][0].tolist()}")
+    return PASTING_RULES[rule](masks, boxes, size)
+
+
+def _set(values: np.ndarray, threshold: float, rule: str) -> np.ndarray:
+    """Return which pixels are set."""
+    return values >= threshold if rule == "matterport" else values > threshold
+
+
+def _grown(masks: np.ndarray, boxes: np.ndarray, size: tuple[int, int]) -> Pasted:
+    """Paste by torchvision's rule."""
     grown = np.float32((masks.shape[1] + 2) / masks.shape[1])
     half = (boxes[:, 2:] - boxes[:, :2]) * np.float32(0.5) * grown
     centre = (boxes[:, 2:] + boxes[:, :2]) * np.float32(0.5)
@@ -540,3 +572,22 @@ def _pasted(
         columns, rows = map(slice, low.tolist(), high.tolist())
         inner_columns, inner_rows = map(slice, (low - origin).tolist(), (high - origin).tolist())
         yield rows, columns, values[inner_rows, inner_columns]
+
+
+def _resized_to_boxes(masks: np.ndarray, boxes: np.ndarray, size: tuple[int, int]) -> Pasted:
+    """Paste by matterport's rule."""
+    first, last = np.rint(boxes[:, :2]).astype(int), np.rint(boxes[:, 2:]).astype(int)
+    start, stop = (np.clip(corner, 0, size[::-1]) for corner in (first, last))
+    for mask, origin, end, low, high in zip(masks, first, last, start, stop, strict=True):
+        width, height = np.maximum(end - origin, 1).tolist()
+        rows, columns = (weights_on_zeros(len(mask), side) for side in (height, width))
+        values = (rows @ mask.astype(np.float64) @ columns.T).astype(np.float32)
+        (left, top), (right, bottom) = (low - origin).tolist(), (high - origin).tolist()
+        yield (
+            slice(low[1], max(high[1], low[1])),
+            slice(low[0], max(high[0], low[0])),
+            values[top:bottom, left:right],
+        )
+
+
+PASTING_RULES = {"torchvision": _grown, "matterport": _resized_to_boxes}

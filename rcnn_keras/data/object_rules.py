@@ -13,6 +13,7 @@ import numpy as np
 
 from rcnn_keras.data.dataset import Record
 from rcnn_keras.data.entries import Entry, Object
+from rcnn_keras.data.keypoints import NOT_LABELLED
 from rcnn_keras.data.masks import WITHOUT_MASK_RULE, Polygons
 from rcnn_keras.data.problems import ProblemLog, as_json
 from rcnn_keras.data.tfrecord_images import TFRecordSegmentations
@@ -161,6 +162,7 @@ def find_suspicious(
     _find_crowds(records, classes, file, log)
     _find_wrong_units(records, file, log)
     _find_missing_masks(records, file, log)
+    _find_misplaced_keypoints(records, file, log)
 
 
 def _find_similar_names(classes: Sequence[str], file: str, log: ProblemLog) -> None:
@@ -257,6 +259,29 @@ def _find_missing_masks(records: Sequence[Record], file: str, log: ProblemLog) -
     listing = _listing(list(islice(some, SHOWN)), count)
     message = f"masks cannot be learned or scored with {listing}. {WITHOUT_MASK_RULE}"
     log.suspicious(file, "", "segmentation", f"missing in {count} of {n} objects", message)
+
+
+def _find_misplaced_keypoints(records: Sequence[Record], file: str, log: ProblemLog) -> None:
+    """Note that most keypoints are far from their objects' boxes."""
+    far, labelled, shown = 0, 0, ""
+    for record in records:
+        if record.keypoints is None:
+            continue
+        sides = (record.boxes[:, 2:] - record.boxes[:, :2])[:, None]
+        low, high = record.boxes[:, None, :2] - sides / 2, record.boxes[:, None, 2:] + sides / 2
+        points, seen = record.keypoints[..., :2], record.keypoints[..., 2] > NOT_LABELLED
+        apart = seen & ((points < low) | (points > high)).any(axis=-1)
+        if apart.any() and not shown:
+            i, p = np.argwhere(apart)[0]
+            box = [round(float(v), 1) for v in record.boxes[i]]
+            shown = f"{record.path} object {i} has {points[i, p].tolist()} for its box {box}"
+        far, labelled = far + int(apart.sum()), labelled + int(seen.sum())
+    if 2 * far > labelled:
+        message = (
+            f"lie far outside their object's box (as {shown}): are keypoints x, y in pixels of the "
+            "image?"
+        )
+        log.suspicious(file, "", "keypoints", f"{far} of {labelled}", message)
 
 
 def _listing(first: Sequence[str], count: int) -> str:

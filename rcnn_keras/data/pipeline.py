@@ -15,14 +15,16 @@ import tensorflow as tf
 
 from rcnn_keras.data.augmentation import Augmentation, Sample, drop_empty_masks
 from rcnn_keras.data.bitmasks import decode_masks
+from rcnn_keras.data.image_rule import ImageRule
 from rcnn_keras.data.images import (
     ImageError,
     decode_upright,
     read_image,
     resize_image,
+    resized_size,
 )
+from rcnn_keras.data.keypoints import Skeleton
 from rcnn_keras.data.masks import check_segmentations, record_masks
-from rcnn_keras.data.resampling import RESIZINGS, Resizing, resized_size
 from rcnn_keras.data.tfrecord_images import TFRecordSegmentations, read_record
 from rcnn_keras.data.value_range import FULL, ValueRange, check_value_range, same_range
 
@@ -247,7 +249,7 @@ def check_packed(records: "Iterable[Record]", value_range: ValueRange) -> None:
 
 
 # What stands where there is no object.
-PADDING = {"boxes": 0.0, "labels": -1, "crowd": False, "masks": 0}
+PADDING = {"boxes": 0.0, "labels": -1, "crowd": False, "masks": 0, "keypoints": 0.0}
 
 DTYPES = {"boxes": tf.float32, "labels": tf.int32, "crowd": tf.bool}
 
@@ -261,7 +263,8 @@ class Batches:
     pixels of the resized image and `num_proposals` (B,) int32. targets: `boxes` (B, N, 4) float32
     xyxy in pixels of the resized image; `labels` (B, N) int32, -1 where there is no object;
     `crowd` (B, N) bool; with `masks`, `masks` (B, N, H, W / 8) uint8, eight pixels a byte as
-    `numpy.packbits` lays them out.
+    `numpy.packbits` lays them out; with `keypoints`, `keypoints` (B, N, P, 3) float32 x and y in
+    pixels of the resized image and visibility, 0 where none is labelled.
 
     Which image comes when, at which size, and how it is augmented, is a pure function of seed and
     the number of the sample counted from the start of training, so a run resumed at any step reads
@@ -280,10 +283,9 @@ class Batches:
         seed: of the order and of the augmentations.
         antialias: average over the pixels when shrinking, as Pillow does; torchvision's detectors
             and this package's models do not.
-        resizing: `"torchvision"` or `"detectron2"`, see `data.resized_size` and `resize_image`; a
-            model that has Detectron2's brings it.
         masks: read the segmentations too. An object whose mask has no pixel left at the resized
             image's size is dropped; a crowd region may do without a segmentation.
+        keypoints: read the keypoints too; records without have none that is labelled.
         proposals: read the records' proposals too.
         value_range: how images of more than 8 bits become 0..255, see `read_image`; a model brings
             its own.
@@ -291,7 +293,8 @@ class Batches:
     Raises:
         ValueError: when a number is out of range, the dataset is empty, an image has more than
             `max_objects` objects, `masks` are wanted of an object without a sound segmentation,
-            `proposals` of an image without them, or shuffled shards of images in no TFRecord file.
+            `keypoints` of a dataset without them, `proposals` of an image without them, or shuffled
+            shards of images in no TFRecord file.
         TypeError: when `augment` cannot be called.
     """
 
@@ -307,8 +310,8 @@ class Batches:
         max_objects: int | None = None,
         seed: int = 0,
         antialias: bool = False,
-        resizing: Resizing = "torchvision",
         masks: bool = False,
+        keypoints: bool = False,
         proposals: bool = False,
         value_range: ValueRange = FULL,
     ) -> None:
@@ -338,8 +341,6 @@ class Batches:
                         f"more than max_objects={max_objects}"
                     )
         check_value_range(value_range)
-        if resizing not in RESIZINGS:
-            raise ValueError(f"resizing must be one of {', '.join(RESIZINGS)}, got {resizing!r}")
         if masks:
             check_segmentations(dataset)
         if proposals:
@@ -357,10 +358,11 @@ class Batches:
         self.max_objects = max_objects or dataset.max_objects
         self.seed = seed
         self.antialias = antialias
-        self.resizing: Resizing = resizing
         self.masks = masks
+        self.skeleton = require_keypoints(dataset) if keypoints else None
         self.proposals = proposals
         self.value_range = value_range
+        self.image_rule: ImageRule | None = None  # a model's own rule
         self._parts, self._mine = 1, range(1)
         self._passes = 0
 
@@ -378,7 +380,8 @@ class Batches:
             f"Batches({self.dataset!r}, batch_size={self.batch_size}, shuffle={self.shuffle}, "
             f"augment={self.augment!r}, min_size={self.min_size}, max_size={self.max_size}, "
             f"max_objects={self.max_objects}, seed={self.seed}, antialias={self.antialias}, "
-            f"resizing={self.resizing!r}, masks={self.masks}, proposals={self.proposals})"
+            f"masks={self.masks}, keypoints={self.skeleton is not None}, "
+            f"proposals={self.proposals})"
         )
 
     def sized(self, min_size: int | Sequence[int] | None, max_size: int | None) -> "Batches":
@@ -398,6 +401,22 @@ class Batches:
         if masks and not self.masks:
             check_segmentations(self.dataset)
         changed.masks = masks
+        return changed
+
+    def with_keypoints(self, skeleton: Skeleton | None) -> "Batches":
+        """Return a copy with keypoints in its targets, or without if `skeleton` is None.
+
+        Args:
+            skeleton: of the model; its `flip_pairs` are those that change places when a sample is
+                mirrored.
+
+        Raises:
+            ValueError: when keypoints are wanted of a dataset that has none, or other ones.
+        """
+        changed = copy.copy(self)
+        changed.skeleton = skeleton
+        if skeleton is not None:
+            check_same_keypoints(skeleton, require_keypoints(self.dataset))
         return changed
 
     def with_proposals(self, proposals: bool = True) -> "Batches":
@@ -437,14 +456,10 @@ class Batches:
     def resized_sizes(self, record: "Record") -> list[tuple[int, int]]:
         """Return the height and width of a record's image after resizing, at each `min_size`."""
         height, width = record.height, record.width
+        if self.image_rule is not None:
+            return self.image_rule.sizes(height, width)
         return [
-            resized_size(
-                height,
-                width,
-                size or min(height, width),
-                self.max_size or sys.maxsize,
-                self.resizing,
-            )
+            resized_size(height, width, size or min(height, width), self.max_size or sys.maxsize)
             for size in _several(self.min_size)
         ]
 
@@ -456,25 +471,25 @@ class Batches:
         What `tf_dataset` does in a graph and detection does eagerly.
 
         Args:
-            sample: `image` (H, W, 3) uint8, and `boxes` and `proposals` (.., 4) xyxy if it has any.
+            sample: `image` (H, W, 3) uint8, and `boxes` and `proposals` (.., 4) xyxy and
+                `keypoints` (.., P, 3) if it has any.
             old: `(2,)` int32, H and W.
             new: `(2,)` int32 h and w, one of `resized_sizes`.
 
         Returns:
             The sample, with `image` (h, w, 3) float32 in 0..255.
         """
-        if self.min_size is None and self.max_size is None:
+        if self.image_rule is not None:
+            image = self.image_rule.resize(sample["image"], new[0], new[1])
+        elif self.min_size is None and self.max_size is None:
             return sample | {"image": tf.cast(sample["image"], tf.float32)}
-        image = resize_image(
-            sample["image"], new[0], new[1], antialias=self.antialias, resizing=self.resizing
-        )
+        else:
+            image = resize_image(sample["image"], new[0], new[1], antialias=self.antialias)
         ratio = tf.cast(new / old, tf.float32)[::-1]
-        boxes = {
-            name: sample[name] * tf.tile(ratio, [2])
-            for name in ("boxes", "proposals")
-            if name in sample
-        }
-        return sample | boxes | {"image": image}
+        factors = {"boxes": tf.tile(ratio, [2]), "proposals": tf.tile(ratio, [2])}
+        factors["keypoints"] = tf.concat([ratio, [1.0]], axis=0)
+        moved = {name: sample[name] * factor for name, factor in factors.items() if name in sample}
+        return sample | moved | {"image": image}
 
     def tf_dataset(
         self, *, repeat: bool = False, start_step: int = 0, epoch: int = 0
@@ -523,7 +538,8 @@ class Batches:
         image_ids = tf.constant([record.image_id for record in records], tf.int64)
         sizes = tf.constant([(record.height, record.width) for record in records], tf.int32)
         resized_sizes = tf.constant([self.resized_sizes(record) for record in records], tf.int32)
-        objects, source = _Objects(records), image_source(records, self.value_range)
+        source = image_source(records, self.value_range)
+        objects = _Objects(records, self.skeleton)
         rows = max_proposals(records)
 
         def read_proposals(index: int) -> np.ndarray:
@@ -546,6 +562,8 @@ class Batches:
             if self.masks:
                 sample["masks"] = source.masks(opened, size)
                 sample = drop_empty_masks(sample)
+            if self.skeleton is not None:
+                sample["mirrored_keypoints"] = tf.constant(self.skeleton.mirrored)
             if self.augment is not None:
                 sample = self.augment(sample, self._sample_seed(image_ids[index], number))
             inputs, targets = self._padded(sample, image_ids[index])
@@ -603,6 +621,29 @@ def require_proposals(dataset: "DetectionDataset") -> None:
             )
 
 
+def require_keypoints(dataset: "DetectionDataset") -> Skeleton:
+    """Return the keypoints of a dataset; raise ValueError if no object has any."""
+    if dataset.skeleton is None:
+        raise ValueError(
+            f"{dataset.name or 'the dataset'} has no keypoints: its annotations must have them, as "
+            f"COCO's person_keypoints files do"
+        )
+    return dataset.skeleton
+
+
+def check_same_keypoints(wanted: Skeleton, found: Skeleton) -> None:
+    """Raise ValueError unless data have a model's keypoints, or as many without names."""
+    if wanted.names == found.names:
+        return
+    unnamed = found.is_numbered or wanted.is_numbered
+    if not (unnamed and len(wanted) == len(found)):
+        raise ValueError(
+            f"the data and the model have different keypoints: {list(found.names)} in the data, "
+            f"{list(wanted.names)} in the model; build the model with "
+            f"keypoint_names=dataset.skeleton.names"
+        )
+
+
 def max_proposals(records: "Iterable[Record]") -> int:
     """Return R, the most proposals of any record."""
     return max((len(r.proposals) for r in records if r.proposals is not None), default=0)
@@ -620,13 +661,19 @@ def _is_count(value: Any) -> bool:
 class _Objects:
     """The objects of all records end to end, so that two numbers say which are an image's."""
 
-    def __init__(self, records: "Sequence[Record]") -> None:
+    def __init__(self, records: "Sequence[Record]", skeleton: Skeleton | None = None) -> None:
         counts = [len(record.labels) for record in records]
         self.starts = tf.constant(np.cumsum([0, *counts]), tf.int64)
         self.columns = {
             name: tf.constant(np.concatenate([getattr(record, name) for record in records]), dtype)
             for name, dtype in DTYPES.items()
         }
+        if skeleton is not None:
+            keypoints = [
+                np.zeros((len(r), len(skeleton), 3)) if r.keypoints is None else r.keypoints
+                for r in records
+            ]
+            self.columns["keypoints"] = tf.constant(np.concatenate(keypoints), tf.float32)
 
     def of(self, index: tf.Tensor) -> Sample:
         first, stop = self.starts[index], self.starts[index + 1]

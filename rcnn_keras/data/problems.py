@@ -36,6 +36,8 @@ REPAIRS = {
         "class names spelled with other spaces or characters"
     ),
     "class name read from a number": "class names read from numbers",
+    "point or line left out": "points and lines left out",
+    "polygon of fewer than three points left out": "polygons of fewer than three points left out",
     "category listed twice, read once": "categories listed twice, read once",
     "category joined with another of its name": "categories joined with others of their name",
     "root category without objects left out": "root categories without objects left out",
@@ -45,6 +47,12 @@ REPAIRS = {
     "image of two ids read once, with the objects of both": (
         "images of two ids read once, with the objects of both"
     ),
+    "num_keypoints counted from the keypoints, with which it does not agree": (
+        "values of num_keypoints counted from the keypoints, with which they do not agree"
+    ),
+    "keypoint outside its image left out": "keypoints outside their image left out",
+    "keypoints that no category names numbered": "files whose keypoints no category names numbered",
+    "malformed skeleton left out": "malformed skeletons left out",
     "crowd region read as an ordinary object": "crowd regions read as ordinary objects",
     "object without a mask left out": "objects without a mask left out",
     "box filled for an object without a mask": "boxes filled for objects without a mask",

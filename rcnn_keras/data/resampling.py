@@ -1,17 +1,13 @@
-"""How large a detector sees an image, and the resizing to it, as two other projects have them.
+"""How Detectron2 sees an image: rounded sides, and Pillow's pixels, made in the graph.
 
-| | torchvision | Detectron2 |
-| --- | --- | --- |
-| sides | cut off to whole pixels | rounded to the nearest |
-| between pixels | bilinear | bilinear; a smaller image averages over what it leaves out |
-| values | float32 | whole numbers, after the rows and again after the columns |
-
-Detectron2 resizes by Pillow, whose arithmetic is in whole numbers: weights of 22 bits. The same is
-done here in the graph, so that a SavedModel sees the pixels that Detectron2 sees.
+Pillow's arithmetic is in whole numbers, with weights of 22 bits; a smaller image averages over what
+it leaves out, and values are rounded after the rows and again after the columns. The same is done
+here, so that a SavedModel sees the pixels that Detectron2 sees.
 """
 
 import math
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import tensorflow as tf
 
@@ -22,48 +18,56 @@ RESIZINGS = ("torchvision", "detectron2")
 BITS = 22  # of Pillow's weights behind the point: 32, less 8 of a pixel and 2 for the sum
 
 
-def resized_size(
-    height: int, width: int, min_size: int, max_size: int, resizing: Resizing = "torchvision"
-) -> tuple[int, int]:
-    """Return the size at which a detector sees an image of this height and width, in pixels.
+@dataclass(frozen=True)
+class Detectron2ImageRule:
+    """The `ImageRule` of Detectron2: `ResizeShortestEdge` and `detector_postprocess`.
 
-    The shorter side becomes `min_size`, unless the longer one would pass `max_size`. This is the
-    arithmetic of torchvision's `GeneralizedRCNNTransform`, to the pixel: float64, and the fraction
-    is cut off, so that a product that falls short of `min_size` by rounding loses a pixel; or that
-    of Detectron2's `ResizeShortestEdge`, which rounds.
-
-    Raises:
-        ValueError: for a size below one pixel.
+    Attributes:
+        min_sizes: lengths in pixels to which the shorter side is resized; of several, each sample
+            of a training draws one, and detection takes the last.
+        max_size: most pixels of the longer side.
     """
-    if min(height, width, min_size, max_size) < 1:
-        raise ValueError(
-            f"sizes must be at least 1 pixel, not image {height}x{width}, min_size {min_size}, "
-            f"max_size {max_size}"
+
+    min_sizes: tuple[int, ...]
+    max_size: int
+
+    def sizes(self, height: int, width: int) -> list[tuple[int, int]]:
+        """Return h and w at each of the sizes; both sides are rounded."""
+        return [self._size(height, width, min_size) for min_size in self.min_sizes]
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Return h and w of an image of H x W pixels in detection."""
+        return self._size(height, width, self.min_sizes[-1])
+
+    def _size(self, height: int, width: int, min_size: int) -> tuple[int, int]:
+        shorter = min(height, width)
+        scale = min_size / shorter
+        sides = [min_size if side == shorter else scale * side for side in (height, width)]
+        if (longer := max(sides)) > self.max_size:
+            sides = [side * (self.max_size / longer) for side in sides]
+        first, second = (max(1, math.floor(side + 0.5)) for side in sides)
+        return first, second
+
+    def size_in_graph(self, size: tf.Tensor) -> tf.Tensor:
+        """Return what `size` does, in the same float64."""
+        sides = tf.cast(size, tf.float64)
+        shorter, min_size = tf.reduce_min(sides), float(self.min_sizes[-1])
+        sides = tf.where(
+            sides == shorter, tf.cast(min_size, tf.float64), min_size / shorter * sides
         )
-    if resizing == "torchvision":
-        scale = min(min_size / min(height, width), max_size / max(height, width))
-        return max(1, math.floor(height * scale)), max(1, math.floor(width * scale))
-    scale = min_size / min(height, width)
-    sides = [min_size if side == min(height, width) else scale * side for side in (height, width)]
-    if (longer := max(sides)) > max_size:
-        sides = [side * (max_size / longer) for side in sides]
-    first, second = (max(1, math.floor(side + 0.5)) for side in sides)
-    return first, second
+        longer = tf.reduce_max(sides)
+        sides = tf.where(longer > self.max_size, sides * (self.max_size / longer), sides)
+        return tf.maximum(tf.cast(tf.floor(sides + 0.5), tf.int32), 1)
 
+    def resize(self, image: Any, height: Any, width: Any) -> tf.Tensor:
+        """Return images of whole values, as Pillow makes them of uint8."""
+        return tf.cast(resize_as_pillow(image, height, width), tf.float32)
 
-def resized_size_in_graph(
-    size: tf.Tensor, min_size: int, max_size: int, resizing: Resizing = "torchvision"
-) -> tf.Tensor:
-    """Return `resized_size` of `(2,)` int32 height and width, in the same float64."""
-    sides = tf.cast(size, tf.float64)
-    shorter, longer = tf.reduce_min(sides), tf.reduce_max(sides)
-    if resizing == "torchvision":
-        scale = tf.minimum(min_size / shorter, max_size / longer)
-        return tf.maximum(tf.cast(tf.floor(sides * scale), tf.int32), 1)
-    sides = tf.where(sides == shorter, tf.cast(min_size, tf.float64), min_size / shorter * sides)
-    longer = tf.reduce_max(sides)
-    sides = tf.where(longer > max_size, sides * (max_size / longer), sides)
-    return tf.maximum(tf.cast(tf.floor(sides + 0.5), tf.int32), 1)
+    def restore(self, boxes: Any, seen: Any, given: Any) -> tf.Tensor:
+        """Return boxes in pixels of the given image, clipped to it."""
+        seen, given = (tf.cast(size, tf.float32)[..., ::-1] for size in (seen, given))
+        limit, ratio = (tf.concat([x, x], axis=-1)[..., None, :] for x in (given, given / seen))
+        return tf.clip_by_value(tf.cast(boxes, tf.float32) * ratio, 0.0, limit)
 
 
 def resize_as_pillow(

@@ -8,6 +8,7 @@ each shape.
 import os
 import re
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,7 @@ import numpy as np
 from pycocotools import mask as run_length
 
 from rcnn_keras.data.dataset import DetectionDataset, Record
+from rcnn_keras.data.keypoints import HIDDEN, VISIBLE, Skeleton, points_inside
 
 CLASSES = ("circle", "triangle", "square", "star")
 
@@ -28,6 +30,10 @@ MIN_VISIBLE = 0.5  # of a shape's area; a place that would leave less of any sha
 
 EMPTY_SCENES = 0.04
 
+# The corner that reaches furthest each way, clockwise: what a picture shows of a turned shape. One
+# corner of a triangle is furthest two ways.
+CORNERS = Skeleton(("top", "right", "bottom", "left"), ((1, 3),), ((0, 1), (1, 2), (2, 3), (3, 0)))
+
 OVERLAP = 0.4  # chance that a shape is put next to an earlier one instead of anywhere
 
 
@@ -38,6 +44,7 @@ def draw_shapes(
     seed: int = 0,
     out: str | os.PathLike[str] | None = None,
     max_shapes: int = 6,
+    keypoints: bool = False,
 ) -> DetectionDataset:
     """Draw `count` scenes of circles, triangles, squares and stars and return them as a dataset.
 
@@ -54,6 +61,11 @@ def draw_shapes(
             not exist. By default a new folder in the system's folder for temporary files, which
             stays until somebody deletes it.
         max_shapes: most shapes in one image, at least 1.
+        keypoints: mark of each triangle, square and star the corner that is furthest up, right,
+            down and left, in the same pictures: in sight, hidden by a later shape, or not labelled
+            where it is outside the image. A circle has no corner, so none is labelled. As the names
+            are directions in the image and not parts of the shape, train with flips from left to
+            right at the most: upside down or turned, another corner is the top one.
 
     Returns:
         A dataset whose boxes are tight around the visible pixels (`xyxy`, whole numbers) and whose
@@ -66,7 +78,10 @@ def draw_shapes(
     _check_arguments(count, size, seed, max_shapes)
     folder = _own_folder(out)
     records = [_write_scene(folder, index, size, seed, max_shapes) for index in range(count)]
-    dataset = DetectionDataset(records, CLASSES, name="shapes")
+    if not keypoints:
+        records = [replace(record, keypoints=None) for record in records]
+    skeleton = CORNERS if keypoints else None
+    dataset = DetectionDataset(records, CLASSES, name="shapes", skeleton=skeleton)
     dataset.save_coco(folder / "annotations.json")
     return dataset
 
@@ -110,7 +125,7 @@ def _write_scene(
     folder: Path, index: int, size: tuple[int, int], seed: int, max_shapes: int
 ) -> Record:
     height, width = int(size[0]), int(size[1])
-    image, masks, labels = _draw_scene(
+    image, masks, labels, keypoints = _draw_scene(
         np.random.default_rng([seed, index]), height, width, max_shapes
     )
     path = folder / f"shapes_{index:06d}.png"
@@ -132,13 +147,19 @@ def _write_scene(
         )
         or None,
         areas=run_length.area(codes),
+        keypoints=keypoints,
     )
 
 
 def _draw_scene(
     rng: np.random.Generator, height: int, width: int, max_shapes: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the image `(H, W, 3)`, the visible masks `(n, H, W)` uint8 and the labels `(n,)`."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return a scene.
+
+    Returns:
+        The image `(H, W, 3)`, the visible masks `(n, H, W)` uint8, the labels `(n,)` and the
+        keypoints `(n, P, 3)`.
+    """
     image = _background(rng, height, width)
     owner = np.zeros((height, width), np.int32)  # which shape is seen at a pixel; 0 is background
     outlines: list[np.ndarray] = []
@@ -155,7 +176,29 @@ def _draw_scene(
         labels.append(label)
         owner[mask] = len(outlines)
     masks = owner == np.arange(1, len(outlines) + 1)[:, None, None]
-    return image, masks.astype(np.uint8), np.array(labels, np.int32)
+    corners = [_corners(CLASSES[k], outline) for k, outline in zip(labels, outlines, strict=True)]
+    points = np.array([_seen(c, owner, i) for i, c in enumerate(corners, start=1)])
+    points = points.reshape(-1, len(CORNERS), 3)
+    return image, masks.astype(np.uint8), np.array(labels, np.int32), points
+
+
+def _corners(shape: str, outline: np.ndarray) -> np.ndarray:
+    """Return the corners `(4, 2)` of an outline that are furthest up, right, down and left."""
+    if shape == "circle":
+        return np.zeros((0, 2))
+    x, y = outline.T
+    # Outlines count from the centre of the first pixel.
+    return outline[[y.argmin(), x.argmax(), y.argmax(), x.argmin()]] + 0.5
+
+
+def _seen(corners: np.ndarray, owner: np.ndarray, number: int) -> np.ndarray:
+    """Return corners as keypoints `(4, 3)`; a later shape may hide one."""
+    keypoints = np.zeros((len(CORNERS), 3))
+    for i in np.flatnonzero(points_inside(corners, *owner.shape)):
+        column, row = np.minimum(corners[i].astype(int), np.array(owner.shape[::-1]) - 1)
+        hidden = owner[row, column] > number
+        keypoints[i] = [*corners[i], HIDDEN if hidden else VISIBLE]
+    return keypoints
 
 
 def _background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:

@@ -15,6 +15,7 @@ objects of all of them:
     boxes (n, 4) float32, labels (n,) int32, crowd (n,) bool
     areas (n,) float64, difficult (n,) bool, masks (n,) bool    masks: whether there is one
     has_areas, has_difficult, has_masks (I,) bool    whether the record states any
+    keypoints (n, P, 3) float32, has_keypoints (I,) bool    of datasets that have keypoints
     sha256                     of the TFRecord file
 """
 
@@ -23,6 +24,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
 from itertools import pairwise
 from os import PathLike
@@ -36,6 +38,7 @@ from PIL import Image
 from rcnn_keras.data.bitmasks import encode_runs
 from rcnn_keras.data.dataset import DetectionDataset, Record, check_known, check_names, plain
 from rcnn_keras.data.images import ImageError, decode_upright, read_header
+from rcnn_keras.data.keypoints import Skeleton
 from rcnn_keras.data.object_rules import (
     Crowd,
     WithoutMask,
@@ -80,6 +83,15 @@ def write_index(path: Path, records: Sequence[Record], offsets: np.ndarray, sha2
         "has_masks": np.array([there is not None for there in present]),
         "sha256": np.array(sha256),
     }
+    if some := [r.keypoints for r in records if r.keypoints is not None]:
+        shape = some[0].shape[1:]
+        filled = [
+            np.zeros((len(r), *shape)) if r.keypoints is None else r.keypoints for r in records
+        ]
+        columns |= {
+            "keypoints": np.concatenate(filled).astype(np.float32),
+            "has_keypoints": np.array([r.keypoints is not None for r in records]),
+        }
     with atomic_write(path) as temporary:
         np.savez(temporary, **columns)  # type: ignore[arg-type]
 
@@ -119,9 +131,19 @@ def index_records(
                 areas=columns["areas"][objects] if columns["has_areas"][i] else None,
                 difficult=columns["difficult"][objects] if columns["has_difficult"][i] else None,
                 tfrecord=place,
+                keypoints=_stated_keypoints(columns, i, objects),
             )
         )
     return records
+
+
+def _stated_keypoints(
+    columns: dict[str, np.ndarray], image: int, objects: slice
+) -> np.ndarray | None:
+    """Return the keypoints of an image's objects, None if its record states none."""
+    if "keypoints" not in columns or not columns["has_keypoints"][image]:
+        return None
+    return columns["keypoints"][objects]
 
 
 def _present(record: Record) -> np.ndarray | None:
@@ -216,6 +238,7 @@ def load_tfrecord(
         manifest["classes"],
         category_ids=manifest["category_ids"],
         name=manifest["name"],
+        skeleton=_skeleton(manifest),
     )
     if classes is not None:
         classes = check_names(classes)
@@ -277,6 +300,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         log.fatal(file, "", "format", stated, f"this version reads {FORMAT!r}")
         log.raise_fatal()
     _check_fields(file, "", manifest, FIELDS, log)
+    try:
+        _skeleton(manifest)
+    except (TypeError, ValueError) as error:
+        log.fatal(file, "", "skeleton", manifest["skeleton"], str(error))
     # A manifest without it is of images that were packed as by "full".
     value_range = manifest.setdefault("value_range", FULL)
     if not is_value_range(value_range):
@@ -286,6 +313,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         _check_fields(file, f"shards.{number}", shard, SHARD_FIELDS, log)
     log.raise_fatal()
     return manifest
+
+
+def _skeleton(manifest: dict[str, Any]) -> Skeleton | None:
+    """Return the names of the keypoints, None for images without."""
+    return Skeleton(**manifest["skeleton"]) if "skeleton" in manifest else None
 
 
 def _check_fields(
@@ -390,7 +422,7 @@ def save_tfrecord(
     header = _header(dataset, shard_size, value_range)
     if (out / MANIFEST).exists():
         found = read_manifest(out)
-        check_same_header(out, {key: found[key] for key in header}, header, "records")
+        check_same_header(out, {key: found.get(key) for key in header}, header, "records")
     else:
         _pack(dataset, ResumableFolder(out, header, "records"), shard_size, engine, progress)
     (out / HEADER).unlink(missing_ok=True)
@@ -490,7 +522,13 @@ def _header(dataset: DetectionDataset, shard_size: int, value_range: ValueRange)
         "shard_size": shard_size,
         "value_range": list(value_range) if isinstance(value_range, tuple) else value_range,
         "source": _fingerprint(dataset),
+        **_skeleton_header(dataset.skeleton),
     }
+
+
+def _skeleton_header(skeleton: Skeleton | None) -> dict[str, Any]:
+    """Return the entry of a manifest for the keypoints' names, none for images without."""
+    return {} if skeleton is None else {"skeleton": json.loads(json.dumps(asdict(skeleton)))}
 
 
 def _fingerprint(dataset: DetectionDataset) -> str:
@@ -505,6 +543,8 @@ def _facts(record: Record) -> Iterator[bytes]:
     arrays = (record.boxes, record.labels, record.crowd, record.areas, record.difficult)
     for array in (*arrays, record.pixels):
         yield b"none" if array is None else array.tobytes()
+    if record.keypoints is not None:
+        yield record.keypoints.tobytes()
 
 
 def _example(record: Record, value_range: ValueRange) -> tf.train.Example:
@@ -527,6 +567,8 @@ def _example(record: Record, value_range: ValueRange) -> tf.train.Example:
     features = {name: _feature(int64_list=values) for name, values in numbers.items()}
     features |= {name: _feature(bytes_list=[value]) for name, value in texts.items()}
     features["boxes"] = _feature(float_list=record.boxes.ravel())
+    if record.keypoints is not None:
+        features["keypoints"] = _feature(float_list=record.keypoints.ravel())
     return tf.train.Example(features=tf.train.Features(feature=features))
 
 

@@ -5,6 +5,7 @@ A file is a TFRecord of `tf.train.Example`s, one an image, read at a byte offset
     image         bytes of a file that `decode_upright` decodes, with `orientation` of EXIF
     image_id, height, width, name
     boxes (4n,), labels (n,), crowd (n,)
+    keypoints (3 P n,)    where the dataset has keypoints
     runs, run_counts (n,), extents (4n,)    masks as run lengths, see `bitmasks`; 0 runs for none
 """
 

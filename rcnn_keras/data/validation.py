@@ -24,8 +24,10 @@ from rcnn_keras.data.images import (
     read_header,
     read_image,
     turn_boxes,
+    turn_keypoints,
     turn_segmentation,
 )
+from rcnn_keras.data.keypoints import NOT_LABELLED, Skeleton, points_inside
 from rcnn_keras.data.masks import (
     MOST_OUTSIDE,
     Polygons,
@@ -65,6 +67,7 @@ def build_dataset(
     category_ids: Sequence[int] | None = None,
     name: str = "",
     wanted: Sequence[str] | None = None,
+    skeleton: Skeleton | None = None,
     crowd: Crowd = "ignore",
     without_mask: WithoutMask = "keep",
 ) -> DetectionDataset:
@@ -78,7 +81,9 @@ def build_dataset(
     records = _records(entries, log)
     log.raise_fatal()
     records = [apply_rules(record, log, crowd, without_mask) for record in records]
-    dataset = DetectionDataset(records, classes, category_ids=category_ids, name=name)
+    dataset = DetectionDataset(
+        records, classes, category_ids=category_ids, name=name, skeleton=skeleton
+    )
     if wanted is not None:
         dataset = dataset.with_classes(wanted)
     if entries:
@@ -195,8 +200,12 @@ def _record(entry: Entry, header: ImageHeader, log: ProblemLog) -> Record:
     boxes = np.array([o.box for o in objects], np.float64).reshape(-1, 4)
     stated_size = entry.size or (height, width)
     segmentations = [_sound_segmentation(entry, o, stated_size, log) for o in objects]
+    points = [o.keypoints for o in objects]
     if entry.size not in (None, (height, width)):
         boxes = turn_boxes(boxes, orientation, height, width)
+        points = [
+            None if p is None else turn_keypoints(p, orientation, height, width) for p in points
+        ]
         stored = Segmentations(segmentations)
         segmentations = [turn_segmentation(s, orientation, height, width) for s in stored]
     clipped = np.clip(boxes, 0, [width, height, width, height]).astype(np.float32)
@@ -225,6 +234,7 @@ def _record(entry: Entry, header: ImageHeader, log: ProblemLog) -> Record:
         segmentations=Segmentations(segmentations) if any(segmentations) else None,
         areas=np.array(areas) if any(o.area is not None for o in objects) else None,
         difficult=np.array(difficult) if any(difficult) else None,
+        keypoints=_keypoints(entry, points, (height, width), log),
     )
     return record if inside.all() else record.select(inside)
 
@@ -257,6 +267,22 @@ def _sound_segmentation(entry: Entry, item: Object, size: tuple[int, int], log: 
         return stated
     log.repaired(entry.file, item.id, *problem, "malformed segmentation dropped, its box kept")
     return None
+
+
+def _keypoints(
+    entry: Entry, stated: Sequence[np.ndarray | None], size: tuple[int, int], log: ProblemLog
+) -> np.ndarray | None:
+    """Return the keypoints of an image's objects, those outside of it not labelled."""
+    first = next((keypoints for keypoints in stated if keypoints is not None), None)
+    if first is None:
+        return None
+    keypoints = np.stack([np.zeros_like(first) if k is None else k for k in stated])
+    inside = points_inside(keypoints[..., :2], *size, tolerance=ROUNDING)
+    for i, p in np.argwhere(~inside & (keypoints[..., 2] > NOT_LABELLED)):
+        value = f"{keypoints[i, p].tolist()} in {size[1]}x{size[0]}"
+        message = "keypoint outside its image left out"
+        log.repaired(entry.file, entry.objects[i].id, f"keypoints.{3 * p}", value, message)
+    return np.where(inside[..., None], keypoints, 0)
 
 
 def _has_area(boxes: np.ndarray) -> np.ndarray:

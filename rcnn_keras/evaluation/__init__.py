@@ -4,6 +4,7 @@ from rcnn_keras.data.masks import check_segmentations
 from rcnn_keras.evaluation.coco import CocoScores, coco_results
 from rcnn_keras.evaluation.confusion import ConfusionMatrix
 from rcnn_keras.evaluation.errors import DetectionErrors
+from rcnn_keras.evaluation.keypoints import keypoint_sigmas, keypoint_similarity
 from rcnn_keras.evaluation.matching import box_iou, mask_iou, proposal_recall
 from rcnn_keras.evaluation.voc import VocScores
 
@@ -15,6 +16,8 @@ __all__ = [
     "box_iou",
     "check_segmentations",
     "coco_results",
+    "keypoint_sigmas",
+    "keypoint_similarity",
     "mask_iou",
     "proposal_recall",
 ]

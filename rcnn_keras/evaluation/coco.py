@@ -8,7 +8,7 @@ D detections and G objects of all images, K classes, A area ranges, T IoU thresh
 R = 101 recalls; d detections of an image, n objects in it, p pairs of a detection and an object.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
@@ -18,13 +18,18 @@ from pycocotools import mask as run_length
 
 from rcnn_keras.data.dataset import DetectionDataset, Record
 from rcnn_keras.data.detections import Detections
+from rcnn_keras.data.keypoints import num_labelled
 from rcnn_keras.data.masks import check_segmentations, mask_areas
+from rcnn_keras.evaluation.keypoints import check_keypoints_there, keypoint_similarity
+from rcnn_keras.evaluation.keypoints import keypoint_sigmas as sigmas_of
 from rcnn_keras.evaluation.matching import coco_iou, object_masks, xywh
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 
 AREAS = {"all": (0, 1e10), "APs": (0, 32**2), "APm": (32**2, 96**2), "APl": (96**2, 1e10)}
 
+
+MAX_DETECTIONS, MAX_WITH_KEYPOINTS = 100, 20  # of an image and class, as COCO counts
 
 WRONG, IGNORED, RIGHT = range(3)
 
@@ -116,7 +121,8 @@ class GroundTruth:
         firsts: for each image the index of its first object, and G at the end.
         labels: `(G,)` int.
         crowd: `(G,)` bool.
-        ignored: `(G, A)` bool, crowd regions and objects outside of an area range.
+        ignored: `(G, A)` bool, crowd regions, objects outside of an area range, and those without
+            keypoints where these are scored.
     """
 
     num_classes: int
@@ -127,12 +133,19 @@ class GroundTruth:
 
     @staticmethod
     def of(dataset: DetectionDataset, kind: str) -> "GroundTruth":
-        """Return the objects of a dataset; for `kind` "segm" areas are those of masks."""
+        """Return the objects of a dataset.
+
+        For `kind` "segm" areas are those of masks; for "keypoints" objects without a labelled one
+        are ignored.
+        """
         firsts = np.cumsum([0, *(len(record) for record in dataset)])
         crowd = _concatenate([record.crowd for record in dataset], bool)
         outside = outside_areas(_concatenate([_areas(record, kind) for record in dataset], float))
         labels = _concatenate([record.labels for record in dataset], np.int64)
-        return GroundTruth(len(dataset.classes), firsts, labels, crowd, crowd[:, None] | outside)
+        ignored = crowd.copy()
+        if kind == "keypoints":
+            ignored |= _concatenate([num_labelled(_keypoints(r)) == 0 for r in dataset], bool)
+        return GroundTruth(len(dataset.classes), firsts, labels, crowd, ignored[:, None] | outside)
 
 
 def coco_curves(
@@ -226,7 +239,12 @@ def _concatenate(arrays: Sequence[np.ndarray], dtype: type) -> np.ndarray:
     return np.concatenate([np.zeros(0, dtype), *arrays]).astype(dtype)
 
 
-FIELDS = {"bbox": "bbox", "segm": "segmentation"}  # of a result row, by `kind`
+def _keypoints(record: Record) -> np.ndarray:
+    """Return the keypoints of a record, zeros if it has none: none is labelled."""
+    return np.zeros((len(record), 1, 3)) if record.keypoints is None else record.keypoints
+
+
+FIELDS = {"bbox": "bbox", "segm": "segmentation", "keypoints": "keypoints"}  # of a row, by `kind`
 
 
 def coco_results(
@@ -234,7 +252,8 @@ def coco_results(
 ) -> list[dict[str, Any]]:
     """Return detections as COCO's result rows: image id, category id, `xywh` box and score.
 
-    Detections with masks also have a `segmentation`, an RLE mask of the values above 0.5.
+    Detections with masks also have a `segmentation`, an RLE mask of the values above 0.5, those
+    with keypoints `keypoints`, x, y and score of each.
 
     Raises:
         ValueError: if the detections' classes are not those of the dataset.
@@ -248,6 +267,14 @@ def coco_results(
     for row, mask in zip(rows, masks, strict=True):
         if mask is not None:
             row["segmentation"] = mask
+    points = (
+        keypoints
+        for image in detections.values()
+        for keypoints in ([None] * len(image) if image.keypoints is None else image.keypoints)
+    )
+    for row, keypoints in zip(rows, points, strict=True):
+        if keypoints is not None:
+            row["keypoints"] = [float(value) for value in keypoints.ravel()]
     return rows
 
 
@@ -255,7 +282,7 @@ def rows_by_image(rows: Sequence[Mapping[str, Any]], kind: str) -> dict[int, lis
     """Return the rows of each image.
 
     Raises:
-        ValueError: for rows without boxes, or for `kind` "segm" without masks.
+        ValueError: for rows without boxes, or without the masks or keypoints that `kind` needs.
     """
     missing = [row for row in rows if FIELDS[kind] not in row]
     if missing:
@@ -271,15 +298,25 @@ def read_rows(
 ) -> tuple[np.ndarray, np.ndarray, Any]:
     """Return scores `(d,)`, labels `(d,)` and shapes of an image's rows, without other categories.
 
-    Shapes are boxes, `(d, 4)` float64 `xywh`, or for `kind` "segm" d RLE masks.
+    Shapes are boxes, `(d, 4)` float64 `xywh`; for `kind` "segm" d RLE masks; for "keypoints" both
+    the keypoints `(d, P, 3)` and the areas `(d,)`, which pycocotools takes from the box if there
+    is one.
     """
     label_of = {id: label for label, id in enumerate(category_ids)}
     rows = [row for row in rows if row["category_id"] in label_of]
     scores = np.array([row["score"] for row in rows], np.float64)
     labels = np.array([label_of[row["category_id"]] for row in rows], np.int32)
     shapes = [row[FIELDS[kind]] for row in rows]
-    boxes = kind == "bbox"
-    return scores, labels, np.array(shapes, np.float64).reshape(-1, 4) if boxes else shapes
+    if kind == "segm":
+        return scores, labels, shapes
+    if kind == "bbox":
+        return scores, labels, np.array(shapes, np.float64).reshape(-1, 4)
+    keypoints = np.array(shapes, np.float64).reshape(len(rows), -1, 3)
+    extents = np.ptp(keypoints[..., :2], axis=1) if len(rows) else np.zeros((0, 2))
+    sides = [
+        row.get("bbox", (0, 0, *extent))[2:] for row, extent in zip(rows, extents, strict=True)
+    ]
+    return scores, labels, (keypoints, np.array(sides, np.float64).reshape(-1, 2).prod(axis=1))
 
 
 def _box_rows(
@@ -316,26 +353,39 @@ class CocoScores:
         dataset: images and ground truth; crowd regions are ignored, neither right nor wrong.
         detections: the detections of each image by image id, or the rows of `coco_results`; an
             image left out has no detections.
-        max_detections: detections that count per image and class, those of the highest scores.
-        kind: `"bbox"` compares boxes, `"segm"` masks. For masks, APs, APm and APl go by the area of
-            the mask and not of its box.
+        max_detections: detections that count per image and class, those of the highest scores;
+            default COCO's 100, or 20 for keypoints.
+        kind: `"bbox"` compares boxes, `"segm"` masks, `"keypoints"` keypoints by their OKS, see
+            `keypoint_similarity`. For masks, APs, APm and APl go by the area of the mask and not of
+            its box; keypoints have no APs, and objects without a labelled one are ignored.
+        keypoint_sigmas: of OKS, one a keypoint, see `keypoint_sigmas`.
 
     Raises:
         ValueError: for another kind, for detections in an image that is not in the dataset, or of
-            other classes, and for missing masks if `kind` is "segm".
+            other classes, and for missing masks or keypoints if `kind` needs them.
     """
 
     def __init__(
         self,
         dataset: DetectionDataset,
         detections: Mapping[int, Detections] | Sequence[Mapping[str, Any]] = (),
-        max_detections: int = 100,
-        kind: Literal["bbox", "segm"] = "bbox",
+        max_detections: int | None = None,
+        kind: Literal["bbox", "segm", "keypoints"] = "bbox",
+        keypoint_sigmas: Iterable[float] | None = None,
     ):
-        if kind not in ("bbox", "segm"):
-            raise ValueError(f"CocoScores: kind must be 'bbox' or 'segm', not {kind!r}")
+        if kind not in FIELDS:
+            raise ValueError(
+                f"CocoScores: kind must be 'bbox', 'segm' or 'keypoints', not {kind!r}"
+            )
         if kind == "segm":
             check_segmentations(dataset)
+        self._sigmas: np.ndarray | None = None
+        if kind == "keypoints":
+            check_keypoints_there(dataset)
+            assert dataset.skeleton is not None
+            self._sigmas = sigmas_of(len(dataset.skeleton), keypoint_sigmas)
+        if max_detections is None:
+            max_detections = MAX_WITH_KEYPOINTS if kind == "keypoints" else MAX_DETECTIONS
         self.classes = tuple(dataset.classes)
         self.max_detections, self.kind = max_detections, kind
         self._dataset = dataset
@@ -370,6 +420,12 @@ class CocoScores:
             boxes = xywh(detections.boxes)
             areas = boxes[:, 2] * boxes[:, 3]
             overlaps = coco_iou(boxes, xywh(record.boxes), record.crowd)
+        elif self.kind == "keypoints":
+            areas = xywh(detections.boxes)[:, 2:].prod(axis=1)
+            if detections.keypoints is None and len(detections):
+                count = len(detections)
+                raise ValueError(f"{count} of {count} detections have no keypoints")
+            overlaps = self._similarity(detections.keypoints, record)
         else:
             areas, overlaps = _mask_overlaps(detections, record)
         scores = np.asarray(detections.scores, np.float64)
@@ -378,6 +434,7 @@ class CocoScores:
     def summary(self) -> dict[str, float]:
         """Return AP, AP50, AP75, APs, APm, APl, AR, and `AP/<class>` for each class, in 0..1.
 
+        For keypoints without APs, as COCO annotates none of small persons.
         A score without any ground truth (for example no small objects) is NaN.
         """
         precision, recall = self.precision_and_recall()
@@ -385,7 +442,7 @@ class CocoScores:
         scores["AP50"] = _mean(precision[0, :, :, 0])
         scores["AP75"] = _mean(precision[5, :, :, 0])
         for k, name in enumerate(AREAS):
-            if k:
+            if k and not (name == "APs" and self.kind == "keypoints"):
                 scores[name] = _mean(precision[:, :, :, k])
         scores["AR"] = _mean(recall[:, :, 0])
         for k, name in enumerate(self.classes):
@@ -426,10 +483,28 @@ class CocoScores:
         if self.kind == "bbox":
             areas = shapes[:, 2] * shapes[:, 3]
             overlaps = coco_iou(shapes, xywh(record.boxes), record.crowd)
+        elif self.kind == "keypoints":
+            keypoints, areas = shapes
+            overlaps = self._similarity(keypoints, record)
         else:
             areas = np.asarray(run_length.area(shapes), np.float64)
             overlaps = coco_iou(shapes, object_masks(record), record.crowd)
         self._keep(image_id, scores, labels, areas, overlaps)
+
+    def _similarity(self, keypoints: np.ndarray | None, record: Record) -> np.ndarray:
+        """Return the OKS `(d, n)` of detections' keypoints `(d, P, 3)` with a record's objects."""
+        assert self._sigmas is not None
+        count = len(self._sigmas)
+        if keypoints is None or not len(keypoints):
+            return np.zeros((0, len(record)))
+        if keypoints.shape[1] != count:
+            raise ValueError(
+                f"detections have {keypoints.shape[1]} keypoints, the dataset's objects {count}"
+            )
+        stated = record.keypoints
+        stated = np.zeros((len(record), count, 3)) if stated is None else stated
+        areas = _areas(record, self.kind)
+        return keypoint_similarity(keypoints, stated, record.boxes, areas, self._sigmas)
 
     def _keep(
         self,
@@ -469,7 +544,10 @@ def _mask_overlaps(detections: Detections, record: Record) -> tuple[np.ndarray, 
     same = np.isin(detections.labels, record.labels)
     other = ~same  # of these only the area matters
     areas[other] = mask_areas(
-        detections.masks[other], detections.boxes[other], detections.image_size
+        detections.masks[other],
+        detections.boxes[other],
+        detections.image_size,
+        rule=detections.mask_pasting,
     )
     if same.any():
         codes = detections.take(same).rle_masks()

@@ -1,6 +1,6 @@
 """A detector as one graph for images of one size: what every file outside TensorFlow is made from.
 
-H, W static height and width, R proposals, D detections, M mask size.
+H, W static height and width, R proposals, D detections, M mask size, P keypoints.
 """
 
 from collections.abc import Sequence
@@ -10,8 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from rcnn_keras.data.images import read_image, resize_image
-from rcnn_keras.data.resampling import resized_size
+from rcnn_keras.data.images import read_image, resize_image, resized_size
 from rcnn_keras.export.preparation import check_detector, folded
 from rcnn_keras.models import Detector, with_kernels
 
@@ -24,7 +23,7 @@ class FixedSize(keras.Model):
     The input is `{"images" (1, H, W, 3) uint8}`, and for detectors that take proposals also
     `"proposals" (1, R, 4)` float32 and `"num_proposals" (1,)` int32. Outputs are the detector's,
     of one image: `boxes` `(1, D, 4)` in pixels of the input, `scores` and `labels` `(1, D)`,
-    `num_detections` `(1,)`, and `masks` `(1, D, M, M)`.
+    `num_detections` `(1,)`, `masks` `(1, D, M, M)` and `keypoints` `(1, D, P, 3)`.
 
     Args:
         detector: the detector, of portable kernels.
@@ -119,13 +118,16 @@ def letterboxed(
     pixels = read_image(image, model.value_range)
     height, width = pixels.shape[:2]
     new = (height, width)
-    if model.min_size is not None:
-        new = resized_size(height, width, model.min_size, model.max_size, model.resizing)
+    if model.image_rule is not None:
+        new = model.image_rule.size(height, width)
+    elif model.min_size is not None:
+        new = resized_size(height, width, model.min_size, model.max_size)
     if new[0] > size[0] or new[1] > size[1]:
         new = resized_size(height, width, *_fit(height, width, size))
-    if new != (height, width):
-        resized = resize_image(pixels, *new, antialias=model.antialias, resizing=model.resizing)
-        pixels = np.asarray(resized)
+    if model.image_rule is not None:
+        pixels = np.asarray(model.image_rule.resize(pixels, *new))
+    elif new != (height, width):
+        pixels = np.asarray(resize_image(pixels, *new, antialias=model.antialias))
     canvas = np.empty((1, *size, 3), np.uint8)
     canvas[:] = padding_of(model)
     canvas[0, : new[0], : new[1]] = np.round(pixels)

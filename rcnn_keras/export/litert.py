@@ -12,8 +12,10 @@ part of the public interface:
 | `rpn_head` | `conv*`, and the predictors `objectness` and `deltas` |
 | `box_head` | the trunk, and the predictors `class_logits` and `box_deltas` |
 | `mask_head` | the trunk, `upsample`, and the predictor `mask_logits` |
+| `keypoint_head` | `conv*`, and the predictor `keypoint_logits` |
 | `normalize`, `anchor_generator`, `proposals`, `detections` | never quantised |
 | `box_roi_align`, `box_roi_pool`, `mask_roi_align`, `real_rois`, `masks` | never quantised |
+| `keypoint_roi_align`, `keypoints` | never quantised |
 
 The predictors keep float32 activations also in `"int8"`: 256 values of objectness would give most
 anchors the same score.
@@ -40,11 +42,11 @@ from rcnn_keras.utils.output_paths import check_output_file
 
 WAYS = ("float16", "dynamic", "int8")
 
-TRUNKS = r"/(backbone|fpn|rpn_head|box_head|mask_head)(_\d+)?/"
+TRUNKS = r"/(backbone|fpn|rpn_head|box_head|mask_head|keypoint_head)(_\d+)?/"
 
 PREDICTORS = (
     r"/(rpn_head(_\d+)?/(objectness|deltas)|box_head(_\d+)?/(class_logits|box_deltas)|"
-    r"mask_head(_\d+)?/mask_logits)(_\d+)?/"
+    r"mask_head(_\d+)?/mask_logits|keypoint_head(_\d+)?/keypoint_logits)(_\d+)?/"
 )
 
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "CONV_2D_TRANSPOSE", "FULLY_CONNECTED")
@@ -184,13 +186,14 @@ def litert(
 
     The graph has LiteRT's built-in operators alone. It takes `images` `(1, H, W, 3)` uint8 RGB and
     gives `boxes` `(1, D, 4)` in pixels of that input, `scores` and `labels` `(1, D)`,
-    `num_detections` `(1,)`, and `masks` `(1, D, M, M)` inside the boxes. It does not resize: an
-    image is made to fit beforehand, put into the upper left corner, and padded with the colour
-    that `detector.json` has.
+    `num_detections` `(1,)`, `masks` `(1, D, M, M)` inside the boxes, and `keypoints`
+    `(1, D, P, 3)`, see `ops.portable_decode_heatmaps`. It does not resize: an image is made to fit
+    beforehand, put into the upper left corner, and padded with the colour that `detector.json` has.
 
     Beside the model the file holds, as TFLite's own tools put them there, a zip archive:
     `labels.txt` with a class name a line, and `detector.json` with `size`, `padding`, `min_size`,
-    `max_size`, `antialias`, `score_threshold`, `masks` and `quantize`.
+    `max_size`, `antialias`, `image_rule` (in place of these, or null), `score_threshold`, `masks`,
+    `keypoints` (their names, or null) and `quantize`.
 
     Args:
         model: the detector, which stays as it is.
@@ -259,6 +262,8 @@ def about_file(model: Detector, size: tuple[int, int]) -> dict:
         "min_size": model.min_size,
         "max_size": model.max_size,
         "antialias": model.antialias,
+        "image_rule": None if model.image_rule is None else vars(model.image_rule),
         "score_threshold": model.detection_layer.score_threshold,
         "masks": model.has_masks,
+        "keypoints": None if model.skeleton is None else list(model.skeleton.names),
     }

@@ -78,6 +78,7 @@ def _png(image: np.ndarray) -> bytes:
 MARK = "saved_model.pb"
 
 CLASSES = Path("assets.extra", "classes.txt")
+KEYPOINTS = Path("assets.extra", "keypoints.txt")
 
 
 def saved_model(
@@ -92,7 +93,7 @@ def saved_model(
 ) -> Path:
     """Write a detector as a SavedModel: a folder that needs TensorFlow and no Keras to run.
 
-    Resizing and what `Detector.detect` does to boxes are in the graph, and batch norm is folded
+    ImageRule and what `Detector.detect` does to boxes are in the graph, and batch norm is folded
     into the convolutions; detections are those of `detect`, in pixels of the image that was sent.
 
     | signature | inputs |
@@ -102,8 +103,10 @@ def saved_model(
 
     For R-CNN and Fast R-CNN both also take `proposals` `(B, R, 4)` float32 in pixels of the images;
     boxes without area are padding. Both give `boxes` `(B, D, 4)`, `scores` `(B, D)`, `labels`
-    `(B, D)` int32 and `num_detections` `(B,)` int32, and for Mask R-CNN `masks` `(B, D, M, M)` in
-    0..1, each inside its box. The names of the classes are in `assets.extra/classes.txt`.
+    `(B, D)` int32 and `num_detections` `(B,)` int32, for Mask R-CNN `masks` `(B, D, M, M)` in
+    0..1, each inside its box, and for Keypoint R-CNN `keypoints` `(B, D, P, 3)`, x and y in pixels
+    and the score. The names of the classes are in `assets.extra/classes.txt`, those of the
+    keypoints in `assets.extra/keypoints.txt`.
 
     EXIF orientation is not followed, see `image_files`: turn photographs before they are sent.
 
@@ -113,7 +116,8 @@ def saved_model(
         detection_names: `serving_default` is that of TensorFlow's object detection API, for clients
             of its models: from `input_tensor` `(B, H, W, 3)` uint8 to `detection_boxes` (y1, x1,
             y2, x2 in 0..1), `detection_scores`, `detection_classes` (float32, from 1 on),
-            `num_detections` and `detection_masks`. What it was else is then called `images`.
+            `num_detections`, `detection_masks`, and `detection_keypoints` (y, x in 0..1) and
+            `detection_keypoint_scores`. What it was else is then called `images`.
         paste_masks: `masks` for `images` are those of whole images, `(B, D, H, W)` uint8.
         winograd: compute some convolutions by Winograd's algorithm, see `fold_batchnorm`.
         warm_up: images, files or arrays, that TensorFlow Serving runs before it takes requests, so
@@ -158,6 +162,9 @@ def saved_model(
         archive.write_out(os.fspath(new), verbose=False)
         (new / CLASSES.parent).mkdir(exist_ok=True)
         (new / CLASSES).write_text("".join(f"{name}\n" for name in model.classes), "utf-8")
+        if model.skeleton is not None:
+            names = "".join(f"{name}\n" for name in model.skeleton.names)
+            (new / KEYPOINTS).write_text(names, "utf-8")
         if images:
             write_requests(new, images, {name: inputs for name, (_, inputs) in signatures.items()})
     return folder
@@ -169,9 +176,9 @@ def is_untrained(model: Detector) -> bool:
     Of a head of the user's own it is not known.
     """
     if isinstance(model, RCNN):
-        classifier = model.svm if model.classifier == "svm" else model.class_logits
-    elif isinstance(model.box_head, BoxHead):
-        classifier = model.box_head.class_logits
+        classifiers = [model.svm if model.classifier == "svm" else model.class_logits]
     else:
-        return False
-    return not np.any(keras.ops.convert_to_numpy(classifier.bias))
+        heads = [head for head in model.box_heads if isinstance(head, BoxHead)]
+        classifiers = [head.class_logits for head in heads]
+    biases = [keras.ops.convert_to_numpy(classifier.bias) for classifier in classifiers]
+    return bool(biases) and not any(np.any(bias) for bias in biases)

@@ -1,13 +1,13 @@
 """A detector between what a client sends and what it gets back, all inside the graph.
 
-Image files are decoded, images resized, boxes put back and masks pasted. Decoded pixels are those
-of `data.read_image`, bit by bit: libjpeg's accurate transform makes them of a JPEG, CMYK included,
-alpha is dropped and gray is repeated. Two things differ, as TensorFlow's decoders have no notion of
-them: EXIF orientation is not followed, and 16 bits become 8 by cutting off the lower ones, which is
-up to 1 of 255 from rounding.
+Image files are decoded, images resized, boxes and keypoints put back and masks pasted. Decoded
+pixels are those of `data.read_image`, bit by bit: libjpeg's accurate transform makes them of a
+JPEG, CMYK included, alpha is dropped and gray is repeated. Two things differ, as TensorFlow's
+decoders have no notion of them: EXIF orientation is not followed, and 16 bits become 8 by cutting
+off the lower ones, which is up to 1 of 255 from rounding.
 
 B images of a batch, H, W as they were sent, h, w as the detector sees them, R proposals, D
-detections, M mask size.
+detections, M mask size, P keypoints.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,6 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from rcnn_keras.data.images import MAX_PIXELS, resize_image
-from rcnn_keras.data.resampling import resized_size_in_graph
 from rcnn_keras.data.value_range import FULL, LEAST_RANGE, PERCENTILES, ValueRange, fixed_bounds
 from rcnn_keras.models import Detector
 from rcnn_keras.ops import after, gather_valid, scatter_valid
@@ -151,6 +150,36 @@ def paste_masks(found: dict[str, tf.Tensor], height: tf.Tensor, width: tf.Tensor
     return scatter_valid(real, drawn)
 
 
+def paste_resized_masks(
+    found: dict[str, tf.Tensor], height: tf.Tensor, width: tf.Tensor
+) -> tf.Tensor:
+    """`paste_masks` by the rule "matterport": each mask resized to its box of whole pixels."""
+    real = found["labels"] >= 0
+    _, boxes, masks = gather_valid(real, found["boxes"], found["masks"])
+    cells = masks.shape[-1]
+    first = tf.cast(boxes[:, :2], tf.int32)
+    sides = tf.maximum(tf.cast(boxes[:, 2:], tf.int32) - first, 1)
+
+    def weights(start: tf.Tensor, side: tf.Tensor, extent: tf.Tensor) -> tf.Tensor:
+        pixels = tf.range(extent) - start
+        inside = tf.cast((pixels >= 0) & (pixels < side), tf.float32)
+        points = (tf.cast(pixels, tf.float32) + 0.5) * (cells / tf.cast(side, tf.float32)) - 0.5
+        return weights_at(points, tf.range(cells, dtype=tf.float32)) * inside[:, None]
+
+    def one(detection: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        mask, (left, top), (wide, high) = detection[0], *map(tf.unstack, detection[1:])
+        rows, columns = weights(top, high, height), weights(left, wide, width)
+        drawn = tf.matmul(tf.matmul(rows, mask), columns, transpose_b=True)
+        return tf.cast(drawn >= THRESHOLD, tf.uint8)
+
+    spec = tf.TensorSpec((None, None), tf.uint8)
+    drawn = tf.map_fn(one, (masks, first, sides), fn_output_signature=spec, parallel_iterations=4)
+    return scatter_valid(real, drawn)
+
+
+PASTING = {"torchvision": paste_masks, "matterport": paste_resized_masks}
+
+
 def _weights(first: tf.Tensor, side: tf.Tensor, extent: tf.Tensor, cells: int) -> tf.Tensor:
     """Return `(extent, cells)` weights of the grid's cells in each pixel along an axis.
 
@@ -234,7 +263,7 @@ class ServedDetector:
         found = self._detections(inputs)
         if self.pasted:
             height, width = tf.unstack(tf.shape(inputs["images"])[1:3])
-            found["masks"] = paste_masks(found, height, width)
+            found["masks"] = PASTING[self.model.mask_pasting](found, height, width)
         return found
 
     def on_files(self, inputs: Tensors) -> Tensors:
@@ -280,7 +309,8 @@ class ServedDetector:
         Returns:
             `detection_boxes` `(B, D, 4)`, y1, x1, y2, x2 in 0..1 of the image; `detection_scores`;
             `detection_classes` float32 from 1 on, 0 for padding; `num_detections` float32;
-            `detection_masks` `(B, D, M, M)`, each inside its box.
+            `detection_masks` `(B, D, M, M)`, each inside its box; `detection_keypoints`
+            `(B, D, P, 2)`, y and x in 0..1 of the image, and `detection_keypoint_scores`.
         """
         images = inputs["input_tensor"]
         found = self._detections({**inputs, "images": images})
@@ -294,7 +324,13 @@ class ServedDetector:
             "detection_classes": tf.cast(found["labels"] + 1, tf.float32),
             "num_detections": tf.cast(found["num_detections"], tf.float32),
         }
-        return named | ({"detection_masks": found["masks"]} if "masks" in found else {})
+        if "masks" in found:
+            named["detection_masks"] = found["masks"]
+        if "keypoints" in found:
+            x, y, scores = tf.unstack(found["keypoints"], axis=-1)
+            named["detection_keypoints"] = tf.stack([y / height, x / width], axis=-1)
+            named["detection_keypoint_scores"] = scores
+        return named
 
     def _detections(self, inputs: Tensors) -> Tensors:
         """Return what `on_images` does, with masks inside their boxes."""
@@ -312,13 +348,14 @@ class ServedDetector:
 
     def _resized(self, images: tf.Tensor) -> tf.Tensor:
         """Resize `(..., H, W, 3)` images of one size as the detector sees them: float32."""
-        model, sent = self.model, tf.shape(images)[-3:-1]
-        if model.min_size is None:
+        if self.model.min_size is None:
             return tf.cast(images, tf.float32)
-        size = resized_size_in_graph(sent, model.min_size, model.max_size, model.resizing)
-        return resize_image(
-            images, *tf.unstack(size), antialias=model.antialias, resizing=model.resizing
-        )
+        sent = tf.shape(images)[-3:-1]
+        if self.model.image_rule is not None:
+            rule = self.model.image_rule
+            return rule.resize(images, *tf.unstack(rule.size_in_graph(sent)))
+        height, width = tf.unstack(resized_size(sent, self.model.min_size, self.model.max_size))
+        return resize_image(images, height, width, antialias=self.model.antialias)
 
     def _put_back(
         self, images: tf.Tensor, sizes: tf.Tensor, sent: tf.Tensor, proposals: tf.Tensor | None
@@ -336,8 +373,23 @@ class ServedDetector:
             inputs["proposals"] = proposals * _per_box(sizes / sent)
             inputs["num_proposals"] = count_proposals(proposals)
         found = self._detect(inputs)
-        found["boxes"] *= _per_box(sent / sizes)
+        if self.model.image_rule is not None:
+            boxes = self.model.image_rule.restore(found["boxes"], sizes, sent)
+            found["boxes"] = tf.where(found["labels"][..., None] >= 0, boxes, 0.0)
+            return found
+        ratios = _per_box(sent / sizes)
+        found["boxes"] *= ratios
+        if "keypoints" in found:
+            scores = tf.ones_like(ratios[..., :1])
+            found["keypoints"] *= tf.concat([ratios[..., :2], scores], axis=-1)[:, None]
         return found
+
+
+def resized_size(size: tf.Tensor, min_size: int, max_size: int) -> tf.Tensor:
+    """Return `data.resized_size` of `(2,)` int32 height and width, in the same float64."""
+    sides = tf.cast(size, tf.float64)
+    scale = tf.minimum(min_size / tf.reduce_min(sides), max_size / tf.reduce_max(sides))
+    return tf.maximum(tf.cast(tf.floor(sides * scale), tf.int32), 1)
 
 
 def count_proposals(proposals: tf.Tensor) -> tf.Tensor:

@@ -26,6 +26,8 @@ class RPNHead(layers.Layer):
         num_convs: 3x3 convolutions before the siblings: one in the paper, two in later models.
         winograd: compute them by Winograd's algorithm, see `WinogradConv2D`.
         objectness: `"sigmoid"` of k logits, or `"softmax"` of 2k, the k of the background first.
+        strides: positions from one 3x3 window to the next; 2 looks at every other one, down and
+            across. Padded as TensorFlow's "same".
 
     Raises:
         ValueError: for another objectness.
@@ -45,6 +47,7 @@ class RPNHead(layers.Layer):
         num_convs: int = 1,
         winograd: bool = False,
         objectness: str = "sigmoid",
+        strides: int = 1,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -57,6 +60,7 @@ class RPNHead(layers.Layer):
         self.num_convs = num_convs
         self.winograd = winograd
         self.softmax = objectness == "softmax"
+        self.strides = strides
 
     def build(self, input_shape: Sequence[Shape]) -> None:
         """Create the convolutions, drawn from N(0, 0.01) as in the paper."""
@@ -70,6 +74,7 @@ class RPNHead(layers.Layer):
                 kernel_initializer=normal,
                 dtype=self.dtype_policy,
                 name=f"conv{number}",
+                **({} if self.strides == 1 else {"strides": self.strides}),
             )
             for number in range(1, self.num_convs + 1)
         ]
@@ -124,4 +129,5 @@ class RPNHead(layers.Layer):
             "num_convs": self.num_convs,
             "winograd": self.winograd,
             "objectness": "softmax" if self.softmax else "sigmoid",
+            "strides": self.strides,
         }

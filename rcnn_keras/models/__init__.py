@@ -3,12 +3,15 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from rcnn_keras.models.cascade_rcnn import CascadeRCNN
 from rcnn_keras.models.detector import Detector
 from rcnn_keras.models.errors import NonFiniteLossError
 from rcnn_keras.models.fast_rcnn import FastRCNN
 from rcnn_keras.models.faster_rcnn import FasterRCNN
 from rcnn_keras.models.inference import detect_at_scales
+from rcnn_keras.models.keypoint_rcnn import KeypointRCNN
 from rcnn_keras.models.mask_rcnn import MaskRCNN
+from rcnn_keras.models.matterport import MatterportMaskRCNN
 from rcnn_keras.models.rcnn import RCNN
 from rcnn_keras.models.saved import load_detector
 from rcnn_keras.models.transforms import fold_batchnorm, truncate_svd, with_kernels
@@ -18,10 +21,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RCNN",
+    "CascadeRCNN",
     "Detector",
     "FastRCNN",
     "FasterRCNN",
+    "KeypointRCNN",
     "MaskRCNN",
+    "MatterportMaskRCNN",
     "NonFiniteLossError",
     "detect_at_scales",
     "fold_batchnorm",
@@ -42,4 +48,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

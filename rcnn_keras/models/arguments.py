@@ -24,8 +24,11 @@ from rcnn_keras.backbones.backbone import (
 )
 from rcnn_keras.backbones.crop_networks import CHANNELS, CROP_SIZES, SMALLEST_CROP
 from rcnn_keras.backbones.resnet import NETWORKS, width_rule
+from rcnn_keras.data.image_rule import RESIZE_MODES
+from rcnn_keras.data.keypoints import COCO_PERSON, Skeleton, numbered_skeleton
 from rcnn_keras.data.resampling import RESIZINGS
 from rcnn_keras.data.value_range import VALUE_RANGE_RULE, is_value_range
+from rcnn_keras.layers.keypoint_head import LAYERS, SCORES
 from rcnn_keras.layers.normalization import KINDS
 from rcnn_keras.layers.rpn_head import OBJECTNESS
 from rcnn_keras.models.errors import check_building
@@ -49,6 +52,7 @@ UNREAD: dict[str, dict[str, Any]] = {
     },
     "rpn_head": {"rpn_convs": 1, "rpn_objectness": "sigmoid"},
     "box_head": {"box_units": None, "box_convs": 0, "box_ranks": None},
+    "keypoint_head": {"keypoint_layers": LAYERS},
     "roi_pooling": {"roi_aligned": False, "roi_sampling_ratio": 2},
 }
 
@@ -88,14 +92,15 @@ def argument_errors(config: Mapping[str, Any], rules: Rules | None = None) -> di
         for name, (holds, rule) in rules.items()
         if name in config and not holds(config[name])
     }
-    if "backbone" in errors and rules is not RCNN:
+    if "backbone" in errors and rules is not RCNN and rules is not MATTERPORT:
         errors["backbone"] = nearest_name(config["backbone"])
     if "backbone_weights" in errors:
         near = difflib.get_close_matches(str(config["backbone_weights"]), WEIGHTS, 1)
         errors["backbone_weights"] += f" (did you mean {near[0]!r}?)" if near else ""
     sound = {name: value for name, value in config.items() if name not in errors}
     between = _rcnn_errors_between if rules is RCNN else _errors_between
-    return between(sound) | _class_errors(sound) | errors
+    more = _class_errors(sound) | _keypoint_errors(sound) | _cascade_errors(sound)
+    return between(sound) | more | errors
 
 
 def numbered_classes(count: int) -> tuple[str, ...]:
@@ -113,12 +118,13 @@ def name_classes(config: dict[str, Any]) -> None:
 def unread_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments that others of a configuration make unread, and their defaults.
 
-    The RoIAlign of Mask R-CNN's masks has its options whatever layer pools for boxes.
+    The RoIAlign of masks and keypoints has its options whatever layer pools for boxes.
     """
     unread: dict[str, Any] = {}
     for argument, names in UNREAD.items():
         replaced = config.get(argument) not in (None, "align")
-        if replaced and not (argument == "roi_pooling" and "mask_head" in config):
+        masks = "mask_head" in config and config.get("masks", True)
+        if replaced and not (argument == "roi_pooling" and (masks or "keypoint_head" in config)):
             unread |= {name: default for name, default in names.items() if name in config}
     return unread
 
@@ -159,6 +165,39 @@ def _class_errors(sound: Mapping[str, Any]) -> dict[str, str]:
     return {}
 
 
+def _cascade_errors(sound: Mapping[str, Any]) -> dict[str, str]:
+    """Return the errors of a cascade's arguments that do not fit each other."""
+    errors = {}
+    thresholds, weights = "cascade_fg_iou_thresh", "cascade_bbox_reg_weights"
+    if thresholds in sound and weights in sound and len(sound[thresholds]) != len(sound[weights]):
+        stages = len(sound[thresholds])
+        errors[weights] = f"must be four numbers for each of {stages} stages, as {thresholds} has"
+    if sound.get("mask_head") is not None and sound.get("masks") is False:
+        errors["mask_head"] = "must be None without masks=True"
+    return errors
+
+
+def _keypoint_errors(sound: Mapping[str, Any]) -> dict[str, str]:
+    """Return the errors of keypoints that do not fit each other."""
+    needed = ("num_keypoints", "keypoint_names", "keypoint_flip_pairs", "keypoint_edges")
+    if not all(name in sound for name in needed):
+        return {}
+    count, names, pairs, edges = (sound[name] for name in needed)
+    if names is not None and count not in (None, len(names)):
+        return {"num_keypoints": f"must be None or the number of keypoint_names, {len(names)}"}
+    names = names or numbered_skeleton(count or len(COCO_PERSON)).names
+    errors = {}
+    for name, field, value in (
+        ("keypoint_flip_pairs", "flip_pairs", pairs),
+        ("keypoint_edges", "edges", edges),
+    ):
+        try:
+            Skeleton(tuple(names), **{field: value or ()})
+        except ValueError as error:
+            errors[name] = str(error).removeprefix(f"{field} ")
+    return errors
+
+
 def _errors_between(sound: Mapping[str, Any]) -> dict[str, str]:
     """Return the errors of arguments that do not fit others; those wrong alone are left out."""
     errors = {}
@@ -177,6 +216,8 @@ def _errors_between(sound: Mapping[str, Any]) -> dict[str, str]:
             errors[name] = f"must be {default!r} with this {argument}, which does not read it"
     if sound.get("resizing") == "detectron2" and sound.get("antialias"):
         errors["antialias"] = "must be False with resizing='detectron2', which always averages"
+    if sound.get("resize_mode") == "square" and sound.get("max_dim", 0) % 64:
+        errors["max_dim"] = "must be a multiple of 64, as the maps are halved six times"
     if "backbone" not in sound:
         return errors
     backbone = sound["backbone"]
@@ -209,6 +250,8 @@ def _builtin_errors(backbone: str, sound: Mapping[str, Any]) -> dict[str, str]:
     errors = {}
     network = network_of(backbone)
     is_resnet = network in NETWORKS
+    if "resize_mode" in sound:  # matterport's has these two whatever is said
+        sound = {"stride_in_1x1": True, **sound}
     if sound.get("box_ranks") and backbone == network and is_resnet:
         errors["box_ranks"] = f"must be None for {backbone}, whose head has no dense layers"
     if (backbone == MOBILENET or network in LITES) and sound.get("norm") == "group":
@@ -358,6 +401,12 @@ def _are_means(values: Any) -> bool:
     return _is_list(values) and all(_is_number(value) and 0 <= value <= 255 for value in values)
 
 
+def _are_pairs(values: Any) -> bool:
+    if not isinstance(values, (list, tuple)):
+        return False
+    return all(_is_list(pair) and len(pair) == 2 and all(map(_is_whole, pair)) for pair in values)
+
+
 def _is_bool(value: Any) -> bool:
     return isinstance(value, bool)
 
@@ -395,6 +444,10 @@ def _one_of(*values: Any) -> Rule:
 
 COUNT: Rule = (_is_count, "must be a whole number of at least 1")
 WHOLE: Rule = (_is_whole, "must be a whole number of at least 0")
+AT_LEAST_2: Rule = (
+    lambda value: _is_count(value) and value > 1,
+    "must be a whole number of at least 2",
+)
 SHARE: Rule = (_is_share, "must be in 0..1")
 BOOL: Rule = (_is_bool, "must be True or False")
 OPTIONAL_BOOL: Rule = (_is_optional_bool, "must be None, True or False")
@@ -481,7 +534,6 @@ TWO_STAGE: dict[str, Rule] = DETECTOR | {  # of all but R-CNN
     ),
     "box_smooth_l1_beta": BETA,
     "antialias": BOOL,
-    "resizing": _one_of(*RESIZINGS),
     "size_divisor": OPTIONAL_COUNT,
     "seed": (lambda value: _is_whole(value), "must be a whole number of at least 0"),
 }
@@ -509,12 +561,90 @@ FASTER_RCNN: dict[str, Rule] = TWO_STAGE | {
     "rpn_objectness": _one_of(*OBJECTNESS),
     "rpn_ignore_border": OPTIONAL_BOOL,
     "rpn_smooth_l1_beta": BETA,
+    "resizing": _one_of(*RESIZINGS),
     "roi_pooling": LAYER,
     "box_convs": WHOLE,
     "winograd": BOOL,
 }
 
 MASK_RCNN: dict[str, Rule] = FASTER_RCNN | {"mask_head": LAYER}
+
+OF_ONE_STAGE = ("box_head", "box_fg_iou_thresh", "box_bg_iou_thresh", "bbox_reg_weights")
+
+CASCADE_RCNN: dict[str, Rule] = {
+    name: rule for name, rule in MASK_RCNN.items() if name not in OF_ONE_STAGE
+} | {
+    "masks": BOOL,
+    "cascade_fg_iou_thresh": (
+        lambda values: _is_list(values) and all(map(_is_share, values)),
+        "must be one or more numbers in 0..1, one a stage",
+    ),
+    "cascade_bbox_reg_weights": (
+        lambda stages: _is_list(stages) and all(_are_positive(w) and len(w) == 4 for w in stages),
+        "must be four numbers above 0 for each stage",
+    ),
+}
+
+MATTERPORT: dict[str, Rule] = {
+    name: rule
+    for name, rule in FASTER_RCNN.items()
+    if name
+    not in (
+        *("min_size", "max_size", "stride_in_1x1", "stochastic_depth", "feature_pyramid"),
+        *("head_norm", "anchor_rounding", "anchor_generator", "rpn_head", "roi_pooling"),
+        *("roi_aligned", "roi_sampling_ratio", "box_head", "box_convs", "box_smooth_l1_beta"),
+        *("image_std", "winograd", "antialias", "rpn_score_thresh", "rpn_convs"),
+        *("rpn_objectness", "rpn_ignore_border", "rpn_pre_nms_top_n_train"),
+        "rpn_pre_nms_top_n_test",
+    )
+} | {
+    "backbone": _one_of("resnet50_fpn", "resnet101_fpn"),
+    "backbone_weights": (lambda value: value in (None, "imagenet"), "must be None or 'imagenet'"),
+    "resize_mode": _one_of(*RESIZE_MODES),
+    "min_dim": COUNT,
+    "max_dim": COUNT,
+    "min_scale": (
+        lambda value: _is_number(value) and value >= 0,
+        "must be a number of at least 0",
+    ),
+    "norm": _one_of("frozen_batch", "batch", None),
+    "anchor_sizes": (
+        lambda levels: _is_list(levels) and all(_are_positive(x) and len(x) == 1 for x in levels),
+        "must be a list of one size above 0 for each level",
+    ),
+    "anchor_stride": COUNT,
+    "rpn_channels": COUNT,
+    "rpn_pre_nms_top_n": COUNT,
+    "rpn_reg_weights": TWO_STAGE["bbox_reg_weights"],
+    "pooled_size": AT_LEAST_2,
+    "mask_pooled_size": AT_LEAST_2,
+    "box_units": COUNT,
+    "image_mean": (
+        lambda mean: _are_means(mean) and len(mean) == 3,
+        "must be three numbers in 0..255",
+    ),
+}
+
+PAIRS: Rule = (
+    _optional(_are_pairs),
+    "must be None or pairs of numbers of keypoints, from 0",
+)
+
+KEYPOINT_RCNN: dict[str, Rule] = FASTER_RCNN | {
+    "num_keypoints": OPTIONAL_COUNT,
+    "keypoint_names": (
+        _optional(_are_names),
+        "must be None or a list of different names",
+    ),
+    "keypoint_flip_pairs": PAIRS,
+    "keypoint_edges": PAIRS,
+    "keypoint_layers": (
+        lambda channels: _is_list(channels) and all(map(_is_count, channels)),
+        "must be one or more whole numbers of at least 1",
+    ),
+    "keypoint_scores": _one_of(*SCORES),
+    "keypoint_head": LAYER,
+}
 
 FAST_RCNN: dict[str, Rule] = TWO_STAGE | {
     "roi_pooling": (

@@ -51,11 +51,19 @@ def complete_targets(
     if "masks" in targets:
         packed = to_bitmasks(targets["masks"], height, width)
         masks = {"masks": ops.pad(packed, (*row, (0, 0), (0, 0)))}
-    return masks | {
-        "boxes": ops.pad(boxes, (*row, (0, 0))),
-        "labels": ops.pad(labels, row, constant_values=-1),
-        "crowd": ops.pad(crowd, row, constant_values=False),
-    }
+    keypoints = {}
+    if "keypoints" in targets:
+        points = ops.cast(targets["keypoints"], "float32")
+        keypoints = {"keypoints": ops.pad(points, (*row, (0, 0), (0, 0)))}
+    return (
+        masks
+        | keypoints
+        | {
+            "boxes": ops.pad(boxes, (*row, (0, 0))),
+            "labels": ops.pad(labels, row, constant_values=-1),
+            "crowd": ops.pad(crowd, row, constant_values=False),
+        }
+    )
 
 
 def pad_to_common_shape(inputs: dict[str, Tensor], targets: Any) -> tuple[dict[str, Tensor], Any]:

@@ -32,12 +32,14 @@ SYNONYMS = {
     ),
     "crowd": ("iscrowd", "is_crowd", "crowds"),
     "masks": ("mask", "segmentation_masks", "segmentations", "segmentation"),
+    "keypoints": ("keypoint", "kps", "kpts", "joints", "landmarks", "points"),
     "images": ("image", "pixels", "x"),
     "image_sizes": ("image_size", "sizes", "image_shapes", "image_shape"),
     "image_ids": ("image_id", "ids", "id"),
     "proposals": ("proposal", "rois"),
     "num_proposals": ("num_proposal", "num_rois"),
 }
+TRUTH = ("boxes", "labels", "masks", "keypoints")
 PREFIX = re.compile(r"(gt|true|groundtruth|ground_truth|target|input)_")
 RANKS = {
     "images": (4, "(B, H, W, 3)"),
@@ -49,8 +51,9 @@ RANKS = {
     "labels": (2, "(B, N)"),
     "crowd": (2, "(B, N)"),
     "masks": (4, "(B, N, H, W)"),
+    "keypoints": (4, "(B, N, P, 3)"),
 }
-LAST = {"images": 3, "image_sizes": 2, "proposals": 4, "boxes": 4}
+LAST = {"images": 3, "image_sizes": 2, "proposals": 4, "boxes": 4, "keypoints": 3}
 INTEGERS = ("image_sizes", "image_ids", "num_proposals", "labels")
 STRIDES = {"images": (1, 8, 8), "masks": (1, 1, 4, 4)}  # of the pixels of a later batch
 AT_ONCE = 32  # images of an array
@@ -171,6 +174,7 @@ class BatchCheck:
     def __init__(self, model: Any, source: str, targets: bool, finite: bool = True) -> None:
         self.num_classes = len(model.classes)
         self.masks, self.proposals = model.has_masks, model.takes_proposals
+        self.skeleton = model.skeleton
         self.source, self.targets, self.finite = source, targets, finite
 
     def dataset(self, data: tf.data.Dataset) -> tf.data.Dataset:
@@ -224,7 +228,8 @@ class BatchCheck:
         inputs, targets = self._pair(batch)
         parts = [("inputs", inputs, ["images", *["proposals"][: self.proposals]])]
         if self.targets:
-            needed = ["boxes", "labels", *["masks"][: self.masks]]
+            keypoints = ["keypoints"] if self.skeleton is not None else []
+            needed = ["boxes", "labels", *["masks"][: self.masks], *keypoints]
             parts.append(("targets", targets, needed))
         for part, arrays, needed in parts:
             self._names(part, arrays, needed)
@@ -238,6 +243,8 @@ class BatchCheck:
         named = {k: v for k, v in (inputs | targets).items() if k in RANKS and v is not None}
         if not self.masks:
             named.pop("masks", None)
+        if self.skeleton is None:
+            named.pop("keypoints", None)
         return {k: v if hasattr(v, "shape") else np.asarray(v) for k, v in named.items()}
 
     def _part_values(self, number: int, named: dict[str, Any], first: int | None = None) -> None:
@@ -262,7 +269,7 @@ class BatchCheck:
             return inputs, {}
         if not isinstance(y, Mapping):
             kind = "nothing" if y is None else f"a {type(y).__name__}"
-            inside = [name for name in inputs if _meant(name) in ("boxes", "labels", "masks")]
+            inside = [name for name in inputs if _meant(name) in TRUTH]
             if y is None and inside:
                 kind = f"nothing, and {inside} are among the inputs"
             self._fail(
@@ -382,7 +389,7 @@ class BatchCheck:
         if broken or "labels" not in arrays:
             return broken
         labels, boxes = arrays["labels"], arrays["boxes"]
-        for name in ("boxes", "crowd", "masks"):
+        for name in ("boxes", "crowd", "masks", "keypoints"):
             if name in shapes and shapes[name][:2] != labels.shape:
                 return Broken(None, f"'labels' {labels.shape} do not fit {name!r} {shapes[name]}")
         real = labels != PADDING_LABEL
@@ -392,6 +399,9 @@ class BatchCheck:
         if not broken and (crowd := arrays.get("crowd")) is not None:
             broken = rules.crowd_fits(crowd, real)
             objects = real & (crowd != 1)
+        if not broken and self.skeleton is not None:
+            names = self.skeleton.names
+            broken = rules.keypoints_fit(arrays["keypoints"], boxes, objects, sizes, names)
         if broken or (masks := arrays.get("masks")) is None:
             return broken
         height, width = shapes["images"][1:3]

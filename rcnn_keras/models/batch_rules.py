@@ -239,6 +239,66 @@ def masks_meet_boxes(
     )
 
 
+def keypoints_fit(
+    keypoints: np.ndarray,
+    boxes: np.ndarray,
+    objects: np.ndarray,
+    sizes: np.ndarray,
+    names: Sequence[str],
+) -> Broken | None:
+    """Keypoints are as many as the model's, finite, in their images, in pixels, with a visibility.
+
+    Args:
+        keypoints: `(B, N, P, 3)` x, y and visibility.
+        boxes: `(B, N, 4)` xyxy in pixels.
+        objects: `(B, N)` bool, the rows that are objects to learn.
+        sizes: `(B, 2)` height and width of the images.
+        names: the P that the model has.
+    """
+    if keypoints.shape[2] != len(names):
+        return Broken(
+            None,
+            f"'keypoints' {keypoints.shape} have {keypoints.shape[2]} keypoints of an object, the "
+            f"model {len(names)}: keypoint_names={list(names)}",
+        )
+    points, visibility = np.asarray(keypoints[..., :2], np.float64), keypoints[..., 2]
+    real = np.broadcast_to(objects[..., None], visibility.shape)
+    known = np.isin(visibility, (0, 1, 2))
+    labelled = real & known & (visibility > 0)
+    finite = np.isfinite(points).all(axis=-1)
+    most = sizes[:, None, None, ::-1] + TOLERANCE
+    with np.errstate(invalid="ignore"):
+        inside = np.all((points >= -TOLERANCE) & (points <= most), axis=-1)
+        swapped = np.all(points <= most[..., ::-1], axis=-1)
+        # One object's may all lie in a corner of the image: all of a batch do not.
+        fractions = points[labelled].max(initial=0) <= UNIT and np.count_nonzero(labelled) > 1
+        fractions = fractions and boxes[objects].max(initial=0) > 2 * UNIT
+    for bad, rule in (
+        (real & ~known, "its visibility must be 0 (not labelled), 1 (hidden) or 2 (in sight)"),
+        (labelled & ~finite, "is not finite"),
+        (
+            labelled & fractions,
+            "and all others of the batch are within 0..1, and pixels are needed: multiply x by the "
+            "width and y by the height of the image",
+        ),
+        (
+            labelled & ~inside,
+            "is outside the image, which is {width} x {height} pixels (width x height); outside it "
+            "a keypoint has the visibility 0",
+        ),
+    ):
+        if bad.any():
+            i, n, p = np.argwhere(bad)[0]
+            height, width = sizes[i]
+            rule = rule.replace("{width}", str(width)).replace("{height}", str(height))
+            if rule.startswith("is outside") and swapped[labelled].all():
+                rule += ". Or are they (y, x, visibility)?"
+            value = [round(float(v), 4) for v in keypoints[i, n, p]]
+            problem = f"({names[p]}) of object {n}, {value} (x, y, visibility), {rule}"
+            return Broken(int(i), problem, "keypoint", int(p))
+    return None
+
+
 def _iou(one: np.ndarray, other: np.ndarray) -> float:
     low, high = np.maximum(one[:2], other[:2]), np.minimum(one[2:], other[2:])
     shared = float(np.maximum(high - low, 0).prod())

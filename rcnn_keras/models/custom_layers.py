@@ -14,7 +14,9 @@ from keras.layers import Layer
 
 from rcnn_keras.ops.types import Kernels
 
-LAYER_ARGUMENTS = ("anchor_generator", "rpn_head", "box_head", "mask_head", "roi_pooling")
+LAYER_ARGUMENTS = (
+    *("anchor_generator", "rpn_head", "box_head", "mask_head", "keypoint_head", "roi_pooling"),
+)
 SMALLEST_IMAGE = (64, 96)  # pixels: a map of stride 16 has 4 x 6 positions
 
 Shapes = list[tuple[int, ...]]
@@ -162,6 +164,16 @@ def check_mask_head(head: Layer, pooled: Sequence[int], num_classes: int) -> Non
     where = f" for 2 RoIs and K = {num_classes} classes"
     expected: Any = [(2, size, size, num_classes)]
     _check_outputs("mask_head", "logits (n, M, M, K)", logits, expected, where)
+
+
+def check_keypoint_head(head: Layer, pooled: Sequence[int], num_keypoints: int) -> None:
+    """Check the outputs of a keypoint head on `(n, *pooled)`; ValueError names the shapes."""
+    logits = _called("keypoint_head", head, np.zeros((2, *pooled), "float32"))
+    shapes = _shapes(logits)
+    size = shapes[0][1] if shapes and len(shapes[0]) == 4 else "M"
+    where = f" for 2 RoIs and P = {num_keypoints} keypoints"
+    expected: Any = [(2, size, size, num_keypoints)]
+    _check_outputs("keypoint_head", "logits (n, M, M, P)", logits, expected, where)
 
 
 def _called(name: str, layer: Layer, *arguments: Any) -> Any:

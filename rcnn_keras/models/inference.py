@@ -13,7 +13,8 @@ import tensorflow as tf
 
 from rcnn_keras.data.dataset import DetectionDataset, Record
 from rcnn_keras.data.detections import Detections
-from rcnn_keras.data.images import read_image, resize_image
+from rcnn_keras.data.image_rule import ImageRule
+from rcnn_keras.data.images import read_image, resize_image, resized_size
 from rcnn_keras.data.inputs import (
     Images,
     Proposals,
@@ -21,8 +22,8 @@ from rcnn_keras.data.inputs import (
     unlabelled,
     with_given_proposals,
 )
+from rcnn_keras.data.keypoints import Skeleton
 from rcnn_keras.data.pipeline import Batches, check_packed, padded_image, require_proposals
-from rcnn_keras.data.resampling import Resizing, resized_size
 from rcnn_keras.data.value_range import ValueRange
 from rcnn_keras.models.batch_check import checked
 from rcnn_keras.models.distribution import predict_in_turn
@@ -39,15 +40,24 @@ _traced: WeakSet = WeakSet()  # the models' predict functions that take images o
 
 
 class Inference(keras.Model):
-    """The part of `Detector` that detects."""
+    """The part of `Detector` that detects.
+
+    Attributes:
+        image_rule: a rule by which images are seen, in place of `min_size`, `max_size` and
+            `antialias`; None for these.
+        mask_pasting: the rule by which masks become pixels of the image, see `data.paste_masks`.
+    """
 
     classes: tuple[str, ...]
     has_masks: bool
+    skeleton: Skeleton | None
     takes_proposals: bool
     min_size: int | None  # None: images keep their size
     max_size: Any  # pixels of the longer side, None where `min_size` is
     antialias: bool
-    resizing: Resizing
+    image_rule: ImageRule | None = None
+    training_rule: ImageRule | None = None
+    mask_pasting: str = "torchvision"
     value_range: ValueRange
     _process: int
 
@@ -83,7 +93,8 @@ class Inference(keras.Model):
         Args:
             images: one image or many: paths, folders (their images, sorted by name), Pillow
                 images, uint8 or float arrays or tensors in 0..255 (`(H, W)`, `(H, W, 3)`,
-                `(H, W, 4)`, of several `(B, H, W, C)`), lists of those; or a dataset.
+                `(H, W, 4)`, of several `(B, H, W, C)`), lists of those; or a dataset or some of its
+                records.
             batch_size: images that run together. Images of different sizes are padded to the
                 largest, which can move their boxes a little, as the padding is in reach of the
                 convolutions.
@@ -135,11 +146,22 @@ class Inference(keras.Model):
     def _in_given_pixels(self, found: dict[str, np.ndarray], record: Record) -> Detections:
         """Undo the resizing of one image's detections, and drop their padding."""
         size = (record.height, record.width)
-        resized = size
-        if self.min_size is not None:
-            resized = resized_size(*size, self.min_size, self.max_size, self.resizing)
-        scale = np.array([size[1] / resized[1], size[0] / resized[0]] * 2, np.float32)
-        return self.as_detections(found | {"boxes": found["boxes"] * scale}, size)
+        seen = size
+        if self.image_rule is not None:
+            seen = self.image_rule.size(*size)
+        elif self.min_size is not None:
+            seen = resized_size(*size, self.min_size, self.max_size)
+        scale = np.array([size[1] / seen[1], size[0] / seen[0]] * 2, np.float32)
+        moved = {"boxes": found["boxes"] * scale}
+        if self.image_rule is not None:
+            moved = {"boxes": np.asarray(self.image_rule.restore(found["boxes"], seen, size))}
+        if self.skeleton is not None:
+            moved["keypoints"] = found["keypoints"] * np.append(scale[:2], np.float32(1))
+        detections = self.as_detections(found | moved, size)
+        if self.image_rule is None:
+            return detections
+        sides = detections.boxes[:, 2:] - detections.boxes[:, :2]
+        return detections.take(sides.min(axis=1, initial=1) > 0)  # nothing is left of some
 
     def as_detections(self, found: dict[str, np.ndarray], size: tuple[int, int]) -> Detections:
         """Return an image's padded detections, in its pixels, as `Detections`."""
@@ -151,16 +173,24 @@ class Inference(keras.Model):
             classes=self.classes,
             image_size=size,
             masks=found["masks"][:count] if self.has_masks else None,
+            mask_pasting=self.mask_pasting,
+            keypoints=found["keypoints"][:count] if self.skeleton is not None else None,
+            skeleton=self.skeleton,
         )
 
     def _sized(self, batches: Batches) -> Batches:
         """Fill in the model's image size, and bring in the proposals that it takes."""
         check_packed(batches.dataset, self.value_range)
-        sized = batches.sized(self.min_size, self.max_size).with_proposals(self.takes_proposals)
+        if self.image_rule is not None and (batches.min_size or batches.max_size):
+            raise ValueError(
+                f"{type(self).__name__} resizes images by a rule of its own: batches for it take "
+                f"no min_size and max_size; received {batches.min_size!r} and {batches.max_size!r}"
+            )
+        if self.image_rule is None:
+            batches = batches.sized(self.min_size, self.max_size)
+        sized = batches.with_proposals(self.takes_proposals)
         sized.antialias = batches.antialias or self.antialias
-        if self.resizing != "torchvision":
-            sized.resizing = self.resizing
-        sized.value_range = self.value_range
+        sized.value_range, sized.image_rule = self.value_range, self.image_rule
         return sized
 
 
@@ -253,7 +283,7 @@ def detect_at_scales(
         image = read_image(record.image, model.value_range)
         size = (record.height, record.width)
         boxes = np.asarray(record.proposals, np.float32)
-        sizes = [resized_size(*size, side, max_size, model.resizing) for side in min_sizes]
+        sizes = [resized_size(*size, min_size, max_size) for min_size in min_sizes]
         chosen = nearest_scales(boxes, size, sizes)
         # One row of padding, so that there is something to gather.
         count = len(boxes)
@@ -262,9 +292,7 @@ def detect_at_scales(
         for number in np.unique(chosen):
             rows = np.flatnonzero(chosen == number)
             height, width = sizes[number]
-            resized = resize_image(
-                image, height, width, antialias=model.antialias, resizing=model.resizing
-            )
+            resized = resize_image(image, height, width, antialias=model.antialias)
             ratio = np.tile([width / size[1], height / size[0]], 2).astype(np.float32)
             of_rows = predict_boxes(
                 images=padded_image(resized)[None],

@@ -7,23 +7,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-from keras import ops
 
 from rcnn_keras.backbones import Backbone
-from rcnn_keras.backbones.backbone import MASK_POOLED_SIZE
 from rcnn_keras.data.resampling import Resizing
-from rcnn_keras.layers import MaskHead, MaskLayer, RealRoIs
-from rcnn_keras.layers.mask_head import of_class
 from rcnn_keras.losses import SMOOTH_L1_BETA, Losses, mask_head_loss
 from rcnn_keras.models.arguments import MASK_RCNN
-from rcnn_keras.models.custom_layers import check_mask_head, with_kernels_of
 from rcnn_keras.models.faster_rcnn import FasterRCNN
-from rcnn_keras.ops import mask_targets, portable_mask_targets, select_rows
+from rcnn_keras.models.mask_branch import MaskBranch
 from rcnn_keras.ops.types import Kernels, Tensor
 
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")
-class MaskRCNN(FasterRCNN):
+class MaskRCNN(MaskBranch):
     """Mask R-CNN; the arguments are those of `FasterRCNN`, and one more.
 
     The mask branch runs on positive RoIs while training and on the final detections, with the boxes
@@ -110,26 +105,13 @@ class MaskRCNN(FasterRCNN):
         self._build(config, MASK_RCNN, name)
 
     def _build_more(self, parts: Backbone, config: dict[str, Any]) -> None:
-        self.real_rois = RealRoIs(config["kernels"], name="real_rois")
-        self.mask_roi_align = self._roi_align(MASK_POOLED_SIZE, parts, config, "mask_roi_align")
-        num_classes = len(config["classes"])
-        if config["mask_head"] is None:
-            trunk = parts.mask_trunk()
-            self.mask_head = MaskHead(num_classes, trunk, config["fpn_channels"], name="mask_head")
-        else:
-            self.mask_head = with_kernels_of(config["mask_head"], config["kernels"])
-            pooled = (MASK_POOLED_SIZE, MASK_POOLED_SIZE, parts.channels)
-            check_mask_head(self.mask_head, pooled, num_classes)
-        self.mask_layer = MaskLayer(config["kernels"], name="masks")
+        self._build_masks(parts, config)
 
     def select_detections(
         self, extracted: dict[str, Any], logits: Tensor, deltas: Tensor
     ) -> dict[str, Any]:
         """Detect as Faster R-CNN does, and draw each detection's mask."""
-        found = super().select_detections(extracted, logits, deltas)
-        rois, image = self.real_rois(found["boxes"], found["labels"])
-        masks = self.mask_head(self.mask_roi_align(extracted["features"], rois, image))
-        return found | {"masks": self.mask_layer(masks, found["labels"])}
+        return self.draw_masks(extracted, super().select_detections(extracted, logits, deltas))
 
     def roi_losses_of(
         self,
@@ -142,26 +124,3 @@ class MaskRCNN(FasterRCNN):
         """Return the losses of classes, boxes and masks, the last on positive RoIs alone."""
         losses = super().roi_losses_of(extracted, targets, sampled, step, training)
         return losses | mask_head_loss(*self.draw_sampled(extracted, targets, sampled, training))
-
-    def draw_sampled(
-        self,
-        extracted: dict[str, Any],
-        targets: dict[str, Tensor],
-        sampled: tuple[Tensor, Tensor, Tensor, Tensor],
-        training: bool,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Run the mask head on sampled positives, and return what `mask_head_loss` takes."""
-        kernels = self._config["kernels"]
-        sampler = self.roi_sampler
-        max_positives = max(int(sampler.batch_size_per_image * sampler.positive_fraction), 1)
-        rois, classes, _, matches = (x[:, :max_positives] for x in sampled)  # positives come first
-        image, rois, labels, matches = select_rows(kernels, classes > 0, rois, classes - 1, matches)
-        logits = self.mask_head(
-            self.mask_roi_align(extracted["features"], rois, image), training=training
-        )
-        crop_masks = portable_mask_targets if kernels == "portable" else mask_targets
-        masks, sizes = targets["masks"], extracted["image_sizes"]
-        mask_size = logits.shape[1]
-        roi_targets = crop_masks(masks, sizes, rois, image, matches, mask_size)
-        class_logits = of_class(logits, ops.maximum(labels, 0))
-        return class_logits, roi_targets, labels >= 0

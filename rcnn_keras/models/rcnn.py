@@ -98,7 +98,7 @@ class RCNN(Detector):
         image_std = config["image_std"] = std if image_std is None else image_std
 
         self.min_size = self.max_size = None  # images keep their size
-        self.antialias, self.resizing = False, "torchvision"
+        self.antialias = False
         self.classifier, self.box_regression = classifier, box_regression
         self.normalize = ImageNormalization(image_mean, image_std, 1, name="normalize")
         self.network = network

@@ -7,7 +7,9 @@ from rcnn_keras.ops.batching import (
     in_equal_chunks,
     scatter_valid,
     select_rows,
+    take_positions,
     take_rows,
+    unselect_rows,
 )
 from rcnn_keras.ops.boxes import (
     area,
@@ -32,6 +34,18 @@ from rcnn_keras.ops.execution import (
     sum_over_replicas,
 )
 from rcnn_keras.ops.grouped_conv import grouped_conv
+from rcnn_keras.ops.inclusive_boxes import (
+    clip_to_windows,
+    decode_inclusive,
+    to_exclusive,
+    to_inclusive,
+)
+from rcnn_keras.ops.keypoints import (
+    bicubic_weights,
+    decode_heatmaps,
+    keypoint_targets,
+    portable_decode_heatmaps,
+)
 from rcnn_keras.ops.masks import (
     mask_targets,
     pack_bits,
@@ -42,6 +56,7 @@ from rcnn_keras.ops.masks import (
 from rcnn_keras.ops.matching import match, sample
 from rcnn_keras.ops.nms import grouped_nms, move_apart, nms, nms_loop, suppressors, top_k
 from rcnn_keras.ops.normalization import batch_norm, local_response_norm
+from rcnn_keras.ops.pyramid_crop import listed_pyramid_crop, portable_pyramid_crop
 from rcnn_keras.ops.random import drawing_for, drawn_for, stateless_uniform
 from rcnn_keras.ops.roi_align import (
     listed_roi_align,
@@ -60,9 +75,13 @@ __all__ = [
     "area",
     "base_anchors",
     "batch_norm",
+    "bicubic_weights",
     "check_finite",
     "clip_boxes",
+    "clip_to_windows",
     "decode_boxes",
+    "decode_heatmaps",
+    "decode_inclusive",
     "drawing_for",
     "drawn_for",
     "encode_boxes",
@@ -77,6 +96,8 @@ __all__ = [
     "inside_image",
     "iou",
     "is_multi_worker",
+    "keypoint_targets",
+    "listed_pyramid_crop",
     "listed_roi_align",
     "listed_roi_pool",
     "local_response_norm",
@@ -89,7 +110,9 @@ __all__ = [
     "num_replicas",
     "pack_bits",
     "pool_cells",
+    "portable_decode_heatmaps",
     "portable_mask_targets",
+    "portable_pyramid_crop",
     "portable_roi_align",
     "portable_roi_pool",
     "portable_warp_regions",
@@ -106,10 +129,14 @@ __all__ = [
     "stateless_uniform",
     "sum_over_replicas",
     "suppressors",
+    "take_positions",
     "take_rows",
     "to_bitmasks",
+    "to_exclusive",
+    "to_inclusive",
     "top_k",
     "unpack_bits",
+    "unselect_rows",
     "valid_boxes",
     "warp_regions",
     "winograd_conv",

@@ -35,6 +35,31 @@ def take_rows(rows: Tensor, index: Tensor) -> Tensor:
     return tf.gather(tf.reshape(rows, [-1, *rows.shape[2:]]), first + index)
 
 
+def take_positions(
+    maps: Tensor, place: Tensor, inside: Tensor, axis: int, kernels: Kernels = "native"
+) -> Tensor:
+    """Take rows (axis 1) or columns (axis 2) of each map by their numbers.
+
+    Args:
+        maps: `(B, H, W, C)` float32.
+        place: `(B, n)` int32.
+        inside: `(B, n)` bool; zeros are taken where it is false.
+        axis: 1 or 2.
+        kernels: `"portable"` multiplies by a matrix of zeros and ones, as every runtime can.
+
+    Returns:
+        `(B, n, W, C)` or `(B, H, n, C)`.
+    """
+    extent = tf.shape(maps)[axis]
+    if kernels == "portable":
+        chosen = (place[..., None] == tf.range(extent)) & inside[..., None]
+        equation = "bnh,bhwc->bnwc" if axis == 1 else "bnw,bhwc->bhnc"
+        return tf.einsum(equation, tf.cast(chosen, tf.float32), maps)
+    taken = tf.gather(maps, tf.clip_by_value(place, 0, extent - 1), axis=axis, batch_dims=1)
+    inside = inside[:, :, None, None] if axis == 1 else inside[:, None, :, None]
+    return tf.where(inside, taken, 0.0)
+
+
 def gather_valid(real: Tensor, *padded: Tensor) -> tuple[Tensor, ...]:
     """Take the real rows of a batch out of their padding.
 
@@ -61,6 +86,16 @@ def select_rows(kernels: Kernels, real: Tensor, *padded: Tensor) -> tuple[Tensor
     if kernels != "portable":
         return gather_valid(real, *padded)
     return flatten_batch(real)[1], *(flatten_batch(rows)[0] for rows in padded)
+
+
+def unselect_rows(kernels: Kernels, real: Tensor, rows: Tensor) -> Tensor:
+    """Put rows that `select_rows` listed back into their images: `(n, ...)` to `(B, R, ...)`.
+
+    Places that are not real are zeros with native kernels, and keep their rows with portable ones.
+    """
+    if kernels != "portable":
+        return scatter_valid(real, rows)
+    return tf.reshape(rows, tf.concat([tf.shape(real), tf.shape(rows)[1:]], axis=0))
 
 
 def scatter_valid(real: Tensor, rows: Tensor) -> Tensor:

@@ -110,14 +110,18 @@ def encode_boxes(
 
 
 def decode_boxes(
-    deltas: Tensor, references: Tensor, weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0)
+    deltas: Tensor,
+    references: Tensor,
+    weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
+    max_log_scale: float = MAX_LOG_SCALE,
 ) -> Tensor:
     """Move and scale `references` by `deltas`: the inverse of `encode_boxes`.
 
     Args:
-        deltas: `(..., 4)` deltas; `dw` and `dh` are clamped at log(1000/16).
+        deltas: `(..., 4)` deltas.
         references: `(..., 4)` anchors or proposals, broadcast against `deltas`.
         weights: as in `encode_boxes`.
+        max_log_scale: `dw` and `dh` are clamped at this, log(1000/16) by default.
 
     Returns:
         `(..., 4)` boxes, not clipped.
@@ -125,8 +129,8 @@ def decode_boxes(
     rx, ry, rw, rh = _centre_and_size(references)
     dx, dy, dw, dh = (deltas[..., k] / weights[k] for k in range(4))
     x, y = dx * rw + rx, dy * rh + ry
-    w = ops.exp(ops.minimum(dw, MAX_LOG_SCALE)) * rw
-    h = ops.exp(ops.minimum(dh, MAX_LOG_SCALE)) * rh
+    w = ops.exp(ops.minimum(dw, max_log_scale)) * rw
+    h = ops.exp(ops.minimum(dh, max_log_scale)) * rh
     return ops.stack([x - w / 2, y - h / 2, x + w / 2, y + h / 2], axis=-1)
 
 

@@ -251,29 +251,49 @@ def _means(
         return pooled.concat(), gradient
 
     def gradient(upstream: Tensor) -> Tensor:
-        count = tf.shape(image)[0]
-        chunk = tf.maximum(MAX_PRODUCTS // (4 * tf.reduce_prod(samples) * channels), 1)
-        upstream = tf.convert_to_tensor(upstream)  # not the slices that a gather hands back
-
-        def product(start: int | Tensor) -> Tensor:
-            of_image, begin, step, cells = (
-                x[start : start + chunk] for x in (image, first, 2 * inset, upstream)
-            )
-            axes = [
-                cell_weights(begin[:, k], step[:, k], shape[k + 1], ratio[k], pooled_size)
-                for k in range(2)
-            ]
-            matrix = _cell_matrix(of_image, axes, shape)
-            cells = tf.reshape(cells, [-1, channels])
-            return tf.sparse.sparse_dense_matmul(matrix, cells, adjoint_a=True)
-
-        def add(start: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
-            return start + chunk, total + product(start)
-
-        _, total = tf.while_loop(lambda start, _: start < count, add, (chunk, product(0)))
-        return tf.reshape(total, shape)
+        return spread_gradient(upstream, image, first, 2 * inset, shape, ratio)
 
     return pool(features)
+
+
+def spread_gradient(
+    upstream: Tensor, image: Tensor, first: Tensor, step: Tensor, shape: Tensor, ratio: Tensor
+) -> Tensor:
+    """Return the gradient of a map from that of the cells that were read from it.
+
+    Args:
+        upstream: `(n, S, S, C)`.
+        image: `(n,)` place of each RoI's image in the batch.
+        first: `(n, 2)` y and x of the first samples, in map positions.
+        step: `(n, 2)` from sample to sample.
+        shape: `(4,)` of the map.
+        ratio: `(2,)` samples a cell, down and across.
+
+    Returns:
+        `(B, H, W, C)`.
+    """
+    upstream = tf.convert_to_tensor(upstream)  # not the slices that a gather hands back
+    pooled_size, channels = upstream.shape[1], upstream.shape[-1]
+    count, samples = tf.shape(image)[0], pooled_size * ratio
+    chunk = tf.maximum(MAX_PRODUCTS // (4 * tf.reduce_prod(samples) * channels), 1)
+
+    def product(start: int | Tensor) -> Tensor:
+        of_image, begin, steps, cells = (
+            x[start : start + chunk] for x in (image, first, step, upstream)
+        )
+        axes = [
+            cell_weights(begin[:, k], steps[:, k], shape[k + 1], ratio[k], pooled_size)
+            for k in range(2)
+        ]
+        matrix = _cell_matrix(of_image, axes, shape)
+        cells = tf.reshape(cells, [-1, channels])
+        return tf.sparse.sparse_dense_matmul(matrix, cells, adjoint_a=True)
+
+    def add(start: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
+        return start + chunk, total + product(start)
+
+    _, total = tf.while_loop(lambda start, _: start < count, add, (chunk, product(0)))
+    return tf.reshape(total, shape)
 
 
 def cell_weights(

@@ -13,7 +13,8 @@ from typing import Annotated, Any, TypeVar
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from rcnn_keras.models import FasterRCNN, MaskRCNN
+from rcnn_keras.models import CascadeRCNN, FasterRCNN, KeypointRCNN, MaskRCNN
+from rcnn_keras.presets import preset_arguments
 from rcnn_keras.runs.distribution import Distribution
 from rcnn_keras.runs.document import ConfigurationError, Document, read_document
 from rcnn_keras.runs.schema import (
@@ -32,6 +33,8 @@ from rcnn_keras.runs.schema import (
     StagesSection,
     StepSchedule,
     TrainingSection,
+    ViaBatches,
+    ViaData,
     VocBatches,
     VocData,
     describe,
@@ -93,7 +96,18 @@ class Configuration(Section):
     @property
     def trains_masks(self) -> bool:
         """Whether the model predicts masks."""
-        return issubclass(ARCHITECTURES[self.model.architecture], MaskRCNN)
+        model = ARCHITECTURES[self.model.architecture]
+        if issubclass(model, CascadeRCNN):
+            arguments = dict(self.model)
+            if self.preset is not None:
+                arguments = preset_arguments(self.preset, model) | self.model_arguments
+            return bool(arguments["masks"])
+        return issubclass(model, MaskRCNN)
+
+    @property
+    def trains_keypoints(self) -> bool:
+        """Whether the model predicts keypoints."""
+        return issubclass(ARCHITECTURES[self.model.architecture], KeypointRCNN)
 
     @property
     def preset(self) -> str | None:
@@ -122,7 +136,7 @@ class Configuration(Section):
 class FitConfiguration(Configuration):
     """A run of `fit`, or of `train_alternating`."""
 
-    data: CocoBatches | VocBatches | RecordBatches = Field(discriminator="format")
+    data: CocoBatches | ViaBatches | VocBatches | RecordBatches = Field(discriminator="format")
     optimizer: SGD | Adaptive = Field(discriminator="name")
     training: TrainingSection
 
@@ -137,11 +151,13 @@ class FitConfiguration(Configuration):
 
     @model_validator(mode="after")
     def _check_masks(self) -> "FitConfiguration":
-        if self.trains_masks and self.data.format == "voc":
-            raise ValueError(
-                f"data.format = 'voc': {self.model.architecture} is trained on masks, which Pascal "
-                f"VOC annotations do not have; use COCO files"
-            )
+        needed = {"masks": self.trains_masks, "keypoints": self.trains_keypoints}
+        for what, is_needed in needed.items():
+            if is_needed and self.data.format == "voc":
+                raise ValueError(
+                    f"data.format = 'voc': {self.model.architecture} is trained on {what}, which "
+                    f"Pascal VOC annotations do not have; use COCO files"
+                )
         return self
 
     @model_validator(mode="after")
@@ -175,7 +191,7 @@ class FitConfiguration(Configuration):
 class RCNNConfiguration(Configuration):
     """A run of `train_rcnn`, in stages; milestones of the schedule are in steps."""
 
-    data: CocoData | VocData | RecordData = Field(discriminator="format")
+    data: CocoData | ViaData | VocData | RecordData = Field(discriminator="format")
     training: StagesSection
 
     @property

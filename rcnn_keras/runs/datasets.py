@@ -8,24 +8,30 @@ from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.problems import DatasetError, Problem
 from rcnn_keras.data.tfrecord import check_tfrecord, load_tfrecord
 from rcnn_keras.data.validation import undecodable
+from rcnn_keras.data.via import load_via
 from rcnn_keras.data.voc import load_voc
 from rcnn_keras.evaluation import check_segmentations
+from rcnn_keras.evaluation.keypoints import check_keypoints_there
 from rcnn_keras.proposals.proposal_file import read_into
 from rcnn_keras.runs.document import ConfigurationError
-from rcnn_keras.runs.schema import AnyData, CocoSource, RecordSource, VocSource
+from rcnn_keras.runs.schema import AnyData, CocoSource, RecordSource, ViaSource, VocSource
 
 
-def read_data(data: AnyData, *, masks: bool = False) -> tuple[DetectionDataset, DetectionDataset]:
+def read_data(
+    data: AnyData, *, masks: bool = False, keypoints: bool = False
+) -> tuple[DetectionDataset, DetectionDataset]:
     """Return the training and the validation data, of the same classes in the same order.
 
     Args:
         data: where they are.
         masks: every object but the crowds must have a segmentation.
+        keypoints: some object must have a keypoint.
 
     Raises:
         DatasetError: with everything that is wrong in any of the files.
         ConfigurationError: the classes differ between the files, or the training data have no
-            object; or one has no segmentation and `masks` are wanted.
+            object; or one has no segmentation and `masks` are wanted, or none a keypoint and
+            `keypoints` are.
     """
     sources = [*data.train, *data.val]
     datasets: list[DetectionDataset] = []
@@ -50,10 +56,11 @@ def read_data(data: AnyData, *, masks: bool = False) -> tuple[DetectionDataset, 
     if all(record.crowd.all() for record in train):
         raise ConfigurationError([_empty_error("data.train", train)])
     parts = {"data.train": train, "data.val": val}
-    if masks:
-        for name, part in parts.items():
+    checks = [check_segmentations] * masks + [check_keypoints_there] * keypoints
+    for name, part in parts.items():
+        for check in checks:
             try:
-                check_segmentations(part)
+                check(part)
             except ValueError as error:
                 raise ConfigurationError([f"{name}: {error}"]) from error
     return parts["data.train"], parts["data.val"]
@@ -75,7 +82,9 @@ def check_images(*datasets: DetectionDataset) -> None:
         raise DatasetError(problems)
 
 
-def _read(source: CocoSource | VocSource | RecordSource, data: AnyData) -> DetectionDataset:
+def _read(
+    source: CocoSource | ViaSource | VocSource | RecordSource, data: AnyData
+) -> DetectionDataset:
     options: dict[str, Any] = {
         "classes": data.classes,
         "crowd": data.crowd,
@@ -85,6 +94,9 @@ def _read(source: CocoSource | VocSource | RecordSource, data: AnyData) -> Detec
         dataset = load_voc(source.root, source.split, **options)
     elif isinstance(source, RecordSource):
         dataset = load_tfrecord(source.root, **options)
+    elif isinstance(source, ViaSource):
+        options["attribute"] = source.attribute
+        dataset = load_via(source.annotations, source.images, **options)
     else:
         dataset = load_coco(source.annotations, source.images, **options)
     if source.proposals is None:

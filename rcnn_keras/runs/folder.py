@@ -3,8 +3,9 @@
 RUN/config.yaml       the configuration with all defaults: trains the same run again
 RUN/history.csv       losses and scores of each epoch
 RUN/last.keras        the model after the last epoch
-RUN/best.keras        the model of the best val_AP, for Mask R-CNN val_mask_AP, or of the last step;
-                      without objects to score, that of the last epoch
+RUN/best.keras        the model of the best val_AP, for Mask R-CNN val_mask_AP, for Keypoint R-CNN
+                      val_keypoint_AP, or of the last step; without objects to score, that of the
+                      last epoch
 RUN/detections.json   detections of best.keras in the validation data, as COCO result rows
 RUN/scores.json       its COCO scores
 RUN/errors.json       its errors by kind, and its confusion matrix
@@ -44,6 +45,7 @@ FILES = (
             "losses",
             *("average_precision", "precision_recall"),
             *("mask_average_precision", "mask_precision_recall"),
+            *("keypoint_average_precision", "keypoint_precision_recall"),
             *("errors", "confusion"),
         )
         for page in ("", "_dark")

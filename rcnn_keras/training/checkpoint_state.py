@@ -283,10 +283,14 @@ def description(
         content["data"] = batches_fingerprint(data)
     elif isinstance(data, Mapping):
         content["data"] = data
-    masks = isinstance(model, Detector) and model.has_masks
+    is_detector = isinstance(model, Detector)
+    masks = is_detector and model.has_masks
+    keypoints = is_detector and model.skeleton is not None
     scored = [getattr(callback, "dataset", None) for callback in callbacks]
     validation = [
-        dataset_fingerprint(d, masks=masks) for d in scored if isinstance(d, DetectionDataset)
+        dataset_fingerprint(d, masks=masks, keypoints=keypoints)
+        for d in scored
+        if isinstance(d, DetectionDataset)
     ]
     if validation:
         content["validation data"] = dict(enumerate(validation, 1))
@@ -383,7 +387,8 @@ def batches_fingerprint(batches: Batches) -> dict[str, Any]:
     Raises:
         FileNotFoundError: an image file is gone.
     """
-    parts = dataset_fingerprint(batches.dataset, masks=batches.masks)
+    keypoints = batches.skeleton is not None
+    parts = dataset_fingerprint(batches.dataset, masks=batches.masks, keypoints=keypoints)
     if batches.proposals:
         proposals = (np.asarray(record.proposals).tobytes() for record in batches.dataset)
         parts["proposals"] = _digest(proposals)
@@ -393,11 +398,13 @@ def batches_fingerprint(batches: Batches) -> dict[str, Any]:
         **{name: getattr(batches, name) for name in settings},
         "augment": _text(batches.augment),
         **({} if batches.value_range == FULL else {"value_range": str(batches.value_range)}),
-        **({} if batches.resizing == "torchvision" else {"resizing": batches.resizing}),
+        **({} if batches.image_rule is None else {"image_rule": str(batches.image_rule)}),
     }
 
 
-def dataset_fingerprint(dataset: DetectionDataset, *, masks: bool) -> dict[str, Any]:
+def dataset_fingerprint(
+    dataset: DetectionDataset, *, masks: bool, keypoints: bool = False
+) -> dict[str, Any]:
     """Return how many images a dataset has, and the SHA-256 of them and of their objects.
 
     Image files count by name, number of bytes and size in pixels, images in memory by their
@@ -407,6 +414,7 @@ def dataset_fingerprint(dataset: DetectionDataset, *, masks: bool) -> dict[str, 
     Args:
         dataset: of annotated images.
         masks: whether the objects' segmentations count.
+        keypoints: whether their keypoints count.
 
     Raises:
         FileNotFoundError: an image file is gone.
@@ -419,6 +427,10 @@ def dataset_fingerprint(dataset: DetectionDataset, *, masks: bool) -> dict[str, 
     }
     if masks:
         parts["segmentations"] = _digest(part for r in records for part in _segmentations(r))
+    if keypoints:
+        parts["keypoints"] = _digest(
+            b"none" if r.keypoints is None else r.keypoints.tobytes() for r in records
+        )
     return parts
 
 

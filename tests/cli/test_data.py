@@ -69,3 +69,20 @@ def test_detect_into_a_file_tells_what_is_wrong(shapes, tmp_path, error_of):
     assert "--engine, --workers and --address are for --out FILE.json" in message
     (tmp_path / "file.txt").touch()
     assert "is a file: name a folder" in error_of(*detect, "--out", tmp_path / "file.txt")
+
+
+def test_files_of_via_are_checked(shapes, tmp_path, rcnn):
+    image = next(shapes.rglob("*.png"))
+    point = {"shape_attributes": {"name": "point", "cx": 1, "cy": 1}, "region_attributes": {}}
+    box = {"name": "rect", "x": 1, "y": 2, "width": 9, "height": 9}
+    its = [point, {"shape_attributes": box, "region_attributes": {"kind": "x", "pose": "up"}}]
+    path = tmp_path / "via.json"
+    path.write_text(json.dumps({"a": {"filename": image.name, "size": 1, "regions": its}}))
+    command = ("data", "check", path, "--images", image.parent)
+    assert "attribute= says which one is the class" in rcnn(*command).output
+    result = rcnn(*command, "--attribute", "kind")
+    assert "point or line left out" in result.output
+    assert "0 fatal, 1 repaired" in result.output
+    coco = shapes / "annotations.json"
+    wrong = rcnn("data", "check", coco, "--attribute", "kind")
+    assert "--attribute is for a file of VIA" in wrong.output

@@ -13,9 +13,22 @@ from rcnn_keras.convert import detectron2
 from rcnn_keras.convert.detectron2.architecture import Architecture, architecture_of
 from rcnn_keras.convert.detectron2.configuration import read_configuration
 from rcnn_keras.convert.detectron2.loading import COCO, DETECTORS
-from rcnn_keras.models import FasterRCNN, MaskRCNN
-from rcnn_keras.models.arguments import FASTER_RCNN, MASK_RCNN, argument_errors
+from rcnn_keras.models import CascadeRCNN, FasterRCNN, KeypointRCNN, MaskRCNN
+from rcnn_keras.models.arguments import (
+    CASCADE_RCNN,
+    FASTER_RCNN,
+    KEYPOINT_RCNN,
+    MASK_RCNN,
+    argument_errors,
+)
 from rcnn_keras.preset_table import PRESETS
+
+RULES = {
+    FasterRCNN: FASTER_RCNN,
+    MaskRCNN: MASK_RCNN,
+    KeypointRCNN: KEYPOINT_RCNN,
+    CascadeRCNN: CASCADE_RCNN,
+}
 
 CLASSES = ("cat", "dog", "owl")
 
@@ -320,13 +333,13 @@ def test_settings_reach_the_model(fpn):
 def test_the_presets_of_the_zoo_have_sound_arguments(name):
     preset = PRESETS[name]
     build, arguments = detectron2.zoo_arguments(preset.network)
-    rules = MASK_RCNN if build is MaskRCNN else FASTER_RCNN
-    assert argument_errors(arguments, rules) == {}
+    assert argument_errors(arguments, RULES[build]) == {}
     assert preset.url.startswith("https://dl.fbaipublicfiles.com/detectron2/")
     assert len(preset.digest) == 6
     assert int(preset.digest, 16) > 0
     assert preset.licence == "CC-BY-SA-3.0"
-    assert (preset.mask_ap is not None) == (build is MaskRCNN)
+    assert (preset.mask_ap is not None) == (build in (MaskRCNN, CascadeRCNN))
+    assert (preset.keypoint_ap is not None) == (build is KeypointRCNN)
 
 
 def test_caffe2s_backbones_are_loaded(tmp_path):
@@ -387,3 +400,23 @@ def test_models_of_keras_alone_are_left_alone():
     layer = keras.layers.GroupNormalization(4)
     layer.build((None, 2, 2, 8))
     assert set(rk.convert.weights.weight_targets(layer, "n")) == {"n.weight", "n.bias"}
+
+
+@pytest.mark.parametrize(
+    ("build", "kind", "options"),
+    [
+        (KeypointRCNN, "keypoint_rcnn", {"num_keypoints": 4, "keypoint_layers": (8, 8)}),
+        (CascadeRCNN, "cascade_rcnn", {"masks": True}),
+        (CascadeRCNN, "cascade_rcnn", {"masks": False}),
+    ],
+)
+def test_keypoints_and_cascades_are_read(build, kind, options):
+    model = build("resnet18_fpn", CLASSES, **NARROW, **options)
+    state = state_of(model, kind, "fpn")
+    again = detectron2.load(state, classes=CLASSES)
+    assert type(again) is build
+    assert {name: again.get_config()[name] for name in options} == options
+    assert [w.shape for w in again.weights] == [w.shape for w in model.weights]
+    if build is CascadeRCNN:
+        bias = state["roi_heads.box_predictor.2.cls_score.bias"]
+        np.testing.assert_array_equal(again.box_heads[2].class_logits.bias, np.roll(bias, 1))

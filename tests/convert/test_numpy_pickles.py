@@ -138,7 +138,10 @@ def test_a_few_bytes_make_no_large_array(tmp_path):
     assert "should have 4611686018427387904 bytes, 0 are there" in error_of(path)
 
 
-def test_lists_without_end_are_refused(tmp_path):
+def test_lists_without_end_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("rcnn_keras.convert.pickles.MAX_BYTES", 10_000)
+    path = written(tmp_path / "fine.pkl", {"model": {"a": np.zeros(100_000, "f4")}}, 4)
+    assert len(read_numpy_pickle(path, "model")[0]["a"]) == 100_000
     path = tmp_path / "lists.pkl"
-    path.write_bytes(b"\x80\x02" + b"]" * (9 << 20))
-    assert "more than 8388608 bytes beside its arrays" in error_of(path)
+    path.write_bytes(b"\x80\x02" + b"]" * 20_000)
+    assert "more than 10000 bytes beside its arrays" in error_of(path)

@@ -8,8 +8,7 @@ import tensorflow as tf
 from PIL import Image, ImageOps
 
 from rcnn_keras.data import ImageError, images, read_image
-from rcnn_keras.data.images import image_header, read_header, resize_image
-from rcnn_keras.data.resampling import resized_size
+from rcnn_keras.data.images import image_header, read_header, resize_image, resized_size
 
 # height and width as SOURCE.md of the photos lists them; for the three turned ones, exchanged
 PHOTOS = {

@@ -80,3 +80,13 @@ def test_an_array_of_paths_is_a_list_of_images(tmp_path):
         assert [record.path for record in unlabelled(array, ["a"])] == files
     with pytest.raises(ImageError, match="image 0 of type float64"):
         unlabelled(np.zeros(3), ["a"])
+
+
+def test_records_are_images_without_their_objects(scenes):
+    record = next(record for record in scenes if len(record))
+    for given in (record, [record], (record,)):
+        dataset = unlabelled(given, ["another class"])
+        (image,) = dataset
+        assert (image.image_id, image.path, len(image)) == (record.image_id, record.path, 0)
+        assert dataset.classes == ("another class",)
+    assert len(record) > 0

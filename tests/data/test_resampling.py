@@ -1,15 +1,13 @@
-"""How large an image is seen, and Pillow's arithmetic in the graph."""
+"""How Detectron2 sees an image: sides, and Pillow's arithmetic in the graph."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 
-from rcnn_keras.data.resampling import (
-    resize_as_pillow,
-    resized_size,
-    resized_size_in_graph,
-)
+from rcnn_keras.data.resampling import Detectron2ImageRule, resize_as_pillow
+
+RULE = Detectron2ImageRule((640, 800), 1333)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +34,7 @@ def test_pixels_are_pillows_to_the_bit(resize, old, new):
 def test_images_of_a_batch_are_resized_together():
     images = np.random.default_rng(1).integers(0, 256, (2, 9, 12, 3), "uint8")
     expected = [Image.fromarray(x).resize((5, 4), Image.Resampling.BILINEAR) for x in images]
-    np.testing.assert_array_equal(resize_as_pillow(images, 4, 5), np.stack(expected))
+    np.testing.assert_array_equal(RULE.resize(images, 4, 5), np.stack(expected))
 
 
 # Height, width, and what Detectron2 makes of them at 800 and 1333.
@@ -49,7 +47,18 @@ SIZES = (
 
 @pytest.mark.parametrize(("height", "width", "new_height", "new_width"), SIZES)
 def test_sides_are_rounded_as_detectron2_does(height, width, new_height, new_width):
-    expected = (new_height, new_width)
-    assert resized_size(height, width, 800, 1333, "detectron2") == expected
-    found = resized_size_in_graph(tf.constant([height, width]), 800, 1333, "detectron2")
-    assert tuple(found.numpy()) == expected
+    assert RULE.size(height, width) == (new_height, new_width)
+    assert RULE.size_in_graph(tf.constant([height, width])).numpy().tolist() == [
+        new_height,
+        new_width,
+    ]
+
+
+def test_a_training_draws_one_of_all_sizes():
+    assert RULE.sizes(480, 640) == [(640, 853), (800, 1067)]
+
+
+def test_boxes_return_to_the_image_and_end_at_its_borders():
+    boxes = [[[0, 0, 100, 100], [90, 10, 120, 180]]]
+    found = RULE.restore(np.float32(boxes), [[200, 110]], [[100, 55]])
+    np.testing.assert_allclose(found, [[[0, 0, 50, 50], [45, 5, 55, 90]]])

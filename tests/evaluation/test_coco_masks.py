@@ -148,7 +148,7 @@ def test_missing_masks_are_refused():
         CocoScores(dataset([box], None), {}, kind="segm")
     with pytest.raises(ValueError, match="1 of 1 detections have no segmentation"):
         CocoScores(dataset([box], (rectangle(*box),)), {7: found([box], None)}, kind="segm")
-    with pytest.raises(ValueError, match="'bbox' or 'segm', not 'mask'"):
+    with pytest.raises(ValueError, match="'bbox', 'segm' or 'keypoints', not 'mask'"):
         CocoScores(bare, {}, kind="mask")
 
 

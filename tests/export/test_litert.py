@@ -107,6 +107,7 @@ def test_a_file_says_what_goes_in_and_comes_out(file, model):
             "score_threshold": 0.0,
             "antialias": False,
             "masks": True,
+            "keypoints": None,
             "quantize": None,
         }
 

@@ -6,9 +6,8 @@ import pytest
 import tensorflow as tf
 
 import rcnn_keras as rk
-from rcnn_keras.data.resampling import resized_size as expected_size
-from rcnn_keras.data.resampling import resized_size_in_graph
-from rcnn_keras.export.served_detector import ServedDetector, count_proposals
+from rcnn_keras.data.images import resized_size as expected_size
+from rcnn_keras.export.served_detector import ServedDetector, count_proposals, resized_size
 
 pytestmark = pytest.mark.filterwarnings("ignore:Even though the `tf.config:UserWarning")
 
@@ -39,7 +38,7 @@ def test_sizes_are_those_of_detect_to_the_pixel():
     sizes = [(1, 1), (1, 5000), (333, 500), (800, 1333), *rng.integers(1, 3000, (300, 2)).tolist()]
     for size in sizes:
         for limits in ((800, 1333), (320, 320), (64, 96)):
-            found = resized_size_in_graph(tf.constant(size), *limits).numpy()
+            found = resized_size(tf.constant(size), *limits).numpy()
             assert tuple(found) == expected_size(*size, *limits), (size, limits)
 
 

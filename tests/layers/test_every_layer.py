@@ -12,18 +12,23 @@ from rcnn_keras.layers import (
     AnchorGenerator,
     AnchorSampler,
     BoxHead,
+    BoxRefinement,
     DetectionLayer,
     FeaturePyramid,
     FrozenBatchNormalization,
     GroupedConv2D,
     ImageNormalization,
+    KeypointHead,
+    KeypointLayer,
     LocalResponseNorm,
     MaskHead,
     MaskLayer,
+    MeanLogits,
     ProposalLayer,
     RealRoIs,
     RegionFeatures,
     RoIAlign,
+    RoIMatcher,
     RoIPool,
     RoISampler,
     RPNHead,
@@ -88,7 +93,14 @@ EXAMPLES = {
         },
         (BOXES[0], TARGETS, SIZES, IDS, STEP),
     ),
-    BoxHead: (lambda: {"num_classes": 6, "trunk": trunk()}, (normal(2, 9, 3, 3, 4),)),
+    BoxHead: (
+        lambda: {"num_classes": 6, "trunk": trunk(), "class_agnostic": True},
+        (normal(2, 9, 3, 3, 4),),
+    ),
+    BoxRefinement: (
+        lambda: {"box_weights": (4.0, 3.0, 2.0, 1.0)},
+        (normal(2, 9, 1, 4), BOXES, SIZES),
+    ),
     DetectionLayer: (
         lambda: {
             "score_threshold": 0.1,
@@ -124,6 +136,11 @@ EXAMPLES = {
         },
         (IMAGES, SIZES),
     ),
+    KeypointHead: (lambda: {"num_keypoints": 6, "channels": (5, 3)}, (normal(2, 3, 3, 4),)),
+    KeypointLayer: (
+        lambda: {"scores": "logit", "kernels": "portable"},
+        (normal(8, 5, 5, 3), BOXES[:, :4].reshape(8, 4), TARGETS["labels"]),
+    ),
     LocalResponseNorm: (
         lambda: {"size": 3, "alpha": 0.1, "beta": 0.5, "k": 2.0, "within_channel": True},
         (normal(2, 5, 6, 7),),
@@ -133,6 +150,7 @@ EXAMPLES = {
         (normal(2, 3, 3, 4),),
     ),
     MaskLayer: (lambda: {"kernels": "portable"}, (normal(8, 5, 5, 3), TARGETS["labels"])),
+    MeanLogits: (dict, ([normal(2, 9, 4), normal(2, 9, 4)],)),
     ProposalLayer: (
         lambda: {
             "pre_nms_top_n": (8, 7),
@@ -167,6 +185,10 @@ EXAMPLES = {
             "kernels": "portable",
         },
         ([normal(2, 15, 17, 3), normal(2, 7, 8, 3), normal(2, 4, 4, 3)], BOXES),
+    ),
+    RoIMatcher: (
+        lambda: {"fg_iou_thresh": 0.6, "box_weights": (4.0, 3.0, 2.0, 1.0)},
+        (BOXES, np.arange(9) < COUNT[:, None], TARGETS),
     ),
     RoIPool: (
         lambda: {"pooled_size": 3, "stride": 4, "kernels": "portable"},
@@ -287,14 +309,14 @@ CHOOSE = [cls for cls, (_, _) in EXAMPLES.items() if "kernels" in inspect.signat
 
 @pytest.mark.parametrize("cls", CHOOSE, ids=lambda cls: cls.__name__)
 def test_kernels_of_a_layer_agree(cls):
-    """On padding and real rows; the masks of `MaskLayer` come from `RealRoIs` of the same kind."""
+    """On padding and real rows; what `MaskLayer` gets comes from `RealRoIs` of the same kind."""
     arguments, inputs = EXAMPLES[cls]
     portable = cls(**arguments())
     native = cls(**arguments() | {"kernels": "native"})
     expected_inputs = inputs
-    if cls is MaskLayer:
+    if cls in (MaskLayer, KeypointLayer):
         real = np.flatnonzero(TARGETS["labels"] >= 0)
-        expected_inputs = (inputs[0][real], TARGETS["labels"])
+        expected_inputs = (*(x[real] for x in inputs[:-1]), TARGETS["labels"])
     expected, found = native(*expected_inputs), portable(*inputs)
     if cls is RealRoIs:
         boxes, image = BOXES[:, :4].reshape(-1, 4), np.repeat([0, 1], 4)

@@ -203,3 +203,42 @@ class TestSuspicions:
     def test_tiny(self):
         (found,) = self.of(BOXES / 40)
         assert "another unit than pixels" in found
+
+
+KEYPOINTS = np.zeros((2, 3, 2, 3), "float32")
+KEYPOINTS[:, :2] = [[60, 30, 2], [70, 40, 1]]
+KEYPOINTS[1, 1, 0] = 0
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "rule"),
+    [
+        ((1, 0, 1), [70, 40, 3], r"keypoint 1 \(b\) of object 0, .* visibility must be 0"),
+        ((0, 1, 0), [60, 30, 0.7], "visibility must be 0"),
+        ((0, 1, 0), [np.nan, 30, 2], r"keypoint 0 \(a\) of object 1, .* is not finite"),
+        ((0, 1, 0), [99, 30, 2], "outside the image, which is 96 x 64 pixels"),
+        ((1, 0, 0), [60, 60, 1], "outside the image, which is 96 x 48"),
+        ((0, 2, 0), [500, 500, 9], None),  # padding
+        ((0, 1, 0), [500, 500, 0], None),  # not labelled
+        ((0, 1, 0), [97.5, -1.5, 2], None),  # resizing rounds
+    ],
+)
+def test_keypoints_are_in_their_images_with_a_visibility(place, value, rule):
+    keypoints = KEYPOINTS.copy()
+    keypoints[place] = value
+    found = rules.keypoints_fit(keypoints, BOXES, REAL, SIZES, ["a", "b"])
+    assert (found is None) == (rule is None)
+    assert rule is None or re.search(rule, str(found)), str(found)
+    assert found is None or found.image == place[0]
+
+
+def test_other_forms_of_keypoints_are_recognised():
+    names = ["a", "b"]
+    found = str(
+        rules.keypoints_fit(KEYPOINTS[..., [1, 0, 2]] * [1, 1.2, 1], BOXES, REAL, SIZES, names)
+    )
+    assert "(y, x, visibility)" in found
+    fractions = KEYPOINTS / [96, 64, 1]
+    assert "within 0..1" in str(rules.keypoints_fit(fractions, BOXES, REAL, SIZES, names))
+    found = str(rules.keypoints_fit(KEYPOINTS, BOXES, REAL, SIZES, ["a"]))
+    assert "2 keypoints of an object, the model 1" in found

@@ -52,7 +52,7 @@ def small_network(form="list", strides=(4, 8, 16), channels=(4, 6, 8), norm=Fals
 
 
 def hub_network():
-    keras_hub = pytest.importorskip("keras_hub", reason="keras-hub is an extra: rcnn_keras[hub]")
+    keras_hub = pytest.importorskip("keras_hub", reason="keras-hub is an extra: rcnn-keras[hub]")
     return keras_hub.models.ResNetBackbone(
         input_conv_filters=[64],
         input_conv_kernel_sizes=[7],

@@ -24,6 +24,8 @@ CASES = (
     "faster_rcnn_R_50_DC5",
     "mask_rcnn_X_101_32x8d_FPN",
     "mask_rcnn_R_50_FPN_gn",
+    "cascade_mask_rcnn_R_50_FPN",
+    "keypoint_rcnn_R_50_FPN",
 )
 
 pytestmark = [
@@ -78,6 +80,7 @@ def test_features_and_detections_are_detectron2s(case, seeded, image):
         ("scores", expected["det_scores"], 5e-4),
         ("labels", expected["det_classes"], 0),
         ("masks", expected.get("det_masks"), 1e-3),
+        ("keypoints", expected.get("det_keypoints_network"), 0.1),
     ):
         if values is not None:
             np.testing.assert_allclose(detections[name][:count], values, atol=atol, rtol=0)

@@ -27,4 +27,4 @@ def test_cases_cover_seeds_batch_sizes_and_numbers_of_objects():
     assert min(map(min, objects)) == 0
     assert max(map(max, objects)) > 20
     assert len({case.name for case in found}) == len(found)
-    assert len(CLASS_GAINS) == 6
+    assert len(CLASS_GAINS) == 9

@@ -15,6 +15,19 @@ FORWARD = [case for case in STORED if case.objects is None]
 TRAINING = [case for case in STORED if case.objects is not None]
 
 
+def each(cases):
+    """Parametrise by model; eight wide convolutions for each detection take their time."""
+    slow = pytest.mark.slow
+    return pytest.mark.parametrize(
+        "case",
+        [
+            pytest.param(case, marks=[slow] if case.model.startswith("keypoint") else [])
+            for case in cases
+        ],
+        ids=lambda case: case.model,
+    )
+
+
 def theirs_of(case):
     suffix = "" if case.objects is None else "_losses"
     with np.load(HERE / f"{case.model}{suffix}.npz") as file:
@@ -26,14 +39,14 @@ def ours_of(case, theirs):
     return compare.build(case, seeded.seeded_state(shapes, case.seed, case.class_gain))
 
 
-@pytest.mark.parametrize("case", FORWARD, ids=lambda case: case.model)
+@each(FORWARD)
 def test_every_stage_equals_torchvision(case):
     theirs = theirs_of(case)
     rows = compare.forward(case, ours_of(case, theirs), seeded, theirs)
     assert {row.stage: row.error for row in rows if not row.passed} == {}
     stages = {row.stage.split()[0] for row in rows}
-    masks = {"masks"} if case.model.startswith("mask") else set()
-    assert stages == masks | {
+    more = {f"{part}s" for part in ("mask", "keypoint") if case.model.startswith(part)}
+    assert stages == more | {
         *("images", "features", "RPN", "anchors"),
         *("proposals", "boxes", "scores", "labels"),
     }
@@ -41,7 +54,7 @@ def test_every_stage_equals_torchvision(case):
     assert len(theirs["boxes1"]) > 10
 
 
-@pytest.mark.parametrize("case", TRAINING, ids=lambda case: case.model)
+@each(TRAINING)
 def test_losses_and_gradients_equal_torchvision(case):
     theirs = theirs_of(case)
     model = ours_of(case, theirs)

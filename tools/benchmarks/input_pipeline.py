@@ -32,8 +32,8 @@ from PIL import Image
 from rcnn_keras.data.augmentation import ColorJitter, Compose, RandomFlip, ScaleJitter
 from rcnn_keras.data.coco import load_coco
 from rcnn_keras.data.dataset import DetectionDataset
+from rcnn_keras.data.images import resized_size
 from rcnn_keras.data.pipeline import SIZE_MULTIPLE, Batches
-from rcnn_keras.data.resampling import resized_size
 from rcnn_keras.data.synthetic import draw_shapes
 from rcnn_keras.data.tfrecord import save_tfrecord
 from rcnn_keras.models import FasterRCNN, MaskRCNN

@@ -1,4 +1,4 @@
-"""What is compared: six detectors, several weights, sizes and batches. Needs numpy only."""
+"""What is compared: nine detectors, several wnines, sizes and batches. Needs numpy only."""
 
 import importlib.util
 from dataclasses import dataclass
@@ -6,15 +6,20 @@ from pathlib import Path
 
 import numpy as np
 
-# Gains of the class outputs that give scores above the threshold, for each of torchvision's models.
+# Gains of the class outputs that give scores above the threshold, for each detector.
 CLASS_GAINS = {
     "fasterrcnn_resnet50_fpn": 1.2,
     "fasterrcnn_resnet50_fpn_v2": 6.0,
     "fasterrcnn_mobilenet_v3_large_fpn": 12.0,
     "fasterrcnn_mobilenet_v3_large_320_fpn": 12.0,
+    "keypointrcnn_resnet50_fpn": 1.2,
     "maskrcnn_resnet50_fpn": 1.2,
     "maskrcnn_resnet50_fpn_v2": 6.0,
+    "fasterrcnn_efficientnet_lite0_fpn": 0.5,
+    "maskrcnn_efficientnet_lite0_fpn": 0.5,
 }
+# The last two are torchvision's classes on `lite_backbone.LiteBackbone`, with maps of 128 channels.
+LITE_CHANNELS = 128
 # Of torchvision's constructors, samplers that take every anchor and RoI there is.
 ALL_SAMPLES = 10**6
 SAMPLES = 400  # values kept of an array that the tests compare with
@@ -26,8 +31,8 @@ class Case:
     """One batch through one detector.
 
     `sizes` are heights and widths of its images; `min_size` and `max_size` are the model's, None
-    for torchvision's own. `objects` are ground-truth objects an image; with them the case is about
-    losses and gradients. `class_gain` goes to `seeded_state`.
+    for torchvision's own, as `detections`, the most in an image. `objects` are ground-truth objects
+    an image; with them the case is about losses and gradients. `class_gain` goes to `seeded_state`.
     """
 
     model: str
@@ -37,6 +42,12 @@ class Case:
     min_size: int | None = None
     max_size: int | None = None
     objects: tuple[int, ...] | None = None
+    detections: int | None = None
+
+    @property
+    def lite(self) -> bool:
+        """Whether the backbone is EfficientNet-Lite0."""
+        return "efficientnet_lite0" in self.model
 
     @property
     def name(self) -> str:
@@ -48,7 +59,11 @@ class Case:
     @property
     def arguments(self) -> dict[str, int]:
         """The constructor's arguments, of the same names on both sides."""
-        found = {"min_size": self.min_size, "max_size": self.max_size}
+        found = {
+            "min_size": self.min_size,
+            "max_size": self.max_size,
+            "box_detections_per_img": self.detections,
+        }
         if self.objects is not None:
             found["rpn_post_nms_top_n_train"] = PROPOSALS
         return {name: value for name, value in found.items() if value is not None}
@@ -78,7 +93,12 @@ def stored_cases() -> list[Case]:
     found = [
         Case(model, 0, gain, sizes, min_size=128, max_size=192) for model, gain in (mobile, v2)
     ]
-    return [*found, *(training_case(model, 0, gain, (3, 1)) for model, gain in (mobile, v1))]
+    keypoints = "keypointrcnn_resnet50_fpn", 1.2
+    found.append(
+        Case(*keypoints[:1], 0, keypoints[1], sizes, min_size=128, max_size=192, detections=12)
+    )
+    trained = (mobile, v1, keypoints)
+    return [*found, *(training_case(model, 0, gain, (3, 1)) for model, gain in trained)]
 
 
 def training_case(model: str, seed: int, class_gain: float, objects: tuple[int, ...]) -> Case:
@@ -102,7 +122,7 @@ def load_module(path: Path):
 
 
 def drawn_objects(case: Case, number: int) -> dict[str, np.ndarray]:
-    """Return the ground truth of an image: boxes, labels from 0, and masks of ellipses."""
+    """Return the ground truth of an image: boxes, labels from 0, masks of ellipses, keypoints."""
     (height, width), count = case.sizes[number], case.objects[number]
     rng = np.random.default_rng([case.seed, number, count])
     side = np.exp(rng.uniform(np.log(12), np.log(min(height, width)), (count, 2)))
@@ -113,4 +133,11 @@ def drawn_objects(case: Case, number: int) -> dict[str, np.ndarray]:
     for mask, (x1, y1, x2, y2) in zip(masks, boxes, strict=True):
         across, down = (2 * x - x1 - x2) / (x2 - x1), (2 * y - y1 - y2) / (y2 - y1)
         mask[across**2 + down**2 <= 1] = 1
-    return {"boxes": boxes, "labels": rng.integers(0, 90, count), "masks": masks}
+    labels = rng.integers(0, 90, count)
+    # Some are outside of the box, and count nowhere.
+    points = corner[:, None] + rng.uniform(-0.1, 1.1, (count, 17, 2)) * side[:, None]
+    visibility = rng.integers(0, 3, (count, 17, 1))
+    keypoints = np.concatenate([points, visibility], axis=2).astype(np.float32)
+    if case.model.startswith("keypoint"):
+        labels = np.zeros_like(labels)
+    return {"boxes": boxes, "labels": labels, "masks": masks, "keypoints": keypoints}

@@ -4,20 +4,25 @@ from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
-from cases import SAMPLES, Case, drawn_objects, sampled
+from cases import LITE_CHANNELS, SAMPLES, Case, drawn_objects, sampled
 from numpy.typing import NDArray
 
 import rcnn_keras as rk
-from rcnn_keras.convert.torchvision import detector_targets
+from rcnn_keras.convert.backbone_weights import efficientnet_lite_targets
+from rcnn_keras.convert.torchvision import BODY, detector_targets
+from rcnn_keras.convert.weights import WeightTarget, assign_weights
 from rcnn_keras.data.inputs import unlabelled
 
 FEATURES = 1e-4  # of the largest feature, logit or delta of a map
 BOXES = 0.05  # pixels
 SCORES = 1e-4
 MASKS = 1e-3
+KEYPOINTS = 0.1  # pixels
+SURE = 1e-4  # of a heat map's logits: by so much the best pixel of a keypoint has to be better
 LOSSES = 1e-4  # of the loss
 GRADIENTS = 1e-3  # of a tensor's norm, or twice the distance of torchvision's two precisions
-STAGES = {"boxes": BOXES, "scores": SCORES, "labels": 0, "masks": MASKS}  # of detections
+# Of detections.
+STAGES = {"boxes": BOXES, "scores": SCORES, "labels": 0, "masks": MASKS, "keypoints": KEYPOINTS}
 NEAR_TIE = 1e-5  # scores this close on either side may change places
 OUR_LOSSES = {
     "loss_objectness": "rpn_objectness_loss",
@@ -25,6 +30,7 @@ OUR_LOSSES = {
     "loss_classifier": "class_loss",
     "loss_box_reg": "box_loss",
     "loss_mask": "mask_loss",
+    "loss_keypoint": "keypoint_loss",
 }
 
 
@@ -57,7 +63,25 @@ def build(case: Case, state: dict[str, NDArray]):
             "box_batch_size_per_image": arguments["rpn_post_nms_top_n_train"] + max(case.objects),
             "box_positive_fraction": 1.0,
         }
-    return rk.convert.torchvision.load(case.model, state, **arguments)
+    if not case.lite:
+        return rk.convert.torchvision.load(case.model, state, **arguments)
+    detector = rk.models.MaskRCNN if case.model.startswith("mask") else rk.models.FasterRCNN
+    arguments = {"norm": "frozen_batch"} | arguments
+    model = detector(
+        "efficientnet_lite0_fpn", num_classes=90, fpn_channels=LITE_CHANNELS, **arguments
+    )
+    assign_weights(targets_of(model), state, case.name)
+    return model
+
+
+def targets_of(model) -> dict[str, WeightTarget]:
+    """Return the targets of a detector's weights by the tensor names of the other side."""
+    targets = detector_targets(model)
+    if model.get_config()["backbone"] == "efficientnet_lite0_fpn":
+        targets = {name: t for name, t in targets.items() if not name.startswith(BODY)}
+        network = efficientnet_lite_targets(model.backbone, 0)
+        targets |= {BODY + name: target for name, target in network.items()}
+    return targets
 
 
 def forward(case: Case, model, drawing, theirs) -> list[Row]:
@@ -100,7 +124,11 @@ def forward(case: Case, model, drawing, theirs) -> list[Row]:
                 # Of the masks kept with the tests only some values are there, not rows.
                 rows_kept = expected[name].ndim == ours[name].ndim
                 wanted = expected[name][: len(order)] if rows_kept else expected[name]
-                error = _distance(ours[name][order], wanted)
+                chosen = ours[name][order]
+                if name == "keypoints":  # those whose best pixel rounding does not change
+                    sure = theirs[f"keypoint_margins{k}"][: len(order), :, None] > SURE
+                    chosen, wanted = np.where(sure, chosen, 0), np.where(sure, wanted, 0)
+                error = _distance(chosen, wanted)
                 rows.append(row(f"{name} {k}", error, allowed, note if name == "boxes" else ""))
     return rows
 
@@ -113,7 +141,7 @@ def training(case: Case, model, drawing, theirs) -> list[Row]:
         expected = float(theirs[f"loss/{name}"])
         error = abs(ours - expected) / max(abs(expected), 1e-12)
         rows.append(Row(case.name, name, error, LOSSES))
-    slots, errors = detector_targets(model), {}
+    slots, errors = targets_of(model), {}
     for name, gradient in gradients.items():
         expected = slots[name].arrange(theirs[f"gradient/{name}"])
         norm, difference = np.linalg.norm(expected), np.linalg.norm(gradient - expected)
@@ -127,7 +155,7 @@ def training(case: Case, model, drawing, theirs) -> list[Row]:
 
 def losses_and_gradients(case: Case, model, drawing):
     """Return our losses and the gradients of trained tensors, by torchvision's names."""
-    inputs, targets = _training_batch(case, drawing, model.has_masks)
+    inputs, targets = _training_batch(case, drawing, model)
     model.compile("sgd")
     with tf.GradientTape() as tape:
         first = model(inputs, training=True)
@@ -135,7 +163,7 @@ def losses_and_gradients(case: Case, model, drawing):
     trained = {id(variable) for variable in model.trainable_variables}
     variables = {
         name: slot.variable.value
-        for name, slot in detector_targets(model).items()
+        for name, slot in targets_of(model).items()
         if id(slot.variable) in trained
     }
     gradients = tape.gradient(total, variables)
@@ -152,7 +180,7 @@ def allowed_gradient(theirs) -> float:
     return max(GRADIENTS, 2 * float(theirs["floor"]))
 
 
-def _training_batch(case, drawing, masks):
+def _training_batch(case, drawing, model):
     """Return inputs and targets, images and objects padded to the largest."""
     height, width = (-(-max(side) // 32) * 32 for side in zip(*case.sizes, strict=True))
     count, batch = max(case.objects), len(case.sizes)
@@ -161,8 +189,10 @@ def _training_batch(case, drawing, masks):
         "boxes": np.zeros((batch, count, 4), np.float32),
         "labels": np.full((batch, count), -1, np.int32),
     }
-    if masks:
+    if model.has_masks:
         targets["masks"] = np.zeros((batch, count, height, width), np.uint8)
+    if model.skeleton is not None:
+        targets["keypoints"] = np.zeros((batch, count, len(model.skeleton), 3), np.float32)
     for k, size in enumerate(case.sizes):
         inside = np.s_[k, : size[0], : size[1]]
         images[inside] = drawing.seeded_image(*size, case.seed + k)
@@ -170,7 +200,9 @@ def _training_batch(case, drawing, masks):
         number = len(truth["labels"])
         targets["boxes"][k, :number] = truth["boxes"]
         targets["labels"][k, :number] = truth["labels"]
-        if masks:
+        if model.skeleton is not None:
+            targets["keypoints"][k, :number] = truth["keypoints"]
+        if model.has_masks:
             targets["masks"][k, :number, : size[0], : size[1]] = truth["masks"]
     sizes = np.array(case.sizes, np.int32)
     inputs = {"images": images, "image_sizes": sizes, "image_ids": np.arange(batch)}

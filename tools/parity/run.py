@@ -4,9 +4,9 @@
     python tools/parity/run.py --torch-python ../torch/bin/python --model maskrcnn_resnet50_fpn
 
 torch and torchvision run in an environment of their own, which is made in .venv-torch if none is
-given. The operations are compared first, then the six detectors with seeded weights: every stage
-at inference, then losses and gradients over all samples. Ends with an error if any number is
-further off than is allowed.
+given. The operations are compared first, then the detectors (torchvision's seven, and two on
+EfficientNet-Lite0) with seeded weights: every stage at inference, then losses and gradients over
+all samples. Ends with an error if any number is further off than is allowed.
 """
 
 import argparse
@@ -33,9 +33,8 @@ def torch_python(given: Path | None) -> Path:
     if not python.exists():
         print(f"making {ENVIRONMENT} with torch and torchvision", flush=True)
         venv.create(ENVIRONMENT, with_pip=True)
-        subprocess.run(
-            [python, "-m", "pip", "install", "torch", "torchvision", "numpy"], check=True
-        )
+        packages = ("torch", "torchvision", "numpy", "efficientnet-lite-pytorch")
+        subprocess.run([python, "-m", "pip", "install", *packages], check=True)
     return python
 
 

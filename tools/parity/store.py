@@ -17,7 +17,17 @@ from cases import SAMPLES, sampled, stored_cases
 from run import HERE, stored, torch_python
 
 TESTS = HERE.parents[1] / "tests" / "parity"
-WHOLE = ("proposals", "proposal_scores", "boxes", "scores", "labels", "loss/", "floor", "shapes")
+WHOLE = (
+    "proposals",
+    "proposal_scores",
+    "boxes",
+    "scores",
+    "labels",
+    "keypoint",
+    "loss/",
+    "floor",
+    "shapes",
+)
 
 
 def condensed(arrays: dict) -> dict:

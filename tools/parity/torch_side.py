@@ -9,18 +9,40 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from cases import ALL_SAMPLES, Case, drawn_objects, load_module
+import torch.nn.functional as F
+from cases import ALL_SAMPLES, LITE_CHANNELS, Case, drawn_objects, load_module
 from torch import nn
 from torchvision.models import detection
 
 
 def build(case, drawing, dtype):
     """Return torchvision's model with the case's weights."""
-    model = getattr(detection, case.model)(weights=None, weights_backbone=None, **case.arguments)
+    if case.lite:
+        model = build_lite(case)
+    else:
+        build = getattr(detection, case.model)
+        model = build(weights=None, weights_backbone=None, **case.arguments)
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     state = drawing.seeded_state(shapes, case.seed, case.class_gain)
     model.load_state_dict({name: torch.from_numpy(value) for name, value in state.items()})
     return model.to(dtype).eval(), shapes
+
+
+def build_lite(case):
+    """Return torchvision's detector of 90 classes on EfficientNet-Lite0."""
+    from lite_backbone import MEAN, STD, LiteBackbone
+    from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+
+    arguments = {"num_classes": 91, "image_mean": MEAN, "image_std": STD} | case.arguments
+    backbone = LiteBackbone(LITE_CHANNELS)
+    if case.model.startswith("faster"):
+        return detection.FasterRCNN(backbone, **arguments)
+    return detection.MaskRCNN(
+        backbone,
+        mask_head=MaskRCNNHeads(LITE_CHANNELS, (LITE_CHANNELS,) * 4, 1),
+        mask_predictor=MaskRCNNPredictor(LITE_CHANNELS, LITE_CHANNELS, 91),
+        **arguments,
+    )
 
 
 def images_of(case, drawing, dtype):
@@ -56,6 +78,8 @@ def forward(case, model, images):
         return seen["proposals"]
 
     model.rpn.filter_proposals = filtered
+    if model.roi_heads.has_keypoint():
+        keep("heatmaps", model.roi_heads.keypoint_predictor)
     with torch.no_grad():
         detections = model(images)
     batch, found = seen["transform"][0], seen["found"]
@@ -74,7 +98,26 @@ def forward(case, model, images):
         out[f"labels{k}"] = detections[k]["labels"].numpy() - 1
         if "masks" in found[k]:
             out[f"masks{k}"] = found[k]["masks"][:, 0].numpy()
+        if "keypoints" in found[k]:
+            points = detections[k]["keypoints"][..., :2], detections[k]["keypoints_scores"]
+            out[f"keypoints{k}"] = torch.cat([points[0], points[1][..., None]], 2).numpy()
+            first = sum(len(found[i]["boxes"]) for i in range(k))
+            maps = seen["heatmaps"][first : first + len(found[k]["boxes"])]
+            out[f"keypoint_margins{k}"] = keypoint_margins(maps, found[k]["boxes"])
     return out
+
+
+def keypoint_margins(maps, boxes):
+    """Return by how much the best pixel of each resized heat map is better than the second."""
+    margins = []
+    for heatmap, box in zip(maps, boxes, strict=True):
+        width, height = (box[2:] - box[:2]).clamp(min=1).ceil().int().tolist()
+        resized = F.interpolate(
+            heatmap[:, None], (height, width), mode="bicubic", align_corners=False
+        )
+        best = resized.flatten(1).topk(min(2, height * width)).values
+        margins.append(best[:, 0] - best[:, -1])
+    return torch.stack(margins).numpy()
 
 
 def training(case, model, images):
@@ -93,6 +136,7 @@ def training(case, model, images):
                 "boxes": torch.from_numpy(truth["boxes"]).to(images[0].dtype),
                 "labels": torch.from_numpy(truth["labels"]) + 1,
                 "masks": torch.from_numpy(truth["masks"]),
+                "keypoints": torch.from_numpy(truth["keypoints"]),
             }
         )
     losses = model(images, targets)

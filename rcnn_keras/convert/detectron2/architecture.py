@@ -30,6 +30,8 @@ OTHERS = (
     (r"(features|layer\d)\.", "a classifier of torchvision"),
 )
 
+COCO_KEYPOINTS = 17
+
 SUFFIXES = {"fpn": "_fpn", "dc5": "_dc5", "c4": ""}  # of the backbone's name here
 
 # Each mark is the beginning of a tensor's name that no architecture below it has.
@@ -119,7 +121,8 @@ def architecture_of(state: State) -> Architecture:
             "backbone_width": network.width,
             "norm": network.norm,
         }
-        | _heads(state, family),
+        | _heads(state, family)
+        | _branches(state, kind),
         prefix,
         agnostic_boxes=boxes == 4 and count > 1,
         agnostic_masks=agnostic_masks,
@@ -158,6 +161,8 @@ def architecture_by(settings: Mapping[str, Any], name: str) -> Architecture:
         arguments |= {"head_norm": network.norm, "box_convs": 4}
     if family != "c4":
         arguments["box_units"] = 1024
+    if kind == "cascade_rcnn":
+        arguments["masks"] = settings.get("MODEL.MASK_ON", False)
     count = settings["MODEL.ROI_HEADS.NUM_CLASSES"]
     return Architecture(kind, family, count, arguments, prefix="backbone.")
 
@@ -242,6 +247,21 @@ def _heads(state: State, family: str) -> dict[str, Any]:
         found = ", ".join(f"{norm} of the {place}" for place, norm in norms.items())
         raise ValueError(f"normalisation differs: {found}; there is one for all of them")
     return arguments | {"head_norm": next(iter(norms.values()), None)}
+
+
+def _branches(state: State, kind: str) -> dict[str, Any]:
+    """Return the arguments of Cascade and Keypoint R-CNN that the tensors decide."""
+    if kind == "cascade_rcnn":
+        return {"masks": _any(state, MASK)}
+    if kind != "keypoint_rcnn":
+        return {}
+    count = _shape(state, f"{KEYPOINT}score_lowres.weight", 4)[1]
+    convs = range(1, _numbered(state, f"{KEYPOINT}conv_fcn") + 1)
+    names = [f"{KEYPOINT}conv_fcn{number}.weight" for number in convs]
+    return {
+        "keypoint_layers": tuple(_shape(state, name, 4)[0] for name in names),
+        "num_keypoints": None if count == COCO_KEYPOINTS else count,
+    }
 
 
 def _norm(state: State, conv: str) -> str | None:

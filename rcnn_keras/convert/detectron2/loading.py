@@ -28,7 +28,9 @@ from rcnn_keras.convert.detectron2.settings import (
 )
 from rcnn_keras.convert.detectron2.targets import (
     Targets,
+    cascade_rcnn_targets,
     faster_rcnn_targets,
+    keypoint_rcnn_targets,
     mask_rcnn_targets,
     network_targets,
 )
@@ -39,7 +41,7 @@ from rcnn_keras.convert.torch_files import read_pth
 from rcnn_keras.convert.torchvision import COCO_CLASSES
 from rcnn_keras.convert.weights import assign_weights
 from rcnn_keras.data.coco import VACANT
-from rcnn_keras.models import FasterRCNN, MaskRCNN
+from rcnn_keras.models import CascadeRCNN, FasterRCNN, KeypointRCNN, MaskRCNN
 from rcnn_keras.models.arguments import numbered_classes
 
 LOG = logging.getLogger(__name__)
@@ -60,10 +62,12 @@ class Detector(NamedTuple):
     targets: Callable[[Any, Architecture, bool], Targets]
 
 
-# By the kinds of `architecture.MARKS`. A model takes the arguments of `FasterRCNN`.
+# By the kinds of `architecture.MARKS`.
 DETECTORS: dict[str, Detector] = {
     "faster_rcnn": Detector(FasterRCNN, faster_rcnn_targets),
     "mask_rcnn": Detector(MaskRCNN, mask_rcnn_targets),
+    "keypoint_rcnn": Detector(KeypointRCNN, keypoint_rcnn_targets),
+    "cascade_rcnn": Detector(CascadeRCNN, cascade_rcnn_targets),
 }
 
 
@@ -91,7 +95,7 @@ def load(
         arguments: of the constructor, instead of those that file and configuration give.
 
     Returns:
-        `FasterRCNN` or `MaskRCNN`.
+        `FasterRCNN`, `MaskRCNN`, `KeypointRCNN` or `CascadeRCNN`.
 
     Raises:
         ValueError: for a file that is damaged, asks for code, or is of something else; for tensors
@@ -117,8 +121,6 @@ def load(
         statistics = {k: state.pop(k).reshape(-1) for k in STATISTICS if k in state}
         architecture = architecture_of(state)
         check_against(settings, architecture)
-        if architecture.kind not in DETECTORS:
-            raise ValueError(f"a {architecture.kind}, which is not read")
         if config is None:
             settings = _usual(architecture, statistics)
         model_arguments = architecture.arguments | arguments_of(settings, architecture)
@@ -147,12 +149,10 @@ def zoo_arguments(name: str) -> tuple[type[FasterRCNN], dict[str, Any]]:
         name: of `ZOO`.
 
     Raises:
-        ValueError: for another name, or a detector that is not read.
+        ValueError: for another name.
     """
     settings = read_configuration(name)
     architecture = architecture_by(settings, name)
-    if architecture.kind not in DETECTORS:
-        raise ValueError(f"{name} is a {architecture.kind}, which is not read")
     arguments = architecture.arguments | arguments_of(settings, architecture)
     return DETECTORS[architecture.kind].build, arguments
 

@@ -27,6 +27,12 @@ DEFAULTS: dict[str, Any] = {
     "MODEL.PIXEL_MEAN": [103.53, 116.28, 123.675],
     "MODEL.PIXEL_STD": [1.0, 1.0, 1.0],
     "MODEL.RESNETS.STRIDE_IN_1X1": True,
+    "MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS": [
+        [10.0, 10.0, 5.0, 5.0],
+        [20.0, 20.0, 10.0, 10.0],
+        [30.0, 30.0, 15.0, 15.0],
+    ],
+    "MODEL.ROI_BOX_CASCADE_HEAD.IOUS": [0.5, 0.6, 0.7],
     "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS": [10.0, 10.0, 5.0, 5.0],
     "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO": 0,
     "MODEL.ROI_BOX_HEAD.POOLER_TYPE": "ROIAlignV2",
@@ -135,8 +141,8 @@ MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG MODEL.ROI_BOX_HEAD.CONV_DIM MODEL.ROI_B
 MODEL.ROI_BOX_HEAD.FED_LOSS_FREQ_WEIGHT_POWER MODEL.ROI_BOX_HEAD.FED_LOSS_NUM_CLASSES
 MODEL.ROI_BOX_HEAD.NORM MODEL.ROI_BOX_HEAD.NUM_CONV MODEL.ROI_BOX_HEAD.NUM_FC
 MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION MODEL.ROI_BOX_HEAD.USE_FED_LOSS
-MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS
-MODEL.ROI_BOX_CASCADE_HEAD.IOUS MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK MODEL.ROI_MASK_HEAD.CONV_DIM
+MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE 
+MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK MODEL.ROI_MASK_HEAD.CONV_DIM
 MODEL.ROI_MASK_HEAD.NAME MODEL.ROI_MASK_HEAD.NORM MODEL.ROI_MASK_HEAD.NUM_CONV
 MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS
 MODEL.ROI_KEYPOINT_HEAD.LOSS_WEIGHT MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE
@@ -205,7 +211,7 @@ def arguments_of(settings: Settings, architecture: Architecture) -> dict[str, An
     arguments = {name: settings[key] for name, key in ARGUMENTS.items()}
     rgb = settings["INPUT.FORMAT"] == "RGB"
     low, high = settings["MODEL.RPN.IOU_THRESHOLDS"]
-    (between,) = settings["MODEL.ROI_HEADS.IOU_THRESHOLDS"]
+    arguments |= _second_stage(settings, architecture)
     return arguments | {
         "min_size": _min_size(settings),
         "image_mean": _rgb(settings["MODEL.PIXEL_MEAN"], rgb),
@@ -218,11 +224,24 @@ def arguments_of(settings: Settings, architecture: Architecture) -> dict[str, An
         "rpn_fg_iou_thresh": high,
         "rpn_ignore_border": settings["MODEL.RPN.BOUNDARY_THRESH"] == 0,
         "roi_aligned": _aligned(settings, architecture),
+        "resizing": "detectron2",
+        "size_divisor": None if architecture.family == "fpn" else 1,
+    }
+
+
+def _second_stage(settings: Settings, architecture: Architecture) -> dict[str, Any]:
+    """Return the arguments of the second stage's samples and deltas."""
+    (between,) = settings["MODEL.ROI_HEADS.IOU_THRESHOLDS"]
+    if architecture.kind == "cascade_rcnn":
+        weights = settings["MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS"]
+        return {
+            "cascade_fg_iou_thresh": tuple(settings["MODEL.ROI_BOX_CASCADE_HEAD.IOUS"]),
+            "cascade_bbox_reg_weights": tuple(map(tuple, weights)),
+        }
+    return {
         "box_fg_iou_thresh": between,
         "box_bg_iou_thresh": between,
         "bbox_reg_weights": tuple(settings["MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS"]),
-        "resizing": "detectron2",
-        "size_divisor": None if architecture.family == "fpn" else 1,
     }
 
 
@@ -270,6 +289,8 @@ def _aligned(settings: Settings, architecture: Architecture) -> bool:
     """Return whether RoIs are moved by half a position, which boxes and masks have in common."""
     box = "MODEL.ROI_BOX_HEAD.POOLER_"
     other = {"mask_rcnn": "MASK", "keypoint_rcnn": "KEYPOINT"}.get(architecture.kind)
+    if architecture.arguments.get("masks"):
+        other = "MASK"
     if other is not None and architecture.family != "c4":
         for key in ("TYPE", "SAMPLING_RATIO"):
             own = f"MODEL.ROI_{other}_HEAD.POOLER_{key}"

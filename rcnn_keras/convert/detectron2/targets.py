@@ -5,8 +5,16 @@ from collections.abc import Callable, Iterable, Sequence
 import keras
 import numpy as np
 
-from rcnn_keras.convert.detectron2.architecture import BOX, MASK, PREDICTOR, RPN, Architecture
+from rcnn_keras.convert.detectron2.architecture import (
+    BOX,
+    KEYPOINT,
+    MASK,
+    PREDICTOR,
+    RPN,
+    Architecture,
+)
 from rcnn_keras.convert.weights import WeightTarget, weight_targets
+from rcnn_keras.layers import BoxHead
 from rcnn_keras.models import FasterRCNN
 
 Targets = dict[str, WeightTarget]
@@ -29,6 +37,38 @@ def faster_rcnn_targets(model: FasterRCNN, architecture: Architecture, bgr: bool
         architecture: that its constructor's arguments came from.
         bgr: whether the weights read images as blue, green, red.
     """
+    targets = first_stage_targets(model, architecture, bgr)
+    return targets | box_head_targets(model.box_head, architecture)
+
+
+def mask_rcnn_targets(model: FasterRCNN, architecture: Architecture, bgr: bool) -> Targets:
+    """Return the targets of all that Mask R-CNN has; as `faster_rcnn_targets`."""
+    targets = faster_rcnn_targets(model, architecture, bgr)
+    return targets | mask_head_targets(model.mask_head, architecture)
+
+
+def keypoint_rcnn_targets(model: FasterRCNN, architecture: Architecture, bgr: bool) -> Targets:
+    """Return the targets of all that Keypoint R-CNN has; as `faster_rcnn_targets`."""
+    targets = faster_rcnn_targets(model, architecture, bgr)
+    head = model.keypoint_head
+    for number, conv in enumerate(head.convs, start=1):
+        targets |= weight_targets(conv, f"{KEYPOINT}conv_fcn{number}")
+    return targets | weight_targets(head.upsample, f"{KEYPOINT}score_lowres")
+
+
+def cascade_rcnn_targets(model: FasterRCNN, architecture: Architecture, bgr: bool) -> Targets:
+    """Return the targets of all that Cascade R-CNN has; as `faster_rcnn_targets`."""
+    targets = first_stage_targets(model, architecture, bgr)
+    for stage, head in enumerate(model.box_heads):
+        names = f"{BOX}{stage}.", f"{PREDICTOR}{stage}."
+        targets |= box_head_targets(head, architecture, *names)
+    if model.has_masks:
+        targets |= mask_head_targets(model.mask_head, architecture)
+    return targets
+
+
+def first_stage_targets(model: FasterRCNN, architecture: Architecture, bgr: bool) -> Targets:
+    """Return the targets of backbone, pyramid and RPN; as `faster_rcnn_targets`."""
     targets = network_targets(model.backbone.layers, architecture.prefix, bgr)
     if model.fpn is not None:
         for conv, norms, convs in (
@@ -37,13 +77,7 @@ def faster_rcnn_targets(model: FasterRCNN, architecture: Architecture, bgr: bool
         ):
             for level, (layer, norm) in enumerate(zip(convs, norms, strict=True), start=2):
                 targets |= _conv_norm(layer, norm, f"backbone.fpn_{conv}{level}")
-    return targets | rpn_targets(model) | box_head_targets(model, architecture)
-
-
-def mask_rcnn_targets(model: FasterRCNN, architecture: Architecture, bgr: bool) -> Targets:
-    """Return the targets of all that Mask R-CNN has; as `faster_rcnn_targets`."""
-    targets = faster_rcnn_targets(model, architecture, bgr)
-    return targets | mask_head_targets(model.mask_head, architecture)
+    return targets | rpn_targets(model)
 
 
 def network_targets(layers: Iterable[keras.layers.Layer], prefix: str, bgr: bool) -> Targets:
@@ -87,33 +121,34 @@ def rpn_targets(model: FasterRCNN) -> Targets:
 
 
 def box_head_targets(
-    model: FasterRCNN, architecture: Architecture, head: str = BOX, predictor: str = PREDICTOR
+    layer: BoxHead, architecture: Architecture, head: str = BOX, predictor: str = PREDICTOR
 ) -> Targets:
-    """Return the targets of the box head and its predictions.
+    """Return the targets of a box head and its predictions.
 
     Args:
-        model: the detector.
+        layer: the head.
         architecture: of its weights.
         head: prefix of the head's tensors.
         predictor: prefix of those that predict.
     """
-    trunk = model.box_head.trunk
+    trunk = layer.trunk
     if architecture.family == "c4":
         targets = network_targets(trunk.layers, "roi_heads.", bgr=False)
     else:
         targets = _trunk_convs(trunk, f"{head}conv")
         size = trunk.input.shape[1]
         for number, fc in enumerate(("fc6", "fc7"), start=1):
-            if any(layer.name == fc for layer in trunk.layers):
+            if any(dense.name == fc for dense in trunk.layers):
                 map_size = size if number == 1 else 1
                 targets |= weight_targets(
                     trunk.get_layer(fc), f"{head}fc{number}", map_size=map_size
                 )
     count = architecture.num_classes
-    scores = weight_targets(model.box_head.class_logits, f"{predictor}cls_score")
+    scores = weight_targets(layer.class_logits, f"{predictor}cls_score")
     targets |= _reordered(scores, [count, *range(count)])
-    boxes = weight_targets(model.box_head.box_deltas, f"{predictor}bbox_pred")
-    return targets | (_repeated(boxes, count) if architecture.agnostic_boxes else boxes)
+    boxes = weight_targets(layer.box_deltas, f"{predictor}bbox_pred")
+    repeated = architecture.agnostic_boxes and not layer.class_agnostic
+    return targets | (_repeated(boxes, count) if repeated else boxes)
 
 
 def mask_head_targets(head: keras.layers.Layer, architecture: Architecture) -> Targets:

@@ -18,6 +18,7 @@ from rcnn_keras import visualize
 from rcnn_keras.data.dataset import DetectionDataset, Record
 from rcnn_keras.data.detections import Detections
 from rcnn_keras.data.images import read_image
+from rcnn_keras.data.keypoints import Skeleton
 from rcnn_keras.data.masks import decode_mask
 from rcnn_keras.data.value_range import FULL, ValueRange
 from rcnn_keras.evaluation.errors import FALSE_POSITIVES, MISSED, Case, DetectionErrors
@@ -75,7 +76,8 @@ def draw_worst(
             record = records[case.image_id]
             path = folder / f"error_{kind.replace(' ', '_')}_{number}.png"
             pixels = read_image(record.image, value_range)
-            _draw(case, record, pixels, detections.get(case.image_id), errors).save(path)
+            found = detections.get(case.image_id)
+            _draw(case, record, pixels, found, errors, dataset.skeleton).save(path)
             pictures.append(Picture(path, _caption(case, record, errors.classes)))
     return pictures
 
@@ -86,12 +88,13 @@ def _draw(
     pixels: np.ndarray,
     detections: Detections | None,
     errors: DetectionErrors,
+    skeleton: Skeleton | None,
 ) -> Image.Image:
     """Return both panels of a case."""
     with_masks = errors.kind == "mask"
     shown = [record.boxes[case.object]] if case.object >= 0 else []
     if detections is not None and case.detection >= 0:
-        detections = _select(detections, np.array([case.detection]))
+        detections = detections.take(np.array([case.detection]))
         shown.append(detections.boxes[0])
     elif detections is not None:
         detections = detections.above(errors.min_score)
@@ -100,7 +103,7 @@ def _draw(
     crop = np.ascontiguousarray(pixels[top:bottom, left:right])
     zoom = math.ceil(MIN_PANEL / max(crop.shape[:2]))
     truth = _crop_record(record, window, with_masks)
-    panels = [visualize.draw(crop, truth, classes=errors.classes, zoom=zoom)]
+    panels = [visualize.draw(crop, truth, classes=errors.classes, skeleton=skeleton, zoom=zoom)]
     if detections is None:
         nothing = truth.select(np.zeros(len(truth), bool))
         panels.append(visualize.draw(crop, nothing, zoom=zoom))
@@ -130,6 +133,7 @@ def _crop_record(record: Record, window: tuple[int, int, int, int], with_masks: 
         height=bottom - top,
         width=right - left,
         segmentations=_crop_masks(record, window) if with_masks else None,
+        keypoints=_moved_keypoints(record.keypoints, left, top),
     )
     return record.select((boxes[:, 2:] > boxes[:, :2]).all(axis=1))
 
@@ -156,19 +160,20 @@ def _crop_detections(
     boxes = (detections.boxes - [left, top] * 2).astype(np.float32)
     size = bottom - top, right - left
     masks = detections.masks if with_masks else None
-    detections = replace(detections, boxes=boxes, image_size=size, masks=masks)
-    inside = (boxes[:, 2:] > 0).all(axis=1) & (boxes[:, :2] < size[::-1]).all(axis=1)
-    return _select(detections, np.flatnonzero(inside))
-
-
-def _select(detections: Detections, index: np.ndarray) -> Detections:
-    return replace(
+    detections = replace(
         detections,
-        boxes=detections.boxes[index],
-        scores=detections.scores[index],
-        labels=detections.labels[index],
-        masks=None if detections.masks is None else detections.masks[index],
+        boxes=boxes,
+        image_size=size,
+        masks=masks,
+        keypoints=_moved_keypoints(detections.keypoints, left, top),
     )
+    inside = (boxes[:, 2:] > 0).all(axis=1) & (boxes[:, :2] < size[::-1]).all(axis=1)
+    return detections.take(np.flatnonzero(inside))
+
+
+def _moved_keypoints(keypoints: np.ndarray | None, left: int, top: int) -> np.ndarray | None:
+    """Return keypoints `(n, P, 3)` in the pixels of a window."""
+    return None if keypoints is None else keypoints - np.array([left, top, 0], np.float32)
 
 
 def _caption(case: Case, record: Record, classes: Sequence[str]) -> str:

@@ -141,7 +141,7 @@ PACKAGES = ("rcnn-keras", "keras", "tensorflow", "numpy")
 
 
 class _ScoreGroup(NamedTuple):
-    """Scores of boxes or of masks: a word for them, and the prefix of their plots' names."""
+    """Scores of boxes, masks or keypoints: a word for them, and a prefix of the plots' names."""
 
     word: str
     prefix: str
@@ -164,6 +164,8 @@ def write_report(
     precision_recall: Curves | None = None,
     mask_scores: Mapping[str, float] | None = None,
     mask_precision_recall: Curves | None = None,
+    keypoint_scores: Mapping[str, float] | None = None,
+    keypoint_precision_recall: Curves | None = None,
     pictures: Sequence[str | os.PathLike[str]] = (),
     sections: Sequence[Section] = (),
     command: str = "",
@@ -179,11 +181,13 @@ def write_report(
         scores: scores in 0..1 (`AP`, `AP50`, .., or `mAP`, and `AP/<class>`); NaN is shown as
             n/a.
         history: a Keras history, one value per epoch. Every training loss is plotted with its
-            `val_` counterpart, and `val_AP`, `val_AP50` and `val_AP75` with their `val_mask_`
-            counterparts; what is missing is left out.
+            `val_` counterpart, and `val_AP`, `val_AP50` and `val_AP75` with their `val_mask_` and
+            `val_keypoint_` counterparts; what is missing is left out.
         precision_recall: for each class recall `(101,)` and precision `(101,)` at IoU 0.50.
         mask_scores: the same scores of masks; None for a detector without masks.
         mask_precision_recall: as `precision_recall`, of masks.
+        keypoint_scores: the same scores of keypoints, by their OKS; None for a detector without.
+        keypoint_precision_recall: as `precision_recall`, of keypoints, at OKS 0.50.
         pictures: image files to show; those outside the folder are copied to `pictures/`.
         sections: further sections, between the curves and the pictures.
         command: the command that trains or evaluates this again.
@@ -199,13 +203,15 @@ def write_report(
     from jinja2 import Environment, StrictUndefined
 
     history = history or {}
-    groups = [_ScoreGroup("", "", scores, precision_recall or {}, plots.AP_NAMES)]
-    if mask_scores is not None:
-        mask_values = mask_scores, mask_precision_recall or {}
-        groups = [
-            groups[0]._replace(word="box "),
-            _ScoreGroup("mask ", "mask_", *mask_values, plots.MASK_AP_NAMES),
-        ]
+    groups = [_ScoreGroup("", "", scores, precision_recall or {}, plots.ap_names())]
+    for word, more, curves in (
+        ("mask", mask_scores, mask_precision_recall),
+        ("keypoint", keypoint_scores, keypoint_precision_recall),
+    ):
+        if more is not None:
+            names = plots.ap_names(f"{word}_")
+            groups[0] = groups[0]._replace(word="box ")
+            groups.append(_ScoreGroup(f"{word} ", f"{word}_", more, curves or {}, names))
     shown = [Picture(Path(picture), Path(picture).stem) for picture in pictures]
     paths = [p.path for p in (*shown, *(p for section in sections for p in section.pictures))]
     _check(groups, paths)
@@ -299,7 +305,8 @@ def _run_plots(history: Mapping[str, Sequence[float]], groups: Sequence[_ScoreGr
             draw = _with_data(plots.plot_average_precision, history, names=group.ap_names)
             available.append(Plot(f"{group.prefix}average_precision", caption, draw))
         if group.precision_recall:
-            caption = f"{group.word}precision by recall".capitalize() + " at IoU 0.50"
+            overlap = "OKS" if group.prefix == "keypoint_" else "IoU"
+            caption = f"{group.word}precision by recall".capitalize() + f" at {overlap} 0.50"
             draw = _with_data(plots.plot_precision_recall, group.precision_recall)
             available.append(Plot(f"{group.prefix}precision_recall", caption, draw))
     return available

@@ -190,9 +190,10 @@ def plot_confusion(
     save_figure(figure, path)
 
 
-AP_NAMES = ("val_AP", "val_AP50", "val_AP75")
+def ap_names(prefix: str = "") -> tuple[str, ...]:
+    """Return the names in a history of the scores that are plotted: `val_mask_AP` and others."""
+    return tuple(f"val_{prefix}{name}" for name in ("AP", "AP50", "AP75"))
 
-MASK_AP_NAMES = ("val_mask_AP", "val_mask_AP50", "val_mask_AP75")
 
 SINGLE = (5.4, 3.6)  # inches, of a plot with one panel
 
@@ -234,7 +235,7 @@ def plot_average_precision(
     path: Path,
     history: Mapping[str, Sequence[float]],
     theme: Theme = LIGHT,
-    names: Sequence[str] = AP_NAMES,
+    names: Sequence[str] = ap_names(),
 ) -> None:
     """Write a PNG of `val_AP`, `val_AP50` and `val_AP75` by epoch, or of other names.
 

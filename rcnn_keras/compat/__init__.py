@@ -1,0 +1,1 @@
+"""Programs that were written for other projects, on this package's models."""

@@ -1,0 +1,69 @@
+"""Pooling by `crop_and_resize` as a layer."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from rcnn_keras.ops import flatten_batch, listed_pyramid_crop, portable_pyramid_crop
+from rcnn_keras.ops.types import Kernels, Tensor
+
+POOLING = {"native": listed_pyramid_crop, "portable": portable_pyramid_crop}
+
+
+@keras.saving.register_keras_serializable(package="rcnn_keras")
+class PyramidCrop(keras.layers.Layer):
+    """Pool S x S features from each RoI with one sample a cell, as matterport/Mask_RCNN does.
+
+    Args:
+        pooled_size: S, at least 2.
+        strides: pixels a position of each level that is pooled from.
+        kernels: `"native"`, or `"portable"` for gathers alone, which every runtime has.
+
+    Call arguments:
+        features: list of maps `(B, H_l, W_l, C)`, of images that the strides divide; levels beyond
+            `strides` are not read.
+        rois: `(B, R, 4)` boxes in pixels, or `(n, 4)` with
+        image: `(n,)` int32, the place in the batch of each RoI's image.
+
+    Returns:
+        `(B, R, S, S, C)` or `(n, S, S, C)` float32.
+    """
+
+    def __init__(
+        self,
+        pooled_size: int,
+        strides: Sequence[int],
+        kernels: Kernels = "native",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(dtype=kwargs.pop("dtype", "float32"), **kwargs)
+        self.pooled_size = pooled_size
+        self.strides = tuple(strides)
+        self.kernels = kernels
+        self.supports_jit = kernels == "portable"  # XLA has no crop_and_resize
+
+    def call(self, features: Sequence[Tensor], rois: Tensor, image: Tensor | None = None) -> Tensor:
+        """Pool; see the class."""
+        features = features[: len(self.strides)]
+        boxes, place = flatten_batch(rois) if image is None else (rois, image)
+        pooled = POOLING[self.kernels](features, boxes, place, self.pooled_size, self.strides)
+        if image is not None:
+            return pooled
+        return ops.reshape(pooled, (*ops.shape(rois)[:2], *pooled.shape[1:]))
+
+    def compute_output_spec(
+        self, features: Sequence[Tensor], rois: Tensor, image: Tensor | None = None
+    ) -> keras.KerasTensor:
+        """S cells down and across for every RoI."""
+        size, channels = self.pooled_size, features[0].shape[-1]
+        return keras.KerasTensor((*rois.shape[:-1], size, size, channels), "float32")
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return super().get_config() | {
+            "pooled_size": self.pooled_size,
+            "strides": self.strides,
+            "kernels": self.kernels,
+        }
