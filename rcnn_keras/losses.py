@@ -47,7 +47,11 @@ def smooth_l1(prediction: Tensor, target: Tensor, beta: float = SMOOTH_L1_BETA) 
 
 
 def rpn_losses(
-    logits: Tensor, deltas: Tensor, target_deltas: Tensor, match_labels: Tensor
+    logits: Tensor,
+    deltas: Tensor,
+    target_deltas: Tensor,
+    match_labels: Tensor,
+    beta: float = SMOOTH_L1_BETA,
 ) -> Losses:
     """Return the RPN's two losses (Faster R-CNN, equation 1).
 
@@ -61,13 +65,14 @@ def rpn_losses(
         deltas: `(B, S, 4)` predictions for them.
         target_deltas: `(B, S, 4)`.
         match_labels: `(B, S)` 1 positive, 0 negative, -1 padding.
+        beta: where smooth L1 turns from quadratic to linear.
 
     Returns:
         `{"rpn_objectness_loss": (sum, count), "rpn_box_loss": (sum, count)}`.
     """
     n_cls = ops.sum(ops.cast(match_labels != IGNORED, "float32"))
     n_reg = n_cls
-    terms = rpn_loss_terms(logits, deltas, target_deltas, match_labels)
+    terms = rpn_loss_terms(logits, deltas, target_deltas, match_labels, beta)
     return {
         "rpn_objectness_loss": (ops.sum(terms["rpn_objectness_loss"]), n_cls),
         "rpn_box_loss": (ops.sum(terms["rpn_box_loss"]), n_reg),

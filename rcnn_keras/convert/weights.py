@@ -38,7 +38,7 @@ def weight_targets(
     """Return the targets of a layer by the tensor names of the PyTorch module `name`.
 
     Args:
-        layer: a convolution, a dense layer or a batch norm, built.
+        layer: a convolution, a dense layer, a batch norm or a group norm, built.
         name: of the module that corresponds to it.
         drop: number of the module's first outputs that our layer does not have.
         map_size: S, for a dense layer on a flattened `(S, S, C)` map; PyTorch's is (C, S, S).
@@ -53,6 +53,9 @@ def weight_targets(
             "running_mean": layer.moving_mean,
             "running_var": layer.moving_variance,
         }
+        return {f"{name}.{k}": _vector(variable, 0) for k, variable in variables.items()}
+    if isinstance(layer, layers.GroupNormalization):
+        variables = {"weight": layer.gamma, "bias": layer.beta}
         return {f"{name}.{k}": _vector(variable, 0) for k, variable in variables.items()}
     if isinstance(layer, layers.Dense):
         kernel = _dense(layer.kernel, drop, map_size)

@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras import ops
 
 from rcnn_keras.data.dataset import DetectionDataset, Record
+from rcnn_keras.data.image_rule import MatterportImageRule
 from rcnn_keras.data.images import read_image
 from rcnn_keras.data.inputs import Images, input_batches
 from rcnn_keras.data.inputs import Proposals as GivenProposals
@@ -85,7 +86,7 @@ def explain(
             "explain takes a detector of this package (RCNN, FastRCNN, FasterRCNN, MaskRCNN, "
             f"CascadeRCNN, KeypointRCNN), not {_kind(model)}"
         )
-    if model.image_rule is not None:
+    if isinstance(model.image_rule, MatterportImageRule):
         raise ValueError(
             f"explain is not for {type(model).__name__}, whose images stand in the middle of a "
             f"canvas: its extract_features, predict_boxes and layers give what it computes"
@@ -266,13 +267,14 @@ def _look_at_rpn_training(
 ) -> Arrays:
     anchors = ops.concatenate(extracted["anchors"])
     matches, labels = model.anchor_sampler.match(anchors, targets, extracted["image_sizes"])
-    indices, *sampled = model.sample_anchors(extracted, targets, step)
+    drawn = model.sample_anchors(extracted, targets, step)
+    indices, sampled = drawn[0], drawn[1:]
     return {
         "matches": matches,
         "match_labels": labels,
         "boxes": ops.take(anchors, indices[0], axis=0)[None],
         "labels": sampled[-1],
-        "losses": rpn_loss_terms(*sampled),
+        "losses": rpn_loss_terms(*sampled, model.get_config()["rpn_smooth_l1_beta"]),
     }
 
 

@@ -8,6 +8,7 @@ from rcnn_keras.layers.cascade import BoxRefinement, MeanLogits, RoIMatcher
 from rcnn_keras.layers.centred_canvas import CentredCanvas
 from rcnn_keras.layers.detection_layer import DetectionLayer
 from rcnn_keras.layers.feature_pyramid import FeaturePyramid
+from rcnn_keras.layers.grouped_conv import GroupedConv2D
 from rcnn_keras.layers.image_normalization import ImageNormalization
 from rcnn_keras.layers.joint_proposals import JointProposalLayer
 from rcnn_keras.layers.keypoint_head import KeypointHead, KeypointLayer
@@ -35,6 +36,7 @@ __all__ = [
     "DetectionLayer",
     "FeaturePyramid",
     "FrozenBatchNormalization",
+    "GroupedConv2D",
     "ImageNormalization",
     "JointProposalLayer",
     "KeypointHead",

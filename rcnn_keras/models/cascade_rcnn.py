@@ -11,6 +11,7 @@ from keras import ops
 
 from rcnn_keras.backbones import Backbone
 from rcnn_keras.backbones.trunks import copy_trunk
+from rcnn_keras.data.resampling import Resizing
 from rcnn_keras.layers import (
     BoxHead,
     BoxRefinement,
@@ -111,6 +112,7 @@ class CascadeRCNN(MaskBranch):
         rpn_convs: int = 1,
         rpn_objectness: str = "sigmoid",
         rpn_ignore_border: bool | None = None,
+        rpn_smooth_l1_beta: float = SMOOTH_L1_BETA,
         roi_pooling: keras.layers.Layer | None = None,
         roi_aligned: bool = False,
         roi_sampling_ratio: int = 2,
@@ -130,6 +132,8 @@ class CascadeRCNN(MaskBranch):
         image_std: tuple[float, ...] | None = None,
         winograd: bool = False,
         antialias: bool = False,
+        resizing: Resizing = "torchvision",
+        size_divisor: int | None = None,
         value_range: str | float | tuple[float, float] = "full",
         kernels: Kernels = "native",
         seed: int = 0,

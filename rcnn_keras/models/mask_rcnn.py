@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from rcnn_keras.backbones import Backbone
+from rcnn_keras.data.resampling import Resizing
 from rcnn_keras.losses import SMOOTH_L1_BETA, Losses, mask_head_loss
 from rcnn_keras.models.arguments import MASK_RCNN
 from rcnn_keras.models.faster_rcnn import FasterRCNN
@@ -72,6 +73,7 @@ class MaskRCNN(MaskBranch):
         rpn_convs: int = 1,
         rpn_objectness: str = "sigmoid",
         rpn_ignore_border: bool | None = None,
+        rpn_smooth_l1_beta: float = SMOOTH_L1_BETA,
         roi_pooling: keras.layers.Layer | None = None,
         roi_aligned: bool = False,
         roi_sampling_ratio: int = 2,
@@ -92,6 +94,8 @@ class MaskRCNN(MaskBranch):
         image_std: tuple[float, ...] | None = None,
         winograd: bool = False,
         antialias: bool = False,
+        resizing: Resizing = "torchvision",
+        size_divisor: int | None = None,
         value_range: str | float | tuple[float, float] = "full",
         kernels: Kernels = "native",
         seed: int = 0,

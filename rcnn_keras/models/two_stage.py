@@ -14,6 +14,7 @@ import numpy as np
 from rcnn_keras.backbones import Backbone, build_backbone
 from rcnn_keras.backbones.applications import IMAGENET_MEAN, IMAGENET_STD
 from rcnn_keras.backbones.backbone import Recomputed, freeze_norms
+from rcnn_keras.data.resampling import Detectron2ImageRule
 from rcnn_keras.layers import (
     BoxHead,
     DetectionLayer,
@@ -88,11 +89,17 @@ class TwoStageDetector(Detector):
         self.min_sizes = tuple(sizes) if isinstance(sizes, Sequence) else (sizes,)
         self.min_size, self.max_size = self.min_sizes[-1], config["max_size"]
         self.antialias = config["antialias"]
+        if config.get("resizing") == "detectron2":
+            self.image_rule = Detectron2ImageRule((self.min_size,), self.max_size)
+            self.training_rule = Detectron2ImageRule(self.min_sizes, self.max_size)
+        divisor = config.get("size_divisor")
+        check_divisor(divisor, parts)
         self.normalize = ImageNormalization(
             config["image_mean"],
             config["image_std"],
-            max(SIZE_DIVISOR, *parts.map_strides),
+            divisor or max(SIZE_DIVISOR, *parts.map_strides),
             padding,
+            cut=divisor is not None and config["kernels"] == "native",
             name="normalize",
         )
         self.backbone = parts.model
@@ -387,6 +394,16 @@ class TwoStageDetector(Detector):
     def pool_sampled(self, features: list[Tensor], rois: Tensor, image: Tensor) -> Tensor:
         """Pool what the box head is trained on: `(n, 4)` RoIs to `(n, S, S, C)`."""
         return self.box_pooling(features, rois, image)
+
+
+def check_divisor(divisor: int | None, parts: Backbone) -> None:
+    """Raise ValueError if a pyramid's maps would not be halves of each other."""
+    coarsest = parts.map_strides[-1]
+    if divisor is not None and parts.pyramid and divisor % coarsest:
+        raise ValueError(
+            f"size_divisor must be None or a multiple of {coarsest}, the coarsest stride under the "
+            f"pyramid; received {divisor!r}"
+        )
 
 
 def weights_file(weights: str | None) -> str | None:

@@ -33,6 +33,7 @@ from rcnn_keras.ops.execution import (
     scoped_gradients,
     sum_over_replicas,
 )
+from rcnn_keras.ops.grouped_conv import grouped_conv
 from rcnn_keras.ops.inclusive_boxes import (
     clip_to_windows,
     decode_inclusive,
@@ -88,6 +89,7 @@ __all__ = [
     "gather_replicas",
     "gather_valid",
     "grid_anchors",
+    "grouped_conv",
     "grouped_nms",
     "in_chunks",
     "in_equal_chunks",

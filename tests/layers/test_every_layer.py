@@ -16,6 +16,7 @@ from rcnn_keras.layers import (
     DetectionLayer,
     FeaturePyramid,
     FrozenBatchNormalization,
+    GroupedConv2D,
     ImageNormalization,
     KeypointHead,
     KeypointLayer,
@@ -73,7 +74,12 @@ def crop_network():
 # For each layer: constructor arguments, a function that makes them, and call arguments.
 EXAMPLES = {
     AnchorGenerator: (
-        lambda: {"sizes": ((8, 9), (20, 30)), "aspect_ratios": (0.3, 2.0), "rounding": False},
+        lambda: {
+            "sizes": ((8, 9), (20, 30)),
+            "aspect_ratios": (0.3, 2.0),
+            "rounding": False,
+            "strides": (4, 9),
+        },
         (IMAGES, [normal(2, 15, 17, 3), normal(2, 7, 8, 3)]),
     ),
     AnchorSampler: (
@@ -116,12 +122,17 @@ EXAMPLES = {
         ([normal(2, 8, 12, 3), normal(2, 4, 6, 4), normal(2, 2, 3, 5)],),
     ),
     FrozenBatchNormalization: (lambda: {"epsilon": 0.1}, (normal(2, 5, 6, 3),)),
+    GroupedConv2D: (
+        lambda: {"filters": 6, "kernel_size": 3, "groups": 2, "strides": 2, "use_bias": False},
+        (normal(2, 7, 8, 4),),
+    ),
     ImageNormalization: (
         lambda: {
             "mean": (10.0, 20.0, 30.0),
             "std": (2.0, 3.0, 4.0),
             "size_divisor": 16,
             "padding": (1.0, 2.0, 3.0),
+            "cut": True,
         },
         (IMAGES, SIZES),
     ),
