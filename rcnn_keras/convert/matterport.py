@@ -50,6 +50,11 @@ OLD_NAME = re.compile(rf".*_({'|'.join(KINDS)})(_\d+)?")  # `conv1_W_1` of Keras
 
 RPN_GROUP = "rpn_model"
 RPN_LAYERS = ("rpn_conv_shared", "rpn_class_raw", "rpn_bbox_pred")
+WITHOUT_WEIGHTS = (  # of the original's layers; programs exclude them with the others
+    *("rpn_class", "rpn_bbox", "rpn_class_logits", "rpn_class_xxx", "ROI", "anchors"),
+    *("mrcnn_class", "mrcnn_bbox", "mrcnn_detection", "pool_squeeze", "fpn_p6"),
+    *("roi_align_classifier", "roi_align_mask", "input_image", "input_image_meta"),
+)
 YX = [1, 0, 3, 2]  # from dy, dx, dh, dw to dx, dy, dw, dh, and back
 
 State = dict[str, np.ndarray]
@@ -121,7 +126,7 @@ def load_into(
     targets = weight_targets(model)
     known = {name.split("/")[0] for name in targets}
     layers_of_file = {name.split("/")[0] for name in state}
-    unknown = sorted(set(exclude) - known - layers_of_file - {RPN_GROUP})
+    unknown = sorted(set(exclude) - known - layers_of_file - {RPN_GROUP, *WITHOUT_WEIGHTS})
     if unknown:
         raise ValueError(
             f"exclude: neither the model nor {weights} has layers {', '.join(unknown)}"

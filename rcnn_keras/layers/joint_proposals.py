@@ -9,7 +9,7 @@ from keras import ops
 from rcnn_keras.layers.proposal_layer import ProposalLayer
 from rcnn_keras.ops import clip_to_windows, decode_inclusive, nms, take_rows, to_inclusive, top_k
 from rcnn_keras.ops.inclusive_boxes import END
-from rcnn_keras.ops.types import Tensor
+from rcnn_keras.ops.types import Kernels, Tensor
 
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")
@@ -20,18 +20,26 @@ class JointProposalLayer(ProposalLayer):
     wide. Overlaps are those of boxes that end at the last pixel inside.
 
     Args:
-        *args: of `ProposalLayer`; `pre_nms_top_n` counts the anchors of all levels.
+        pre_nms_top_n: anchors of all levels kept before NMS, while training and at inference.
+        post_nms_top_n: as in `ProposalLayer`.
+        nms_thresh: IoU above which a weaker proposal of any level is dropped.
         box_weights: factors of the deltas.
-        **options: likewise.
+        kernels: as in `ProposalLayer`.
 
     Call arguments and return value are those of `ProposalLayer`, with the canvases' sizes as
     `image_sizes`. Padding is the first pixel.
     """
 
     def __init__(
-        self, *args: Any, box_weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0), **options: Any
+        self,
+        pre_nms_top_n: Sequence[int] = (6000, 6000),
+        post_nms_top_n: Sequence[int] = (2000, 1000),
+        nms_thresh: float = 0.7,
+        box_weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0),
+        kernels: Kernels = "native",
+        **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **options)
+        super().__init__(pre_nms_top_n, post_nms_top_n, nms_thresh, kernels=kernels, **kwargs)
         self.box_weights = tuple(box_weights)
 
     def call(
@@ -92,4 +100,5 @@ class JointProposalLayer(ProposalLayer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        return super().get_config() | {"box_weights": self.box_weights}
+        config = super().get_config() | {"box_weights": self.box_weights}
+        return {name: value for name, value in config.items() if name != "score_threshold"}

@@ -26,8 +26,8 @@ class RPNHead(layers.Layer):
         num_convs: 3x3 convolutions before the siblings: one in the paper, two in later models.
         winograd: compute them by Winograd's algorithm, see `WinogradConv2D`.
         objectness: `"sigmoid"` of k logits, or `"softmax"` of 2k, the k of the background first.
-        strides: positions from one 3x3 window to the next; 2 looks at every other one, down and
-            across. Padded as TensorFlow's "same".
+        strides: positions from one window of the first 3x3 convolution to the next; 2 looks at
+            every other one, down and across. Padded as TensorFlow's "same".
 
     Raises:
         ValueError: for another objectness.
@@ -66,18 +66,19 @@ class RPNHead(layers.Layer):
         """Create the convolutions, drawn from N(0, 0.01) as in the paper."""
         normal = keras.initializers.RandomNormal(stddev=0.01)
         channels = self.channels or cast(int, input_shape[0][-1])
-        self.convs = [
-            conv3x3(
+        self.convs = []
+        for number in range(1, self.num_convs + 1):
+            step = self.strides if number == 1 else 1
+            conv = conv3x3(
                 channels,
-                self.winograd,
+                self.winograd and step == 1,
                 activation="relu",
                 kernel_initializer=normal,
                 dtype=self.dtype_policy,
                 name=f"conv{number}",
-                **({} if self.strides == 1 else {"strides": self.strides}),
+                **({} if step == 1 else {"strides": step}),
             )
-            for number in range(1, self.num_convs + 1)
-        ]
+            self.convs.append(conv)
         k = self.anchors_per_position
         self.objectness = layers.Conv2D(
             2 * k if self.softmax else k,

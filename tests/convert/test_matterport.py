@@ -259,7 +259,7 @@ def test_by_name_loads_what_is_shared_and_says_when_nothing_is(model, file, tmp_
         three,
         file,
         by_name=True,
-        exclude=["mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_mask"],
+        exclude=["mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask"],
     )
     assert left == ["mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_mask"]
     np.testing.assert_array_equal(three.box_head.class_logits.kernel, head)

@@ -11,13 +11,16 @@ import rcnn_keras.layers
 from rcnn_keras.layers import (
     AnchorGenerator,
     AnchorSampler,
+    BestClassDetectionLayer,
     BoxHead,
     BoxRefinement,
+    CentredCanvas,
     DetectionLayer,
     FeaturePyramid,
     FrozenBatchNormalization,
     GroupedConv2D,
     ImageNormalization,
+    JointProposalLayer,
     KeypointHead,
     KeypointLayer,
     LocalResponseNorm,
@@ -25,6 +28,7 @@ from rcnn_keras.layers import (
     MaskLayer,
     MeanLogits,
     ProposalLayer,
+    PyramidCrop,
     RealRoIs,
     RegionFeatures,
     RoIAlign,
@@ -79,6 +83,7 @@ EXAMPLES = {
             "aspect_ratios": (0.3, 2.0),
             "rounding": False,
             "strides": (4, 9),
+            "step": 2,
         },
         (IMAGES, [normal(2, 15, 17, 3), normal(2, 7, 8, 3)]),
     ),
@@ -93,6 +98,20 @@ EXAMPLES = {
         },
         (BOXES[0], TARGETS, SIZES, IDS, STEP),
     ),
+    BestClassDetectionLayer: (
+        lambda: {
+            "score_threshold": 0.1,
+            "nms_thresh": 0.4,
+            "max_detections": 8,
+            "box_weights": (4.0, 3.0, 2.0, 1.0),
+            "margins": True,
+            "kernels": "portable",
+        },
+        (
+            *(normal(2, 9, 4), normal(2, 9, 3, 4), BOXES, COUNT),
+            np.array([[-900.0, -900, 900, 900]] * 2, np.float32),  # no box is cut to a line
+        ),
+    ),
     BoxHead: (
         lambda: {"num_classes": 6, "trunk": trunk(), "class_agnostic": True},
         (normal(2, 9, 3, 3, 4),),
@@ -100,6 +119,10 @@ EXAMPLES = {
     BoxRefinement: (
         lambda: {"box_weights": (4.0, 3.0, 2.0, 1.0)},
         (normal(2, 9, 1, 4), BOXES, SIZES),
+    ),
+    CentredCanvas: (
+        lambda: {"mean": (1.0, 2.0, 3.0), "side": 128, "kernels": "portable"},
+        (IMAGES, np.array([(60, 70), (44, 50)], np.int32)),
     ),
     DetectionLayer: (
         lambda: {
@@ -136,6 +159,21 @@ EXAMPLES = {
         },
         (IMAGES, SIZES),
     ),
+    JointProposalLayer: (
+        lambda: {
+            "pre_nms_top_n": (8, 7),
+            "post_nms_top_n": (6, 5),
+            "nms_thresh": 0.3,
+            "box_weights": (4.0, 3.0, 2.0, 1.0),
+            "kernels": "portable",
+        },
+        (
+            [normal(2, 9), normal(2, 7)],
+            [normal(2, 9, 4), normal(2, 7, 4)],
+            [BOXES[0], BOXES[1, :7]],
+            SIZES,
+        ),
+    ),
     KeypointHead: (lambda: {"num_keypoints": 6, "channels": (5, 3)}, (normal(2, 3, 3, 4),)),
     KeypointLayer: (
         lambda: {"scores": "logit", "kernels": "portable"},
@@ -165,6 +203,10 @@ EXAMPLES = {
             [BOXES[0], BOXES[1, :7]],
             SIZES,
         ),
+    ),
+    PyramidCrop: (
+        lambda: {"pooled_size": 3, "strides": (4, 8), "kernels": "portable"},
+        ([normal(2, 16, 20, 3), normal(2, 8, 10, 3), normal(2, 4, 5, 3)], BOXES),
     ),
     RealRoIs: (lambda: {"kernels": "portable"}, (BOXES[:, :4], TARGETS["labels"])),
     RegionFeatures: (
@@ -213,6 +255,7 @@ EXAMPLES = {
             "num_convs": 2,
             "winograd": True,
             "objectness": "softmax",
+            "strides": 2,
         },
         ([normal(2, 8, 12, 3), normal(2, 4, 6, 3)],),
     ),
@@ -332,7 +375,8 @@ def test_kernels_of_a_layer_agree(cls):
         largest = max(1, np.abs(theirs).max())  # sums over thousands round as large as their parts
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * largest)
     assert portable.supports_jit
-    assert native.supports_jit == (cls in (DetectionLayer, ProposalLayer))
+    of_xla = (DetectionLayer, ProposalLayer, CentredCanvas)
+    assert native.supports_jit == issubclass(cls, of_xla)
 
 
 def test_training_counts_of_proposals_are_promised():
