@@ -196,7 +196,7 @@ def test_the_seed_determines_the_initial_weights(folder):
         ("model.min_size=600", "model.min_size = 600: unknown key"),
         (
             "model.architecture=rcn",
-            "should be 'cascade_rcnn', 'fast_rcnn', 'faster_rcnn', 'mask_rcnn', 'rcnn'",
+            "should be 'cascade_rcnn', 'fast_rcnn', 'faster_rcnn', 'keypoint_rcnn', 'mask_rcnn'",
         ),
     ],
 )
