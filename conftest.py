@@ -25,6 +25,7 @@ from sybil.parsers.markdown.lexers import FencedCodeBlockLexer
 ROOT = Path(__file__).parent
 MARK = re.compile(r"<!-- (with|slow|not run)(?:: (.+))? -->")
 RUN = "runs/first/best.keras"  # the trained detector that several pages use
+ZOO = "model_final.pkl"  # a file as Detectron2 writes it
 
 
 @dataclass
@@ -83,6 +84,8 @@ def run_block(example: Example) -> None:
     source = block.run_source()
     if RUN in source and "--out runs/first" not in source:
         save_trained_detector()
+    if ZOO in source:
+        save_zoo_file()
     if block.language == "python":
         example.namespace["__name__"] = "__main__"
         code = compile(pad(source, example.line), example.path, "exec")
@@ -119,6 +122,30 @@ def save_trained_detector() -> None:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         rk.models.from_preset("shapes", min_size=96, max_size=96).save(path)
+
+
+def save_zoo_file() -> None:
+    """Write a small Mask R-CNN of random weights as Detectron2 would, unless it is there."""
+    import pickle
+
+    import numpy as np
+
+    from rcnn_keras.convert.detectron2.architecture import Architecture
+    from rcnn_keras.convert.detectron2.targets import mask_rcnn_targets
+    from rcnn_keras.models import MaskRCNN
+
+    if Path(ZOO).exists():
+        return
+    narrow = {"backbone_width": 0.25, "fpn_channels": 16, "box_units": 16, "norm": "frozen_batch"}
+    model = MaskRCNN("resnet18_fpn", num_classes=3, **narrow)
+    known = Architecture("mask_rcnn", "fpn", 3, {}, "backbone.bottom_up.")
+    rng = np.random.default_rng(0)
+    state = {
+        name: rng.uniform(0.01, 0.1, target.shape).astype("float32")
+        for name, target in mask_rcnn_targets(model, known, True).items()
+    }
+    content = {"model": state, "__author__": "a test"}
+    Path(ZOO).write_bytes(pickle.dumps(content, protocol=2))
 
 
 @pytest.fixture(scope="session")

@@ -41,11 +41,17 @@ def mean_over_batch(total: Tensor, count: Tensor) -> Tensor:
 def smooth_l1(prediction: Tensor, target: Tensor, beta: float = SMOOTH_L1_BETA) -> Tensor:
     """Return Fast R-CNN's smooth L1 of each element: quadratic within `beta` of the target."""
     error = ops.abs(prediction - target)
+    if beta == 0:  # L1
+        return error
     return ops.where(error < beta, 0.5 * error * error / beta, error - 0.5 * beta)
 
 
 def rpn_losses(
-    logits: Tensor, deltas: Tensor, target_deltas: Tensor, match_labels: Tensor
+    logits: Tensor,
+    deltas: Tensor,
+    target_deltas: Tensor,
+    match_labels: Tensor,
+    beta: float = SMOOTH_L1_BETA,
 ) -> Losses:
     """Return the RPN's two losses (Faster R-CNN, equation 1).
 
@@ -59,13 +65,14 @@ def rpn_losses(
         deltas: `(B, S, 4)` predictions for them.
         target_deltas: `(B, S, 4)`.
         match_labels: `(B, S)` 1 positive, 0 negative, -1 padding.
+        beta: where smooth L1 turns from quadratic to linear.
 
     Returns:
         `{"rpn_objectness_loss": (sum, count), "rpn_box_loss": (sum, count)}`.
     """
     n_cls = ops.sum(ops.cast(match_labels != IGNORED, "float32"))
     n_reg = n_cls
-    terms = rpn_loss_terms(logits, deltas, target_deltas, match_labels)
+    terms = rpn_loss_terms(logits, deltas, target_deltas, match_labels, beta)
     return {
         "rpn_objectness_loss": (ops.sum(terms["rpn_objectness_loss"]), n_cls),
         "rpn_box_loss": (ops.sum(terms["rpn_box_loss"]), n_reg),
@@ -112,7 +119,8 @@ def box_head_losses(
 
     Args:
         logits: `(B, S, K + 1)`, background first.
-        deltas: `(B, S, K, 4)`; only those of the RoI's own class count.
+        deltas: `(B, S, K, 4)`, of which only those of the RoI's own class count; or
+            `(B, S, 1, 4)`, shared by all classes.
         target_deltas: `(B, S, 4)`.
         classes: `(B, S)` 0 background, 1..K foreground, -1 padding.
         beta: where smooth L1 turns from quadratic to linear; 1 in the paper.
@@ -141,7 +149,7 @@ def box_head_loss_terms(
     u = ops.maximum(classes, 0)
     log_p = ops.log_softmax(logits)
     l_cls = -ops.take_along_axis(log_p, u[..., None], axis=-1)[..., 0]
-    own = ops.maximum(classes - 1, 0)[..., None, None]
+    own = ops.clip(classes - 1, 0, deltas.shape[2] - 1)[..., None, None]
     own_deltas = ops.take_along_axis(deltas, own, axis=2)[:, :, 0]
     l_loc = ops.sum(smooth_l1(own_deltas, target_deltas, beta), axis=-1)
     return {

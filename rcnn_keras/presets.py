@@ -1,9 +1,9 @@
 """Trained weights by name: their files, licences and scores; and models with them.
 
 The small models in `saved_models/` come with the package. The published files are torchvision's,
-under its BSD-3-Clause licence; COCO and ImageNet, which the models were trained on, have their own
-terms. Their names end in the first eight hexadecimal digits of their SHA-256, against which a file
-is checked.
+under its BSD-3-Clause licence, and those of Detectron2's zoo, under Creative Commons BY-SA 3.0;
+COCO, ImageNet and the other data that the models were trained on have their own terms. Their names
+end in the first hexadecimal digits of their hash, against which a file is checked.
 """
 
 import difflib
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from rcnn_keras.preset_table import PRESETS, Preset, ShippedDetector, saved_models
 from rcnn_keras.utils.atomic import atomic_write
-from rcnn_keras.utils.hashing import file_sha256
+from rcnn_keras.utils.hashing import file_digest
 
 if TYPE_CHECKING:
     from rcnn_keras.models import Detector
@@ -30,6 +30,7 @@ LOG = logging.getLogger(__name__)
 CACHE_VARIABLE = "RCNN_KERAS_CACHE"
 DEFAULT_CACHE = Path("~/.cache/rcnn_keras")
 OTHER_CACHE = f"name a folder for weights with cache= or the variable {CACHE_VARIABLE}"
+HASHES = {"sha256": "SHA-256", "md5": "MD5"}
 # What follows from other keypoints where these are given.
 OF_SKELETON = ("num_keypoints", "keypoint_names", "keypoint_flip_pairs", "keypoint_edges")
 TIMEOUT = 30  # seconds without an answer
@@ -59,9 +60,9 @@ def from_preset(
     package saved gives the one in it. `classes` (or `num_classes`) gives it other classes: the
     layers that predict classes, boxes and masks are re-initialised, all others keep their weights,
     and the logger `rcnn_keras.presets` names both; `keypoint_names` (or `num_keypoints`) likewise
-    other keypoints. In a published detector, as in torchvision, the
-    backbone's first stages are frozen; any other model has as many frozen as it was saved with.
-    `frozen_stages` changes that; see `freeze_backbone`.
+    other keypoints. In a published detector, as in torchvision and Detectron2, the backbone's first
+    stages are frozen; any other model has as many frozen as it was saved with. `frozen_stages`
+    changes that; see `freeze_backbone`.
 
     A backbone's preset gives a new detector on that backbone with `norm="frozen_batch"`; `classes`
     is needed.
@@ -71,9 +72,9 @@ def from_preset(
         classes: class names, without the background.
         num_classes: K, for the classes "class_0", "class_1" and so on.
         architecture: by default that of the weights, for a backbone `FasterRCNN`. `FasterRCNN`,
-            `MaskRCNN` and `KeypointRCNN` start from each other's weights, and a head that the
-            weights lack is newly initialised; `FastRCNN` starts from its own and from a backbone's,
-            `RCNN` from its own.
+            `MaskRCNN`, `CascadeRCNN` and `KeypointRCNN` start from each other's weights, and heads
+            that the weights lack are newly initialised; `FastRCNN` starts from its own and from a
+            backbone's, `RCNN` from its own.
         cache: folder for downloaded and converted files; by default that in the environment
             variable RCNN_KERAS_CACHE, or `~/.cache/rcnn_keras`.
         arguments: of the constructor, instead of those that the weights were trained with.
@@ -152,17 +153,24 @@ def check_architecture(name: str, architecture: type["Detector"] | None) -> None
         OSError: as `from_preset`.
     """
     from rcnn_keras.convert.weights import may_start
-    from rcnn_keras.models import RCNN, FasterRCNN, FastRCNN, KeypointRCNN, MaskRCNN
+    from rcnn_keras.models import (
+        RCNN,
+        CascadeRCNN,
+        FasterRCNN,
+        FastRCNN,
+        KeypointRCNN,
+        MaskRCNN,
+    )
 
     source = preset_architecture(name)
     if architecture is None:
         return
-    known = (RCNN, FastRCNN, FasterRCNN, MaskRCNN, KeypointRCNN)
+    known = (RCNN, FastRCNN, FasterRCNN, MaskRCNN, CascadeRCNN, KeypointRCNN)
     if source is None:
         if not issubclass(architecture, (FastRCNN, FasterRCNN)):
             raise ValueError(
-                f"{name} is a backbone, on which FastRCNN, FasterRCNN, MaskRCNN and KeypointRCNN "
-                f"stand; {architecture.__name__} has a network of its own"
+                f"{name} is a backbone, on which FastRCNN, FasterRCNN, MaskRCNN, CascadeRCNN and "
+                f"KeypointRCNN stand; {architecture.__name__} has a network of its own"
             )
     elif not may_start(architecture, source):
         fitting = " or ".join(kind.__name__ for kind in known if may_start(kind, source))
@@ -204,11 +212,14 @@ def _class_and_arguments(name: str) -> tuple[type["Detector"] | None, dict[str, 
 
         content = read_model(saved_models()[name].folder)
         return ARCHITECTURES[content["class_name"]], content["config"]
+    from rcnn_keras.convert.detectron2 import zoo_arguments
     from rcnn_keras.convert.torchvision import DETECTORS
 
     preset = _preset(name)
     if not preset.num_classes:
         return None, preset.on_backbone
+    if preset.project == "detectron2":
+        return zoo_arguments(preset.network)
     architecture, arguments = DETECTORS[preset.network]
     return architecture, {"norm": "frozen_batch"} | arguments
 
@@ -250,7 +261,7 @@ def fetch(name: str, cache: str | os.PathLike | None = None) -> Path:
     if not path.exists():
         _download(preset, path)
         return path
-    _check_hash(file_sha256(path), preset, path)
+    _check_hash([file_digest(path, name) for name in preset.hashes], preset, path)
     return path
 
 
@@ -300,7 +311,7 @@ def _download(preset: Preset, path: Path) -> None:
     except OSError as error:
         raise OSError(f"{path.parent}: {error.strerror}; {OTHER_CACHE}") from error
     LOG.info("Downloading %s to %s", preset.url, path)
-    hashed, done = hashlib.sha256(), 0
+    hashed, done = [hashlib.new(name) for name in preset.hashes], 0
     with atomic_write(path) as temporary:
         try:
             with (
@@ -310,7 +321,8 @@ def _download(preset: Preset, path: Path) -> None:
                 bar = keras.utils.Progbar(int(response.headers.get("Content-Length", 0)) or None)
                 while chunk := response.read(CHUNK):
                     file.write(chunk)
-                    hashed.update(chunk)
+                    for one in hashed:
+                        one.update(chunk)
                     done += len(chunk)
                     bar.update(done)
         except OSError as error:
@@ -318,13 +330,15 @@ def _download(preset: Preset, path: Path) -> None:
                 f"{preset.name} could not be fetched ({error}). On a machine that can, fetch "
                 f"{preset.url} and put it at {path}"
             ) from error
-        _check_hash(hashed.hexdigest(), preset, preset.url)
+        _check_hash([one.hexdigest() for one in hashed], preset, preset.url)
 
 
-def _check_hash(digest: str, preset: Preset, where: Any) -> None:
-    if not digest.startswith(preset.sha256):
+def _check_hash(digests: Sequence[str], preset: Preset, where: Any) -> None:
+    if not any(digest.startswith(preset.digest) for digest in digests):
+        found = " and ".join(digest[: len(preset.digest)] for digest in digests)
+        names = " and ".join(HASHES[name] for name in preset.hashes)
         raise ValueError(
-            f"{where}: the SHA-256 begins with {digest[:8]}, not with {preset.sha256} as that of "
+            f"{where}: the {names} begins with {found}, not with {preset.digest} as that of "
             f"{preset.file_name} should; the file is damaged or another one. Remove it and fetch "
             f"{preset.url}"
         )
@@ -335,14 +349,17 @@ def _published(preset: Preset, folder: Path) -> "Detector":
     import keras
 
     from rcnn_keras import __version__
-    from rcnn_keras.convert import torchvision
+    from rcnn_keras.convert import detectron2, torchvision
 
-    path = folder / f"{preset.name}-{preset.sha256}-{__version__}.keras"
+    path = folder / f"{preset.name}-{preset.digest}-{__version__}.keras"
     if path.exists():
         return keras.models.load_model(path, compile=False)
     source = fetch(preset.name, folder)
-    model = torchvision.load(preset.network, source)
-    model.freeze_backbone(None)
+    if preset.project == "detectron2":
+        model = detectron2.load(source, preset.network)
+    else:
+        model = torchvision.load(preset.network, source)
+        model.freeze_backbone(None)
     if not os.access(folder, os.W_OK):
         LOG.warning("%s cannot be written: %s is converted at each call", folder, source)
         return model

@@ -81,13 +81,15 @@ def files_in(folder):
 
 
 def test_the_table_of_presets_is_consistent():
-    assert len(PRESETS) == 15
+    assert len(PRESETS) == 49
     assert list_presets() == [*saved_models().values(), *PRESETS.values()]
     for preset in PRESETS.values():
+        if preset.project != "torchvision":
+            continue
         assert preset.url.startswith("https://download.pytorch.org/models/")
-        assert preset.url.endswith(f"-{preset.sha256}.pth")
-        assert len(preset.sha256) == 8
-        assert int(preset.sha256, 16) > 0
+        assert preset.url.endswith(f"-{preset.digest}.pth")
+        assert len(preset.digest) == 8
+        assert int(preset.digest, 16) > 0
         assert preset.licence == "BSD-3-Clause"
         assert (preset.box_ap is None) != (preset.top1 is None)
         assert (preset.mask_ap is not None) == preset.name.startswith("maskrcnn")
@@ -102,7 +104,7 @@ def test_the_table_of_presets_is_consistent():
 
 def test_the_command_lists_all_presets():
     lines = CliRunner().invoke(main, ["presets"]).output.splitlines()
-    assert len(lines) == 16 + len(saved_models())
+    assert len(lines) == 50 + len(saved_models())
     row = next(line for line in lines if line.startswith("maskrcnn_resnet50_fpn_v2_coco"))
     assert row.split()[1:] == ["177", "90", "47.4", "41.8", "-", "-", "BSD-3-Clause"]
     for model in saved_models().values():
@@ -241,7 +243,7 @@ def test_a_file_with_another_hash_is_refused(publish, server, tmp_path):
     with open(server.folder / preset.file_name, "r+b") as file:
         file.seek(-1, 2)
         file.write(b"\x00\x01")
-    message = f"SHA-256 begins with .*not with {preset.sha256}"
+    message = f"SHA-256 begins with .*not with {preset.digest}"
     with pytest.raises(ValueError, match=message):
         fetch("small_coco")
     assert files_in(tmp_path / "cache") == []

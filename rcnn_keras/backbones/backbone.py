@@ -23,7 +23,7 @@ from rcnn_keras.backbones.applications import (
 from rcnn_keras.backbones.efficientnet_lite import LITE_MEAN, LITE_STD, SCALES, efficientnet_lite
 from rcnn_keras.backbones.feature_maps import Stages, border_of, feature_maps
 from rcnn_keras.backbones.mobilenet_v3 import mobilenet_v3_large
-from rcnn_keras.backbones.resnet import DEPTHS, resnet, resnet_c5
+from rcnn_keras.backbones.resnet import NETWORKS, resnet, resnet_c5
 from rcnn_keras.backbones.trunks import box_trunk, mask_trunk
 from rcnn_keras.backbones.vgg import ZF_POOLED_SIZE, vgg16, vgg16_fc, zf
 from rcnn_keras.keras_internals import producer, sublayers
@@ -91,9 +91,12 @@ MOBILENET = "mobilenet_v3_large_fpn"
 
 LITES = {f"efficientnet_lite{number}": number for number in SCALES}
 
+DILATED = ("resnet50_dc5", "resnet101_dc5")
+
 NAMES = (
-    *(f"resnet{d}_fpn" for d in DEPTHS),
-    *(f"resnet{d}" for d in DEPTHS),
+    *(f"{name}_fpn" for name in NETWORKS),
+    *NETWORKS,
+    *DILATED,
     *(f"{name}_fpn" for name in LITES),
     *LITES,
     *(MOBILENET, "vgg16", "zf"),
@@ -138,6 +141,11 @@ STRIDES = (4, 8, 16, 32)  # of the maps under a pyramid
 MASK_POOLED_SIZE = 14
 
 
+def network_of(name: str) -> str:
+    """Return the network of a backbone, whose weights it has, whatever stands on it."""
+    return name.removesuffix("_fpn").removesuffix("_dc5")
+
+
 def stage_prefixes(name: str) -> tuple[tuple[str, ...], ...]:
     """Return what the names of the layers in each stage of our backbone `name` begin with."""
     if name == "vgg16":
@@ -147,7 +155,7 @@ def stage_prefixes(name: str) -> tuple[tuple[str, ...], ...]:
     if name == MOBILENET:
         return MOBILENET_STAGES
     stages = LITE_STAGES if name.removesuffix("_fpn") in LITES else RESNET_STAGES
-    return stages if name.endswith("_fpn") else stages[:4]
+    return stages if name.endswith(("_fpn", "_dc5")) else stages[:4]
 
 
 def stages_of(name: str, model: keras.Model) -> Stages:
@@ -246,9 +254,10 @@ def build_backbone(
 ) -> Backbone:
     """Build a backbone and the trunks of its heads.
 
-    `resnetD_fpn` has RoIs pooled to 7x7 from a pyramid and two dense layers; `resnetD` alone is
-    the C4 detector of the ResNet paper (14x14 from stride 16, then the fifth stage, which the mask
-    head shares); `vgg16` and `zf` are the detectors of the Faster R-CNN paper (7x7 from conv5_3 and
+    `resnetD_fpn` has RoIs pooled to 7x7 from a pyramid and two dense layers; `resnetD` alone is the
+    C4 detector of the ResNet paper (14x14 from stride 16, then the fifth stage, which the mask head
+    shares); `resnetD_dc5` has RoIs pooled to 7x7 from a dilated fifth stage of stride 16 and two
+    dense layers; `vgg16` and `zf` are the detectors of the Faster R-CNN paper (7x7 from conv5_3 and
     6x6 from conv5, then fc6 and fc7); `mobilenet_v3_large_fpn` is torchvision's, with a pyramid on
     two maps of stride 32. EfficientNet-Lite and all others have 7x7 features and two dense layers.
 
@@ -294,7 +303,7 @@ def build_backbone(
             stages=stages_of(backbone, parts.model),
             channels=fpn_channels if parts.pyramid else last,
         )
-        network = backbone.removesuffix("_fpn")
+        network = network_of(backbone)
         if weights == "imagenet" and network in SOURCES:
             load_imagenet(parts.model, parts.box_trunk, network)
             parts = replace(parts, preprocessing=(CAFFE_MEAN, CAFFE_STD, CAFFE_MEAN))
@@ -405,11 +414,26 @@ def _builtin_backbone(
             frozen_stages=2,
             preprocessing=LITE_PREPROCESSING,
         )
-    if not name.endswith("_fpn"):
-        depth = int(name.removeprefix("resnet"))
-        c5 = resnet_c5(depth, norm, stride_in_1x1, width, name="box_trunk")
+    if name in DILATED:
+        depth = int(name.removeprefix("resnet").removesuffix("_dc5"))
+        model = resnet(depth, norm, stride_in_1x1, width=width, dilated=True)
+        channels = model.output["c5"].shape[-1]
         return Backbone(
-            model=resnet(depth, norm, stride_in_1x1, 3, width),
+            model=model,
+            pyramid=False,
+            map_strides=(4, 8, 16, 16),
+            strides=(16,),
+            pooled_size=7,
+            box_trunk=box_trunk(7, channels, box_units or 1024, box_convs, head_norm, box_ranks),
+            mask_trunk=lambda: mask_trunk(MASK_POOLED_SIZE, channels, 256, head_norm),
+            frozen_stages=2,
+        )
+    if not name.endswith("_fpn"):
+        depth, groups, per_group = NETWORKS[name]
+        grouped: dict[str, Any] = {"groups": groups, "width_per_group": per_group}
+        c5 = resnet_c5(depth, norm, stride_in_1x1, width, name="box_trunk", **grouped)
+        return Backbone(
+            model=resnet(depth, norm, stride_in_1x1, 3, width, **grouped),
             pyramid=False,
             map_strides=(4, 8, 16),
             strides=(16,),
@@ -433,8 +457,9 @@ def _builtin_backbone(
         )
         strides, frozen_stages, preprocessing = STRIDES, 2, LITE_PREPROCESSING
     else:
-        depth = int(name.removeprefix("resnet").removesuffix("_fpn"))
-        model = resnet(depth, norm, stride_in_1x1, width=width, pool_at_end=pool_at_end)
+        depth, groups, per_group = NETWORKS[name.removesuffix("_fpn")]
+        grouped = {"groups": groups, "width_per_group": per_group}
+        model = resnet(depth, norm, stride_in_1x1, width=width, pool_at_end=pool_at_end, **grouped)
         map_strides = STRIDES
         strides, frozen_stages = map_strides, 2
     return Backbone(

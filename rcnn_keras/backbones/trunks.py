@@ -12,6 +12,8 @@ from rcnn_keras.layers.normalization import normalization
 from rcnn_keras.layers.stateless_dropout import StatelessDropout
 from rcnn_keras.ops.types import Tensor
 
+SEEDS = 1000  # more than the seeds of dropout that one detector uses
+
 
 def box_trunk(
     pooled_size: int,
@@ -88,6 +90,27 @@ def dropped_dense(
         x = dense(x, units, "he_normal", fc, rank)
         x = StatelessDropout(dropout, seed + number, name=f"{fc}_dropout")(x)
     return x
+
+
+def copy_trunk(trunk: keras.Model, number: int, *, weights: bool) -> keras.Model:
+    """Return a trunk of the same layers for another of several box heads.
+
+    Args:
+        trunk: model from `(n, S, S, C)` to `(n, F)`.
+        number: of the copy, from 1; each drops other units while training.
+        weights: whether it starts from the weights of `trunk`, or from random ones of its own.
+    """
+
+    def copied(layer: layers.Layer) -> layers.Layer:
+        config = layer.get_config()
+        if isinstance(layer, StatelessDropout):
+            config["seed"] += SEEDS * number
+        return type(layer).from_config(config)
+
+    copy = keras.models.clone_model(trunk, clone_function=copied)
+    if weights:
+        copy.set_weights(trunk.get_weights())
+    return copy
 
 
 def mask_trunk(

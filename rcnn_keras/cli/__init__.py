@@ -9,6 +9,7 @@ import click
 
 from rcnn_keras.cli.app import app
 from rcnn_keras.cli.compare import compare
+from rcnn_keras.cli.convert import convert
 from rcnn_keras.cli.data import data
 from rcnn_keras.cli.detect import detect
 from rcnn_keras.cli.evaluate import evaluate
@@ -83,6 +84,6 @@ def main(traceback: bool) -> None:
 
 for command in (
     *(init, train, launch, evaluate, detect, explain, export),
-    *(app, data, proposals, presets, compare),
+    *(app, convert, data, proposals, presets, compare),
 ):
     main.add_command(command)

@@ -13,8 +13,8 @@ def presets() -> None:
     """List the weights that `rk.models.from_preset`, --model and the key model.preset know.
 
     First the small detectors that come with the package, with COCO's AP in percent on the test
-    images that their cards name. Then published ones: AP is COCO's on val2017, top-1 the accuracy
-    on ImageNet, both as torchvision's authors report them.
+    images that their cards name. Then published ones: AP is COCO's on val2017 (of detectors of
+    other data sets, on those), top-1 the accuracy on ImageNet, as their authors report them.
     """
     from rcnn_keras.presets import list_presets
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from rcnn_keras.data.dataset import DetectionDataset
 from rcnn_keras.data.images import read_image
-from rcnn_keras.models import RCNN, Detector, FasterRCNN, MaskRCNN
+from rcnn_keras.models import RCNN, Detector, FasterRCNN
 from rcnn_keras.models.two_stage import TwoStageDetector
 
 STAGES = ("proposals", "features", "regions", "masks")
@@ -128,6 +128,7 @@ def time_stages(model: Detector, inputs: dict[str, Any], repeats: int) -> dict[s
 
     @tf.function(autograph=False)
     def boxes(first: Any) -> Any:
+        first = model.refine_proposals(first)
         logits, deltas = model.predict_boxes(first)
         return Detector.select_detections(model, first, logits, deltas)
 
@@ -144,7 +145,7 @@ def time_stages(model: Detector, inputs: dict[str, Any], repeats: int) -> dict[s
         rois, count = inputs["proposals"], inputs["num_proposals"]
     found["boxes"] = float(count[0])
     detected = step("regions", boxes, first | {"proposals": rois, "num_proposals": count})
-    if isinstance(model, MaskRCNN):
+    if model.has_masks:
         step("masks", masks, first["features"], detected)
     return found
 

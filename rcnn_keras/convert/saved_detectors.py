@@ -16,12 +16,12 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from rcnn_keras.models import FasterRCNN, KeypointRCNN, MaskRCNN
+from rcnn_keras.models import CascadeRCNN, FasterRCNN, KeypointRCNN, MaskRCNN
 from rcnn_keras.preset_table import MODEL, WEIGHTS
 from rcnn_keras.utils.atomic import atomic_write
 
 ARCHITECTURES: dict[str, type[FasterRCNN]] = {
-    kind.__name__: kind for kind in (FasterRCNN, KeypointRCNN, MaskRCNN)
+    kind.__name__: kind for kind in (CascadeRCNN, FasterRCNN, KeypointRCNN, MaskRCNN)
 }
 
 SUBMODULES = {  # by attribute, and the argument for a layer of the user's own
@@ -42,7 +42,7 @@ def save_half_precision(model: FasterRCNN, folder: str | os.PathLike, **metadata
     """Write a detector into a folder with its weights as float16; each file atomically.
 
     Args:
-        model: a `FasterRCNN`, `MaskRCNN` or `KeypointRCNN`.
+        model: a `FasterRCNN`, `MaskRCNN`, `CascadeRCNN` or `KeypointRCNN`.
         folder: created if missing; other files in it are kept.
         **metadata: further entries of `model.json`, such as the model's scores.
 
@@ -108,11 +108,13 @@ def read_model(folder: Path) -> dict[str, Any]:
 def _variables(model: FasterRCNN) -> dict[str, keras.Variable]:
     """Return the variables, named by the first submodule that has them and by their path."""
     variables: dict[str, keras.Variable] = {}
-    for submodule, argument in SUBMODULES.items():
+    parts = {name: (getattr(model, name, None), own) for name, own in SUBMODULES.items()}
+    if not hasattr(model, "box_head"):  # but several
+        parts |= {head.name: (head, "") for head in model.box_heads}
+    for submodule, (layer, argument) in parts.items():
         seen = {
             id(variable) for variable in variables.values()
         }  # a C4 detector's heads share a trunk
-        layer = getattr(model, submodule, None)
         for number, variable in enumerate(layer.weights if layer is not None else ()):
             if id(variable) in seen:
                 continue

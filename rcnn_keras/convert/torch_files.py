@@ -4,221 +4,19 @@ Since PyTorch 1.6 a file is a zip archive of uncompressed entries: `NAME/data.pk
 names storages, and `NAME/data/KEY`, the bytes of each. Older files have five pickles in sequence (a
 magic number, a version, the writer's system, the object, the storages' keys) and then the
 storages, each after its length.
-
-Python's own unpickler imports and calls what the file names. Refusing names is not enough for an
-untrusted file: memo indices, declared lengths and nested keys can still exhaust the memory or crash
-the process. Here `pickletools` splits the bytes and checks every length against them; only lists,
-dictionaries, tuples, numbers and strings are built, and only the given builders can be called.
 """
 
-import io
 import mmap
-import pickletools
 import struct
 import zipfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from os import PathLike
-from types import MappingProxyType
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-MAX_BYTES = 8 << 20  # the pickle of 10,000 tensors and their optimizer takes a third of it
-
-
-LITERALS = {
-    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
-    *("STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
-    *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
-}
-
-CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-
-EMPTY = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple}
-
-TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-
-
-class Global(str):
-    """The dotted name of a class or function that a pickle asks for; nothing is imported."""
-
-
-def read_pickle(
-    data: bytes | memoryview,
-    builders: Mapping[str, Callable[..., Any]] = MappingProxyType({}),
-    names: frozenset[str] = frozenset(),
-    load_reference: Callable[[Any], Any] | None = None,
-) -> tuple[Any, int]:
-    """Read the pickle that `data` begins with.
-
-    Args:
-        data: bytes; more may follow the pickle's end.
-        builders: replacement for each class or function that the pickle may call.
-        names: further names that it may mention but not call; they become `Global`.
-        load_reference: returns the object of a persistent id.
-
-    Returns:
-        The object, and the number of bytes that its pickle takes.
-
-    Raises:
-        ValueError: for bytes that are not a complete pickle, or longer than `MAX_BYTES`; for a name
-            that is not listed, with that name; for an opcode that no state dict needs.
-    """
-    stream = io.BytesIO(data[:MAX_BYTES])
-    reader = _PickleReader(builders, names, load_reference)
-    try:
-        for opcode, argument in _opcodes(stream):
-            reader.step(opcode.name, argument)
-        return reader.pop(), stream.tell()
-    except (IndexError, KeyError, TypeError) as error:  # of the stack, the memo, a builder's call
-        raise ValueError(f"the pickle is malformed ({type(error).__name__}: {error})") from error
-
-
-def _opcodes(stream: IO[bytes]) -> Iterator[tuple[pickletools.OpcodeInfo, Any]]:
-    try:
-        for opcode, argument, _ in pickletools.genops(stream):
-            yield opcode, argument
-    except ValueError as error:
-        raise ValueError(f"the pickle is damaged or cut off ({error})") from error
-
-
-def fill(target: dict, pairs: Iterable[tuple[Any, Any]]) -> None:
-    """Put pairs of key and value into a dictionary.
-
-    Raises:
-        ValueError: for a key that is neither a string nor a number; the hash of a nested tuple, or
-            its text in a message, may take forever.
-    """
-    for key, value in pairs:
-        if not isinstance(key, (str, int, float)):
-            raise ValueError(f"the pickle has a {type(key).__name__} as a dictionary's key")
-        target[key] = value
-
-
-class _PickleReader:
-    """The stack and the memo of a pickle."""
-
-    def __init__(
-        self,
-        builders: Mapping[str, Callable[..., Any]],
-        names: Collection[str],
-        load_reference: Callable[[Any], Any] | None,
-    ) -> None:
-        self.builders = builders
-        self.names = names
-        self.load_reference = load_reference
-        self.stack: list[Any] = []
-        self.marks: list[int] = []
-        self.memo: dict[int, Any] = {}
-
-    def step(self, name: str, argument: Any) -> None:
-        if name in LITERALS:
-            self.stack.append(argument)
-        elif name in CONSTANTS:
-            self.stack.append(CONSTANTS[name])
-        elif name in EMPTY:
-            self.stack.append(EMPTY[name]())
-        elif name in TUPLES:
-            self.stack.append(tuple(self.pop_many(len(self.stack) - TUPLES[name])))
-        elif name in ("BINPUT", "LONG_BINPUT", "PUT"):
-            self.memo[argument] = self.stack[-1]
-        elif name == "MEMOIZE":
-            self.memo[len(self.memo)] = self.stack[-1]
-        elif name in ("BINGET", "LONG_BINGET", "GET"):
-            self.stack.append(self.memo[argument])
-        elif name not in ("PROTO", "FRAME", "STOP"):
-            method = getattr(self, f"_{name.lower()}", None)
-            if method is None:
-                raise ValueError(f"the pickle has the opcode {name}, which no state dict needs")
-            method(argument)
-
-    def pop(self) -> Any:
-        if self.marks and self.marks[-1] == len(self.stack):
-            raise ValueError("the pickle is malformed (its stack is empty)")
-        return self.stack.pop()
-
-    def pop_many(self, start: int) -> list[Any]:
-        if start < (self.marks[-1] if self.marks else 0):
-            raise ValueError("the pickle is malformed (its stack is too short)")
-        values = self.stack[start:]
-        del self.stack[start:]
-        return values
-
-    def pop_to_mark(self) -> list[Any]:
-        start = self.marks.pop()
-        return self.pop_many(start)
-
-    def top(self, kind: type) -> Any:
-        if not isinstance(self.stack[-1], kind):
-            raise ValueError(
-                f"the pickle is malformed (it fills a {type(self.stack[-1]).__name__})"
-            )
-        return self.stack[-1]
-
-    def look_up(self, name: str) -> "Global":
-        if name not in self.builders and name not in self.names:
-            raise ValueError(f"the pickle asks for {name}, which no tensor needs; it is refused")
-        return Global(name)
-
-    def _mark(self, _: Any) -> None:
-        self.marks.append(len(self.stack))
-
-    def _tuple(self, _: Any) -> None:
-        self.stack.append(tuple(self.pop_to_mark()))
-
-    def _list(self, _: Any) -> None:
-        self.stack.append(self.pop_to_mark())
-
-    def _dict(self, _: Any) -> None:
-        items = self.pop_to_mark()
-        self.stack.append({})
-        self._set(items)
-
-    def _append(self, _: Any) -> None:
-        value = self.pop()
-        self.top(list).append(value)
-
-    def _appends(self, _: Any) -> None:
-        values = self.pop_to_mark()
-        self.top(list).extend(values)
-
-    def _setitem(self, _: Any) -> None:
-        value, key = self.pop(), self.pop()
-        self._set([key, value])
-
-    def _setitems(self, _: Any) -> None:
-        self._set(self.pop_to_mark())
-
-    def _set(self, items: list[Any]) -> None:
-        fill(self.top(dict), zip(items[::2], items[1::2], strict=True))
-
-    def _global(self, name: str) -> None:
-        self.stack.append(self.look_up(name.replace(" ", ".", 1)))
-
-    def _stack_global(self, _: Any) -> None:
-        name, module = self.pop(), self.pop()
-        if not isinstance(name, str) or not isinstance(module, str):
-            raise ValueError("the pickle asks for something without a name")
-        self.stack.append(self.look_up(f"{module}.{name}"))
-
-    def _reduce(self, _: Any) -> None:
-        arguments, name = self.pop(), self.pop()
-        if not isinstance(name, Global) or name not in self.builders:
-            raise ValueError("the pickle calls something that is not a function")
-        self.stack.append(self.builders[name](*arguments))
-
-    _newobj = _reduce
-
-    def _build(self, _: Any) -> None:
-        self.pop()  # attributes such as the _metadata of torch's state dicts; they are not tensors
-        self.top(dict)
-
-    def _binpersid(self, _: Any) -> None:
-        if self.load_reference is None:
-            raise ValueError("the pickle has a persistent id where none is known")
-        self.stack.append(self.load_reference(self.pop()))
-
+from rcnn_keras.convert.pickles import MAX_BYTES, Global, fill, read_pickle
 
 DTYPES = {
     "torch.DoubleStorage": "<f8",
@@ -410,18 +208,18 @@ def _parameter(tensor: Any, *_: Any) -> Any:
     return tensor
 
 
-def _ordered(pairs: Any = None) -> dict[Any, Any]:
+def ordered(pairs: Any = None) -> dict[Any, Any]:
     """Replacement for `collections.OrderedDict`; Python 2 wrote `pairs`, which are moved.
 
     A pickle may pass the same list many times in a few bytes, so that copies could exhaust memory.
     """
-    ordered: dict[Any, Any] = {}
+    entries: dict[Any, Any] = {}
     if pairs is not None:
         if not isinstance(pairs, list):
             raise ValueError(f"the pickle makes a dictionary of a {type(pairs).__name__}")
-        fill(ordered, pairs)
+        fill(entries, pairs)
         pairs.clear()
-    return ordered
+    return entries
 
 
 def _nothing(*_: Any) -> dict[Any, Any]:
@@ -432,7 +230,7 @@ def _nothing(*_: Any) -> dict[Any, Any]:
 BUILDERS: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_parameter": _parameter,
-    "collections.OrderedDict": _ordered,
+    "collections.OrderedDict": ordered,
     "collections.Counter": _nothing,  # of a learning rate's schedule
     "argparse.Namespace": _nothing,  # of a training script's arguments
 }

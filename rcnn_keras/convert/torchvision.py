@@ -224,8 +224,11 @@ def load_backbone(model: FasterRCNN, weights: Weights) -> None:
             raise ValueError(
                 f"torchvision's networks need {key}={value}; the model has {config[key]}"
             )
-    trunk = getattr(model.box_head, "trunk", None)  # none in a head of the user's own
+    trunk = getattr(model.box_heads[0], "trunk", None)  # none in a head of the user's own
     load_network(model.backbone, trunk, weights, f"the weights of {config['backbone']}")
+    if trunk is not None and _last_stage(trunk):
+        for head in model.box_heads[1:]:  # of a cascade
+            head.trunk.set_weights(trunk.get_weights())
 
 
 def load_network(
@@ -244,10 +247,15 @@ def load_network(
         ValueError, OSError: as `load_backbone`.
     """
     source, state = _state(weights, name)
-    last = [layer for layer in trunk.layers if layer.name.startswith("layer4_")] if trunk else []
+    last = _last_stage(trunk) if trunk else []
     unused = CLASSIFIERS if trunk else (*CLASSIFIERS, "layer4.")
     targets = _backbone_targets([*backbone.layers, *last])
     assign_weights(targets, state, source, [key for key in state if key.startswith(unused)])
+
+
+def _last_stage(trunk: keras.Model) -> list[keras.layers.Layer]:
+    """Return the layers of a ResNet's last stage, which a C4 detector's trunk has."""
+    return [layer for layer in trunk.layers if layer.name.startswith("layer4_")]
 
 
 def _state(weights: Weights, name: str) -> tuple[Any, dict[str, np.ndarray]]:

@@ -4,6 +4,7 @@ PyTorch's kernels are (out, in, h, w), of transposed convolutions (in, out, h, w
 (channels, 1, h, w); dense kernels are (out, in).
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -37,7 +38,7 @@ def weight_targets(
     """Return the targets of a layer by the tensor names of the PyTorch module `name`.
 
     Args:
-        layer: a convolution, a dense layer or a batch norm, built.
+        layer: a convolution, a dense layer, a batch norm or a group norm, built.
         name: of the module that corresponds to it.
         drop: number of the module's first outputs that our layer does not have.
         map_size: S, for a dense layer on a flattened `(S, S, C)` map; PyTorch's is (C, S, S).
@@ -52,6 +53,9 @@ def weight_targets(
             "running_mean": layer.moving_mean,
             "running_var": layer.moving_variance,
         }
+        return {f"{name}.{k}": _vector(variable, 0) for k, variable in variables.items()}
+    if isinstance(layer, layers.GroupNormalization):
+        variables = {"weight": layer.gamma, "bias": layer.beta}
         return {f"{name}.{k}": _vector(variable, 0) for k, variable in variables.items()}
     if isinstance(layer, layers.Dense):
         kernel = _dense(layer.kernel, drop, map_size)
@@ -175,12 +179,13 @@ HEADS = (
     "keypoint_head",
 )  # or layers of the user's own in their place
 
+STAGE = re.compile(r"(?<=^box_head)_\d+")  # of a cascade's names of its heads
+
 
 def may_start(architecture: type[Detector], source: type[Detector]) -> bool:
     """Tell whether a detector of one architecture can start from the weights of another.
 
-    Faster, Mask and Keypoint R-CNN share all but the heads of masks and keypoints. The others have
-    other parts.
+    Faster, Mask, Cascade and Keypoint R-CNN share all but the heads. The others have other parts.
     """
     of_matterport = {issubclass(kind, MatterportMaskRCNN) for kind in (architecture, source)}
     if issubclass(architecture, FasterRCNN) and len(of_matterport) == 1:
@@ -216,12 +221,12 @@ def transfer(source: Detector, target: Detector) -> tuple[list[str], list[str]]:
     Layers that predict per class have the same meaning only if the classes are the same; layers
     that predict per anchor only if there are as many anchors at each position, those that predict
     keypoints only if these are the same. A layer of the user's own is copied as a whole, a head
-    only if the classes are the same.
+    only if the classes are the same. All stages of a cascade get the trunk of another detector's
+    one box head, which gets that of the first stage; their predictors have other meanings.
 
     Args:
         source: detector to copy from.
-        target: one with the same network; either of the two may have a head of masks or keypoints
-            that the other lacks.
+        target: one with the same network; either of the two may have heads that the other lacks.
 
     Returns:
         Names of the submodules that were copied, and of those that were left unchanged.
@@ -232,15 +237,17 @@ def transfer(source: Detector, target: Detector) -> tuple[list[str], list[str]]:
     same_classes = source.classes == target.classes
     same_keypoints = source.skeleton == target.skeleton
     old, new = _submodules(source), _submodules(target)
+    _share_trunk(old, new)
     copied: list[str] = []
     unchanged: list[str] = []
     for name, variables in new.items():
         fits = [v.shape for v in variables] == [v.shape for v in old.get(name, [])]
         is_own = name in LAYER_ARGUMENTS
         is_new = is_own or (name.startswith(HEADS) and name not in old)
-        if not fits and not is_new and name not in (*OF_CLASSES, *OF_ANCHORS, *KEYPOINT_HEAD):
+        role = STAGE.sub("", name)
+        if not fits and not is_new and role not in (*OF_CLASSES, *OF_ANCHORS, *KEYPOINT_HEAD):
             raise ValueError(f"the weights do not fit: {name} has other shapes in the new model")
-        of_classes = name in (*OF_CLASSES, "box_head", "mask_head")
+        of_classes = role in (*OF_CLASSES, "box_head", "mask_head")
         of_keypoints = name in (KEYPOINT_HEAD[-1], "keypoint_head")
         same_meaning = fits and (same_classes or not of_classes)
         same_meaning = same_meaning and (same_keypoints or not of_keypoints)
@@ -249,6 +256,14 @@ def transfer(source: Detector, target: Detector) -> tuple[list[str], list[str]]:
         for ours, theirs in zip(new[name], old[name], strict=True):
             ours.assign(theirs)
     return copied, unchanged
+
+
+def _share_trunk(old: dict[str, list], new: Mapping[str, list]) -> None:
+    """Name the trunk of a box head in `old` as those of `new` are that stand for it."""
+    first = old.get("box_head.trunk", old.get("box_head_1.trunk"))
+    for name in new:
+        if first is not None and STAGE.sub("", name) == "box_head.trunk":
+            old.setdefault(name, first)
 
 
 def _submodules(model: Any) -> dict[str, list]:
@@ -263,7 +278,7 @@ def _submodules(model: Any) -> dict[str, list]:
 
 
 def _two_stage_layers(model: Any) -> dict[str, list]:
-    """Return the layers of each submodule of Fast, Faster, Mask or Keypoint R-CNN."""
+    """Return the layers of each submodule of a detector with two stages."""
     own = model.custom_layers
     layers = {"backbone": model.backbone.layers, "fpn": [model.fpn] if model.fpn else []}
     layers |= {name: [layer] for name, layer in own.items() if name != "backbone"}
@@ -275,12 +290,13 @@ def _two_stage_layers(model: Any) -> dict[str, list]:
         }
     shared = []
     if "box_head" not in own:
-        shared = model.box_head.trunk.layers
-        layers |= {
-            "box_head.trunk": shared,
-            "box_head.class_logits": [model.box_head.class_logits],
-            "box_head.box_deltas": [model.box_head.box_deltas],
-        }
+        shared = model.box_heads[0].trunk.layers
+        for head in model.box_heads:
+            layers |= {
+                f"{head.name}.trunk": head.trunk.layers,
+                f"{head.name}.class_logits": [head.class_logits],
+                f"{head.name}.box_deltas": [head.box_deltas],
+            }
     if "mask_head" not in own and (head := getattr(model, "mask_head", None)):
         trunk = [layer for layer in head.trunk.layers if layer not in shared]
         layers |= dict(zip(MASK_HEAD, (trunk, [head.upsample], [head.mask_logits]), strict=True))

@@ -20,6 +20,10 @@ class ImageRule(Protocol):
         """Return h and w of an image of H x W pixels."""
         ...
 
+    def sizes(self, height: int, width: int) -> list[tuple[int, int]]:
+        """Return the sizes of which a training draws one; mostly that of `size` alone."""
+        ...
+
     def size_in_graph(self, size: tf.Tensor) -> tf.Tensor:
         """Return what `size` does: `(2,)` int32 H and W to `(2,)` int32 h and w."""
         ...
@@ -65,6 +69,10 @@ class MatterportImageRule:
         if self.mode == "square" and round(longer * scale) > self.max_size:
             scale = self.max_size / longer
         return max(round(height * scale), 1), max(round(width * scale), 1)
+
+    def sizes(self, height: int, width: int) -> list[tuple[int, int]]:
+        """Return the one size of an image of H x W pixels."""
+        return [self.size(height, width)]
 
     def size_in_graph(self, size: tf.Tensor) -> tf.Tensor:
         """Return what `size` does, in the same float64."""

@@ -457,7 +457,7 @@ class Batches:
         """Return the height and width of a record's image after resizing, at each `min_size`."""
         height, width = record.height, record.width
         if self.image_rule is not None:
-            return [self.image_rule.size(height, width)]
+            return self.image_rule.sizes(height, width)
         return [
             resized_size(height, width, size or min(height, width), self.max_size or sys.maxsize)
             for size in _several(self.min_size)

@@ -112,7 +112,7 @@ class RoI:
 
     Attributes:
         number: of its proposal, 0..R-1.
-        box: `(4,)` of the proposal.
+        box: `(4,)` of the proposal; in a cascade as its last stage reads it.
         pooled: `(S, S, C)` float32, what the box head got; of R-CNN pool5.
         kind: "RoIAlign", "RoIPool", "crop" of R-CNN, or the name of another layer.
         level: the feature map that was read; None of R-CNN and of other layers.
@@ -143,12 +143,14 @@ class Path:
     Attributes:
         anchor: `(4,)`, where it began; None without an RPN.
         proposal: `(4,)`, the anchor after the RPN's deltas, clipped to the image.
-        box: `(4,)`, the proposal after the deltas of its class, clipped.
+        box: `(4,)`, the proposal after the deltas of its class, clipped; in a cascade after those
+            of all stages.
         level: of the anchor; None without an RPN.
         objectness: of the proposal, 0..1; None where there is none.
         label: 0..K-1.
         score: 0..1.
         candidate: its place among the candidates of `Explanation.suppressed`.
+        stages: what each stage of a cascade but the last made of the proposal, `(4,)` each.
     """
 
     anchor: np.ndarray | None
@@ -159,6 +161,7 @@ class Path:
     label: int
     score: float
     candidate: int
+    stages: tuple[np.ndarray, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,7 +195,8 @@ class SampledRoIs:
         matches: `(S,)` int32, the object that each overlaps most.
         losses: `(S,)` float32 of each loss. That of classes, and that of boxes, which only objects
             have, are the means of these over all samples; that of masks over the objects, that of
-            keypoints, the sum of a RoI's, over the keypoints.
+            keypoints, the sum of a RoI's, over the keypoints. Those of a cascade's later stages are
+            0 for samples that an earlier stage left without an area, which do not count there.
     """
 
     boxes: np.ndarray

@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras import ops
 
 from rcnn_keras.data.dataset import DetectionDataset, Record
+from rcnn_keras.data.image_rule import MatterportImageRule
 from rcnn_keras.data.images import read_image
 from rcnn_keras.data.inputs import Images, input_batches
 from rcnn_keras.data.inputs import Proposals as GivenProposals
@@ -37,9 +38,10 @@ from rcnn_keras.losses import (
     mask_head_loss_terms,
     rpn_loss_terms,
 )
-from rcnn_keras.models import RCNN, Detector, FasterRCNN, KeypointRCNN, MaskRCNN
+from rcnn_keras.models import RCNN, Detector, FasterRCNN, KeypointRCNN
 from rcnn_keras.models.batch import complete_inputs, complete_targets
 from rcnn_keras.models.errors import check_process
+from rcnn_keras.models.mask_branch import MaskBranch
 from rcnn_keras.models.two_stage import TwoStageDetector
 from rcnn_keras.ops import (
     iou,
@@ -82,10 +84,9 @@ def explain(
     if not isinstance(model, Detector):
         raise ValueError(
             "explain takes a detector of this package (RCNN, FastRCNN, FasterRCNN, MaskRCNN, "
-            "KeypointRCNN), not "
-            f"{_kind(model)}"
+            f"CascadeRCNN, KeypointRCNN), not {_kind(model)}"
         )
-    if model.image_rule is not None:
+    if isinstance(model.image_rule, MatterportImageRule):
         raise ValueError(
             f"explain is not for {type(model).__name__}, whose images stand in the middle of a "
             f"canvas: its extract_features, predict_boxes and layers give what it computes"
@@ -142,20 +143,23 @@ def _look(model: Detector, inputs: dict[str, Tensor], targets: dict[str, Tensor]
     """Run a detector on one image, and return all that passes by."""
     inputs = complete_inputs(inputs)
     extracted = model.extract_features(inputs, training=False)
-    logits, deltas = model.predict_boxes(extracted)
-    rois, count, sizes = (extracted[k] for k in ("proposals", "num_proposals", "image_sizes"))
+    refined = model.refine_proposals(extracted)
+    logits, deltas = model.predict_boxes(refined)
+    rois, count, sizes = (refined[k] for k in ("proposals", "num_proposals", "image_sizes"))
     layer = model.detection_layer
     boxes, scores, classes = layer.candidates(logits, deltas, rois, count, sizes)
     kept, _ = layer.suppress(boxes, scores, classes)
     looked = {
-        "detections": model.select_detections(extracted, logits, deltas),
-        "proposals": rois,
+        "detections": model.select_detections(refined, logits, deltas),
+        "proposals": extracted["proposals"],
         "num_proposals": count,
         "probabilities": ops.sigmoid(logits) if layer.margins else ops.softmax(logits),
         "nms": _nms(boxes, scores, classes, kept),
     }
     number = kept // len(model.classes)  # the proposal that each detection was
     read = take_rows(rois, number)
+    looked["read"] = read
+    looked["stages"] = [take_rows(boxes, number) for boxes in refined.get("stage_boxes", ())]
     if isinstance(model, TwoStageDetector):
         maps = extracted["features"]
         looked |= {
@@ -230,17 +234,22 @@ def _look_at_training(
     step = ops.zeros((), "int64")
     proposals, count, ids = (extracted[k] for k in ("proposals", "num_proposals", "image_ids"))
     sampled = model.roi_sampler(proposals, count, targets, ids, step)
-    predicted = model.predict_sampled(extracted, sampled, step, False)
-    losses = box_head_loss_terms(*predicted, model.get_config()["box_smooth_l1_beta"])
+    beta = model.get_config()["box_smooth_l1_beta"]
+    stages = model.sampled_stages(extracted, targets, sampled, step, False)
+    losses = {
+        name + model.loss_suffix(number): (terms[0], of_stage[1])
+        for number, (of_stage, predicted) in enumerate(stages)
+        for name, terms in box_head_loss_terms(*predicted, beta).items()
+    }
     looked = {
         "targets": {name: targets[name] for name in ("boxes", "labels", "crowd")},
         "overlaps": iou(targets["boxes"], proposals),
         "rois": sampled[0],
         "classes": sampled[1],
         "matches": sampled[3],
-        "losses": {name: terms[0] for name, terms in losses.items()},
+        "losses": losses,
     }
-    if isinstance(model, MaskRCNN):
+    if isinstance(model, MaskBranch) and model.has_masks:
         logits, masks, real = model.draw_sampled(extracted, targets, sampled, False)
         cells = logits.shape[1] * logits.shape[2]
         looked["mask_losses"] = mask_head_loss_terms(logits, masks, real) / cells
@@ -258,13 +267,14 @@ def _look_at_rpn_training(
 ) -> Arrays:
     anchors = ops.concatenate(extracted["anchors"])
     matches, labels = model.anchor_sampler.match(anchors, targets, extracted["image_sizes"])
-    indices, *sampled = model.sample_anchors(extracted, targets, step)
+    drawn = model.sample_anchors(extracted, targets, step)
+    indices, sampled = drawn[0], drawn[1:]
     return {
         "matches": matches,
         "match_labels": labels,
         "boxes": ops.take(anchors, indices[0], axis=0)[None],
         "labels": sampled[-1],
-        "losses": rpn_loss_terms(*sampled),
+        "losses": rpn_loss_terms(*sampled, model.get_config()["rpn_smooth_l1_beta"]),
     }
 
 
@@ -283,17 +293,18 @@ def _explanation(
     features = _feature_maps(looked)
     rpn = looked.get("rpn")
     proposals = _proposals(model, looked, record)
-    rois = _rois(model, looked, features, proposals, count)
+    rois = _rois(model, looked, features, count)
     paths = tuple(
         Path(
             None if proposals.anchors is None else proposals.anchors[roi.number],
-            roi.box,
+            proposals.boxes[roi.number],
             found["boxes"][i],
             None if proposals.levels is None else int(proposals.levels[roi.number]),
             None if proposals.scores is None else float(proposals.scores[roi.number]),
             int(found["labels"][i]),
             float(found["scores"][i]),
             int(suppressed.kept[i]),
+            tuple(boxes[0, i] for boxes in looked["stages"]),
         )
         for i, roi in enumerate(rois)
     )
@@ -399,13 +410,12 @@ def _rois(
     model: Detector,
     looked: Arrays,
     features: tuple[FeatureMap, ...],
-    proposals: Proposals,
     count: int,
 ) -> tuple[RoI, ...]:
     numbers = looked["nms"]["kept"][0, :count] // len(model.classes)
     rois = []
     for i, number in enumerate(numbers.tolist()):
-        box, pooled = proposals.boxes[number], looked["pooled"][0, i]
+        box, pooled = looked["read"][0, i], looked["pooled"][0, i]
         if isinstance(model, TwoStageDetector):
             rois.append(where_read(model.box_pooling, number, box, pooled, features))
         else:
@@ -447,7 +457,11 @@ def _training(
     targets = {name: values[0] for name, values in of["targets"].items()}
     real = targets["labels"] >= 0
     sampled = of["classes"][0] >= 0
-    losses = {name: _spread(terms, sampled) for name, terms in of["losses"].items()}
+    losses: dict[str, np.ndarray] = {}
+    counts: dict[str, Any] = {}
+    for name, (terms, classes) in of["losses"].items():  # a cascade leaves out RoIs on its way
+        trained = classes[0] >= 0
+        losses[name], counts[name] = _spread(terms, trained), int(trained.sum())
     if "mask_losses" in of:
         losses["mask_loss"] = _spread(of["mask_losses"], of["classes"][0] > 0)
     if "keypoint_losses" in of:
@@ -460,9 +474,9 @@ def _training(
         {name: terms[sampled] for name, terms in losses.items()},
     )
     means = {} if anchors is None else {k: _mean(x, len(x)) for k, x in anchors.losses.items()}
-    counts = {"mask_loss": (rois.classes > 0).sum(), "keypoint_loss": of.get("num_keypoints")}
+    counts |= {"mask_loss": (rois.classes > 0).sum(), "keypoint_loss": of.get("num_keypoints")}
     for name, terms in rois.losses.items():
-        means[name] = _mean(terms, int(counts.get(name, len(terms))))
+        means[name] = _mean(terms, int(counts[name]))
     return Training(
         targets["boxes"][real],
         targets["labels"][real],

@@ -144,7 +144,8 @@ def _part(explanation: Explanation, detection: int) -> dict[str, Any]:
     """Return all about one detection."""
     path, roi = explanation.paths[detection], explanation.rois[detection]
     name = explanation.classes[path.label]
-    steps = [("anchor", path.anchor), ("proposal", path.proposal), ("final box", path.box)]
+    stages = [(f"after stage {number}", box) for number, box in enumerate(path.stages, 1)]
+    steps = [("anchor", path.anchor), ("proposal", path.proposal), *stages, ("final box", path.box)]
     suppressed = explanation.suppressed
     removed = suppressed.removed_by(path.candidate)
     figures = {
@@ -240,7 +241,7 @@ def _training(explanation: Explanation) -> dict[str, Any] | None:
     ]
     found: dict[str, Any] = {
         "objects": objects,
-        "losses": [(LOSSES[n], f"{value:.4f}") for n, value in training.losses.items()],
+        "losses": [(loss_title(n), f"{value:.4f}") for n, value in training.losses.items()],
         "matches": _figure(explanation.draw_matches(), "Objects and what matches them"),
         "anchors": None,
         "samples": None,
@@ -281,5 +282,11 @@ def _samples(explanation: Explanation) -> dict[str, Any]:
         "rows": rows,
         "count": len(rois.classes),
         "objects": int((rois.classes > 0).sum()),
-        "columns": [LOSSES[name] for name in rois.losses],
+        "columns": [loss_title(name) for name in rois.losses],
     }
+
+
+def loss_title(name: str) -> str:
+    """Return what the page calls a loss: `class_loss_2` is that of classes in stage 2."""
+    kind, _, stage = name.rpartition("_")
+    return f"stage {stage} {LOSSES[kind]}" if stage.isdecimal() else LOSSES[name]

@@ -176,9 +176,9 @@ def is_untrained(model: Detector) -> bool:
     Of a head of the user's own it is not known.
     """
     if isinstance(model, RCNN):
-        classifier = model.svm if model.classifier == "svm" else model.class_logits
-    elif isinstance(model.box_head, BoxHead):
-        classifier = model.box_head.class_logits
+        classifiers = [model.svm if model.classifier == "svm" else model.class_logits]
     else:
-        return False
-    return not np.any(keras.ops.convert_to_numpy(classifier.bias))
+        heads = [head for head in model.box_heads if isinstance(head, BoxHead)]
+        classifiers = [head.class_logits for head in heads]
+    biases = [keras.ops.convert_to_numpy(classifier.bias) for classifier in classifiers]
+    return bool(biases) and not any(np.any(bias) for bias in biases)

@@ -4,9 +4,11 @@ from rcnn_keras.layers.anchor_generator import AnchorGenerator
 from rcnn_keras.layers.anchor_sampler import AnchorSampler
 from rcnn_keras.layers.best_class_detections import BestClassDetectionLayer
 from rcnn_keras.layers.box_head import BoxHead
+from rcnn_keras.layers.cascade import BoxRefinement, MeanLogits, RoIMatcher
 from rcnn_keras.layers.centred_canvas import CentredCanvas
 from rcnn_keras.layers.detection_layer import DetectionLayer
 from rcnn_keras.layers.feature_pyramid import FeaturePyramid
+from rcnn_keras.layers.grouped_conv import GroupedConv2D
 from rcnn_keras.layers.image_normalization import ImageNormalization
 from rcnn_keras.layers.joint_proposals import JointProposalLayer
 from rcnn_keras.layers.keypoint_head import KeypointHead, KeypointLayer
@@ -29,10 +31,12 @@ __all__ = [
     "AnchorSampler",
     "BestClassDetectionLayer",
     "BoxHead",
+    "BoxRefinement",
     "CentredCanvas",
     "DetectionLayer",
     "FeaturePyramid",
     "FrozenBatchNormalization",
+    "GroupedConv2D",
     "ImageNormalization",
     "JointProposalLayer",
     "KeypointHead",
@@ -40,12 +44,14 @@ __all__ = [
     "LocalResponseNorm",
     "MaskHead",
     "MaskLayer",
+    "MeanLogits",
     "ProposalLayer",
     "PyramidCrop",
     "RPNHead",
     "RealRoIs",
     "RegionFeatures",
     "RoIAlign",
+    "RoIMatcher",
     "RoIPool",
     "RoISampler",
     "StatelessDropout",

@@ -19,6 +19,8 @@ class AnchorGenerator(keras.layers.Layer):
             in the paper, one a level for a pyramid.
         aspect_ratios: heights over widths, the same on every level.
         rounding: round the corners to whole pixels, as torchvision does and Detectron2 does not.
+        strides: pixels from one position to the next on each level; None for the whole quotient of
+            the sides of image and map, torchvision's.
         step: positions of a map from one that has anchors to the next, down and across.
 
     Call arguments:
@@ -35,6 +37,7 @@ class AnchorGenerator(keras.layers.Layer):
         sizes: Sequence[Sequence[float]],
         aspect_ratios: Sequence[float] = (0.5, 1.0, 2.0),
         rounding: bool = True,
+        strides: Sequence[int] | None = None,
         step: int = 1,
         **kwargs: Any,
     ) -> None:
@@ -42,15 +45,19 @@ class AnchorGenerator(keras.layers.Layer):
         self.sizes = tuple(tuple(level) for level in sizes)
         self.aspect_ratios = tuple(aspect_ratios)
         self.rounding = rounding
+        self.strides = None if strides is None else tuple(strides)
         self.step = step
 
     def call(self, images: Tensor, features: Sequence[Tensor]) -> list[Tensor]:
         """Return the anchors of every level; see the class."""
         image_size = ops.shape(images)[1:3]
         anchors = []
-        for sizes, feature in zip(self.sizes, features, strict=True):
+        for level, (sizes, feature) in enumerate(zip(self.sizes, features, strict=True)):
             feature_size = ops.shape(feature)[1:3]
-            stride = [image_size[k] // feature_size[k] * self.step for k in range(2)]
+            stride = [image_size[k] // feature_size[k] for k in range(2)]
+            if self.strides:
+                stride = [self.strides[level]] * 2
+            stride = [side * self.step for side in stride]
             feature_size = [-(-side // self.step) for side in feature_size]
             base = base_anchors(sizes, self.aspect_ratios, self.rounding)
             anchors.append(grid_anchors(base, feature_size, stride))
@@ -68,5 +75,6 @@ class AnchorGenerator(keras.layers.Layer):
             "sizes": self.sizes,
             "aspect_ratios": self.aspect_ratios,
             "rounding": self.rounding,
+            "strides": self.strides,
             "step": self.step,
         }

@@ -31,7 +31,7 @@ class DetectionLayer(keras.layers.Layer):
 
     Call arguments:
         logits: `(B, R, K + 1)`, background first; `(B, R, K)` with `margins`.
-        deltas: `(B, R, K, 4)`.
+        deltas: `(B, R, K, 4)`, or `(B, R, 1, 4)` where all classes share a box.
         rois: `(B, R, 4)` boxes in pixels.
         num_rois: `(B,)` how many of them are real.
         image_sizes: `(B, 2)` int32.
@@ -90,8 +90,11 @@ class DetectionLayer(keras.layers.Layer):
             `boxes` `(B, R * K, 4)`, those of a RoI one after the other; `scores` `(B, R * K)`, 0
             for padding and for boxes without an area; and the `classes` `(R * K,)`, 0..K-1.
         """
-        count, num_classes = ops.shape(rois)[1], deltas.shape[2]
+        count = ops.shape(rois)[1]
+        num_classes = logits.shape[2] if self.margins else logits.shape[2] - 1
         boxes = decode_boxes(deltas, rois[:, :, None], self.box_weights)
+        if deltas.shape[2] < num_classes:
+            boxes = ops.tile(boxes, (1, 1, num_classes, 1))
         boxes = clip_boxes(ops.reshape(boxes, (-1, count * num_classes, 4)), image_sizes)
         real = ops.arange(count)[None] < num_rois[:, None]
         scores = ops.sigmoid(logits) if self.margins else ops.softmax(logits)[..., 1:]

@@ -14,7 +14,8 @@ class ImageNormalization(keras.layers.Layer):
     """Subtract the mean, divide by the deviation, and set the padding to zero.
 
     The map is padded at the bottom and right to a multiple of `size_divisor`, so that every level
-    of a pyramid is half of the one before. Zero after normalisation is torchvision's padding; a
+    of a pyramid is half of the one before; with `cut`, what goes beyond the least multiple that
+    holds the batch's images is taken away. Zero after normalisation is torchvision's padding; a
     network that normalises its images once more needs another.
 
     Args:
@@ -22,6 +23,8 @@ class ImageNormalization(keras.layers.Layer):
         std: deviation of each RGB channel, 0..255.
         size_divisor: what height and width must divide by, in pixels.
         padding: value of each channel where there is no image, after normalisation.
+        cut: whether padding that is not needed is cut off: the sizes of the images at hand decide
+            that of the map.
 
     Call arguments:
         images: `(B, H, W, 3)` RGB in 0..255.
@@ -37,6 +40,7 @@ class ImageNormalization(keras.layers.Layer):
         std: Sequence[float],
         size_divisor: int = 32,
         padding: Sequence[float] = (0.0, 0.0, 0.0),
+        cut: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(autocast=False, **kwargs)
@@ -44,9 +48,14 @@ class ImageNormalization(keras.layers.Layer):
         self.std = tuple(std)
         self.size_divisor = size_divisor
         self.padding = tuple(padding)
+        self.cut = cut
 
     def call(self, images: Tensor, image_sizes: Tensor) -> Tensor:
         """Normalise `images`; see the class."""
+        if self.cut:
+            largest = ops.max(ops.cast(image_sizes, "int32"), axis=0)
+            needed = largest + (-largest) % self.size_divisor
+            images = images[:, : needed[0], : needed[1]]
         height, width = ops.shape(images)[1], ops.shape(images)[2]
         x = (ops.cast(images, "float32") - ops.array(self.mean, "float32")) / ops.array(
             self.std, "float32"
@@ -74,4 +83,5 @@ class ImageNormalization(keras.layers.Layer):
             "std": self.std,
             "size_divisor": self.size_divisor,
             "padding": self.padding,
+            "cut": self.cut,
         }

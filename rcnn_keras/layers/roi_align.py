@@ -19,8 +19,7 @@ class RoIAlign(keras.layers.Layer):
     Args:
         pooled_size: S, 7 for boxes and 14 for masks in the papers.
         strides: pixels a position of each level that is pooled from.
-        sampling_ratio: samples a cell, down and across; 0 for as many as the RoI has positions,
-            with native kernels only.
+        sampling_ratio: samples a cell, down and across; 0 for as many as the RoI has positions.
         kernels: `"native"`, or `"portable"` for gathers alone, which every runtime has.
         aligned: move RoIs by half a position, see `ops.roi_align`.
 

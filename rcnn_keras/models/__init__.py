@@ -3,6 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from rcnn_keras.models.cascade_rcnn import CascadeRCNN
 from rcnn_keras.models.detector import Detector
 from rcnn_keras.models.errors import NonFiniteLossError
 from rcnn_keras.models.fast_rcnn import FastRCNN
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RCNN",
+    "CascadeRCNN",
     "Detector",
     "FastRCNN",
     "FasterRCNN",

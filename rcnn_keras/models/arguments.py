@@ -19,12 +19,14 @@ from rcnn_keras.backbones.backbone import (
     MOBILENET,
     NAMES,
     nearest_name,
+    network_of,
     num_stages,
 )
 from rcnn_keras.backbones.crop_networks import CHANNELS, CROP_SIZES, SMALLEST_CROP
-from rcnn_keras.backbones.resnet import width_rule
+from rcnn_keras.backbones.resnet import NETWORKS, width_rule
 from rcnn_keras.data.image_rule import RESIZE_MODES
 from rcnn_keras.data.keypoints import COCO_PERSON, Skeleton, numbered_skeleton
+from rcnn_keras.data.resampling import RESIZINGS
 from rcnn_keras.data.value_range import VALUE_RANGE_RULE, is_value_range
 from rcnn_keras.layers.keypoint_head import LAYERS, SCORES
 from rcnn_keras.layers.normalization import KINDS
@@ -97,7 +99,8 @@ def argument_errors(config: Mapping[str, Any], rules: Rules | None = None) -> di
         errors["backbone_weights"] += f" (did you mean {near[0]!r}?)" if near else ""
     sound = {name: value for name, value in config.items() if name not in errors}
     between = _rcnn_errors_between if rules is RCNN else _errors_between
-    return between(sound) | _class_errors(sound) | _keypoint_errors(sound) | errors
+    more = _class_errors(sound) | _keypoint_errors(sound) | _cascade_errors(sound)
+    return between(sound) | more | errors
 
 
 def numbered_classes(count: int) -> tuple[str, ...]:
@@ -120,8 +123,8 @@ def unread_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
     unread: dict[str, Any] = {}
     for argument, names in UNREAD.items():
         replaced = config.get(argument) not in (None, "align")
-        others = "mask_head" in config or "keypoint_head" in config
-        if replaced and not (argument == "roi_pooling" and others):
+        masks = "mask_head" in config and config.get("masks", True)
+        if replaced and not (argument == "roi_pooling" and (masks or "keypoint_head" in config)):
             unread |= {name: default for name, default in names.items() if name in config}
     return unread
 
@@ -162,6 +165,18 @@ def _class_errors(sound: Mapping[str, Any]) -> dict[str, str]:
     return {}
 
 
+def _cascade_errors(sound: Mapping[str, Any]) -> dict[str, str]:
+    """Return the errors of a cascade's arguments that do not fit each other."""
+    errors = {}
+    thresholds, weights = "cascade_fg_iou_thresh", "cascade_bbox_reg_weights"
+    if thresholds in sound and weights in sound and len(sound[thresholds]) != len(sound[weights]):
+        stages = len(sound[thresholds])
+        errors[weights] = f"must be four numbers for each of {stages} stages, as {thresholds} has"
+    if sound.get("mask_head") is not None and sound.get("masks") is False:
+        errors["mask_head"] = "must be None without masks=True"
+    return errors
+
+
 def _keypoint_errors(sound: Mapping[str, Any]) -> dict[str, str]:
     """Return the errors of keypoints that do not fit each other."""
     needed = ("num_keypoints", "keypoint_names", "keypoint_flip_pairs", "keypoint_edges")
@@ -199,11 +214,8 @@ def _errors_between(sound: Mapping[str, Any]) -> dict[str, str]:
         if (tuple(value) if isinstance(value, list) else value) != default:
             argument = next(argument for argument, names in UNREAD.items() if name in names)
             errors[name] = f"must be {default!r} with this {argument}, which does not read it"
-    if sound.get("kernels") == "portable" and sound.get("roi_sampling_ratio") == 0:
-        errors["roi_sampling_ratio"] = (
-            "must be at least 1 with kernels='portable', as for XLA and all exports but "
-            "TensorFlow's: 0 takes a number of samples that depends on the RoI"
-        )
+    if sound.get("resizing") == "detectron2" and sound.get("antialias"):
+        errors["antialias"] = "must be False with resizing='detectron2', which always averages"
     if sound.get("resize_mode") == "square" and sound.get("max_dim", 0) % 64:
         errors["max_dim"] = "must be a multiple of 64, as the maps are halved six times"
     if "backbone" not in sound:
@@ -236,12 +248,12 @@ def _errors_between(sound: Mapping[str, Any]) -> dict[str, str]:
 def _builtin_errors(backbone: str, sound: Mapping[str, Any]) -> dict[str, str]:
     """Return the errors of a network of this package."""
     errors = {}
-    is_resnet = backbone.startswith("resnet")
+    network = network_of(backbone)
+    is_resnet = network in NETWORKS
     if "resize_mode" in sound:  # matterport's has these two whatever is said
         sound = {"stride_in_1x1": True, **sound}
-    if sound.get("box_ranks") and not backbone.endswith("_fpn") and is_resnet:
+    if sound.get("box_ranks") and backbone == network and is_resnet:
         errors["box_ranks"] = f"must be None for {backbone}, whose head has no dense layers"
-    network = backbone.removesuffix("_fpn")
     if (backbone == MOBILENET or network in LITES) and sound.get("norm") == "group":
         errors["norm"] = f"must not be 'group' for {network}: its channels do not divide by 32"
     if network not in LITES and sound.get("stochastic_depth"):
@@ -249,7 +261,7 @@ def _builtin_errors(backbone: str, sound: Mapping[str, Any]) -> dict[str, str]:
     width = sound.get("backbone_width", 1.0)
     if width != 1 and not is_resnet:
         errors["backbone_width"] = f"must be 1 for {backbone}: only a ResNet has a width"
-    elif rule := width_rule(width, sound.get("norm")):
+    elif rule := width_rule(width, sound.get("norm"), NETWORKS.get(network, (0, 1, 64))[2]):
         errors["backbone_width"] = rule
     weights = sound.get("backbone_weights")
     needs = _imagenet_needs if weights == "imagenet" else _file_needs
@@ -444,6 +456,10 @@ OPTIONAL_WHOLE: Rule = (
     "must be None or a whole number of at least 0",
 )
 OPTIONAL_COUNT: Rule = (_optional(_is_count), "must be None or a whole number of at least 1")
+BETA: Rule = (
+    lambda value: _is_number(value) and value >= 0,
+    "must be a number of at least 0",
+)
 NORM: Rule = _one_of(*KINDS)
 LAYER: Rule = (
     _optional(lambda value: isinstance(value, keras.layers.Layer)),
@@ -516,11 +532,9 @@ TWO_STAGE: dict[str, Rule] = DETECTOR | {  # of all but R-CNN
         lambda weights: _are_positive(weights) and len(weights) == 4,
         "must be four numbers above 0",
     ),
-    "box_smooth_l1_beta": (
-        lambda value: _is_number(value) and value >= 0,
-        "must be a number of at least 0",
-    ),
+    "box_smooth_l1_beta": BETA,
     "antialias": BOOL,
+    "size_divisor": OPTIONAL_COUNT,
     "seed": (lambda value: _is_whole(value), "must be a whole number of at least 0"),
 }
 
@@ -546,12 +560,30 @@ FASTER_RCNN: dict[str, Rule] = TWO_STAGE | {
     "rpn_convs": COUNT,
     "rpn_objectness": _one_of(*OBJECTNESS),
     "rpn_ignore_border": OPTIONAL_BOOL,
+    "rpn_smooth_l1_beta": BETA,
+    "resizing": _one_of(*RESIZINGS),
     "roi_pooling": LAYER,
     "box_convs": WHOLE,
     "winograd": BOOL,
 }
 
 MASK_RCNN: dict[str, Rule] = FASTER_RCNN | {"mask_head": LAYER}
+
+OF_ONE_STAGE = ("box_head", "box_fg_iou_thresh", "box_bg_iou_thresh", "bbox_reg_weights")
+
+CASCADE_RCNN: dict[str, Rule] = {
+    name: rule for name, rule in MASK_RCNN.items() if name not in OF_ONE_STAGE
+} | {
+    "masks": BOOL,
+    "cascade_fg_iou_thresh": (
+        lambda values: _is_list(values) and all(map(_is_share, values)),
+        "must be one or more numbers in 0..1, one a stage",
+    ),
+    "cascade_bbox_reg_weights": (
+        lambda stages: _is_list(stages) and all(_are_positive(w) and len(w) == 4 for w in stages),
+        "must be four numbers above 0 for each stage",
+    ),
+}
 
 MATTERPORT: dict[str, Rule] = {
     name: rule

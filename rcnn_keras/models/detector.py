@@ -118,6 +118,10 @@ class Detector(ReplicatedTraining, Inference):
         """Return detections from what `extract_features` returned."""
         raise NotImplementedError(f"{type(self).__name__} has no method detections_of")
 
+    def refine_proposals(self, extracted: dict[str, Any]) -> dict[str, Any]:
+        """Return `extracted` as the last stage reads it; only a cascade has stages before it."""
+        return extracted
+
     def select_detections(
         self, extracted: dict[str, Any], logits: Tensor, deltas: Tensor
     ) -> dict[str, Any]:
@@ -347,8 +351,10 @@ class Detector(ReplicatedTraining, Inference):
         batches = None
         if isinstance(x, Batches):
             warn_unlearnable(self, x.dataset)
-            batches, shuffle = x.sized(self.min_sizes, None), False  # they are shuffled already
+            shuffle = False  # they are shuffled already
+            batches = x.sized(self.min_sizes, None) if self.image_rule is None else x
             x = batches = self._with_truth(batches)
+            batches.image_rule = self.training_rule or self.image_rule
             steps = kwargs["steps_per_epoch"] = steps or len(batches)
             self.data_offset = max(self._next_step(batches.batch_size) - first_epoch * steps, 0)
         elif isinstance(x, tf.data.Dataset) and steps is None and x.cardinality() > 0:

@@ -60,6 +60,7 @@ class FastRCNN(TwoStageDetector):
         image_mean: as in `FasterRCNN`.
         image_std: as in `FasterRCNN`.
         antialias: as in `FasterRCNN`.
+        size_divisor: as in `FasterRCNN`.
         value_range: as in `FasterRCNN`.
         kernels: `"native"`, those of TensorFlow, to train and to serve with it; `"portable"` for
             XLA, LiteRT, ONNX and OpenVINO, see `with_kernels`. Weights and detections are the same.
@@ -111,6 +112,7 @@ class FastRCNN(TwoStageDetector):
         image_mean: tuple[float, ...] | None = None,
         image_std: tuple[float, ...] | None = None,
         antialias: bool = False,
+        size_divisor: int | None = None,
         value_range: str | float | tuple[float, float] = "full",
         kernels: Kernels = "native",
         seed: int = 0,

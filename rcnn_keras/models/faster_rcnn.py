@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from rcnn_keras.backbones import Backbone
+from rcnn_keras.data.resampling import Resizing
 from rcnn_keras.layers import AnchorGenerator, AnchorSampler, ProposalLayer, RPNHead
 from rcnn_keras.losses import SMOOTH_L1_BETA, Losses, rpn_losses
 from rcnn_keras.models.arguments import (
@@ -93,8 +94,9 @@ class FasterRCNN(TwoStageDetector):
             one a level of a ResNet's pyramid, all on each level of MobileNet's, or 128, 256 and
             512 on a single map; eight times each level's stride for other backbones.
         aspect_ratios: heights over widths of the anchors.
-        anchor_rounding: round the corners of an anchor to whole pixels, as torchvision does and
-            Detectron2 does not.
+        anchor_rounding: round the corners of an anchor to whole pixels, and the distance between
+            anchors to the whole quotient of the sides of image and map, as torchvision does. False
+            rounds nothing and lays them a level's stride apart, as Detectron2 does.
         anchor_generator: a layer in place of `layers.AnchorGenerator`, which reads `anchor_sizes`,
             `aspect_ratios` and `anchor_rounding`. It is called with the images `(B, H, W, 3)` and
             the list of maps `(B, H_l, W_l, C)`, finest first, and returns a list of float32 boxes
@@ -118,6 +120,8 @@ class FasterRCNN(TwoStageDetector):
         rpn_objectness: `"sigmoid"` of one logit an anchor, or the paper's `"softmax"` of two.
         rpn_ignore_border: train on no anchor that crosses the border; None means on a single map
             only, as the paper does and the users of pyramids do not.
+        rpn_smooth_l1_beta: where the RPN's smooth L1 turns linear: 1/9 in torchvision; 0, which is
+            L1, in Detectron2.
         roi_pooling: a layer in place of `layers.RoIAlign` for the box head, which reads
             `roi_aligned` and `roi_sampling_ratio`. It is called with the list of maps (the last of
             a pyramid, which is there for large anchors, included) and RoIs `(B, R, 4)`, and returns
@@ -126,7 +130,7 @@ class FasterRCNN(TwoStageDetector):
             after a C4 ResNet and 6 after ZF.
         roi_aligned: move RoIs by half a position, Detectron2's correction; False as in torchvision.
         roi_sampling_ratio: samples down and across in each cell of RoIAlign; 0 for as many as the
-            RoI has positions, torchvision's -1 and Detectron2's 0, with native kernels only.
+            RoI has positions, torchvision's -1 and Detectron2's 0, which is slower.
         box_head: a layer in place of `layers.BoxHead`, which reads `box_units` and `box_convs`. It
             is called with pooled features `(B, R, S, S, C)` and, if its `call` has it, `training`;
             it returns class logits `(B, R, K + 1)`, the background first, and deltas
@@ -149,6 +153,13 @@ class FasterRCNN(TwoStageDetector):
         winograd: compute the 3x3 convolutions of pyramid and RPN by Winograd's algorithm: faster on
             a CPU, for inference, see `layers.WinogradConv2D`.
         antialias: average over pixels when an image is made smaller; False as in torchvision.
+        resizing: `"torchvision"`, whose sides are cut off to whole pixels; or `"detectron2"`, whose
+            sides are rounded and whose values are Pillow's, antialiased and rounded to whole
+            numbers, so that batches for it take no `min_size` and `max_size`.
+        size_divisor: height and width of a batch are padded, or cut, to the least multiples of it
+            that hold the images. None pads to multiples of 32 or the coarsest stride, which a
+            pyramid needs. 1 leaves an image as large as it is, as Detectron2 does without one;
+            portable kernels, whose images have one size, cut nothing.
         value_range: which values of an image of more than 8 bits become 0 and 255, in training and
             detection: `"full"` for all of 16 bits, `"max"`, `"percentiles"`, a number such as 4095,
             or the least and the greatest value; see `data.read_image`.
@@ -214,6 +225,7 @@ class FasterRCNN(TwoStageDetector):
         rpn_convs: int = 1,
         rpn_objectness: str = "sigmoid",
         rpn_ignore_border: bool | None = None,
+        rpn_smooth_l1_beta: float = SMOOTH_L1_BETA,
         roi_pooling: keras.layers.Layer | None = None,
         roi_aligned: bool = False,
         roi_sampling_ratio: int = 2,
@@ -233,6 +245,8 @@ class FasterRCNN(TwoStageDetector):
         image_std: tuple[float, ...] | None = None,
         winograd: bool = False,
         antialias: bool = False,
+        resizing: Resizing = "torchvision",
+        size_divisor: int | None = None,
         value_range: str | float | tuple[float, float] = "full",
         kernels: Kernels = "native",
         seed: int = 0,
@@ -282,8 +296,9 @@ class FasterRCNN(TwoStageDetector):
                     f"anchor_sizes must have {len(strides)} level{'s'[: len(strides) > 1]} for "
                     f"this backbone, of strides {', '.join(map(str, strides))}; received {sizes!r}"
                 )
+            rounding = config["anchor_rounding"]
             generator = AnchorGenerator(
-                sizes, ratios, config["anchor_rounding"], name="anchor_generator"
+                sizes, ratios, rounding, None if rounding else strides, name="anchor_generator"
             )
             anchors = [len(level) * len(ratios) for level in sizes]
         else:
@@ -342,7 +357,8 @@ class FasterRCNN(TwoStageDetector):
         self, logits: Tensor, deltas: Tensor, box_targets: Tensor, match_labels: Tensor
     ) -> Losses:
         """Return the RPN's two losses of sampled anchors; see `losses.rpn_losses`."""
-        return rpn_losses(logits, deltas, box_targets, match_labels)
+        beta = self._config["rpn_smooth_l1_beta"]
+        return rpn_losses(logits, deltas, box_targets, match_labels, beta)
 
     def sample_anchors(
         self, extracted: dict[str, Any], targets: dict[str, Any], step: Tensor

@@ -56,6 +56,7 @@ class Inference(keras.Model):
     max_size: Any  # pixels of the longer side, None where `min_size` is
     antialias: bool
     image_rule: ImageRule | None = None
+    training_rule: ImageRule | None = None
     mask_pasting: str = "torchvision"
     value_range: ValueRange
     _process: int
@@ -145,20 +146,22 @@ class Inference(keras.Model):
     def _in_given_pixels(self, found: dict[str, np.ndarray], record: Record) -> Detections:
         """Undo the resizing of one image's detections, and drop their padding."""
         size = (record.height, record.width)
+        seen = size
         if self.image_rule is not None:
             seen = self.image_rule.size(*size)
-            boxes = np.asarray(self.image_rule.restore(found["boxes"], seen, size))
-            detections = self.as_detections(found | {"boxes": boxes}, size)
-            sides = detections.boxes[:, 2:] - detections.boxes[:, :2]
-            return detections.take(sides.min(axis=1) > 0)  # rounding leaves no pixel of some
-        resized = size
-        if self.min_size is not None:
-            resized = resized_size(*size, self.min_size, self.max_size)
-        scale = np.array([size[1] / resized[1], size[0] / resized[0]] * 2, np.float32)
-        scaled = {"boxes": found["boxes"] * scale}
+        elif self.min_size is not None:
+            seen = resized_size(*size, self.min_size, self.max_size)
+        scale = np.array([size[1] / seen[1], size[0] / seen[0]] * 2, np.float32)
+        moved = {"boxes": found["boxes"] * scale}
+        if self.image_rule is not None:
+            moved = {"boxes": np.asarray(self.image_rule.restore(found["boxes"], seen, size))}
         if self.skeleton is not None:
-            scaled["keypoints"] = found["keypoints"] * np.append(scale[:2], np.float32(1))
-        return self.as_detections(found | scaled, size)
+            moved["keypoints"] = found["keypoints"] * np.append(scale[:2], np.float32(1))
+        detections = self.as_detections(found | moved, size)
+        if self.image_rule is None:
+            return detections
+        sides = detections.boxes[:, 2:] - detections.boxes[:, :2]
+        return detections.take(sides.min(axis=1, initial=1) > 0)  # nothing is left of some
 
     def as_detections(self, found: dict[str, np.ndarray], size: tuple[int, int]) -> Detections:
         """Return an image's padded detections, in its pixels, as `Detections`."""

@@ -12,6 +12,7 @@ import keras
 from rcnn_keras.backbones import Backbone
 from rcnn_keras.backbones.backbone import MASK_POOLED_SIZE
 from rcnn_keras.data.keypoints import COCO_PERSON, Skeleton, flip_pairs_of, numbered_skeleton
+from rcnn_keras.data.resampling import Resizing
 from rcnn_keras.layers import KeypointHead, KeypointLayer, RealRoIs
 from rcnn_keras.layers.keypoint_head import LAYERS
 from rcnn_keras.losses import SMOOTH_L1_BETA, Losses, keypoint_head_loss
@@ -94,6 +95,7 @@ class KeypointRCNN(FasterRCNN):
         rpn_convs: int = 1,
         rpn_objectness: str = "sigmoid",
         rpn_ignore_border: bool | None = None,
+        rpn_smooth_l1_beta: float = SMOOTH_L1_BETA,
         roi_pooling: keras.layers.Layer | None = None,
         roi_aligned: bool = False,
         roi_sampling_ratio: int = 2,
@@ -120,6 +122,8 @@ class KeypointRCNN(FasterRCNN):
         image_std: tuple[float, ...] | None = None,
         winograd: bool = False,
         antialias: bool = False,
+        resizing: Resizing = "torchvision",
+        size_divisor: int | None = None,
         value_range: str | float | tuple[float, float] = "full",
         kernels: Kernels = "native",
         seed: int = 0,

@@ -7,22 +7,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-from keras import ops
 
 from rcnn_keras.backbones import Backbone
-from rcnn_keras.backbones.backbone import MASK_POOLED_SIZE
-from rcnn_keras.layers import MaskHead, MaskLayer, RealRoIs
-from rcnn_keras.layers.mask_head import of_class
+from rcnn_keras.data.resampling import Resizing
 from rcnn_keras.losses import SMOOTH_L1_BETA, Losses, mask_head_loss
 from rcnn_keras.models.arguments import MASK_RCNN
-from rcnn_keras.models.custom_layers import check_mask_head, with_kernels_of
 from rcnn_keras.models.faster_rcnn import FasterRCNN
-from rcnn_keras.ops import mask_targets, portable_mask_targets, select_rows
+from rcnn_keras.models.mask_branch import MaskBranch
 from rcnn_keras.ops.types import Kernels, Tensor
 
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")
-class MaskRCNN(FasterRCNN):
+class MaskRCNN(MaskBranch):
     """Mask R-CNN; the arguments are those of `FasterRCNN`, and one more.
 
     The mask branch runs on positive RoIs while training and on the final detections, with the boxes
@@ -77,6 +73,7 @@ class MaskRCNN(FasterRCNN):
         rpn_convs: int = 1,
         rpn_objectness: str = "sigmoid",
         rpn_ignore_border: bool | None = None,
+        rpn_smooth_l1_beta: float = SMOOTH_L1_BETA,
         roi_pooling: keras.layers.Layer | None = None,
         roi_aligned: bool = False,
         roi_sampling_ratio: int = 2,
@@ -97,6 +94,8 @@ class MaskRCNN(FasterRCNN):
         image_std: tuple[float, ...] | None = None,
         winograd: bool = False,
         antialias: bool = False,
+        resizing: Resizing = "torchvision",
+        size_divisor: int | None = None,
         value_range: str | float | tuple[float, float] = "full",
         kernels: Kernels = "native",
         seed: int = 0,
@@ -106,26 +105,13 @@ class MaskRCNN(FasterRCNN):
         self._build(config, MASK_RCNN, name)
 
     def _build_more(self, parts: Backbone, config: dict[str, Any]) -> None:
-        self.real_rois = RealRoIs(config["kernels"], name="real_rois")
-        self.mask_roi_align = self._roi_align(MASK_POOLED_SIZE, parts, config, "mask_roi_align")
-        num_classes = len(config["classes"])
-        if config["mask_head"] is None:
-            trunk = parts.mask_trunk()
-            self.mask_head = MaskHead(num_classes, trunk, config["fpn_channels"], name="mask_head")
-        else:
-            self.mask_head = with_kernels_of(config["mask_head"], config["kernels"])
-            pooled = (MASK_POOLED_SIZE, MASK_POOLED_SIZE, parts.channels)
-            check_mask_head(self.mask_head, pooled, num_classes)
-        self.mask_layer = MaskLayer(config["kernels"], name="masks")
+        self._build_masks(parts, config)
 
     def select_detections(
         self, extracted: dict[str, Any], logits: Tensor, deltas: Tensor
     ) -> dict[str, Any]:
         """Detect as Faster R-CNN does, and draw each detection's mask."""
-        found = super().select_detections(extracted, logits, deltas)
-        rois, image = self.real_rois(found["boxes"], found["labels"])
-        masks = self.mask_head(self.mask_roi_align(extracted["features"], rois, image))
-        return found | {"masks": self.mask_layer(masks, found["labels"])}
+        return self.draw_masks(extracted, super().select_detections(extracted, logits, deltas))
 
     def roi_losses_of(
         self,
@@ -138,35 +124,3 @@ class MaskRCNN(FasterRCNN):
         """Return the losses of classes, boxes and masks, the last on positive RoIs alone."""
         losses = super().roi_losses_of(extracted, targets, sampled, step, training)
         return losses | mask_head_loss(*self.draw_sampled(extracted, targets, sampled, training))
-
-    def draw_sampled(
-        self,
-        extracted: dict[str, Any],
-        targets: dict[str, Tensor],
-        sampled: tuple[Tensor, Tensor, Tensor, Tensor],
-        training: bool,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Run the mask head on sampled positives, and return what `mask_head_loss` takes."""
-        kernels = self._config["kernels"]
-        rois, classes, _, matches = self.sampled_positives(sampled)
-        image, rois, labels, matches = select_rows(kernels, classes > 0, rois, classes - 1, matches)
-        logits = self.mask_head(
-            self.mask_roi_align(extracted["features"], rois, image), training=training
-        )
-        crop_masks = portable_mask_targets if kernels == "portable" else mask_targets
-        masks, sizes = targets["masks"], extracted.get("given_sizes", extracted["image_sizes"])
-        mask_size = logits.shape[1]
-        rois = self.in_image(extracted, rois, image)
-        roi_targets = crop_masks(masks, sizes, rois, image, matches, mask_size)
-        class_logits = of_class(logits, ops.maximum(labels, 0))
-        return class_logits, roi_targets, labels >= 0
-
-    def in_image(self, extracted: dict[str, Any], rois: Tensor, image: Tensor) -> Tensor:
-        """Return `(n, 4)` RoIs in pixels of the images as they came in, where they are not yet.
-
-        Args:
-            extracted: what `extract_features` returned.
-            rois: in pixels of what the backbone sees.
-            image: `(n,)` place of each one's image in the batch.
-        """
-        return rois

@@ -66,9 +66,11 @@ def truncate_svd(model: FastRCNN, ranks: tuple[int, int] = (1024, 256)) -> FastR
         ranks: t of fc6 and of fc7; the defaults are the paper's for VGG-16.
 
     Raises:
-        ValueError: for a head without the two layers, or one that was truncated before, and for
-            ranks above what the layers have.
+        ValueError: for another detector, a head without the two layers, or one that was truncated
+            before, and for ranks above what the layers have.
     """
+    if not isinstance(model, FastRCNN):
+        raise ValueError(f"truncate_svd is for FastRCNN, not for {type(model).__name__}")
     trunk = getattr(model.box_head, "trunk", None)
     names = [layer.name for layer in getattr(trunk, "layers", ())]
     if not {"fc6", "fc7"} <= set(names) or "fc6_v" in names:

@@ -1,4 +1,4 @@
-"""What Fast, Faster and Mask R-CNN share: a backbone, and a second stage that classifies RoIs.
+"""What all detectors but R-CNN share: a backbone, and a second stage that classifies RoIs.
 
 B images, R proposals, S sampled RoIs, D detections, K classes.
 """
@@ -14,6 +14,7 @@ import numpy as np
 from rcnn_keras.backbones import Backbone, build_backbone
 from rcnn_keras.backbones.applications import IMAGENET_MEAN, IMAGENET_STD
 from rcnn_keras.backbones.backbone import Recomputed, freeze_norms
+from rcnn_keras.data.resampling import Detectron2ImageRule
 from rcnn_keras.layers import (
     BoxHead,
     DetectionLayer,
@@ -38,6 +39,8 @@ from rcnn_keras.preset_table import PRESETS
 
 MAX_ROIS = 2**16  # sampled of an image
 SIZE_DIVISOR = 32  # of the images' height and width
+
+Sampled = tuple[Tensor, Tensor, Tensor, Tensor]
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "TwoStageDetector"]
 
@@ -86,11 +89,17 @@ class TwoStageDetector(Detector):
         self.min_sizes = tuple(sizes) if isinstance(sizes, Sequence) else (sizes,)
         self.min_size, self.max_size = self.min_sizes[-1], config["max_size"]
         self.antialias = config["antialias"]
+        if config.get("resizing") == "detectron2":
+            self.image_rule = Detectron2ImageRule((self.min_size,), self.max_size)
+            self.training_rule = Detectron2ImageRule(self.min_sizes, self.max_size)
+        divisor = config.get("size_divisor")
+        check_divisor(divisor, parts)
         self.normalize = ImageNormalization(
             config["image_mean"],
             config["image_std"],
-            max(SIZE_DIVISOR, *parts.map_strides),
+            divisor or max(SIZE_DIVISOR, *parts.map_strides),
             padding,
+            cut=divisor is not None and config["kernels"] == "native",
             name="normalize",
         )
         self.backbone = parts.model
@@ -119,18 +128,9 @@ class TwoStageDetector(Detector):
             name="roi_sampler",
         )
         self.roi_sampler.built = True  # it runs in the losses only, not in the graph
-        size, kernels = parts.pooled_size, config["kernels"]
+        kernels, box_head = config["kernels"], config["box_head"]
         num_classes = len(config["classes"])
-        pooled: tuple[int, ...] = (size, size, parts.channels)
-        pooling, box_head = config["roi_pooling"], config["box_head"]
-        if isinstance(pooling, keras.layers.Layer):
-            self.box_pooling = with_kernels_of(pooling, kernels)
-            needed = size if box_head is None else None
-            pooled = check_pooling(self.box_pooling, parts.level_strides, parts.channels, needed)
-        elif pooling == "pool":
-            self.box_pooling = RoIPool(size, parts.strides[0], kernels, name="box_roi_pool")
-        else:
-            self.box_pooling = self._roi_align(size, parts, config, "box_roi_align")
+        pooled = self._build_pooling(parts, config, any_size=box_head is not None)
         if box_head is None:
             self.box_head = BoxHead(num_classes, parts.box_trunk, name="box_head")
         else:
@@ -144,6 +144,21 @@ class TwoStageDetector(Detector):
             kernels=kernels,
             name="detections",
         )
+
+    def _build_pooling(
+        self, parts: Backbone, config: dict[str, Any], *, any_size: bool = False
+    ) -> tuple[int, ...]:
+        """Build the pooling of the box head, or take the layer given; return `(S, S, C)`."""
+        size, kernels, pooling = parts.pooled_size, config["kernels"], config["roi_pooling"]
+        if isinstance(pooling, keras.layers.Layer):
+            self.box_pooling = with_kernels_of(pooling, kernels)
+            needed = None if any_size else size
+            return check_pooling(self.box_pooling, parts.level_strides, parts.channels, needed)
+        if pooling == "pool":
+            self.box_pooling = RoIPool(size, parts.strides[0], kernels, name="box_roi_pool")
+        else:
+            self.box_pooling = self._roi_align(size, parts, config, "box_roi_align")
+        return size, size, parts.channels
 
     def _roi_align(self, size: int, parts: Backbone, config: dict[str, Any], name: str) -> RoIAlign:
         return RoIAlign(
@@ -211,6 +226,11 @@ class TwoStageDetector(Detector):
         """The layers of each stage of the backbone, see `freeze_backbone`."""
         layers = {layer.name: layer for layer in self.backbone.layers}
         return [[layers[name] for name in sorted(stage)] for stage in self._stages]
+
+    @property
+    def box_heads(self) -> list[keras.layers.Layer]:
+        """The box heads, in the order of their stages: one, but in a cascade."""
+        return [self.box_head]
 
     @property
     def custom_layers(self) -> dict[str, keras.layers.Layer]:
@@ -287,7 +307,8 @@ class TwoStageDetector(Detector):
 
     def detections_of(self, extracted: dict[str, Any]) -> dict[str, Any]:
         """Classify and refine the proposals, and keep the best detections."""
-        return self.select_detections(extracted, *self.predict_boxes(extracted))
+        refined = self.refine_proposals(extracted)
+        return self.select_detections(refined, *self.predict_boxes(refined))
 
     def second_stage_losses(
         self,
@@ -305,17 +326,41 @@ class TwoStageDetector(Detector):
         self,
         extracted: dict[str, Any],
         targets: dict[str, Tensor],
-        sampled: tuple[Tensor, Tensor, Tensor, Tensor],
+        sampled: Sampled,
         step: Tensor,
         training: bool,
     ) -> Losses:
         """Return the second stage's losses on the RoIs that `RoISampler` drew."""
         beta = self._config["box_smooth_l1_beta"]
-        return box_head_losses(*self.predict_sampled(extracted, sampled, step, training), beta)
+        losses: Losses = {}
+        stages = self.sampled_stages(extracted, targets, sampled, step, training)
+        for number, (_, predicted) in enumerate(stages):
+            suffix = self.loss_suffix(number)
+            of_stage = box_head_losses(*predicted, beta)
+            losses |= {f"{name}{suffix}": loss for name, loss in of_stage.items()}
+        return losses
 
-    def sampled_positives(
-        self, sampled: tuple[Tensor, Tensor, Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def loss_suffix(self, stage: int) -> str:
+        """Return what is added to the names of a stage's losses; nothing where there is one."""
+        return ""
+
+    def sampled_stages(
+        self,
+        extracted: dict[str, Any],
+        targets: dict[str, Tensor],
+        sampled: Sampled,
+        step: Tensor,
+        training: bool,
+    ) -> list[tuple[Sampled, Sampled]]:
+        """Run the box heads on sampled RoIs.
+
+        Returns:
+            For each stage, of which only a cascade has several, the RoIs that it is trained on, as
+            `RoISampler` returns them, and what `predict_sampled` says of them.
+        """
+        return [(sampled, self.predict_sampled(extracted, sampled, step, training))]
+
+    def sampled_positives(self, sampled: Sampled) -> Sampled:
         """Return the sampled RoIs among which all positives are: they come first."""
         sampler = self.roi_sampler
         most = max(int(sampler.batch_size_per_image * sampler.positive_fraction), 1)
@@ -325,11 +370,12 @@ class TwoStageDetector(Detector):
     def predict_sampled(
         self,
         extracted: dict[str, Any],
-        sampled: tuple[Tensor, Tensor, Tensor, Tensor],
+        sampled: Sampled,
         step: Tensor,
         training: bool,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Run the box head on sampled RoIs, and return what `box_head_losses` takes.
+        stage: int = 0,
+    ) -> Sampled:
+        """Run a stage's box head on sampled RoIs, and return what `box_head_losses` takes.
 
         Padding is left out beforehand, so that it does not count in a batch norm of the head.
         Portable kernels leave it in, as XLA must know how many RoIs there are.
@@ -340,10 +386,24 @@ class TwoStageDetector(Detector):
         image, rois, classes, box_targets, places = select_rows(
             self._config["kernels"], classes != IGNORED, rois, classes, box_targets, places
         )
-        pooled = self.box_pooling(extracted["features"], rois, image)
+        pooled = self.pool_sampled(extracted["features"], rois, image)
         with drawing_for(places, step):
-            logits, deltas = self.box_head(pooled[None], training=training)
+            logits, deltas = self.box_heads[stage](pooled[None], training=training)
         return logits, deltas, box_targets[None], classes[None]
+
+    def pool_sampled(self, features: list[Tensor], rois: Tensor, image: Tensor) -> Tensor:
+        """Pool what the box head is trained on: `(n, 4)` RoIs to `(n, S, S, C)`."""
+        return self.box_pooling(features, rois, image)
+
+
+def check_divisor(divisor: int | None, parts: Backbone) -> None:
+    """Raise ValueError if a pyramid's maps would not be halves of each other."""
+    coarsest = parts.map_strides[-1]
+    if divisor is not None and parts.pyramid and divisor % coarsest:
+        raise ValueError(
+            f"size_divisor must be None or a multiple of {coarsest}, the coarsest stride under the "
+            f"pyramid; received {divisor!r}"
+        )
 
 
 def weights_file(weights: str | None) -> str | None:

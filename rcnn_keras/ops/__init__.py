@@ -9,6 +9,7 @@ from rcnn_keras.ops.batching import (
     select_rows,
     take_positions,
     take_rows,
+    unselect_rows,
 )
 from rcnn_keras.ops.boxes import (
     area,
@@ -32,6 +33,7 @@ from rcnn_keras.ops.execution import (
     scoped_gradients,
     sum_over_replicas,
 )
+from rcnn_keras.ops.grouped_conv import grouped_conv
 from rcnn_keras.ops.inclusive_boxes import (
     clip_to_windows,
     decode_inclusive,
@@ -87,6 +89,7 @@ __all__ = [
     "gather_replicas",
     "gather_valid",
     "grid_anchors",
+    "grouped_conv",
     "grouped_nms",
     "in_chunks",
     "in_equal_chunks",
@@ -133,6 +136,7 @@ __all__ = [
     "to_inclusive",
     "top_k",
     "unpack_bits",
+    "unselect_rows",
     "valid_boxes",
     "warp_regions",
     "winograd_conv",

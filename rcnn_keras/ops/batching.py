@@ -88,6 +88,16 @@ def select_rows(kernels: Kernels, real: Tensor, *padded: Tensor) -> tuple[Tensor
     return flatten_batch(real)[1], *(flatten_batch(rows)[0] for rows in padded)
 
 
+def unselect_rows(kernels: Kernels, real: Tensor, rows: Tensor) -> Tensor:
+    """Put rows that `select_rows` listed back into their images: `(n, ...)` to `(B, R, ...)`.
+
+    Places that are not real are zeros with native kernels, and keep their rows with portable ones.
+    """
+    if kernels != "portable":
+        return scatter_valid(real, rows)
+    return tf.reshape(rows, tf.concat([tf.shape(real), tf.shape(rows)[1:]], axis=0))
+
+
 def scatter_valid(real: Tensor, rows: Tensor) -> Tensor:
     """Put the list's rows back where `real` `(B, R)` is true, among zeros: `(B, R, ...)`."""
     place = tf.cast(tf.where(real), tf.int32)

@@ -15,11 +15,12 @@ Portable (XLA, LiteRT, ONNX, OpenVINO): the maps of all levels lie in one table,
 Every RoI reads it at its own positions, so that no RoI has to be sorted by its level and the data
 decide no length. Interpolation and the mean over a cell are a weighted sum, along rows and columns
 separately: a cell takes 2 x `sampling_ratio` positions down and as many across. They are read one
-after the other, so that no more than one feature of each cell is in memory twice.
+after the other, so that no more than one feature of each cell is in memory twice. Where the number
+of samples follows the RoI's size, a loop reads the k-th sample of every RoI that has so many.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow as tf
 
@@ -383,19 +384,12 @@ def portable_roi_align(
         image: `(n,)` int32, the place of each RoI's image in the batch.
         pooled_size: S.
         scales: L factors from pixels to map positions.
-        sampling_ratio: samples a cell, down and across, at least 1.
+        sampling_ratio: as in `roi_align`; with 0 the largest RoI decides how often the loop runs.
         aligned: as in `roi_align`.
 
     Returns:
         `(n, S, S, C)` float32.
-
-    Raises:
-        ValueError: for a sampling ratio of 0: samples that the RoIs' sizes count out.
     """
-    if sampling_ratio < 1:
-        raise ValueError(
-            f"sampling_ratio must be at least 1 for portable kernels; received {sampling_ratio!r}"
-        )
     rois, image = tf.stop_gradient(tf.cast(rois, tf.float32)), tf.cast(image, tf.int32)
     table, starts = flat_table(features)
     level = roi_levels(rois, scales)
@@ -408,6 +402,8 @@ def portable_roi_align(
     low, size = corners[:, :2], corners[:, 2:] - corners[:, :2]
     if not aligned:
         size = tf.maximum(size, 1.0)
+    if sampling_ratio == 0:
+        return _adaptive_reads(table, start, extent, low, size, pooled_size)
     step = size / (pooled_size * sampling_ratio)
     columns, rows = (
         cell_weights(
@@ -420,6 +416,73 @@ def portable_roi_align(
         for k in (0, 1)
     )
     return weighted_reads(table, start, extent[:, 1], rows, columns)
+
+
+def _portable_ratios(size: Tensor, pooled_size: int) -> Tensor:
+    """`_adaptive_ratios` in float32, which LiteRT has: made exact by products of whole numbers."""
+    ratio = tf.math.ceil(size * (1.0 / pooled_size))
+    ratio = tf.where(ratio * pooled_size < size, ratio + 1.0, ratio)
+    ratio = tf.where((ratio - 1.0) * pooled_size >= size, ratio - 1.0, ratio)
+    return tf.cast(ratio, tf.int32)
+
+
+@scoped_gradients()
+def _adaptive_reads(
+    table: Tensor, start: Tensor, extent: Tensor, low: Tensor, size: Tensor, pooled_size: int
+) -> Tensor:
+    """Average a sample for each position a cell has, rounded up; 0 for RoIs of no area.
+
+    Args:
+        table: as in `weighted_reads`, like `start`.
+        start: likewise.
+        extent: `(n, 2)` int32 height and width of each RoI's map.
+        low: `(n, 2)` first corners, x and y, in map positions.
+        size: `(n, 2)` sides, x and y, in map positions.
+        pooled_size: S.
+    """
+    ratios = _portable_ratios(size, pooled_size)
+    empty = tf.reduce_any(ratios <= 0, axis=1)
+    ratios = tf.maximum(ratios, 1)
+    samples = tf.reduce_prod(ratios, axis=1)
+    share = tf.where(empty, 0.0, 1.0 / tf.cast(samples, tf.float32))
+    most = tf.reduce_max(tf.pad(samples, [[0, 1]]))
+    cell = size / pooled_size
+    step = cell / tf.cast(ratios, tf.float32)
+
+    def sample(k: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Return what rows and columns the k-th sample of each cell reads, with their weights."""
+        columns, rows = (
+            cell_weights(
+                low[:, axis] + (tf.cast(place, tf.float32) + 0.5) * step[:, axis],
+                cell[:, axis],
+                extent[:, 1 - axis, None],
+                1,
+                pooled_size,
+            )
+            for axis, place in enumerate((k % ratios[:, 0], k // ratios[:, 0]))
+        )
+        weight = tf.where(k < samples, share, 0.0)[:, None, None]
+        return (rows[0], rows[1] * weight), columns
+
+    @tf.custom_gradient
+    def pool(table: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        def add(k: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
+            return k + 1, total + weighted_reads(table, start, extent[:, 1], *sample(k))
+
+        shape = tf.stack([tf.shape(start)[0], pooled_size, pooled_size, table.shape[-1]])
+        pooled = tf.ensure_shape(tf.zeros(shape), (None, pooled_size, pooled_size, table.shape[-1]))
+        _, pooled = tf.while_loop(lambda k, _: k < most, add, (0, pooled))
+        return pooled, gradient
+
+    def gradient(upstream: Tensor) -> Tensor:
+        upstream = tf.convert_to_tensor(upstream)
+
+        def add(k: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
+            return k + 1, _add_reads(total, upstream, start, extent[:, 1], *sample(k))
+
+        return tf.while_loop(lambda k, _: k < most, add, (0, tf.zeros_like(table)))[1]
+
+    return pool(table)
 
 
 def flat_table(features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -458,12 +521,31 @@ def weighted_reads(
     Returns:
         `(n, S, S, C)` float32.
     """
+    reads = _places(start, width, rows, columns)
+    return sum(tf.gather(table, place) * weight[..., None] for place, weight in reads)
+
+
+def _add_reads(
+    table: Tensor,
+    values: Tensor,
+    start: Tensor,
+    width: Tensor,
+    rows: tuple[Tensor, Tensor],
+    columns: tuple[Tensor, Tensor],
+) -> Tensor:
+    """Add `(n, S, S, C)` values to where `weighted_reads` reads them, with their weights."""
+    for place, weight in _places(start, width, rows, columns):
+        table = tf.tensor_scatter_nd_add(table, place[..., None], values * weight[..., None])
+    return table
+
+
+def _places(
+    start: Tensor, width: Tensor, rows: tuple[Tensor, Tensor], columns: tuple[Tensor, Tensor]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the rows of the table that each cell reads, `(n, S, S)`, and their weights."""
     (y, y_weights), (x, x_weights) = rows, columns
     y = start[:, None, None] + y * width[:, None, None]
-    total = 0.0
     for i in range(y.shape[2]):
         for j in range(x.shape[2]):
-            place = y[:, :, None, i] + x[:, None, :, j]
             weight = y_weights[:, :, None, i] * x_weights[:, None, :, j]
-            total += tf.gather(table, place) * weight[..., None]
-    return total
+            yield y[:, :, None, i] + x[:, None, :, j], weight

@@ -13,7 +13,8 @@ from typing import Annotated, Any, TypeVar
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from rcnn_keras.models import FasterRCNN, KeypointRCNN, MaskRCNN
+from rcnn_keras.models import CascadeRCNN, FasterRCNN, KeypointRCNN, MaskRCNN
+from rcnn_keras.presets import preset_arguments
 from rcnn_keras.runs.distribution import Distribution
 from rcnn_keras.runs.document import ConfigurationError, Document, read_document
 from rcnn_keras.runs.schema import (
@@ -95,7 +96,13 @@ class Configuration(Section):
     @property
     def trains_masks(self) -> bool:
         """Whether the model predicts masks."""
-        return issubclass(ARCHITECTURES[self.model.architecture], MaskRCNN)
+        model = ARCHITECTURES[self.model.architecture]
+        if issubclass(model, CascadeRCNN):
+            arguments = dict(self.model)
+            if self.preset is not None:
+                arguments = preset_arguments(self.preset, model) | self.model_arguments
+            return bool(arguments["masks"])
+        return issubclass(model, MaskRCNN)
 
     @property
     def trains_keypoints(self) -> bool:

@@ -29,7 +29,15 @@ from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, cor
 
 from rcnn_keras.data import augmentation
 from rcnn_keras.data.object_rules import Crowd, WithoutMask
-from rcnn_keras.models import RCNN, Detector, FasterRCNN, FastRCNN, KeypointRCNN, MaskRCNN
+from rcnn_keras.models import (
+    RCNN,
+    CascadeRCNN,
+    Detector,
+    FasterRCNN,
+    FastRCNN,
+    KeypointRCNN,
+    MaskRCNN,
+)
 from rcnn_keras.models import arguments as rules
 from rcnn_keras.models.arguments import argument_errors
 from rcnn_keras.models.custom_layers import LAYER_ARGUMENTS
@@ -364,6 +372,7 @@ AnyData = (
 
 
 ARCHITECTURES: dict[str, type[Detector]] = {
+    "cascade_rcnn": CascadeRCNN,
     "fast_rcnn": FastRCNN,
     "faster_rcnn": FasterRCNN,
     "keypoint_rcnn": KeypointRCNN,
@@ -372,6 +381,7 @@ ARCHITECTURES: dict[str, type[Detector]] = {
 }
 
 RULES = {
+    "cascade_rcnn": rules.CASCADE_RCNN,
     "fast_rcnn": rules.FAST_RCNN,
     "faster_rcnn": rules.FASTER_RCNN,
     "keypoint_rcnn": rules.KEYPOINT_RCNN,

@@ -398,6 +398,7 @@ def batches_fingerprint(batches: Batches) -> dict[str, Any]:
         **{name: getattr(batches, name) for name in settings},
         "augment": _text(batches.augment),
         **({} if batches.value_range == FULL else {"value_range": str(batches.value_range)}),
+        **({} if batches.image_rule is None else {"image_rule": str(batches.image_rule)}),
     }
 
 

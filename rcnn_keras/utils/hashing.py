@@ -23,8 +23,17 @@ def file_sha256(path: str | PathLike[str]) -> str:
     Raises:
         OSError: the file cannot be read.
     """
+    return file_digest(path, "sha256")
+
+
+def file_digest(path: str | PathLike[str], name: str) -> str:
+    """Return a hash of a file, by its name in `hashlib`, as hexadecimal digits.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, name).hexdigest()
 
 
 def fingerprint(*values: Any) -> str:

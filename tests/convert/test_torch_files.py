@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rcnn_keras.convert.torch_files import BUILDERS, read_pickle, read_pth
+from rcnn_keras.convert.pickles import read_pickle
+from rcnn_keras.convert.torch_files import BUILDERS, read_pth
 from rcnn_keras.convert.torchvision import read_state_dict
 
 FILES = Path(__file__).parent / "files"

@@ -13,7 +13,7 @@ from rcnn_keras.data.inputs import input_batches
 from rcnn_keras.explain import FeatureMap
 from rcnn_keras.explain.forward import where_read
 from rcnn_keras.layers import RoIAlign
-from rcnn_keras.models import RCNN, FasterRCNN, FastRCNN, MaskRCNN
+from rcnn_keras.models import RCNN, CascadeRCNN, FasterRCNN, FastRCNN, MaskRCNN
 from rcnn_keras.ops import decode_boxes, iou
 
 CLASSES = ("circle", "triangle", "square", "star")
@@ -58,9 +58,12 @@ MODELS = {
         **(SMALL | RPN),
     ),
 }
-ALL = pytest.mark.parametrize("kind", MODELS)
+ALL = pytest.mark.parametrize("kind", list(MODELS))
 WITH_LOSSES = pytest.mark.parametrize("kind", ["fast", "faster", "mask"])
 WITH_RPN = pytest.mark.parametrize("kind", ["faster", "mask"])
+MODELS["cascade"] = lambda: CascadeRCNN(
+    backbone(8), CLASSES, anchor_sizes=[[8, 16, 32]], **SMALL, **RPN, masks=True
+)
 
 
 def near(record, seed=0):
@@ -83,9 +86,14 @@ def looked(record):
             keras.utils.set_random_seed(0)
             model = MODELS[kind]()
             model.compile(run_eagerly=True)  # there is nothing to trace
-            head = model.svm if kind == "rcnn" else model.box_head.class_logits
-            shape, spread = head.kernel.shape, 2 if kind == "rcnn" else 10
-            head.kernel.assign(np.random.default_rng(0).normal(0, spread, shape))
+            heads = [model.svm] if kind == "rcnn" else [h.class_logits for h in model.box_heads]
+            for head in heads:
+                shape, spread = head.kernel.shape, 2 if kind == "rcnn" else 10
+                head.kernel.assign(np.random.default_rng(0).normal(0, spread, shape))
+            if kind == "cascade":
+                for head in model.box_heads:
+                    shape = head.box_deltas.kernel.shape
+                    head.box_deltas.kernel.assign(np.random.default_rng(1).normal(0, 1, shape))
             proposals = [near(record)] if model.takes_proposals else None
             explanation = rk.visualize.explain(model, record, proposals=proposals)
             dataset = rk.data.DetectionDataset([record], CLASSES)
@@ -494,3 +502,26 @@ def test_ground_truth_of_other_classes_or_without_masks_is_refused(looked, recor
     plain = replace(record, segmentations=None)
     with pytest.raises(ValueError, match=r"segmentation|mask"):
         rk.visualize.explain(model, plain)
+
+
+def test_a_cascade_shows_the_boxes_and_losses_of_its_stages(looked):
+    model, inputs, explanation, dataset = looked("cascade")
+    (expected,) = model.detect(dataset)
+    np.testing.assert_allclose(explanation.detections.boxes, expected.boxes, atol=1e-4)
+    np.testing.assert_allclose(explanation.masks, expected.masks, atol=1e-4)
+    extracted = model.extract_features(inputs, training=False)
+    refined = model.refine_proposals(extracted)
+    for path, roi in zip(explanation.paths, explanation.rois, strict=True):
+        np.testing.assert_allclose(path.proposal, extracted["proposals"][0, roi.number], atol=1e-4)
+        assert len(path.stages) == 2
+        for found, boxes in zip(path.stages, refined["stage_boxes"], strict=True):
+            np.testing.assert_allclose(found, boxes[0, roi.number], atol=1e-4)
+        np.testing.assert_allclose(roi.box, refined["proposals"][0, roi.number], atol=1e-4)
+    batch = next(iter(model._with_truth(dataset.batches(1)).tf_dataset()))
+    losses = model.test_on_batch(*batch, return_dict=True)
+    assert set(explanation.training.losses) == set(model.loss_names)
+    for name, value in explanation.training.losses.items():
+        np.testing.assert_allclose(value, float(losses[name]), rtol=1e-4, atol=1e-7)
+    page = explanation.html()
+    assert "after stage 2" in page
+    assert "stage 3 box" in page

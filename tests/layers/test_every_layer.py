@@ -13,10 +13,12 @@ from rcnn_keras.layers import (
     AnchorSampler,
     BestClassDetectionLayer,
     BoxHead,
+    BoxRefinement,
     CentredCanvas,
     DetectionLayer,
     FeaturePyramid,
     FrozenBatchNormalization,
+    GroupedConv2D,
     ImageNormalization,
     JointProposalLayer,
     KeypointHead,
@@ -24,11 +26,13 @@ from rcnn_keras.layers import (
     LocalResponseNorm,
     MaskHead,
     MaskLayer,
+    MeanLogits,
     ProposalLayer,
     PyramidCrop,
     RealRoIs,
     RegionFeatures,
     RoIAlign,
+    RoIMatcher,
     RoIPool,
     RoISampler,
     RPNHead,
@@ -78,6 +82,7 @@ EXAMPLES = {
             "sizes": ((8, 9), (20, 30)),
             "aspect_ratios": (0.3, 2.0),
             "rounding": False,
+            "strides": (4, 9),
             "step": 2,
         },
         (IMAGES, [normal(2, 15, 17, 3), normal(2, 7, 8, 3)]),
@@ -107,7 +112,14 @@ EXAMPLES = {
             np.array([[-900.0, -900, 900, 900]] * 2, np.float32),  # no box is cut to a line
         ),
     ),
-    BoxHead: (lambda: {"num_classes": 6, "trunk": trunk()}, (normal(2, 9, 3, 3, 4),)),
+    BoxHead: (
+        lambda: {"num_classes": 6, "trunk": trunk(), "class_agnostic": True},
+        (normal(2, 9, 3, 3, 4),),
+    ),
+    BoxRefinement: (
+        lambda: {"box_weights": (4.0, 3.0, 2.0, 1.0)},
+        (normal(2, 9, 1, 4), BOXES, SIZES),
+    ),
     CentredCanvas: (
         lambda: {"mean": (1.0, 2.0, 3.0), "side": 128, "kernels": "portable"},
         (IMAGES, np.array([(60, 70), (44, 50)], np.int32)),
@@ -133,12 +145,17 @@ EXAMPLES = {
         ([normal(2, 8, 12, 3), normal(2, 4, 6, 4), normal(2, 2, 3, 5)],),
     ),
     FrozenBatchNormalization: (lambda: {"epsilon": 0.1}, (normal(2, 5, 6, 3),)),
+    GroupedConv2D: (
+        lambda: {"filters": 6, "kernel_size": 3, "groups": 2, "strides": 2, "use_bias": False},
+        (normal(2, 7, 8, 4),),
+    ),
     ImageNormalization: (
         lambda: {
             "mean": (10.0, 20.0, 30.0),
             "std": (2.0, 3.0, 4.0),
             "size_divisor": 16,
             "padding": (1.0, 2.0, 3.0),
+            "cut": True,
         },
         (IMAGES, SIZES),
     ),
@@ -171,6 +188,7 @@ EXAMPLES = {
         (normal(2, 3, 3, 4),),
     ),
     MaskLayer: (lambda: {"kernels": "portable"}, (normal(8, 5, 5, 3), TARGETS["labels"])),
+    MeanLogits: (dict, ([normal(2, 9, 4), normal(2, 9, 4)],)),
     ProposalLayer: (
         lambda: {
             "pre_nms_top_n": (8, 7),
@@ -209,6 +227,10 @@ EXAMPLES = {
             "kernels": "portable",
         },
         ([normal(2, 15, 17, 3), normal(2, 7, 8, 3), normal(2, 4, 4, 3)], BOXES),
+    ),
+    RoIMatcher: (
+        lambda: {"fg_iou_thresh": 0.6, "box_weights": (4.0, 3.0, 2.0, 1.0)},
+        (BOXES, np.arange(9) < COUNT[:, None], TARGETS),
     ),
     RoIPool: (
         lambda: {"pooled_size": 3, "stride": 4, "kernels": "portable"},

@@ -149,3 +149,12 @@ def test_frozen_batch_norm_keeps_its_statistics_while_training():
     layer.trainable = False
     np.testing.assert_array_equal(layer(x, training=True), layer(x, training=False))
     np.testing.assert_array_equal(layer.moving_mean, np.zeros(4))
+
+
+def test_group_norm_keeps_its_digits_on_a_large_map_far_from_zero():
+    rng = np.random.default_rng(0)
+    x = (3 + 0.2 * rng.normal(size=(1, 200, 250, 64))).astype("float32")
+    groups = x.astype("float64").reshape(1, -1, 32, 2)
+    mean, variance = (f(groups, axis=(1, 3), keepdims=True) for f in (np.mean, np.var))
+    expected = ((groups - mean) / np.sqrt(variance + 1e-5)).reshape(x.shape)
+    np.testing.assert_allclose(normalization("group", "norm")(x), expected, atol=1e-5)

@@ -684,13 +684,11 @@ def test_roi_and_anchor_options_reach_the_operations():
     np.testing.assert_allclose(anchors[0], [*-half, *half], rtol=1e-6)
 
 
-def test_portable_kernels_refuse_adaptive_sampling_at_once():
-    model = FasterRCNN(small_network(), num_classes=1, roi_sampling_ratio=0, **SMALL)
-    with pytest.raises(ValueError, match="roi_sampling_ratio must be at least 1"):
-        with_kernels(model, "portable")
-    aligned = eager(FasterRCNN(small_network(), num_classes=1, roi_aligned=True, **SMALL))
+def test_portable_kernels_sample_and_align_as_the_native_ones():
+    options = {"roi_aligned": True, "roi_sampling_ratio": 0}
+    aligned = eager(FasterRCNN(small_network(), num_classes=1, **options, **SMALL))
     portable = eager(with_kernels(aligned, "portable"))
-    assert portable.box_pooling.aligned
+    assert (portable.box_pooling.aligned, portable.box_pooling.sampling_ratio) == (True, 0)
     assert_same(portable.detect(IMAGE)[0], aligned.detect(IMAGE)[0])
 
 

@@ -50,6 +50,7 @@ def of_one_shape(batches):
     ("architecture", "backbone", "more"),
     [
         (rk.models.MaskRCNN, "resnet18_fpn", RPN),
+        (rk.models.CascadeRCNN, "resnet18_fpn", RPN),
         (rk.models.FastRCNN, "zf", {"roi_pooling": "align"}),
     ],
 )

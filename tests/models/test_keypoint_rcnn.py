@@ -175,7 +175,9 @@ def test_a_head_of_ones_own(corners, make_detector):
 def trained(corners, make_detector):
     """A detector that was overfitted to four of the scenes."""
     model = make_detector(corners.classes, **ARCHITECTURE | {"keypoint_layers": (64, 64)})
-    rate = keras.optimizers.schedules.CosineDecay(1e-4, 350, 0.1, None, 3e-3, 50)
+    rate = keras.optimizers.schedules.CosineDecay(
+        1e-4, 350, 0.1, warmup_target=3e-3, warmup_steps=50
+    )
     model.compile(keras.optimizers.AdamW(rate, global_clipnorm=10.0))
     batches = corners[:4].batches(4, shuffle=True)
     history = model.fit(batches, steps_per_epoch=100, epochs=4, verbose=0)

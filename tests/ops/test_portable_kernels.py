@@ -46,7 +46,7 @@ KINDS = ("random", "small", "no area", "zeros", "borders of levels")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("ratio", "aligned"), [(2, False), (1, True)])
+@pytest.mark.parametrize(("ratio", "aligned"), [(2, False), (1, True), (0, False), (0, True)])
 def test_portable_roi_align_equals_the_native_one(kind, ratio, aligned):
     rng = np.random.default_rng(ratio)
     maps = [random_map(rng, 2, SIDE // s, SIDE // s + 3, 5) for s in STRIDES]
@@ -66,8 +66,7 @@ def test_roi_align_of_one_map_and_of_nothing():
         portable_roi_align(maps, rois, image, 2, [1 / 8]), expected, atol=1e-4
     )
     assert portable_roi_align(maps, rois[:0], image[:0], 2, [1 / 8]).shape == (0, 2, 2, 5)
-    with pytest.raises(ValueError, match="sampling_ratio must be at least 1 for portable kernels"):
-        portable_roi_align(maps, rois, image, 2, [1 / 8], sampling_ratio=0)
+    assert portable_roi_align(maps, rois[:0], image[:0], 2, [1 / 8], 0).shape == (0, 2, 2, 5)
 
 
 def test_gradients_of_roi_align_agree():

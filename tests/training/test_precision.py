@@ -42,6 +42,7 @@ ARCHITECTURES = {
     "Fast R-CNN": (rk.models.FastRCNN, "zf", SMALL),
     "Faster R-CNN": (rk.models.FasterRCNN, "resnet18_fpn", SMALL | RPN | PYRAMID),
     "Mask R-CNN": (rk.models.MaskRCNN, "resnet18_fpn", SMALL | RPN | PYRAMID),
+    "Cascade R-CNN": (rk.models.CascadeRCNN, "resnet18_fpn", SMALL | RPN | PYRAMID),
 }
 
 

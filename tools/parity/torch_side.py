@@ -31,9 +31,15 @@ def build(case, drawing, dtype):
 def build_lite(case):
     """Return torchvision's detector of 90 classes on EfficientNet-Lite0."""
     from lite_backbone import MEAN, STD, LiteBackbone
+    from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
     from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 
-    arguments = {"num_classes": 91, "image_mean": MEAN, "image_std": STD} | case.arguments
+    arguments = {
+        "box_head": TwoMLPHead(LITE_CHANNELS * 7 * 7, 1024),
+        "box_predictor": FastRCNNPredictor(1024, 91),
+        "image_mean": MEAN,
+        "image_std": STD,
+    } | case.arguments
     backbone = LiteBackbone(LITE_CHANNELS)
     if case.model.startswith("faster"):
         return detection.FasterRCNN(backbone, **arguments)
