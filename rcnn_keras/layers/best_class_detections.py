@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops
 
 from rcnn_keras.layers.detection_layer import DetectionLayer
@@ -42,7 +43,8 @@ class BestClassDetectionLayer(DetectionLayer):
         boxes = ops.reshape(boxes, (-1, count * num_classes, 4))
         boxes = clip_to_windows(boxes, image_sizes)
         classes = ops.arange(num_classes, dtype="int32")
-        best = ops.cast(ops.argmax(logits, axis=-1), "int32")[..., None] - 1
+        # Not Keras' argmax, whose bit operations LiteRT lacks.
+        best = tf.argmax(logits, axis=-1, output_type=tf.int32)[..., None] - 1
         scores = ops.where(classes == best, ops.softmax(logits)[..., 1:], 0.0)
         scores = ops.reshape(scores, (-1, count * num_classes))
         return boxes, scores, ops.tile(classes, (count,))
