@@ -20,11 +20,19 @@ class GroupedConv2D(layers.Conv2D):
         filters: channels of the output, a multiple of the groups.
         kernel_size: side of the kernel.
         groups: of the channels.
+        strides: positions of the map from one to the next, down and across.
         **kwargs: of `Conv2D`, without dilation.
     """
 
-    def __init__(self, filters: int, kernel_size: int, groups: int, **kwargs: Any) -> None:
-        super().__init__(filters, kernel_size, groups=groups, **kwargs)
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int | tuple[int, int],
+        groups: int,
+        strides: int | tuple[int, int] = (1, 1),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(filters, kernel_size, strides, groups=groups, **kwargs)
 
     def convolution_op(self, inputs: Tensor, kernel: Tensor) -> Tensor:
         """Convolve; the hook that Keras gives its descendants."""

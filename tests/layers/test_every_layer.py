@@ -146,7 +146,7 @@ EXAMPLES = {
     ),
     FrozenBatchNormalization: (lambda: {"epsilon": 0.1}, (normal(2, 5, 6, 3),)),
     GroupedConv2D: (
-        lambda: {"filters": 6, "kernel_size": 3, "groups": 2, "strides": 2, "use_bias": False},
+        lambda: {"filters": 6, "kernel_size": (3, 3), "groups": 2, "strides": (2, 2)},
         (normal(2, 7, 8, 4),),
     ),
     ImageNormalization: (
