@@ -586,16 +586,15 @@ CASCADE_RCNN: dict[str, Rule] = {
 }
 
 MATTERPORT: dict[str, Rule] = {
-    name: rule
-    for name, rule in FASTER_RCNN.items()
-    if name
-    not in (
-        *("min_size", "max_size", "stride_in_1x1", "stochastic_depth", "feature_pyramid"),
-        *("head_norm", "anchor_rounding", "anchor_generator", "rpn_head", "roi_pooling"),
-        *("roi_aligned", "roi_sampling_ratio", "box_head", "box_convs", "box_smooth_l1_beta"),
-        *("image_std", "winograd", "antialias", "rpn_score_thresh", "rpn_convs"),
-        *("rpn_objectness", "rpn_ignore_border", "rpn_pre_nms_top_n_train"),
-        "rpn_pre_nms_top_n_test",
+    name: FASTER_RCNN[name]
+    for name in (
+        *("classes", "num_classes", "value_range", "kernels", "seed"),
+        *("backbone_width", "frozen_stages", "recompute_stages", "fpn_channels", "aspect_ratios"),
+        *("rpn_post_nms_top_n_train", "rpn_post_nms_top_n_test", "rpn_nms_thresh"),
+        *("rpn_fg_iou_thresh", "rpn_bg_iou_thresh", "rpn_batch_size_per_image"),
+        *("rpn_positive_fraction", "box_score_thresh", "box_nms_thresh", "box_detections_per_img"),
+        *("box_fg_iou_thresh", "box_bg_iou_thresh", "box_batch_size_per_image"),
+        *("box_positive_fraction", "bbox_reg_weights"),
     )
 } | {
     "backbone": _one_of("resnet50_fpn", "resnet101_fpn"),
