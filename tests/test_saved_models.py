@@ -99,7 +99,7 @@ def test_the_litert_file_finds_what_the_model_finds(models, shared_data):
     file = saved_models()["playing_cards"].folder / "playing_cards_int8.tflite"
     runner = litert.Interpreter(str(file)).get_signature_runner()
     record = next(r for r in rk.data.load_coco(shared_data / "cards/val.json") if len(r) == 1)
-    image, scale = letterboxed(record.path, models["playing_cards"], (320, 320))
+    image, scale = letterboxed(record.path, models["playing_cards"], (384, 384))
     found = runner(images=image)
     assert found["labels"][0, 0] == record.labels[0]
     expected = models["playing_cards"].detect(record.path)[0]
