@@ -50,6 +50,8 @@ def test_options_reach_both_parts_of_a_c4_detector():
 def test_all_names_are_listed():
     assert set(NAMES) == {
         *(f"resnet{d}{end}" for d in (18, 34, 50, 101) for end in ("", "_fpn")),
+        *(f"resnext{n}{end}" for n in ("50_32x4d", "101_32x8d") for end in ("", "_fpn")),
+        *("resnet50_dc5", "resnet101_dc5"),
         "vgg16",
         "zf",
         "mobilenet_v3_large_fpn",
@@ -97,7 +99,12 @@ def test_the_box_trunk_may_have_convolutions_and_one_dense_layer():
     assert box_trunk(3, 8, 50, num_convs=2).get_layer("conv1").use_bias
 
 
-@pytest.mark.parametrize("name", sorted(NAMES))
+LARGE = ("resnet101", "resnet101_fpn", "resnet101_dc5", "resnext101_32x8d", "resnext101_32x8d_fpn")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LARGE)) for n in sorted(NAMES)]
+)
 def test_every_layer_of_a_backbone_belongs_to_one_stage(name):
     parts = build_backbone(name, norm="frozen_batch", fpn_channels=16, box_units=24)
     for layer in parts.model.layers:

@@ -8,7 +8,11 @@ from safetensors.numpy import save_file
 
 from rcnn_keras.backbones.backbone import build_backbone
 from rcnn_keras.backbones.efficientnet_lite import block_names, efficientnet_lite
-from rcnn_keras.convert.backbone_weights import _targets, lite_file, load_efficientnet_lite
+from rcnn_keras.convert.backbone_weights import (
+    efficientnet_lite_targets,
+    lite_file,
+    load_efficientnet_lite,
+)
 from rcnn_keras.layers import StochasticDepth
 from rcnn_keras.layers.normalization import BatchNormalization, FrozenBatchNormalization
 from rcnn_keras.ops import drawing_for
@@ -23,7 +27,10 @@ SIZES = {"drawn": (64, 32), "imagenet": (33, 47)}
 
 
 def drawn_state(model, number):
-    return {name: drawn(name, target.shape) for name, target in _targets(model, number).items()}
+    return {
+        name: drawn(name, target.shape)
+        for name, target in efficientnet_lite_targets(model, number).items()
+    }
 
 
 def check_against_torch(model, number, kind):

@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 
 from rcnn_keras.backbones import resnet, resnet_c5
-from rcnn_keras.layers.normalization import BatchNormalization, FrozenBatchNormalization
+from rcnn_keras.layers.normalization import (
+    BatchNormalization,
+    FrozenBatchNormalization,
+    GroupNormalization,
+)
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "tools" / "parity"))
 from store_backbone import drawn
@@ -104,7 +108,7 @@ def test_stride_in_1x1_moves_the_stride_to_the_first_convolution():
     [
         ("batch", BatchNormalization),
         ("frozen_batch", FrozenBatchNormalization),
-        ("group", keras.layers.GroupNormalization),
+        ("group", GroupNormalization),
     ],
 )
 def test_norm_chooses_the_kind_of_every_normalisation(norm, cls):

@@ -369,9 +369,12 @@ def test_options_of_another_format_are_refused(command, shapes, tmp_path, error_
     data = {"evaluate": ("shapes", "--data")}.get(command, ())
     out = ("--out", tmp_path / "out") if command in ("data pack", "proposals") else ()
     message = error_of(*command.split(), *data, file, "--split", "val", *out)
-    assert f"--split is for a Pascal VOC folder, which {file} is not; name the JSON" in message
+    assert (
+        f"--split is for a Pascal VOC folder, which {file} is not; name the file of the split"
+        in message
+    )
     message = error_of(*command.split(), *data, folder, "--images", shapes, *out)
-    assert f"--images is for a COCO file, which {folder} is not" in message
+    assert f"--images is for a COCO or VIA file, which {folder} is not" in message
 
 
 def voc_folder(root, name_of_class):

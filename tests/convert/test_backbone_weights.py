@@ -9,7 +9,11 @@ from safetensors.numpy import load_file, save_file
 
 from rcnn_keras.backbones.efficientnet_lite import LITE_MEAN, LITE_STD, efficientnet_lite
 from rcnn_keras.convert import backbone_weights
-from rcnn_keras.convert.backbone_weights import _targets, lite_file, load_efficientnet_lite
+from rcnn_keras.convert.backbone_weights import (
+    efficientnet_lite_targets,
+    lite_file,
+    load_efficientnet_lite,
+)
 from rcnn_keras.models import FasterRCNN
 
 SMALL = {"fpn_channels": 8, "box_units": 8, "num_classes": 1}
@@ -26,7 +30,7 @@ def state_file(tmp_path, network):
     rng = np.random.default_rng(0)
     state = {
         name: rng.uniform(0.5, 1, target.shape).astype(np.float32)
-        for name, target in _targets(network, 0).items()
+        for name, target in efficientnet_lite_targets(network, 0).items()
     }
     save_file(state, tmp_path / "lite.safetensors")
     return tmp_path / "lite.safetensors"

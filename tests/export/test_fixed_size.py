@@ -12,7 +12,7 @@ from rcnn_keras.export.onnx_openvino import onnx, openvino
 class Sides:
     """What `letterboxed` reads of a detector."""
 
-    antialias, value_range = False, "full"
+    antialias, value_range, image_rule = False, "full", None
 
     def __init__(self, min_size, max_size, mean=(123.675, 116.28, 103.53)):
         self.min_size, self.max_size = min_size, max_size

@@ -108,6 +108,7 @@ def test_a_file_says_what_goes_in_and_comes_out(file, model):
             "antialias": False,
             "masks": True,
             "keypoints": None,
+            "image_rule": None,
             "quantize": None,
         }
 

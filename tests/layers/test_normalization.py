@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from rcnn_keras.layers import FrozenBatchNormalization, normalization
-from rcnn_keras.layers.normalization import BatchNormalization
+from rcnn_keras.layers.normalization import BatchNormalization, GroupNormalization
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_frozen_batch_norm_keeps_its_constants_exact_in_bfloat16(x, mixed_bfloat
     [
         ("batch", BatchNormalization),
         ("frozen_batch", FrozenBatchNormalization),
-        ("group", keras.layers.GroupNormalization),
+        ("group", GroupNormalization),
     ],
 )
 def test_each_name_gives_its_layer(kind, cls):

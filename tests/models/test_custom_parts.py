@@ -136,7 +136,7 @@ LARGE = (
 )
 
 
-ALSO_IN_OTHER_TESTS = ("own_name", "one_map")
+ALSO_IN_OTHER_TESTS = ("own_name", "one_map", "application")
 
 
 @pytest.mark.parametrize(

@@ -264,6 +264,7 @@ def test_the_gradient_of_pooling_is_that_of_crop_and_resize():
     )
 
 
+@pytest.mark.slow  # a graph of its own; see the stored numbers
 def test_detections_are_whole_pixels_and_masks_fill_their_boxes(model, image):
     (found,) = model.detect(image)
     assert 0 < len(found) <= 10

@@ -11,7 +11,10 @@ from rcnn_keras.models.scorable import warn_unscorable
 from rcnn_keras.training.callbacks import CocoEvaluation
 
 MODEL = SimpleNamespace(
-    detection_layer=SimpleNamespace(max_detections=3), classes=("cat",), has_masks=False
+    detection_layer=SimpleNamespace(max_detections=3),
+    classes=("cat",),
+    has_masks=False,
+    skeleton=None,
 )
 
 

@@ -54,7 +54,9 @@ def test_portable_roi_align_equals_the_native_one(kind, ratio, aligned):
     how = (3, [1 / s for s in STRIDES], ratio, aligned)
     expected = listed_roi_align(maps, rois, image, *how)
     np.testing.assert_allclose(portable_roi_align(maps, rois, image, *how), expected, atol=1e-4)
-    assert np.abs(expected).max() > 0.1
+    # An aligned RoI without an area has no samples where their number follows its size.
+    empty = kind == "zeros" and ratio == 0 and aligned
+    assert np.abs(expected).max() == 0 if empty else np.abs(expected).max() > 0.1
 
 
 def test_roi_align_of_one_map_and_of_nothing():

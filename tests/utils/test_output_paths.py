@@ -54,7 +54,7 @@ def commands_with_out(group, name=""):
 
 
 def test_every_command_that_writes_is_tried_here():
-    assert set(commands_with_out(main)) == {*COMMANDS, "proposals", "explain", "init"}
+    assert set(commands_with_out(main)) == {*COMMANDS, "proposals", "explain", "init", "convert"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
