@@ -22,9 +22,8 @@ class PyramidCrop(keras.layers.Layer):
         kernels: `"native"`, or `"portable"` for gathers alone, which every runtime has.
 
     Call arguments:
-        features: list of maps `(B, H_l, W_l, C)`, of images that the strides divide; levels beyond
-            `strides` are not read.
-        rois: `(B, R, 4)` boxes in pixels, or `(n, 4)` with
+        features: maps `(B, H_l, W_l, C)`, one a level; levels beyond `strides` are not read.
+        rois: `(B, R, 4)` boxes in pixels, or `(n, 4)` with the next argument.
         image: `(n,)` int32, the place in the batch of each RoI's image.
 
     Returns:

@@ -40,7 +40,7 @@ def step(backbone, call, images):
         ("resnet18_fpn", 5),
         ("vgg16", 4),
         ("zf", 2),
-        ("mobilenet_v3_large_fpn", 9),
+        pytest.param("mobilenet_v3_large_fpn", 9, marks=pytest.mark.slow),
         ("efficientnet_lite0_fpn", 9),
     ],
 )

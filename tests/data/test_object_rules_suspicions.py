@@ -243,6 +243,7 @@ def test_the_command_lists_suspicions_and_takes_rules(four, rcnn):
     assert result.output.endswith("data.json: 0 fatal, 8 repaired\n")
 
 
+@pytest.mark.slow  # reads a set three times; of files see the tests above
 def test_rules_of_record_files(four, tmp_path, rcnn):
     for annotation in four.annotations:
         annotation["iscrowd"] = 1

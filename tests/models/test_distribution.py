@@ -200,6 +200,7 @@ def test_two_devices_train_batch_norm_as_one_does(
     assert np.median(moved) > 10 * SAME
 
 
+@pytest.mark.slow  # two processes; of their parts, see the first tests
 def test_two_workers_give_what_one_process_gives(five, alone, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     command = [sys.executable, str(HERE / "distributed_worker.py"), str(five), str(tmp_path)]

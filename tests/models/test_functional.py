@@ -15,6 +15,7 @@ def images():
     return np.random.default_rng(0).integers(0, 256, (2, 96, 96, 3)).astype("float32")
 
 
+@pytest.mark.slow  # saves and loads a graph around a graph
 def test_a_functional_model_around_a_detector_takes_images_alone(detector, images, tmp_path):
     pixels = keras.Input((None, None, 3))
     model = keras.Model(pixels, detector(pixels))

@@ -13,7 +13,8 @@ ARCHITECTURES = {
 }
 
 
-@pytest.mark.parametrize("name", ["pyramid", pytest.param("one map", marks=pytest.mark.slow)])
+@pytest.mark.slow  # several trainings
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_a_trained_model_is_freed(make_detector, scenes, name):
     arguments = ARCHITECTURES[name]
 

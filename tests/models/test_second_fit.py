@@ -41,7 +41,11 @@ SKIPPING = keras.optimizers.LossScaleOptimizer  # leaves out gradients that are 
 @pytest.mark.parametrize(
     ("make_optimizer", "gradient"),
     [
-        (lambda: keras.optimizers.SGD(0.01, gradient_accumulation_steps=2), 0.0),
+        pytest.param(
+            lambda: keras.optimizers.SGD(0.01, gradient_accumulation_steps=2),
+            0.0,
+            marks=pytest.mark.slow,
+        ),
         (lambda: SKIPPING(keras.optimizers.SGD(0.01)), np.inf),
     ],
     ids=["accumulated", "skipped"],
