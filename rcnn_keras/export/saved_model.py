@@ -93,7 +93,7 @@ def saved_model(
 ) -> Path:
     """Write a detector as a SavedModel: a folder that needs TensorFlow and no Keras to run.
 
-    ImageRule and what `Detector.detect` does to boxes are in the graph, and batch norm is folded
+    Resizing and what `Detector.detect` does to boxes are in the graph, and batch norm is folded
     into the convolutions; detections are those of `detect`, in pixels of the image that was sent.
 
     | signature | inputs |

@@ -373,12 +373,12 @@ class ServedDetector:
             inputs["proposals"] = proposals * _per_box(sizes / sent)
             inputs["num_proposals"] = count_proposals(proposals)
         found = self._detect(inputs)
-        if self.model.image_rule is not None:
+        ratios = _per_box(sent / sizes)
+        if self.model.image_rule is None:
+            found["boxes"] *= ratios
+        else:
             boxes = self.model.image_rule.restore(found["boxes"], sizes, sent)
             found["boxes"] = tf.where(found["labels"][..., None] >= 0, boxes, 0.0)
-            return found
-        ratios = _per_box(sent / sizes)
-        found["boxes"] *= ratios
         if "keypoints" in found:
             scores = tf.ones_like(ratios[..., :1])
             found["keypoints"] *= tf.concat([ratios[..., :2], scores], axis=-1)[:, None]

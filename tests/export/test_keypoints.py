@@ -39,6 +39,22 @@ def png(image):
     return encoded.getvalue()
 
 
+def test_keypoints_are_put_back_by_a_rule_of_resizing_too(small_arguments, image):
+    keras.utils.set_random_seed(0)
+    changes = {"min_size": 64, "max_size": 96, "box_score_thresh": 0.0, "resizing": "detectron2"}
+    arguments = small_arguments | changes | {"num_keypoints": 3, "keypoint_layers": (8,)}
+    model = rk.models.KeypointRCNN(classes=["a", "b"], **arguments)
+    model.run_eagerly = True
+    (expected,) = model.detect(image)
+    assert len(expected) > 0
+    found = ServedDetector(model).on_images({"images": tf.constant(image[None])})
+    boxes = found["boxes"].numpy()[0]
+    has_area = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)  # `detect` leaves out the others
+    keypoints = found["keypoints"].numpy()[0, has_area]
+    np.testing.assert_allclose(boxes[has_area], expected.boxes, atol=1e-2)
+    np.testing.assert_allclose(keypoints, expected.keypoints, atol=1e-2)
+
+
 def test_keypoints_are_put_back_into_the_image_that_was_sent(model, image):
     (expected,) = model.detect(image)
     served = ServedDetector(model)
