@@ -24,6 +24,7 @@ Each run appends one JSON line; `tools/benchmarks/accuracy_torchvision.py` write
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -112,8 +113,10 @@ class StepTimer(keras.callbacks.Callback):
         self.seconds.append(time.perf_counter() - self.start)
 
 
-def configure(name: str, data: Path, seed: int, epochs: int | None) -> Configuration:
-    """Return the recipe's configuration for a data folder."""
+def configure(
+    name: str, data: Path, seed: int, epochs: int | None, more: Sequence[str] = ()
+) -> Configuration:
+    """Return the recipe's configuration for a data folder, with some more changes."""
     data, recipe = data.resolve(), RECIPES[name]
     if (data / "train.json").exists():
         form, sources = "coco", [{"annotations": f"{data}/{s}.json"} for s in recipe.train]
@@ -129,15 +132,14 @@ def configure(name: str, data: Path, seed: int, epochs: int | None) -> Configura
         f"data.val={json.dumps(test)}",
         f"training.seed={seed}",
     ]
-    configuration = load_configuration(recipe.config, changes)
-    if epochs is None:
-        return configuration
-    changes.append(f"training.epochs={epochs}")
-    if configuration.schedule.name == "step":
-        whole = configuration.training.epochs
-        drops = [milestone * epochs / whole for milestone in configuration.schedule.milestones]
-        changes.append(f"schedule.milestones={drops}")
-    return load_configuration(recipe.config, changes)
+    if epochs is not None:
+        whole = load_configuration(recipe.config, changes)
+        changes.append(f"training.epochs={epochs}")
+        if whole.schedule.name == "step":
+            share = epochs / whole.training.epochs
+            drops = [milestone * share for milestone in whole.schedule.milestones]
+            changes.append(f"schedule.milestones={drops}")
+    return load_configuration(recipe.config, [*changes, *more])
 
 
 def stretched(dataset: rk.data.DetectionDataset, size: tuple[int, int]) -> rk.data.DetectionDataset:

@@ -172,33 +172,17 @@ def build_model(recipe: Recipe, classes: int):
         "box_detections_per_img": recipe.detections,
     }
     if recipe.pretrained:
-        return build_lite(recipe.masks, classes, arguments)
+        from lite_backbone import lite_detector, trained
+
+        size = (LITE_CHANNELS, LITE_UNITS)
+        return lite_detector(
+            recipe.masks, classes, *size, trained(0), **arguments, **LITE_PROPOSALS
+        )
     backbone = resnet_fpn_backbone(
         backbone_name="resnet18", weights=None, trainable_layers=5, norm_layer=nn.BatchNorm2d
     )
     build = MaskRCNN if recipe.masks else FasterRCNN
     return build(backbone, num_classes=classes + 1, **arguments)
-
-
-def build_lite(masks: bool, classes: int, arguments: dict):
-    """Build the detector on EfficientNet-Lite0 of ImageNet, its batch norm frozen."""
-    from lite_backbone import MEAN, STD, LiteBackbone, trained
-    from torchvision.models.detection import FasterRCNN, MaskRCNN
-    from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
-    from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
-
-    arguments = arguments | LITE_PROPOSALS | {"image_mean": MEAN, "image_std": STD}
-    arguments |= {
-        "box_head": TwoMLPHead(LITE_CHANNELS * 7 * 7, LITE_UNITS),
-        "box_predictor": FastRCNNPredictor(LITE_UNITS, classes + 1),
-    }
-    if masks:
-        arguments |= {
-            "mask_head": MaskRCNNHeads(LITE_CHANNELS, (LITE_CHANNELS,) * 4, 1),
-            "mask_predictor": MaskRCNNPredictor(LITE_CHANNELS, LITE_CHANNELS, classes + 1),
-        }
-    build = MaskRCNN if masks else FasterRCNN
-    return build(LiteBackbone(LITE_CHANNELS, trained(0)), **arguments)
 
 
 def rate_factor(step: int, steps: int, pretrained: bool = False) -> float:

@@ -17,35 +17,22 @@ from pathlib import Path
 import numpy as np
 
 import rcnn_keras as rk
-from rcnn_keras.runs.configuration import Configuration, load_configuration
+from rcnn_keras.runs.configuration import Configuration
 from rcnn_keras.runs.datasets import read_data
 from rcnn_keras.runs.run import build_model, training_batches
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from accuracy import RECIPES, StepTimer, configure
+from accuracy import StepTimer, configure
 
 ARCHITECTURES = ("faster_rcnn", "cascade_rcnn")
 IOUS = (0.5, 0.75, 0.8, 0.9)
-CONFIG = RECIPES["bccd"].config
 
 
 def configured(
     architecture: str, data: Path, seed: int, epochs: int | None, changes: list[str]
 ) -> Configuration:
     """Return the recipe of `accuracy.py` with another architecture."""
-    recipe = configure("bccd", data, seed, epochs)
-    values = recipe.model_dump(mode="json")
-    sources = [f"data.{key}={json.dumps(values['data'][key])}" for key in ("train", "val")]
-    same = [
-        f"data.format={values['data']['format']}",
-        f"data.classes={json.dumps(values['data']['classes'])}",
-        f"schedule.milestones={json.dumps(values['schedule']['milestones'])}",
-        f"training.epochs={recipe.training.epochs}",
-        f"training.seed={seed}",
-    ]
-    return load_configuration(
-        CONFIG, [*sources, *same, *changes, f"model.architecture={architecture}"]
-    )
+    return configure("bccd", data, seed, epochs, [*changes, f"model.architecture={architecture}"])
 
 
 def train(configuration: Configuration) -> dict:

@@ -19,7 +19,7 @@ CLASS_GAINS = {
     "maskrcnn_efficientnet_lite0_fpn": 0.5,
 }
 # The last two are torchvision's classes on `lite_backbone.LiteBackbone`, with maps of 128 channels.
-LITE_CHANNELS = 128
+LITE_CHANNELS, LITE_UNITS = 128, 1024  # the latter of the box head, torchvision's default
 # Of torchvision's constructors, samplers that take every anchor and RoI there is.
 ALL_SAMPLES = 10**6
 SAMPLES = 400  # values kept of an array that the tests compare with

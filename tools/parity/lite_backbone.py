@@ -7,8 +7,12 @@ no size is given.
 """
 
 import importlib
+from typing import Any
 
 from torch import Tensor, nn
+from torchvision.models.detection import FasterRCNN, MaskRCNN
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
@@ -70,6 +74,38 @@ class LiteBackbone(nn.Module):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return the maps of the pyramid, finest first."""
         return self.fpn({str(k): x for k, x in enumerate(maps(self.body, images))})
+
+
+def lite_detector(
+    masks: bool,
+    classes: int,
+    channels: int,
+    units: int,
+    weights: dict[str, Tensor] | None = None,
+    **arguments: Any,
+) -> nn.Module:
+    """Return torchvision's Faster or Mask R-CNN on `LiteBackbone`.
+
+    Args:
+        masks: whether it is Mask R-CNN.
+        classes: without the background.
+        channels: of the pyramid and of the mask head.
+        units: of the box head's dense layers.
+        weights: of the network, as `LiteBackbone` takes them.
+        arguments: others of torchvision's class.
+    """
+    arguments |= {
+        "box_head": TwoMLPHead(channels * 7 * 7, units),
+        "box_predictor": FastRCNNPredictor(units, classes + 1),
+        "image_mean": MEAN,
+        "image_std": STD,
+    }
+    if masks:
+        arguments |= {
+            "mask_head": MaskRCNNHeads(channels, (channels,) * 4, 1),
+            "mask_predictor": MaskRCNNPredictor(channels, channels, classes + 1),
+        }
+    return (MaskRCNN if masks else FasterRCNN)(LiteBackbone(channels, weights), **arguments)
 
 
 def freeze_norms(module: nn.Module) -> None:

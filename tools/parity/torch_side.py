@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from cases import ALL_SAMPLES, LITE_CHANNELS, Case, drawn_objects, load_module
+from cases import ALL_SAMPLES, LITE_CHANNELS, LITE_UNITS, Case, drawn_objects, load_module
 from torch import nn
 from torchvision.models import detection
 
@@ -18,7 +18,10 @@ from torchvision.models import detection
 def build(case, drawing, dtype):
     """Return torchvision's model with the case's weights."""
     if case.lite:
-        model = build_lite(case)
+        from lite_backbone import lite_detector
+
+        masks = case.model.startswith("mask")
+        model = lite_detector(masks, 90, LITE_CHANNELS, LITE_UNITS, **case.arguments)
     else:
         build = getattr(detection, case.model)
         model = build(weights=None, weights_backbone=None, **case.arguments)
@@ -26,29 +29,6 @@ def build(case, drawing, dtype):
     state = drawing.seeded_state(shapes, case.seed, case.class_gain)
     model.load_state_dict({name: torch.from_numpy(value) for name, value in state.items()})
     return model.to(dtype).eval(), shapes
-
-
-def build_lite(case):
-    """Return torchvision's detector of 90 classes on EfficientNet-Lite0."""
-    from lite_backbone import MEAN, STD, LiteBackbone
-    from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
-    from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
-
-    arguments = {
-        "box_head": TwoMLPHead(LITE_CHANNELS * 7 * 7, 1024),
-        "box_predictor": FastRCNNPredictor(1024, 91),
-        "image_mean": MEAN,
-        "image_std": STD,
-    } | case.arguments
-    backbone = LiteBackbone(LITE_CHANNELS)
-    if case.model.startswith("faster"):
-        return detection.FasterRCNN(backbone, **arguments)
-    return detection.MaskRCNN(
-        backbone,
-        mask_head=MaskRCNNHeads(LITE_CHANNELS, (LITE_CHANNELS,) * 4, 1),
-        mask_predictor=MaskRCNNPredictor(LITE_CHANNELS, LITE_CHANNELS, 91),
-        **arguments,
-    )
 
 
 def images_of(case, drawing, dtype):
