@@ -60,14 +60,19 @@ class MatterportImageRule:
     max_size: int = 1024
     min_scale: float = 0.0
 
-    def size(self, height: int, width: int) -> tuple[int, int]:
-        """Return h and w of an image of H x W pixels."""
+    def scale(self, height: int, width: int) -> float:
+        """Return the factor by which the sides of an image of H x W pixels grow."""
         if self.mode == "none":
-            return height, width
+            return 1.0
         scale = max(1.0, self.min_size / min(height, width), self.min_scale)
         longer = max(height, width)
         if self.mode == "square" and round(longer * scale) > self.max_size:
-            scale = self.max_size / longer
+            return self.max_size / longer
+        return scale
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Return h and w of an image of H x W pixels."""
+        scale = self.scale(height, width)
         return max(round(height * scale), 1), max(round(width * scale), 1)
 
     def sizes(self, height: int, width: int) -> list[tuple[int, int]]:

@@ -13,6 +13,7 @@ import tensorflow as tf
 from rcnn_keras.data.images import read_image, resize_image, resized_size
 from rcnn_keras.export.preparation import check_detector, folded
 from rcnn_keras.models import Detector, with_kernels
+from rcnn_keras.models.inference import seen_size
 
 STRIDE = 32  # pixels that height and width must divide by, as `ImageNormalization` pads to
 
@@ -117,11 +118,7 @@ def letterboxed(
     """
     pixels = read_image(image, model.value_range)
     height, width = pixels.shape[:2]
-    new = (height, width)
-    if model.image_rule is not None:
-        new = model.image_rule.size(height, width)
-    elif model.min_size is not None:
-        new = resized_size(height, width, model.min_size, model.max_size)
+    new = seen_size(model, height, width)
     if new[0] > size[0] or new[1] > size[1]:
         new = resized_size(height, width, *_fit(height, width, size))
     if model.image_rule is not None:

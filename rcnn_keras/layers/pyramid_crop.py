@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-from keras import ops
 
-from rcnn_keras.ops import flatten_batch, listed_pyramid_crop, portable_pyramid_crop
+from rcnn_keras.layers.roi_pooling import RoIPooling
+from rcnn_keras.ops import listed_pyramid_crop, portable_pyramid_crop
 from rcnn_keras.ops.types import Kernels, Tensor
 
 POOLING = {"native": listed_pyramid_crop, "portable": portable_pyramid_crop}
 
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")
-class PyramidCrop(keras.layers.Layer):
+class PyramidCrop(RoIPooling):
     """Pool S x S features from each RoI with one sample a cell, as matterport/Mask_RCNN does.
 
     Args:
@@ -43,21 +43,10 @@ class PyramidCrop(keras.layers.Layer):
         self.kernels = kernels
         self.supports_jit = kernels == "portable"  # XLA has no crop_and_resize
 
-    def call(self, features: Sequence[Tensor], rois: Tensor, image: Tensor | None = None) -> Tensor:
-        """Pool; see the class."""
+    def pool(self, features: Sequence[Tensor], rois: Tensor, image: Tensor) -> Tensor:
+        """Pool `(n, 4)` RoIs; see `RoIPooling`."""
         features = features[: len(self.strides)]
-        boxes, place = flatten_batch(rois) if image is None else (rois, image)
-        pooled = POOLING[self.kernels](features, boxes, place, self.pooled_size, self.strides)
-        if image is not None:
-            return pooled
-        return ops.reshape(pooled, (*ops.shape(rois)[:2], *pooled.shape[1:]))
-
-    def compute_output_spec(
-        self, features: Sequence[Tensor], rois: Tensor, image: Tensor | None = None
-    ) -> keras.KerasTensor:
-        """S cells down and across for every RoI."""
-        size, channels = self.pooled_size, features[0].shape[-1]
-        return keras.KerasTensor((*rois.shape[:-1], size, size, channels), "float32")
+        return POOLING[self.kernels](features, rois, image, self.pooled_size, self.strides)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-from keras import ops
 
-from rcnn_keras.ops import flatten_batch, listed_roi_align, portable_roi_align
+from rcnn_keras.layers.roi_pooling import RoIPooling
+from rcnn_keras.ops import listed_roi_align, portable_roi_align
 from rcnn_keras.ops.types import Kernels, Tensor
 
 POOLING = {"native": listed_roi_align, "portable": portable_roi_align}
 
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")
-class RoIAlign(keras.layers.Layer):
+class RoIAlign(RoIPooling):
     """Pool `pooled_size` x `pooled_size` features from each RoI, at the level its size chooses.
 
     Args:
@@ -49,24 +49,11 @@ class RoIAlign(keras.layers.Layer):
         self.aligned = aligned
         self.supports_jit = kernels == "portable"  # XLA has no crop_and_resize
 
-    def call(self, features: Sequence[Tensor], rois: Tensor, image: Tensor | None = None) -> Tensor:
-        """Pool; see the class."""
+    def pool(self, features: Sequence[Tensor], rois: Tensor, image: Tensor) -> Tensor:
+        """Pool `(n, 4)` RoIs; see `RoIPooling`."""
         scales = [1.0 / stride for stride in self.strides]
-        features = features[: len(scales)]
         how = (self.pooled_size, scales, self.sampling_ratio, self.aligned)
-        pool = POOLING[self.kernels]
-        boxes, place = flatten_batch(rois) if image is None else (rois, image)
-        pooled = pool(features, boxes, place, *how)
-        if image is not None:
-            return pooled
-        return ops.reshape(pooled, (*ops.shape(rois)[:2], *pooled.shape[1:]))
-
-    def compute_output_spec(
-        self, features: Sequence[Tensor], rois: Tensor, image: Tensor | None = None
-    ) -> keras.KerasTensor:
-        """S cells down and across for every RoI."""
-        size, channels = self.pooled_size, features[0].shape[-1]
-        return keras.KerasTensor((*rois.shape[:-1], size, size, channels), "float32")
+        return POOLING[self.kernels](features[: len(scales)], rois, image, *how)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-from keras import ops
 
-from rcnn_keras.ops import flatten_batch, listed_roi_pool, portable_roi_pool
+from rcnn_keras.layers.roi_pooling import RoIPooling
+from rcnn_keras.ops import listed_roi_pool, portable_roi_pool
 from rcnn_keras.ops.types import Kernels, Tensor
 
 POOLING = {"native": listed_roi_pool, "portable": portable_roi_pool}
 
 
 @keras.saving.register_keras_serializable(package="rcnn_keras")
-class RoIPool(keras.layers.Layer):
+class RoIPool(RoIPooling):
     """Take the greatest feature in each of `pooled_size` x `pooled_size` cells of each RoI.
 
     As Fast R-CNN has it (section 2.1), bit by bit: see `ops.roi_pool`.
@@ -42,21 +42,10 @@ class RoIPool(keras.layers.Layer):
         # the loop over sizes of blocks ends where the RoIs say
         self.supports_jit = kernels == "portable"
 
-    def call(self, features: Sequence[Tensor], rois: Tensor, image: Tensor | None = None) -> Tensor:
-        """Pool; see the class."""
-        pool = POOLING[self.kernels]
-        boxes, place = flatten_batch(rois) if image is None else (rois, image)
-        pooled = pool(features[0], boxes, place, self.pooled_size, 1.0 / self.stride)
-        if image is not None:
-            return pooled
-        return ops.reshape(pooled, (*ops.shape(rois)[:2], *pooled.shape[1:]))
-
-    def compute_output_spec(
-        self, features: Sequence[Tensor], rois: Tensor, image: Tensor | None = None
-    ) -> keras.KerasTensor:
-        """S cells down and across for every RoI."""
-        size, channels = self.pooled_size, features[0].shape[-1]
-        return keras.KerasTensor((*rois.shape[:-1], size, size, channels), "float32")
+    def pool(self, features: Sequence[Tensor], rois: Tensor, image: Tensor) -> Tensor:
+        """Pool `(n, 4)` RoIs; see `RoIPooling`."""
+        how = (self.pooled_size, 1.0 / self.stride)
+        return POOLING[self.kernels](features[0], rois, image, *how)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

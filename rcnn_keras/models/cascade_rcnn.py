@@ -15,16 +15,14 @@ from rcnn_keras.data.resampling import Resizing
 from rcnn_keras.layers import (
     BoxHead,
     BoxRefinement,
-    DetectionLayer,
     MeanLogits,
     RoIMatcher,
-    RoISampler,
 )
 from rcnn_keras.losses import SMOOTH_L1_BETA, Losses, mask_head_loss
 from rcnn_keras.models.arguments import CASCADE_RCNN
 from rcnn_keras.models.faster_rcnn import FasterRCNN
 from rcnn_keras.models.mask_branch import MaskBranch
-from rcnn_keras.models.two_stage import Sampled
+from rcnn_keras.models.two_stage import Sampled, detection_layer, roi_sampler
 from rcnn_keras.ops import unselect_rows
 from rcnn_keras.ops.matching import IGNORED
 from rcnn_keras.ops.types import Kernels, Tensor
@@ -145,24 +143,15 @@ class CascadeRCNN(MaskBranch):
     def _build_second_stage(self, parts: Backbone, config: dict[str, Any], seed: int) -> None:
         """Build a box head a stage, and what is between them."""
         thresholds, weights = config["cascade_fg_iou_thresh"], config["cascade_bbox_reg_weights"]
-        kernels, num_classes = config["kernels"], len(config["classes"])
-        stages = range(1, len(thresholds) + 1)
-        self.roi_sampler = RoISampler(
-            thresholds[0],
-            thresholds[0],
-            config["box_batch_size_per_image"],
-            config["box_positive_fraction"],
-            weights[0],
-            seed,
-            name="roi_sampler",
-        )
+        num_classes, stages = len(config["classes"]), range(1, len(thresholds) + 1)
+        first = dict.fromkeys(("box_fg_iou_thresh", "box_bg_iou_thresh"), thresholds[0])
+        self.roi_sampler = roi_sampler(config | first | {"bbox_reg_weights": weights[0]}, seed)
         self.roi_matchers = [
             RoIMatcher(thresholds[stage], weights[stage], name=f"roi_matcher_{stage + 1}")
             for stage in stages[:-1]
         ]
-        self.roi_sampler.built = True  # it runs in the losses only, not in the graph
         for matcher in self.roi_matchers:
-            matcher.built = True  # likewise
+            matcher.built = True  # as that of the sampler
         self._build_pooling(parts, config)
         # What ImageNet's weights have beyond the maps is in the trunk of a single map.
         pretrained = config["backbone_weights"] is not None and not parts.pyramid
@@ -177,14 +166,7 @@ class CascadeRCNN(MaskBranch):
             for stage in stages[:-1]
         ]
         self.mean_logits = MeanLogits(name="mean_logits")
-        self.detection_layer = DetectionLayer(
-            config["box_score_thresh"],
-            config["box_nms_thresh"],
-            config["box_detections_per_img"],
-            weights[-1],
-            kernels=kernels,
-            name="detections",
-        )
+        self.detection_layer = detection_layer(config | {"bbox_reg_weights": weights[-1]})
         self.loss_names = stage_losses(len(stages), masks=config["masks"])
 
     def _build_more(self, parts: Backbone, config: dict[str, Any]) -> None:

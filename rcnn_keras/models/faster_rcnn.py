@@ -270,16 +270,9 @@ class FasterRCNN(TwoStageDetector):
             name="proposals",
         )
         ignore_border = config["rpn_ignore_border"]
-        self.anchor_sampler = AnchorSampler(
-            config["rpn_fg_iou_thresh"],
-            config["rpn_bg_iou_thresh"],
-            config["rpn_batch_size_per_image"],
-            config["rpn_positive_fraction"],
-            not parts.pyramid if ignore_border is None else ignore_border,
-            config["seed"],
-            name="anchor_sampler",
+        self.anchor_sampler = anchor_sampler(
+            config, not parts.pyramid if ignore_border is None else ignore_border
         )
-        self.anchor_sampler.built = True  # it runs in the losses only, not in the graph
         self._build_second_stage(parts, config, config["seed"] + 1)
         self._build_more(parts, config)
         self._finish(parts, config, name)
@@ -377,3 +370,18 @@ class FasterRCNN(TwoStageDetector):
         deltas = ops.concatenate(extracted["rpn_deltas"], axis=1)
         deltas = ops.take_along_axis(deltas, indices[..., None], axis=1)
         return indices, logits, deltas, box_targets, match_labels
+
+
+def anchor_sampler(config: dict[str, Any], ignore_border: bool = False) -> AnchorSampler:
+    """Build the sampler that a detector's arguments describe."""
+    sampler = AnchorSampler(
+        config["rpn_fg_iou_thresh"],
+        config["rpn_bg_iou_thresh"],
+        config["rpn_batch_size_per_image"],
+        config["rpn_positive_fraction"],
+        ignore_border,
+        config["seed"],
+        name="anchor_sampler",
+    )
+    sampler.built = True  # it runs in the losses only, not in the graph
+    return sampler

@@ -146,11 +146,7 @@ class Inference(keras.Model):
     def _in_given_pixels(self, found: dict[str, np.ndarray], record: Record) -> Detections:
         """Undo the resizing of one image's detections, and drop their padding."""
         size = (record.height, record.width)
-        seen = size
-        if self.image_rule is not None:
-            seen = self.image_rule.size(*size)
-        elif self.min_size is not None:
-            seen = resized_size(*size, self.min_size, self.max_size)
+        seen = seen_size(self, *size)
         scale = np.array([size[1] / seen[1], size[0] / seen[0]] * 2, np.float32)
         moved = {"boxes": found["boxes"] * scale}
         if self.image_rule is not None:
@@ -192,6 +188,15 @@ class Inference(keras.Model):
         sized.antialias = batches.antialias or self.antialias
         sized.value_range, sized.image_rule = self.value_range, self.image_rule
         return sized
+
+
+def seen_size(model: Inference, height: int, width: int) -> tuple[int, int]:
+    """Return the height and width in which a detector sees an image of this size."""
+    if model.image_rule is not None:
+        return model.image_rule.size(height, width)
+    if model.min_size is None:
+        return height, width
+    return resized_size(height, width, model.min_size, model.max_size)
 
 
 def predictions(model: keras.Model, batches: Batches) -> Iterator[dict[str, np.ndarray]]:

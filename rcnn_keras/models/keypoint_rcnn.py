@@ -19,6 +19,7 @@ from rcnn_keras.losses import SMOOTH_L1_BETA, Losses, keypoint_head_loss
 from rcnn_keras.models.arguments import KEYPOINT_RCNN
 from rcnn_keras.models.custom_layers import check_keypoint_head, with_kernels_of
 from rcnn_keras.models.faster_rcnn import FasterRCNN
+from rcnn_keras.models.two_stage import Sampled
 from rcnn_keras.ops import keypoint_targets, select_rows, take_rows
 from rcnn_keras.ops.types import Kernels, Tensor
 
@@ -163,7 +164,7 @@ class KeypointRCNN(FasterRCNN):
         self,
         extracted: dict[str, Any],
         targets: dict[str, Tensor],
-        sampled: tuple[Tensor, Tensor, Tensor, Tensor],
+        sampled: Sampled,
         step: Tensor,
         training: bool,
     ) -> Losses:
@@ -176,7 +177,7 @@ class KeypointRCNN(FasterRCNN):
         self,
         extracted: dict[str, Any],
         targets: dict[str, Tensor],
-        sampled: tuple[Tensor, Tensor, Tensor, Tensor],
+        sampled: Sampled,
         training: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Run the keypoint head on sampled positives; return what `keypoint_head_loss` takes."""

@@ -13,6 +13,7 @@ from rcnn_keras.layers import MaskHead, MaskLayer, RealRoIs
 from rcnn_keras.layers.mask_head import of_class
 from rcnn_keras.models.custom_layers import check_mask_head, with_kernels_of
 from rcnn_keras.models.faster_rcnn import FasterRCNN
+from rcnn_keras.models.two_stage import Sampled
 from rcnn_keras.ops import mask_targets, portable_mask_targets, select_rows
 from rcnn_keras.ops.types import Tensor
 
@@ -43,7 +44,7 @@ class MaskBranch(FasterRCNN):
         self,
         extracted: dict[str, Any],
         targets: dict[str, Tensor],
-        sampled: tuple[Tensor, Tensor, Tensor, Tensor],
+        sampled: Sampled,
         training: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Run the mask head on sampled positives, and return what `mask_head_loss` takes."""

@@ -14,6 +14,7 @@ from rcnn_keras.losses import SMOOTH_L1_BETA, Losses, mask_head_loss
 from rcnn_keras.models.arguments import MASK_RCNN
 from rcnn_keras.models.faster_rcnn import FasterRCNN
 from rcnn_keras.models.mask_branch import MaskBranch
+from rcnn_keras.models.two_stage import Sampled
 from rcnn_keras.ops.types import Kernels, Tensor
 
 
@@ -117,7 +118,7 @@ class MaskRCNN(MaskBranch):
         self,
         extracted: dict[str, Any],
         targets: dict[str, Tensor],
-        sampled: tuple[Tensor, Tensor, Tensor, Tensor],
+        sampled: Sampled,
         step: Tensor,
         training: bool,
     ) -> Losses:

@@ -20,7 +20,6 @@ from rcnn_keras.backbones.trunks import box_trunk, mask_trunk
 from rcnn_keras.data.image_rule import MatterportImageRule
 from rcnn_keras.layers import (
     AnchorGenerator,
-    AnchorSampler,
     BestClassDetectionLayer,
     BoxHead,
     CentredCanvas,
@@ -30,7 +29,6 @@ from rcnn_keras.layers import (
     MaskLayer,
     PyramidCrop,
     RealRoIs,
-    RoISampler,
     RPNHead,
 )
 from rcnn_keras.losses import (
@@ -40,8 +38,9 @@ from rcnn_keras.losses import (
     rpn_loss_terms,
 )
 from rcnn_keras.models.arguments import MATTERPORT, check_arguments, name_classes
+from rcnn_keras.models.faster_rcnn import anchor_sampler
 from rcnn_keras.models.mask_rcnn import MaskRCNN
-from rcnn_keras.models.two_stage import weights_file
+from rcnn_keras.models.two_stage import Sampled, detection_layer, roi_sampler, weights_file
 from rcnn_keras.ops import to_exclusive, to_inclusive
 from rcnn_keras.ops.matching import IGNORED, POSITIVE
 from rcnn_keras.ops.types import Kernels, Tensor
@@ -250,39 +249,15 @@ class MatterportMaskRCNN(MaskRCNN):
             box_weights=config["rpn_reg_weights"],
             name="proposals",
         )
-        self.anchor_sampler = AnchorSampler(
-            config["rpn_fg_iou_thresh"],
-            config["rpn_bg_iou_thresh"],
-            config["rpn_batch_size_per_image"],
-            config["rpn_positive_fraction"],
-            seed=config["seed"],
-            name="anchor_sampler",
-        )
-        self.anchor_sampler.built = True  # it runs in the losses only, not in the graph
+        self.anchor_sampler = anchor_sampler(config)
 
     def _build_second_stage(self, parts: Backbone, config: dict[str, Any], seed: int) -> None:
-        self.roi_sampler = RoISampler(
-            config["box_fg_iou_thresh"],
-            config["box_bg_iou_thresh"],
-            config["box_batch_size_per_image"],
-            config["box_positive_fraction"],
-            config["bbox_reg_weights"],
-            seed,
-            name="roi_sampler",
-        )
-        self.roi_sampler.built = True
+        self.roi_sampler = roi_sampler(config, seed)
         self.box_pooling = PyramidCrop(
             config["pooled_size"], parts.strides, config["kernels"], name="box_crop"
         )
         self.box_head = BoxHead(len(config["classes"]), parts.box_trunk, name="box_head")
-        self.detection_layer = BestClassDetectionLayer(
-            config["box_score_thresh"],
-            config["box_nms_thresh"],
-            config["box_detections_per_img"],
-            config["bbox_reg_weights"],
-            kernels=config["kernels"],
-            name="detections",
-        )
+        self.detection_layer = detection_layer(config, BestClassDetectionLayer)
 
     def _build_more(self, parts: Backbone, config: dict[str, Any]) -> None:
         kernels, size = config["kernels"], config["mask_pooled_size"]
@@ -330,11 +305,10 @@ class MatterportMaskRCNN(MaskRCNN):
         """Detect on the canvases, and return boxes in pixels of the images as they came in."""
         rois, count, windows = (extracted[k] for k in ("proposals", "num_proposals", "windows"))
         found = self.detection_layer(logits, deltas, rois, count, windows)
-        rois, image = self.real_rois(found["boxes"], found["labels"])
-        masks = self.mask_head(self.mask_roi_align(extracted["features"], rois, image))
+        found = self.draw_masks(extracted, found)
         corners = ops.tile(windows[:, None, :2], (1, 1, 2))
         boxes = ops.where(found["labels"][..., None] >= 0, found["boxes"] - corners, 0.0)
-        return found | {"boxes": boxes, "masks": self.mask_layer(masks, found["labels"])}
+        return found | {"boxes": boxes}
 
     def losses_of(
         self, extracted: dict[str, Any], targets: dict[str, Any], training: bool
@@ -387,7 +361,7 @@ class MatterportMaskRCNN(MaskRCNN):
         self,
         extracted: dict[str, Any],
         targets: dict[str, Tensor],
-        sampled: tuple[Tensor, Tensor, Tensor, Tensor],
+        sampled: Sampled,
         step: Tensor,
         training: bool,
     ) -> Losses:

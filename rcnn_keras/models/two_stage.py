@@ -117,17 +117,7 @@ class TwoStageDetector(Detector):
 
     def _build_second_stage(self, parts: Backbone, config: dict[str, Any], seed: int) -> None:
         """Build the layers from proposals to detections."""
-        self.roi_sampler = RoISampler(
-            config["box_fg_iou_thresh"],
-            config["box_bg_iou_thresh"],
-            config["box_batch_size_per_image"],
-            config["box_positive_fraction"],
-            config["bbox_reg_weights"],
-            seed,
-            config.get("box_bg_iou_low_thresh", 0.0),
-            name="roi_sampler",
-        )
-        self.roi_sampler.built = True  # it runs in the losses only, not in the graph
+        self.roi_sampler = roi_sampler(config, seed)
         kernels, box_head = config["kernels"], config["box_head"]
         num_classes = len(config["classes"])
         pooled = self._build_pooling(parts, config, any_size=box_head is not None)
@@ -136,14 +126,7 @@ class TwoStageDetector(Detector):
         else:
             self.box_head = with_kernels_of(box_head, kernels)
             check_box_head(self.box_head, pooled, num_classes)
-        self.detection_layer = DetectionLayer(
-            config["box_score_thresh"],
-            config["box_nms_thresh"],
-            config["box_detections_per_img"],
-            config["bbox_reg_weights"],
-            kernels=kernels,
-            name="detections",
-        )
+        self.detection_layer = detection_layer(config)
 
     def _build_pooling(
         self, parts: Backbone, config: dict[str, Any], *, any_size: bool = False
@@ -394,6 +377,36 @@ class TwoStageDetector(Detector):
     def pool_sampled(self, features: list[Tensor], rois: Tensor, image: Tensor) -> Tensor:
         """Pool what the box head is trained on: `(n, 4)` RoIs to `(n, S, S, C)`."""
         return self.box_pooling(features, rois, image)
+
+
+def roi_sampler(config: dict[str, Any], seed: int) -> RoISampler:
+    """Build the sampler that a detector's arguments describe."""
+    sampler = RoISampler(
+        config["box_fg_iou_thresh"],
+        config["box_bg_iou_thresh"],
+        config["box_batch_size_per_image"],
+        config["box_positive_fraction"],
+        config["bbox_reg_weights"],
+        seed,
+        config.get("box_bg_iou_low_thresh", 0.0),
+        name="roi_sampler",
+    )
+    sampler.built = True  # it runs in the losses only, not in the graph
+    return sampler
+
+
+def detection_layer(
+    config: dict[str, Any], kind: type[DetectionLayer] = DetectionLayer
+) -> DetectionLayer:
+    """Build the layer of the last step that a detector's arguments describe."""
+    return kind(
+        config["box_score_thresh"],
+        config["box_nms_thresh"],
+        config["box_detections_per_img"],
+        config["bbox_reg_weights"],
+        kernels=config["kernels"],
+        name="detections",
+    )
 
 
 def check_divisor(divisor: int | None, parts: Backbone) -> None:

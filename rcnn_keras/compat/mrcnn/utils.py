@@ -232,10 +232,7 @@ def resize_image(
     rule = MatterportImageRule(
         "square" if square else "pad64", min_dim or 1, max_dim or 1, min_scale or 0.0
     )
-    h, w = rule.size(height, width)
-    scale = max(1.0, (min_dim or 1) / min(height, width), min_scale or 0.0)
-    if square and round(max(height, width) * scale) > (max_dim or 1):
-        scale = (max_dim or 1) / max(height, width)
+    scale, (h, w) = rule.scale(height, width), rule.size(height, width)
     if (h, w) != (height, width):
         resized = np.asarray(resize_on_zeros(image, h, w))
         image = (np.floor(resized) if image.dtype.kind in "ui" else resized).astype(image.dtype)
