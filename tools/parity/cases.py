@@ -1,4 +1,4 @@
-"""What is compared: nine detectors, several wnines, sizes and batches. Needs numpy only."""
+"""What is compared: nine detectors, several weights, sizes and batches. Needs numpy only."""
 
 import importlib.util
 from dataclasses import dataclass
